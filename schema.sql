@@ -1,34 +1,34 @@
--- The newest schema. A new data directory is created from this file; older ones are brought here step by step
--- (src/kernel/db/schema.rs), and a test proves that both ways end the same.
+-- The current schema. New databases are created from this file. Older ones are upgraded step by step
+-- (src/kernel/db/schema.rs); a test proves that both have the same result.
 --
--- Ids are 16-byte UUIDv7. Times are integer milliseconds since 1970. Text that must be unique without regard to
--- case has a folded twin column that the program fills, because SQLite folds ASCII only.
+-- Ids are 16-byte UUIDv7. Times are integer milliseconds since 1970. Text that is unique regardless of case has a
+-- second column with the folded text, which the program fills because SQLite folds ASCII only.
 
 create table site (
     -- Exactly one row.
     only integer primary key check (only = 1),
-    -- The version of the site's policy: grows with each change that touches a decision, never goes back.
+    -- The version of the policy. Increases with each change that affects decisions, never decreases.
     epoch integer not null check (epoch >= 1),
     created_at integer not null,
-    -- Random; keys digests that must tell nothing of what was digested. Encrypted.
+    -- Random key for digests that must not reveal their input. Encrypted.
     server_key blob not null,
-    -- The pending one-time set-up link, as SHA-256; null when there is none.
+    -- SHA-256 of the token of the pending set-up link; null if there is none.
     setup_hash blob,
     setup_expires_at integer,
-    -- How many videos there are: counting them would read them all.
+    -- The number of videos, because counting them reads all rows.
     videos integer not null default 0 check (videos >= 0),
-    -- The key in the key file that all secrets here are encrypted with, by its id; null while they lie in clear.
+    -- Id of the key in the key file that encrypts all secrets here; null while they are not encrypted.
     encryption_key_id text,
-    -- Kept by triggers: what all members use, and how many videos have no owner, with their bytes.
+    -- Maintained by triggers: bytes that all members use, and number and bytes of videos without an owner.
     used integer not null default 0 check (used >= 0),
     ownerless_videos integer not null default 0 check (ownerless_videos >= 0),
     ownerless_bytes integer not null default 0 check (ownerless_bytes >= 0)
 ) strict;
 
 create table signing_keys (
-    -- `kid` of the tokens' header.
+    -- The `kid` in the header of tokens.
     id text primary key,
-    -- PKCS #8 of the Ed25519 key. Encrypted.
+    -- The Ed25519 key as PKCS #8. Encrypted.
     private_key blob not null,
     public_key blob not null,
     created_at integer not null
@@ -40,11 +40,11 @@ create table organizations (
     name text not null,
     tax_id text,
     status text not null check (status in ('active', 'inactive')),
-    -- Grows with each edit: the ETag.
+    -- Increases with each edit; the ETag.
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- 1 when its members sign in with a second factor, wherever they sign in.
+    -- 1 if its members must use a second factor at every sign-in.
     second_factor_required integer not null default 0 check (second_factor_required in (0, 1))
 ) strict;
 create unique index organizations_org_code on organizations (org_code);
@@ -57,16 +57,16 @@ create table members (
     email_folded text,
     display_name text,
     status text not null check (status in ('pending', 'active', 'suspended', 'deleted')),
-    -- PHC string (argon2id), or null for a member who signs in elsewhere.
+    -- PHC string (argon2id) or an imported hash; null for a member without a password.
     password_hash text,
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Why it is suspended, in the words of whoever did it; null when it is not, or nobody said.
+    -- The reason that was given for a suspension; null without a suspension or a reason.
     status_reason text,
-    -- 1 when the site gave the username: only then is it the name of a folder of videos.
+    -- 1 if the site gave the username. Only then it is the name of the member's video folder.
     username_by_site integer not null default 0 check (username_by_site in (0, 1)),
-    -- What kind of hash it is and how much work, without salt and digest; null for none.
+    -- Kind and cost of the hash, without salt and digest; null without a password.
     hash_kind text generated always as (
         case
             when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
@@ -81,8 +81,8 @@ create table members (
             else substr(password_hash, 1, instr(password_hash, ',p=')
                  + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
         end) virtual,
-    -- Who else than the member chose the password (`member <id>`, `client <key>`); null once the member changed it, or used a
-    -- link of its own mailbox.
+    -- Who chose the password, if not the member (`member <id>`, `client <key>`). Null after the member changes it, or
+    -- uses a link from its own mailbox.
     password_maker text
 ) strict;
 create unique index members_username_folded on members (username_folded) where username_folded is not null;
@@ -93,7 +93,7 @@ create index members_password_maker on members (password_maker) where password_m
 create index members_is_active on members ((status = 'active'), id, status) where status <> 'deleted';
 create index members_deleted on members (id) where status = 'deleted';
 
--- For the search by keyword: a number for each member, and under it the trigrams of its names.
+-- Keyword search: a number for each member, which is the row id of the trigrams of its names.
 create table member_numbers (
     number integer primary key,
     member_id blob not null references members (id)
@@ -143,8 +143,8 @@ create table memberships (
 ) strict, without rowid;
 create index memberships_member_id on memberships (member_id);
 
--- Members whom an organization made, or let in by a new account: they count for its part of limits.members, also when they
--- have left it. Gone when the member is erased.
+-- Members that an organization created, or that joined it with a new account. They count for its share of
+-- limits.members, also after they have left it. Deleted when the member is erased.
 create table made_members (
     organization_id blob not null references organizations (id),
     member_id blob not null references members (id),
@@ -152,9 +152,9 @@ create table made_members (
 ) strict, without rowid;
 create unique index made_members_member_id on made_members (member_id);
 
--- The catalog: one tree of permissions for the site, each belonging to one application.
+-- The catalog: one tree of permissions for the site. Each permission belongs to one application.
 create table permissions (
-    -- The bit that stands for the permission in memory; never reused.
+    -- The bit of the permission in permission sets in memory; never reused.
     slot integer primary key autoincrement,
     name text not null,
     app text not null,
@@ -165,10 +165,10 @@ create table permissions (
     http_path text,
     status text not null check (status in ('open', 'close')),
     type text not null check (type in ('backend_user', 'frontend_user')),
-    -- 1 when the application's last import did not name it any more: kept for the roles that tick it, but it
-    -- answers nothing until an import names it again.
+    -- 1 if the last import of the application did not contain it. Kept for the roles that have it, but permits nothing
+    -- until an import contains it again.
     orphaned integer not null default 0 check (orphaned in (0, 1)),
-    -- The order of the last import.
+    -- The position in the last import.
     position integer not null,
     created_at integer not null,
     updated_at integer not null,
@@ -178,14 +178,14 @@ create unique index permissions_name on permissions (name);
 create index permissions_app on permissions (app);
 create index permissions_parent_slot on permissions (parent_slot);
 
--- Where the entries of an application come from.
+-- The document from which the entries of an application were imported.
 create table catalog_documents (
     app text primary key,
-    -- The title of an OpenAPI document; null for a catalog in our own form.
+    -- The title of an OpenAPI document; null for a catalog in Roster's own format.
     title text
 ) strict, without rowid;
 
--- Applications that only these organizations have. An application without a row here is every organization's.
+-- Applications that are limited to these organizations. An application without a row is available to all.
 create table catalog_organizations (
     app text not null,
     organization_id blob not null references organizations (id),
@@ -198,14 +198,14 @@ create table roles (
     organization_id blob not null references organizations (id),
     key text not null,
     display_name text not null,
-    -- Null when the program itself made it.
+    -- Null for roles that the program creates.
     creator_id blob references members (id),
     status text not null check (status in ('open', 'close')),
     is_system integer not null check (is_system in (0, 1)),
-    -- What a role holds beside its ticks: nothing, every permission of a tenant, or everything there is.
+    -- What a role holds besides role_permissions: nothing, every permission of a tenant, or every permission.
     holds text not null default 'ticked' check (holds in ('ticked', 'tenant', 'everything')),
     version integer not null default 1,
-    -- Grows when the set of permissions is replaced: the ETag of the set.
+    -- Increases when the set of permissions is replaced; the ETag of the set.
     permissions_version integer not null default 1,
     created_at integer not null,
     updated_at integer not null
@@ -213,7 +213,7 @@ create table roles (
 create unique index roles_organization_id_key on roles (organization_id, key);
 create index roles_creator_id on roles (creator_id);
 
--- What was ticked. Ancestors that are only implied are derived from the tree, never stored.
+-- Permissions that were assigned to a role. Implied ancestors are derived from the tree and not stored.
 create table role_permissions (
     role_id blob not null references roles (id),
     permission_slot integer not null references permissions (slot),
@@ -246,7 +246,7 @@ create table role_mappings (
 create unique index role_mappings_key on role_mappings (organization_id, source, external_key);
 create index role_mappings_role_id on role_mappings (role_id);
 
--- Direct scoped rights of a member; they belong to the site.
+-- Direct grants: scoped rights of a member, for the whole site.
 create table grants (
     id blob primary key check (length(id) = 16),
     member_id blob not null references members (id),
@@ -262,9 +262,9 @@ create table api_clients (
     client_key text primary key,
     name text not null,
     status text not null check (status in ('active', 'inactive')),
-    -- SHA-256 of the secret, which is 32 random bytes: nothing to guess, so nothing to slow down.
+    -- SHA-256 of the secret. A fast hash suffices, because the secret is 32 random bytes.
     api_key_hash blob not null,
-    -- The secret before the last rotation, accepted until its time is over.
+    -- The secret before the last rotation, accepted until previous_expires_at.
     previous_hash blob,
     previous_expires_at integer,
     -- JSON arrays of strings; empty lists allow everything.
@@ -278,13 +278,13 @@ create table api_clients (
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Who made it or changed it last (`cli`, `member <id>`).
+    -- Who created or last changed it (`cli`, `member <id>`).
     maker text
 ) strict, without rowid;
 create index api_clients_created_at on api_clients (created_at, client_key);
 create index api_clients_maker on api_clients (maker);
 
--- What was done, by whom, to what. Rows are only added; each carries the hash of the one before.
+-- The audit log. Rows are only inserted; the hash of each row covers the hash of the previous row.
 create table audit (
     id integer primary key autoincrement,
     at integer not null,
@@ -306,39 +306,39 @@ create index audit_at on audit (at);
 create index audit_organization_id on audit (organization_id, at);
 create index audit_actor on audit (actor, at);
 create index audit_action on audit (action, at);
--- By the target's id alone, which follows its kind.
+-- By the id of the target, which follows its kind.
 create index audit_target on audit (substr(target, instr(target, ' ') + 1), at);
 
--- Answers to creating requests that carried an Idempotency-Key.
+-- Answers to creating requests with an Idempotency-Key.
 create table idempotency_keys (
     caller text not null,
     action text not null,
     key text not null,
     fingerprint blob not null,
-    -- Null when the answer showed a secret, which is never kept.
+    -- Null if the answer contained a secret, which is not stored.
     answer text,
     created_at integer not null,
     primary key (caller, action, key)
 ) strict, without rowid;
 create index idempotency_keys_created_at on idempotency_keys (created_at);
--- Ids of what was erased. Nobody gets an answer that names one of them, and soon there is none.
+-- Ids of erased objects. Stored answers that contain one of them are not returned, and are deleted soon.
 create table erased_names (
     name text primary key
 ) strict, without rowid;
 
--- A sign-in that lasts: what a refresh token renews and what access tokens name.
+-- Sessions: renewed by refresh tokens, and named in access tokens.
 create table sessions (
     id blob primary key check (length(id) = 16),
     member_id blob not null references members (id),
-    -- How it began: `password`, `oidc …`, `wordpress`, `invitation`.
+    -- The sign-in method: `password`, `oidc …`, `wordpress`, `invitation`.
     method text not null,
-    -- 1 when a second factor was shown.
+    -- 1 if a second factor was verified.
     second_factor integer not null check (second_factor in (0, 1)),
-    -- SHA-256 of the refresh token that is valid now. Its successor is derived from it, so that none is ever stored.
+    -- SHA-256 of the current refresh token. The next token is derived from it, so that no token is stored.
     refresh_hash blob not null check (length(refresh_hash) = 32),
     refresh_generation integer not null default 0,
     rotated_at integer not null,
-    -- Moves on with each refresh, up to `ends_at`.
+    -- Extended by each refresh, up to `ends_at`.
     expires_at integer not null,
     ends_at integer not null,
     device text not null,
@@ -348,28 +348,28 @@ create table sessions (
 create index sessions_member_id on sessions (member_id);
 create index sessions_expires_at on sessions (expires_at);
 
--- Secrets that are used once: links, pending sign-ins, codes, and digests of what was used up.
+-- One-time secrets: links, pending sign-ins, codes, and digests of consumed ones.
 create table one_time_tokens (
     hash blob primary key check (length(hash) = 32),
     purpose text not null check (purpose in ('password_reset', 'second_factor', 'email_code', 'used')),
     member_id blob references members (id),
-    -- JSON that belongs to the purpose.
+    -- JSON that depends on the purpose.
     data text,
     tries integer not null default 0,
     expires_at integer not null,
     created_at integer not null,
-    -- Who made it for the member (`cli`, `member <id>`, `client <key>`); null for what the member asked for itself.
+    -- Who created it for the member (`cli`, `member <id>`, `client <key>`); null if the member requested it.
     maker text
 ) strict, without rowid;
 create index one_time_tokens_member_id on one_time_tokens (member_id);
 create index one_time_tokens_expires_at on one_time_tokens (expires_at);
 create index one_time_tokens_maker on one_time_tokens (maker) where maker is not null;
 
--- What SFTPGo told of files: which events came already (no data), and what last happened at a path.
+-- File events of SFTPGo: ids of handled events (without data), and the last event of each path.
 create table sftpgo_history (
     hash blob primary key check (length(hash) = 32),
     member_id blob not null references members (id),
-    -- JSON of what happened at a path.
+    -- The last event of a path, as JSON.
     data text,
     expires_at integer not null,
     created_at integer not null
@@ -379,16 +379,16 @@ create index sftpgo_history_expires_at on sftpgo_history (expires_at);
 
 create table second_factors (
     member_id blob primary key references members (id),
-    -- Must be known to compute codes, so that it cannot be a hash. Encrypted.
+    -- Needed to compute codes, so it cannot be hashed. Encrypted.
     secret blob not null,
-    -- Null until a first code showed that the authenticator has it.
+    -- Null until the first code is verified.
     confirmed_at integer,
-    -- The time step of the last code that was accepted: none is accepted twice.
+    -- The time step of the last accepted code, so that no code is accepted twice.
     last_step integer not null default 0,
     created_at integer not null
 ) strict, without rowid;
 
--- One-time codes for who lost the authenticator, as SHA-256.
+-- One-time codes for members who lost their authenticator, as SHA-256.
 create table recovery_codes (
     member_id blob not null references members (id),
     hash blob not null check (length(hash) = 32),
@@ -404,10 +404,10 @@ create table invitations (
     email text,
     expires_at integer not null,
     accepted_at integer,
-    -- The member that it became.
+    -- The member who accepted it.
     member_id blob references members (id),
     created_at integer not null,
-    -- Who made it (`cli`, `member <id>`, `client <key>`).
+    -- Who created it (`cli`, `member <id>`, `client <key>`).
     maker text
 ) strict;
 create unique index invitations_hash on invitations (hash);
@@ -417,35 +417,35 @@ create index invitations_member_id on invitations (member_id);
 create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
 create index invitations_open on invitations (maker) where accepted_at is null;
 
--- Self-contained keys of members and services.
+-- API keys of members and services.
 create table api_keys (
     id blob primary key check (length(id) = 16),
     type text not null check (type in ('msys', 'muser', 'msvc', 'mint', 'memg')),
     name text not null,
-    -- One of the two: whose key it is.
+    -- The owner: exactly one of the two.
     member_id blob references members (id),
     service_name text,
     -- SHA-256 of the whole key.
     hash blob not null check (length(hash) = 32),
-    -- 1 when it was made elsewhere, so that it is found by its hash and not by its id.
+    -- 1 if it was imported from another system, so that it is found by its hash and not by its id.
     is_imported integer not null default 0 check (is_imported in (0, 1)),
-    -- The key before the last rotation, accepted until its time is over.
+    -- The key before the last rotation, accepted until previous_expires_at.
     previous_hash blob,
     previous_expires_at integer,
     -- JSON array of strings.
     scopes text not null,
     expires_at integer not null,
-    -- When a notice of the end went out.
+    -- When the notice of its expiry was sent.
     notified_at integer,
-    -- When an emergency key was used, which ends it.
+    -- When an emergency key was used. It works only once.
     spent_at integer,
     last_used_at integer,
     last_used_address text,
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`); for a member's own who chose the password that
-    -- the member signs in with, null where the member did.
+    -- Who created or last rotated it (`cli`, `member <id>`, `client <key>`). For a key that a member created itself:
+    -- who chose the password of the member; null if the member did.
     maker text,
     check ((member_id is null) <> (service_name is null))
 ) strict;
@@ -454,7 +454,7 @@ create index api_keys_member_id on api_keys (member_id, created_at, id);
 create index api_keys_expires_at on api_keys (expires_at);
 create index api_keys_maker on api_keys (maker) where maker is not null;
 
--- Uploaded components, each once, by what they are.
+-- Uploaded components, each stored once, by digest.
 create table plugin_components (
     sha256 blob primary key check (length(sha256) = 32),
     component blob not null,
@@ -465,21 +465,22 @@ create table plugins (
     id blob primary key check (length(id) = 16),
     organization_id blob not null references organizations (id),
     name text not null,
-    -- JSON of what decides, and of what is only watched: version, may_grant, filter, deadline_ms, since; null for none.
+    -- The activations in mode enforce and shadow, as JSON: version, may_grant, filter, deadline_ms, since; null for
+    -- none.
     enforced text,
     shadow text,
-    -- JSON array of what was enforced before, the latest last.
+    -- JSON array of previously enforced activations, the latest last.
     history text not null default '[]',
-    -- The number of the latest version that there ever was: none is used twice, though versions can be deleted.
+    -- The highest version number so far, so that numbers of deleted versions are not used again.
     versions_made integer not null default 0,
-    -- Grows with each edit: the ETag.
+    -- Increases with each edit; the ETag.
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null
 ) strict;
 create unique index plugins_organization_id_name on plugins (organization_id, name);
 
--- What was uploaded under a name; rows never change, but for the quarantine.
+-- The uploaded versions of plugins. Rows do not change, except for quarantined_at.
 create table plugin_versions (
     plugin_id blob not null references plugins (id),
     version integer not null check (version >= 1),
@@ -487,35 +488,35 @@ create table plugin_versions (
     -- JSON arrays of strings.
     exports text not null,
     imports text not null,
-    -- 1 when it came in under the limits for big runtimes.
+    -- 1 if it was uploaded under the limits for big runtimes.
     is_large integer not null check (is_large in (0, 1)),
-    -- 1 when the vectors it brought along passed, or it brought none.
+    -- 1 if the test vectors in the component passed, or it has none.
     is_tested integer not null check (is_tested in (0, 1)),
-    -- JSON of what the tests at its upload found.
+    -- Results of the tests at its upload, as JSON.
     report text not null,
-    -- Since when it is denied unasked, because it failed too often.
+    -- Since when it is quarantined: what it covers is denied without a call, because it failed too often.
     quarantined_at integer,
-    -- Kind and name of who uploaded it, as in the audit.
+    -- Kind and name of the uploader, as in the audit log.
     uploaded_by text not null,
     created_at integer not null,
     primary key (plugin_id, version)
 ) strict, without rowid;
 create index plugin_versions_sha256 on plugin_versions (sha256);
 
--- What a member may store, and what it does store. A member without a row has stored nothing yet.
+-- Quota and usage of members. A member without a row has stored nothing yet.
 create table quotas (
     member_id blob primary key references members (id),
-    -- The organization under whose ceiling it counts; null for none.
+    -- The organization whose ceiling applies; null for none.
     organization_id blob references organizations (id),
-    -- Bytes; null takes the organization's default, or the site's.
+    -- Quota in bytes; null for the default of the organization or the site.
     size integer check (size >= 0),
-    -- The organization that said the size, which holds only under that one; null for the site.
+    -- The organization that set the size, which applies only while organization_id is the same; null for the site.
     size_by blob,
     own_size integer generated always as (iif(size_by is null or size_by is organization_id, size, null)) virtual,
-    -- Changed only together with a row of the ledger.
+    -- Changed only together with an inserted row of quota_ledger.
     used integer not null default 0 check (used >= 0),
     reserved integer not null default 0 check (reserved >= 0),
-    -- The highest per cent that a warning went out for since usage was last below it.
+    -- The highest percentage for which a warning was sent since usage was last below it.
     warned_percent integer not null default 0,
     version integer not null default 1,
     created_at integer not null,
@@ -527,16 +528,16 @@ create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
     organization_id blob primary key references organizations (id),
-    -- The ceiling above all its members in bytes; null for none.
+    -- The ceiling for all its members together, in bytes; null for none.
     size integer check (size >= 0),
-    -- What its members have unless they have a size of their own; null takes the site's.
+    -- The quota of members without a size of their own; null for the site's default.
     member_size integer check (member_size >= 0),
     used integer not null default 0 check (used >= 0),
     reserved integer not null default 0 check (reserved >= 0),
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- How many videos count under it; kept by triggers.
+    -- The number of videos that count for it; maintained by triggers.
     videos integer not null default 0 check (videos >= 0),
     -- The last warning about the ceiling: 0, 80 or 95.
     warned_percent integer not null default 0
@@ -544,7 +545,7 @@ create table organization_quotas (
 create index organization_quotas_used on organization_quotas (used desc) where used > 0;
 
 create table videos (
-    -- In the order in which they came. What points here points to this: ids lie anywhere, and each would cost a page.
+    -- In order of registration. References use this number: ids are random, so each access would read another page.
     number integer primary key,
     -- The first 16 hex digits of SHA-256 of the path.
     id text not null check (length(id) = 16),
@@ -552,7 +553,7 @@ create table videos (
     path text not null,
     -- Null for one without an owner.
     member_id blob references members (id),
-    -- The organization under whose ceiling it counts.
+    -- The organization for whose ceiling it counts.
     organization_id blob references organizations (id),
     size integer not null check (size >= 0),
     version integer not null default 1,
@@ -564,7 +565,7 @@ create unique index videos_path on videos (path);
 create index videos_member_id on videos (member_id);
 create index videos_organization_id on videos (organization_id);
 
--- Sums that would have to be counted otherwise. A sum that is too large for a number stays at the largest.
+-- Maintained sums, which would otherwise have to be computed. A sum saturates at the largest integer.
 create trigger quotas_inserted after insert on quotas when new.used > 0 begin
     update site set used = min(used + new.used, 9223372036854775807);
 end;
@@ -606,7 +607,7 @@ when old.organization_id is not new.organization_id begin
     on conflict (organization_id) do update set videos = videos + 1;
 end;
 
--- Every change of a member's usage. Rows are only added: used is their sum.
+-- Every change of a member's usage. Rows are only inserted; quotas.used is their sum.
 create table quota_ledger (
     id integer primary key,
     at integer not null,
@@ -626,7 +627,7 @@ create table quota_reservations (
     organization_id blob references organizations (id),
     size integer not null check (size > 0),
     state text not null check (state in ('open', 'committed', 'released', 'expired')),
-    -- What it became.
+    -- The video for which it was committed.
     video_id text,
     expires_at integer not null,
     created_at integer not null,
@@ -637,35 +638,35 @@ create index quota_reservations_organization_id on quota_reservations (organizat
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
 create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
--- Work on a video, which has one job. Whether it is held follows from its member's status.
+-- Jobs, one per video. A job is held while its member is not active; that is not stored here.
 create table jobs (
     video_number integer primary key references videos (number),
     id blob not null check (length(id) = 16),
-    -- Both as its video has them.
+    -- Both as in the row of the video.
     member_id blob,
     organization_id blob,
     kind text not null check (kind in ('auto_ingestion')),
     state text not null check (state in ('queued', 'leased', 'done', 'dead')),
-    -- Those that failed.
+    -- The number of failed attempts.
     attempts integer not null default 0,
-    -- Not before this.
+    -- The job is not leased before this time.
     run_at integer not null,
-    -- Who has it, or had it last, and under which lease; null for nobody, or one whose lease ran out.
+    -- The worker of the current or last lease, and the id of that lease; null if there was none, or it expired.
     leased_by text,
     lease_id blob check (length(lease_id) = 16),
-    -- When it was last given to a worker.
+    -- When it was last leased.
     leased_at integer,
-    -- How long without a word from the worker, in seconds, and so until when.
+    -- The duration of the lease without a heartbeat, in seconds, and its end.
     lease_s integer,
     leased_until integer,
-    -- JSON array of what the worker does of it; null for all.
+    -- JSON array of the processors of the worker; null for all.
     processors text,
-    -- JSON array: of each processor its state, its progress and its error.
+    -- JSON array: state, progress and error of each processor.
     steps text not null,
     last_error text,
     created_at integer not null,
     updated_at integer not null,
-    -- The processors whose steps are ready, as a set: 1 asr, 2 cut, 4 yolo, 8 ocr, 16 face, 32 pose.
+    -- Bit set of the processors whose steps are ready: 1 asr, 2 cut, 4 yolo, 8 ocr, 16 face, 32 pose.
     ready integer not null default 0
 ) strict;
 create unique index jobs_id on jobs (id);
@@ -677,19 +678,19 @@ create index jobs_member_id on jobs (member_id, id);
 create index jobs_organization_id on jobs (organization_id, id, state);
 create index jobs_state on jobs (state, id) where state = 'queued' or state = 'leased' or state = 'dead';
 
--- Which members have queued jobs, one row for each set of ready processors in each organization. A claim looks for its
--- job here: there are as many rows as members with work, not as many as jobs. A row may outlive its last job, until a
--- claim finds that; a queued job never lacks its row.
+-- Members with queued jobs: one row for each member, organization and set of ready processors. A claim searches here,
+-- because there are as many rows as members with work, not as jobs. A row can outlive its last job until a claim finds
+-- that. Every queued job has its row.
 create table job_queues (
-    -- Both as the jobs have them; empty for none.
+    -- Both as in the jobs; empty for none.
     member_id blob not null,
     organization_id blob not null,
     ready integer not null,
     -- `later`: nothing is due before `since`. `held`: the member is not active. `closed`: the organization is not active.
     state text not null check (state in ('open', 'later', 'held', 'closed')),
-    -- When the member last got a job: milliseconds × 1 000, plus its rank among those that were given at once.
+    -- When a job of the member was last leased: milliseconds × 1,000, plus its rank among jobs leased at the same time.
     turn integer not null,
-    -- No job of it is due before this.
+    -- No job of this row is due before this time.
     since integer not null,
     primary key (member_id, organization_id, ready)
 ) strict, without rowid;
@@ -697,12 +698,12 @@ create index job_queues_open on job_queues (ready, turn, since) where state = 'o
 create index job_queues_later on job_queues (since) where state = 'later';
 create index job_queues_closed on job_queues (organization_id) where state = 'closed';
 
--- How many jobs each organization has in each state; kept by triggers.
+-- The number of jobs of each organization by state; maintained by triggers.
 create table job_counts (
     -- Empty for none.
     organization_id blob primary key,
     queued integer not null default 0 check (queued >= 0),
-    -- Those of `queued` whose member is not active.
+    -- The part of `queued` whose member is not active.
     held integer not null default 0 check (held >= 0),
     leased integer not null default 0 check (leased >= 0),
     done integer not null default 0 check (done >= 0),
@@ -752,9 +753,9 @@ when (old.status = 'active') <> (new.status = 'active') begin
                               where state = 'queued' and member_id = new.id);
 end;
 
--- What happened, for others: committed with its cause, delivered later.
+-- The outbox: events, committed with the change that caused them and delivered later.
 create table events (
-    -- Never given twice: the newest event stays.
+    -- Not reused, because the newest event is never deleted.
     id integer primary key,
     at integer not null,
     kind text not null,
@@ -763,13 +764,14 @@ create table events (
     -- JSON without secrets.
     data text not null,
     request_id text not null,
-    -- Who promised what it tells of (`cli`, `member <id>`, `client <key>`); null where nothing is promised.
+    -- Who created what the event is about (`cli`, `member <id>`, `client <key>`), if its delivery depends on that
+    -- caller's rights; otherwise null.
     maker text
 ) strict;
 create index events_refused on events (member_id, at) where kind = 'quota.exceeded';
 create index events_organization_id on events (organization_id);
 
--- One event for one target. A target gets its events in their order.
+-- The delivery of one event to one target. A target gets its events in order.
 create table deliveries (
     -- `sftpgo <member>`, `mail <member>`, or `webhook <id>`.
     target text not null,
@@ -788,21 +790,21 @@ create index deliveries_state on deliveries (state, updated_at);
 
 create table webhooks (
     id blob primary key check (length(id) = 16),
-    -- Null hears of the whole site.
+    -- Null for a webhook of the whole site.
     organization_id blob references organizations (id),
     name text not null,
     url text not null,
-    -- JSON array of kinds of events; `*` for all.
+    -- JSON array of event kinds; `*` for all.
     kinds text not null,
     status text not null check (status in ('active', 'inactive')),
-    -- The secret is derived from the site's key, the id and this; it grows with each rotation.
+    -- The secret is derived from the site's key, the id and this number, which increases with each rotation.
     secret_generation integer not null default 1,
-    -- Until when the secret before is signed with as well.
+    -- Until when requests are also signed with the previous secret.
     previous_until integer,
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Who made it or changed it last (`cli`, `member <id>`).
+    -- Who created or last changed it (`cli`, `member <id>`).
     maker text
 ) strict, without rowid;
 create index webhooks_organization_id on webhooks (organization_id, created_at, id);

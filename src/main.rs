@@ -1,4 +1,4 @@
-//! The program: parse arguments, run, turn the outcome into an exit code.
+//! The `roster` binary: parses the arguments, runs the command and returns its exit code.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

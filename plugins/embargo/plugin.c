@@ -1,5 +1,5 @@
-/* A video under embargo is not published before its time. When that is, the asker says in the fact `embargo_until_ms`
- * (Unix milliseconds); the time now is the host's fact `now_ms`. */
+/* Denies publishing a video before the end of its embargo. The caller gives that time in the fact `embargo_until_ms`
+ * (Unix milliseconds); the current time is the host's fact `now_ms`. */
 #include "authorizer_plugin.h"
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ static const authorizer_plugin_list_string_t *fact(const roster_policy_types_lis
   return NULL;
 }
 
-/* A time of at most 15 digits, which is the year 33658. */
+/* Parses a time of at most 15 digits, which reaches the year 33658. */
 static bool time_of(const authorizer_plugin_list_string_t *values, uint64_t *ms) {
   if (values == NULL || values->len != 1 || values->ptr[0].len < 1 || values->ptr[0].len > 15) return false;
   *ms = 0;

@@ -15,13 +15,13 @@ use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::db::mark;
 use crate::kernel::error::ErrorCode;
 
-/// How often, and after how long, a directory that another process has is tried again.
-const PATIENCE: u32 = 200;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+/// How often, and at what interval, a command tries to lock a data directory that another process has locked.
+const LOCK_ATTEMPTS_MAX: u32 = 200;
+const LOCK_RETRY_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// An open connection to the API.
 pub struct ApiConnection {
-    way: Transport,
+    transport: Transport,
     spelling: Spelling,
 }
 
@@ -33,42 +33,43 @@ enum Transport {
 impl ApiConnection {
     /// Connects to the API of an existing data directory.
     pub async fn open(common: &Common) -> Result<Self, Failed> {
-        // Beside a mark the database must be there: opening it says what to do.
+        // If there is a mark but no database, opening the database reports the loss and says what to do.
         if !data_dir::exists(&common.data)? && !mark::is_founded(&common.data.join("roster.db")) {
             let data = common.data.display();
             return Err(Failed(format!(
-                "{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`, or \
+                "{data} is not a Roster data directory: create one with `roster init --data {data} --admin LOGIN`, or \
                  name yours with --data"
             )));
         }
-        Self::open_or_make(common).await
+        Self::open_or_create(common).await
     }
 
-    /// The same for a directory in which there may be no site yet: one is made.
-    pub async fn open_or_make(common: &Common) -> Result<Self, Failed> {
+    /// Like [`Self::open`], but creates a site if the directory has none yet.
+    pub async fn open_or_create(common: &Common) -> Result<Self, Failed> {
         let spelling = common.spelling.clone();
-        // Another command, or a server that is about to answer, is done in a moment.
-        let mut silent = None;
-        for _ in 0..PATIENCE {
+        // Another command, or a server that is starting, holds the lock for a short time only.
+        let mut last_failure = None;
+        for _ in 0..LOCK_ATTEMPTS_MAX {
             match data_dir::lock(&common.data)? {
-                data_dir::Owner::Us(lock) => {
+                data_dir::Owner::ThisProcess(lock) => {
                     let site = open(common.load(None)?).await?;
-                    return Ok(Self { way: Transport::InProcess { site: Box::new(site), _lock: lock }, spelling });
+                    let transport = Transport::InProcess { site: Box::new(site), _lock: lock };
+                    return Ok(Self { transport, spelling });
                 }
                 data_dir::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Transport::to(&socket).await
                 {
-                    Ok(way) => return Ok(Self { way, spelling }),
-                    // One that was killed may have left this socket, and another one is starting.
-                    Err(failed) => silent = Some(failed),
+                    Ok(transport) => return Ok(Self { transport, spelling }),
+                    // A killed server may have left this socket while another one is starting.
+                    Err(failed) => last_failure = Some(failed),
                 },
                 data_dir::Owner::Server(_) => {}
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(LOCK_RETRY_WAIT).await;
         }
-        Err(silent.unwrap_or_else(|| data_dir::held(&common.data, PAUSE * PATIENCE)))
+        Err(last_failure.unwrap_or_else(|| data_dir::lock_timeout(&common.data, LOCK_RETRY_WAIT * LOCK_ATTEMPTS_MAX)))
     }
 
-    /// Asks an operation; answers its `data`.
+    /// Calls an operation with an optional JSON body. Returns the `data` of the answer.
     pub async fn call(
         &mut self,
         method: Method,
@@ -80,7 +81,7 @@ impl ApiConnection {
         self.send(method, path, headers, "application/json", body).await
     }
 
-    /// The same with a body of another kind.
+    /// Like [`Self::call`], with a body of any content type.
     pub async fn send(
         &mut self,
         method: Method,
@@ -89,7 +90,7 @@ impl ApiConnection {
         content_type: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Value, Failed> {
-        let bytes = match &mut self.way {
+        let bytes = match &mut self.transport {
             Transport::Server(sender) => {
                 let mut request = hyper::Request::builder().method(method).uri(path).header("host", "local");
                 request = request.header("content-type", content_type);
@@ -99,10 +100,10 @@ impl ApiConnection {
                 let request = request
                     .body(Full::new(Bytes::from(body.unwrap_or_default())))
                     .map_err(|e| Failed(e.to_string()))?;
-                // The request before this one may not have let go of the connection yet.
-                sender.ready().await.map_err(|e| broken_off(true, &e))?;
-                let answer = sender.send_request(request).await.map_err(|e| broken_off(e.is_canceled(), &e))?;
-                answer.into_body().collect().await.map_err(|e| broken_off(false, &e))?.to_bytes()
+                // The connection may still be busy with the previous request.
+                sender.ready().await.map_err(|e| connection_lost(true, &e))?;
+                let answer = sender.send_request(request).await.map_err(|e| connection_lost(e.is_canceled(), &e))?;
+                answer.into_body().collect().await.map_err(|e| connection_lost(false, &e))?.to_bytes()
             }
             Transport::InProcess { site, .. } => {
                 let mut request = Request::builder().method(method).uri_str(path).content_type(content_type);
@@ -120,17 +121,17 @@ impl ApiConnection {
         if answer["code"] == 102_000 {
             return Ok(answer["data"].clone());
         }
-        Err(Failed(explained(&answer, &self.spelling)))
+        Err(Failed(failure_message(&answer, &self.spelling)))
     }
 
-    /// Does a server answer, or this process?
+    /// Whether a running server answers, not this process.
     pub fn is_served(&self) -> bool {
-        matches!(self.way, Transport::Server(_))
+        matches!(self.transport, Transport::Server(_))
     }
 
-    /// Finishes what was begun.
+    /// Closes the connection. In process, this completes pending writes and closes the database.
     pub async fn close(self) {
-        if let Transport::InProcess { site, .. } = self.way {
+        if let Transport::InProcess { site, .. } = self.transport {
             site.app.close().await;
         }
     }
@@ -139,7 +140,10 @@ impl ApiConnection {
 impl Transport {
     async fn to(socket: &Path) -> Result<Self, Failed> {
         let busy = |e: &dyn std::fmt::Display| {
-            Failed(format!("another Roster has this data directory, but does not answer on {}: {e}", socket.display()))
+            Failed(format!(
+                "another Roster has locked this data directory but does not answer on {}: {e}",
+                socket.display()
+            ))
         };
         let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| busy(&e))?;
         let (sender, connection) =
@@ -149,24 +153,27 @@ impl Transport {
     }
 }
 
-/// What is known of a request to a server that went away.
-fn broken_off(is_unsent: bool, error: &hyper::Error) -> Failed {
+/// The failure of a request during which the server stopped. `is_unsent`: the server did not receive the request.
+fn connection_lost(is_unsent: bool, error: &hyper::Error) -> Failed {
     Failed(match is_unsent {
-        true => format!("the server stopped before it was asked ({error}): this was not done. Run the command again"),
+        true => format!(
+            "the server stopped before it received the request ({error}): nothing was done. Run the command again"
+        ),
         false => format!(
-            "the server stopped before it answered ({error}): this may have been done or not. Look before you repeat it, \
-             such as with `roster member list` after a `roster member create`"
+            "the server stopped before it answered ({error}): this may have been done or not. Check before you repeat it, \
+             for example with `roster member list` after `roster member create`"
         ),
     })
 }
 
-/// What failures say on a command line, where the API's words are about headers and addresses.
-const SAID_HERE: [(&str, &str); 14] = [
-    ("bad_input", "not all of this can be used as it is written"),
-    ("route_not_found", "the server that runs does not know this command: it is of another version than this program"),
+/// Messages by error word that replace those of the API on the command line, because the API's messages name headers
+/// and URLs.
+const COMMAND_LINE_MESSAGES: [(&str, &str); 14] = [
+    ("bad_input", "some of these arguments are not valid"),
+    ("route_not_found", "the running server does not know this command: its version differs from that of this program"),
     (
         "setup_done",
-        "there is an administrator already: sign in, or make another one with `roster member link LOGIN platform --role \
+        "there is already an administrator: sign in, or create another one with `roster member link LOGIN platform --role \
          platform_admin`",
     ),
     ("member_not_found", "there is no such member: `roster member list` shows them"),
@@ -182,14 +189,14 @@ const SAID_HERE: [(&str, &str); 14] = [
     ("media_root_not_configured", "set media_root in roster.toml, and restart the server"),
 ];
 
-/// A failure's envelope as text for people at a command line.
-fn explained(answer: &Value, spelling: &Spelling) -> String {
+/// The text of a failed answer for the terminal: its message, then one line per invalid field.
+fn failure_message(answer: &Value, spelling: &Spelling) -> String {
     let word = answer["detail"].as_str().unwrap_or_default();
-    let message = answer["message"].as_str().unwrap_or("it failed, and did not say why");
-    let is_of_table = ErrorCode::ALL.iter().any(|cause| cause.as_str() == word && cause.message() == message);
-    // A sentence that was made for this one failure says more than the table.
-    let said = SAID_HERE.iter().find(|(of, _)| is_of_table && *of == word).map(|(_, said)| *said);
-    let mut text = said.unwrap_or(message).to_owned();
+    let message = answer["message"].as_str().unwrap_or("it failed without a message");
+    let is_default_message = ErrorCode::ALL.iter().any(|cause| cause.as_str() == word && cause.message() == message);
+    // A message that was written for this failure is more specific than the table.
+    let replacement = COMMAND_LINE_MESSAGES.iter().find(|(of, _)| is_default_message && *of == word);
+    let mut text = replacement.map_or(message, |(_, text)| *text).to_owned();
     for field in answer["fields"].as_array().into_iter().flatten() {
         let location: Vec<&str> =
             field["location"].as_array().into_iter().flatten().skip(1).filter_map(Value::as_str).collect();
@@ -198,19 +205,20 @@ fn explained(answer: &Value, spelling: &Spelling) -> String {
     text
 }
 
-/// A bad field, as it is written on this command line; of a list or a file also which part of it.
+/// The line for an invalid field: the flag of this command, the path inside it for lists and files, and the message.
 fn fault(spelling: &Spelling, location: &[&str], message: &str) -> String {
     let (name, inner) = location.split_first().map_or(("", location), |(name, inner)| (*name, inner));
     let inner: String = inner.iter().map(|part| format!(".{part}")).collect();
     format!("{}{inner}: {message}", spelling.field(name))
 }
 
-/// What is wrong with a command before anything is asked of a site.
-pub fn refused(error: &crate::kernel::error::Error, common: &Common) -> Failed {
+/// Converts an error that was found before any request was sent.
+pub fn invalid_input(error: &crate::kernel::error::Error, common: &Common) -> Failed {
     let faults = error.fields.iter().map(|field| {
         let location: Vec<&str> = field.location.iter().skip(1).map(String::as_str).collect();
         format!("\n  {}", fault(&common.spelling, &location, &field.message))
     });
-    let said = SAID_HERE.iter().find(|(of, _)| *of == error.cause.as_str()).map_or(error.message(), |(_, said)| *said);
-    Failed(format!("{said}{}", faults.collect::<String>()))
+    let replacement = COMMAND_LINE_MESSAGES.iter().find(|(of, _)| *of == error.cause.as_str());
+    let message = replacement.map_or(error.message(), |(_, text)| *text);
+    Failed(format!("{message}{}", faults.collect::<String>()))
 }

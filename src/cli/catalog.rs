@@ -1,4 +1,4 @@
-//! `roster catalog`: what other services' operations are called, and who may have them.
+//! `roster catalog`: imports, compares and exports the catalog of permissions.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,16 +8,16 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::api_connection::ApiConnection;
-use super::commands::{ask, is_json, query};
+use super::commands::{call_api, is_json, query};
 use super::{Common, Failed};
 
 #[derive(Subcommand)]
 pub(super) enum CatalogCommand {
-    /// Import a catalog or any service's OpenAPI document (JSON or YAML)
+    /// Import a catalog, or the OpenAPI document of any service (JSON or YAML)
     Import(Document),
-    /// Say what an import would do; exits with 1 when it would change something
+    /// Show what an import would do; exits with 1 if it would change something
     Diff(Document),
-    /// Print the catalog of one application in our own form
+    /// Print the catalog of one application in Roster's own format
     Export {
         /// The application
         #[arg(long, default_value = "main")]
@@ -27,27 +27,27 @@ pub(super) enum CatalogCommand {
 
 #[derive(Args)]
 pub(super) struct Document {
-    /// Our own form of a catalog, or an OpenAPI document
+    /// A catalog in Roster's own format, or an OpenAPI document
     file: PathBuf,
-    /// The application whose entries these are
+    /// The application that the entries belong to
     #[arg(long)]
     app: Option<String>,
-    /// What the names begin with
+    /// Prefix of the permission names
     #[arg(long)]
     prefix: Option<String>,
-    /// The path before every path of an OpenAPI document, instead of its first server's
+    /// Base path of an OpenAPI document, instead of the path of its first server
     #[arg(long)]
     base: Option<String>,
-    /// Parameters of an OpenAPI document that stand for many segments, such as 'path,ref'
+    /// Parameters of an OpenAPI document that match several segments, such as 'path,ref'
     #[arg(long, value_name = "NAMES")]
     multi_segment: Option<String>,
-    /// Refuse an OpenAPI document of which something would be skipped
+    /// Refuse an OpenAPI document if an entry would be skipped
     #[arg(long)]
     strict: bool,
-    /// Orphan and change entries of another document, too
+    /// Also orphan and change entries of another document
     #[arg(long)]
     replace: bool,
-    /// New entries are closed until an import says `status: open`
+    /// Import new entries closed: nobody holds them until an import says `status: open`
     #[arg(long)]
     closed: bool,
     /// The organizations that have the application, such as 'acme,bolt'; '*' for all
@@ -65,16 +65,16 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     let bytes = std::fs::read(&document.file)
         .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
-    let word = |options: bool| options.then_some("true");
+    let flag = |is_set: bool| is_set.then_some("true");
     let options = [
-        ("dry_run", word(dry_run)),
+        ("dry_run", flag(dry_run)),
         ("app", document.app.as_deref()),
         ("prefix", document.prefix.as_deref()),
         ("base", document.base.as_deref()),
         ("multi_segment", document.multi_segment.as_deref()),
-        ("strict", word(document.strict)),
-        ("replace", word(document.replace)),
-        ("closed", word(document.closed)),
+        ("strict", flag(document.strict)),
+        ("replace", flag(document.replace)),
+        ("closed", flag(document.closed)),
         ("organizations", document.organizations.as_deref()),
     ];
     let path = query(&format!("{base}/permissions/catalog"), &options);
@@ -104,15 +104,15 @@ fn print_difference(difference: &Value) {
     }
     for row in rows("skipped") {
         let line = row["line"].as_u64().map_or_else(String::new, |line| format!("line {line}: "));
-        let place = [text(&row, "method"), text(&row, "path")].join(" ");
-        say!("! {line}{}: {}", place.trim_start(), text(&row, "reason"));
+        let operation = [text(&row, "method"), text(&row, "path")].join(" ");
+        say!("! {line}{}: {}", operation.trim_start(), text(&row, "reason"));
     }
     let [added, changed, renamed, orphaned, skipped] =
         ["added", "changed", "renamed", "orphaned", "skipped"].map(|kind| rows(kind).len());
     say!("{added} added, {changed} changed, {renamed} renamed, {orphaned} orphaned, {skipped} skipped");
     if let Some(replaced) = difference["replaces"].as_str() {
         say!(
-            "this orphans or changes entries of {replaced}: name this document's own application (--app), or say --replace"
+            "this orphans or changes entries of {replaced}: name the application of this document with --app, or use --replace"
         );
     }
     let codes: Vec<String> = rows("organizations").iter().filter_map(|code| Some(code.as_str()?.to_owned())).collect();
@@ -124,7 +124,7 @@ fn print_difference(difference: &Value) {
 
 async fn export(common: &Common, base: &str, app: &str) -> Result<ExitCode, Failed> {
     let path = query(&format!("{base}/permissions/catalog"), &[("app", Some(app))]);
-    let answer = ask(common, Method::GET, &path, None).await?;
+    let answer = call_api(common, Method::GET, &path, None).await?;
     let entries = answer["list"].as_array().cloned().unwrap_or_default().into_iter().map(|mut node| {
         if let Some(map) = node.as_object_mut() {
             map.remove("id");

@@ -1,4 +1,5 @@
-//! The commands besides `serve`: each is a request to an operation, and a way to print its answer.
+//! Commands on members, organizations, API clients, settings and the audit log, and helpers that other command modules
+//! share. Each command sends requests to the API and prints the answers.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::kernel::config::Config;
 pub(super) enum ConfigCommand {
     /// Check all sources of settings
     Check,
-    /// Show every setting with its value; secrets are files, so none shows
+    /// Show every setting with its value, without secrets, which are in files
     Show,
 }
 
@@ -27,19 +28,19 @@ pub(super) enum ConfigCommand {
 pub(super) enum MemberCommand {
     /// List members
     List {
-        /// Found in username, e-mail and display name
+        /// Text to find in username, e-mail and display name
         #[arg(long)]
         keyword: Option<String>,
     },
-    /// Create a member; with a password only if one is given
+    /// Create a member, without a password unless one is given
     Create {
-        /// Letters, digits and . _ -, for signing in
+        /// Name for signing in: letters, digits and . _ -
         #[arg(long)]
         username: Option<String>,
-        /// For signing in, and for mail
+        /// E-mail, for signing in and for mail
         #[arg(long)]
         email: Option<String>,
-        /// Name to show
+        /// Display name
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
         #[command(flatten)]
@@ -57,13 +58,13 @@ pub(super) enum MemberCommand {
         #[arg(value_name = "MEMBER")]
         uid: String,
     },
-    /// Suspend a member: nothing of it is accepted from the next request on
+    /// Suspend a member: its credentials are refused from the next request on
     Deactivate {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
     },
-    /// Give a member a new password; everything it was signed in to ends
+    /// Give a member a new password, and end its sessions
     Password {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
@@ -71,13 +72,13 @@ pub(super) enum MemberCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
-    /// Print a link that works once, with which a member sets a new password
+    /// Print a one-time link with which a member sets a new password
     PasswordLink {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
     },
-    /// Link a member to an organization, and give it roles there
+    /// Add a member to an organization, and assign roles there
     Link {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
@@ -88,33 +89,33 @@ pub(super) enum MemberCommand {
         #[arg(long)]
         role: Vec<String>,
     },
-    /// Take a member's second factor away; everything it was signed in to ends
+    /// Remove a member's second factor, and end its sessions
     ResetSecondFactor {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
     },
-    /// Import members with quotas and names elsewhere, from CSV or (*.json) JSON
+    /// Import members with quotas and external names, from CSV or JSON (*.json)
     Import {
-        /// The file of members. Its first line names the columns, in any order: username, and of email, display_name,
-        /// wordpress_id, quota_size, sftpgo_username and org_code those that there are
+        /// The file of members. Its first line names the columns, in any order: username, and any of email,
+        /// display_name, wordpress_id, quota_size, sftpgo_username and org_code
         file: PathBuf,
-        /// Only say what would be done
+        /// Only show what would be done
         #[arg(long)]
         dry_run: bool,
         /// Send each new member a mail with a one-time link
         #[arg(long)]
         welcome: bool,
-        /// What the text of a CSV file is, such as big5; UTF-8, or what its byte order mark says, when absent
+        /// Encoding of a CSV file, such as big5; by default UTF-8, or the one that its byte order mark names
         #[arg(long, value_name = "NAME")]
         encoding: Option<String>,
     },
-    /// Erase a member's personal data for good; asks first on a terminal
+    /// Erase a member's personal data permanently; asks for confirmation on a terminal
     Delete {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -124,17 +125,17 @@ pub(super) enum MemberCommand {
 pub(super) enum OrgCommand {
     /// List organizations
     List {
-        /// Found in code and name
+        /// Text to find in code and name
         #[arg(long)]
         keyword: Option<String>,
     },
     /// Create an organization with its system roles
     Create {
-        /// What it is called in requests and commands; never changed
+        /// Its name in requests and commands; cannot be changed later
         org_code: String,
-        /// Name to show
+        /// Display name
         name: String,
-        /// For people only
+        /// Tax number, for information only
         #[arg(long)]
         tax_id: Option<String>,
     },
@@ -148,12 +149,12 @@ pub(super) enum OrgCommand {
         /// Id or org_code
         organization: String,
     },
-    /// Deactivate an organization: everything in it is denied, nothing is lost
+    /// Deactivate an organization: everything in it is denied, no data is deleted
     Deactivate {
         /// Id or org_code
         organization: String,
     },
-    /// Say whether an organization's members must sign in with a second factor
+    /// Set whether an organization's members must sign in with a second factor
     SecondFactor {
         /// Id or org_code
         organization: String,
@@ -173,88 +174,88 @@ pub(super) enum Switch {
 pub(super) enum ClientCommand {
     /// List API clients
     List,
-    /// Create an API client; its secret is printed this once
+    /// Create an API client; its secret is printed only once
     Create {
-        /// A name for people
+        /// Display name
         name: String,
-        /// Such as members:read,permissions:check; `*` is all of them
+        /// Scopes, such as members:read,permissions:check; `*` stands for all
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<String>,
-        /// Exact origins it may be used from
+        /// Origins that it may be used from, compared exactly
         #[arg(long, value_delimiter = ',')]
         origins: Vec<String>,
-        /// Addresses or CIDR ranges it may be used from
+        /// Addresses or CIDR ranges that it may be used from
         #[arg(long, value_delimiter = ',')]
         ips: Vec<String>,
-        /// Paths it may be used for, like /admin/*
+        /// Paths that it may be used for, such as /admin/*
         #[arg(long, value_delimiter = ',')]
         paths: Vec<String>,
-        /// Requests a minute
+        /// Requests per minute
         #[arg(long, value_name = "N")]
         rate_limit: Option<u32>,
-        /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now
-        #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
+        /// When it expires: 2026-12-31 (0:00 UTC), or 90d from now
+        #[arg(long, value_name = "WHEN", value_parser = named::parse_expiry)]
         expires_at: Option<i64>,
     },
-    /// Give a client a new secret; the former one works on for a while
+    /// Give a client a new secret; the previous one stays valid for a limited time
     Rotate {
-        /// As `roster client list` shows it
+        /// The client key, as `roster client list` shows it
         client_key: String,
     },
-    /// Switch a client off
+    /// Disable a client
     Disable {
-        /// As `roster client list` shows it
+        /// The client key, as `roster client list` shows it
         client_key: String,
     },
-    /// Switch a client on again
+    /// Enable a client again
     Enable {
-        /// As `roster client list` shows it
+        /// The client key, as `roster client list` shows it
         client_key: String,
     },
     /// Delete a client
     Delete {
-        /// As `roster client list` shows it
+        /// The client key, as `roster client list` shows it
         client_key: String,
     },
 }
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
-    /// Walk the chain of the audit; exits with 1 when it is broken
+    /// Verify the hash chain of the audit log; exits with 1 if it is broken
     Verify,
 }
 
-/// Makes the first administrator: in a directory that is made now, or of a site that has none yet, while its server runs
-/// or not.
+/// `roster init`: creates the data directory if it does not exist, and the first administrator. Also works while a server
+/// runs.
 pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource) -> Result<(), Failed> {
     let is_new = !data_dir::exists(&common.data)?;
     let password = password.read()?;
-    // Everything that can be wrong is found before anything is made.
-    members::require_first(admin, &password).map_err(|e| api_connection::refused(&e, common))?;
+    // Everything is validated before anything is created.
+    members::require_first(admin, &password).map_err(|e| api_connection::invalid_input(&e, common))?;
     common.load(None)?;
     data_dir::create(&common.data)?;
-    let mut api = ApiConnection::open_or_make(common).await?;
+    let mut api = ApiConnection::open_or_create(common).await?;
     let body = json!({"login": admin, "password": password});
-    let made = api.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
+    let administrator = api.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
     let is_served = api.is_served();
     api.close().await;
-    let made = made?;
+    let administrator = administrator?;
     if common.json {
-        output::line(true, &made);
+        output::print_object(true, &administrator);
         return Ok(());
     }
-    let (data, uid) = (common.data.display(), made["uid"].as_str().unwrap_or_default());
+    let (data, uid) = (common.data.display(), administrator["uid"].as_str().unwrap_or_default());
     say!("{data} is ready. Administrator: {admin} ({uid})");
     if !is_served {
         say!("Start it with: roster serve --data {data}");
     } else if is_new {
-        say!("It is served already.");
+        say!("A server is already running on it.");
     }
     Ok(())
 }
 
 pub(super) async fn setup_link(common: &Common) -> Result<(), Failed> {
-    output::line(common.json, &ask(common, Method::POST, "/setup/link", None).await?);
+    output::print_object(common.json, &call_api(common, Method::POST, "/setup/link", None).await?);
     Ok(())
 }
 
@@ -263,19 +264,19 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
     if is_check && !common.data.is_dir() {
         let data = common.data.display();
         return Err(Failed(format!(
-            "{data} is no directory: name your data directory with --data, or make it with `roster init`"
+            "{data} is no directory: name your data directory with --data, or create it with `roster init`"
         )));
     }
     let config = common.load(None)?;
     let unknown = Config::unknown_variables();
     if is_check && !unknown.is_empty() {
-        return Err(Failed(format!("no setting has these variables: {}", unknown.join(", "))));
+        return Err(Failed(format!("these variables name no setting: {}", unknown.join(", "))));
     }
     match command {
         ConfigCommand::Check if common.json => say!("{}", json!({"ok": true})),
-        ConfigCommand::Check => say!("The settings are right."),
+        ConfigCommand::Check => say!("The settings are valid."),
         ConfigCommand::Show if common.json => {
-            // A value is written as TOML; numbers, text and lists read the same as JSON.
+            // Values are rendered as TOML. Numbers, strings and lists have the same form in JSON.
             let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
             let shown: serde_json::Map<String, Value> =
                 config.shown().into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect();
@@ -289,8 +290,8 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
 pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<(), Failed> {
     let (named, method, rest, body) = match command {
         MemberCommand::List { keyword } => {
-            let page = ask(common, Method::GET, &listed("/admin/members", keyword.as_deref()), None).await?;
-            output::table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
+            let page = call_api(common, Method::GET, &list_path("/admin/members", keyword.as_deref()), None).await?;
+            output::print_table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
             return Ok(());
         }
         MemberCommand::Create { username: None, email: None, .. } => {
@@ -301,7 +302,7 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             let body = without_nulls(
                 json!({"username": username, "email": email, "display_name": name, "password": password}),
             );
-            output::line(common.json, &ask(common, Method::POST, "/admin/members", Some(body)).await?);
+            output::print_object(common.json, &call_api(common, Method::POST, "/admin/members", Some(body)).await?);
             return Ok(());
         }
         MemberCommand::Import { file, dry_run, welcome, encoding } => {
@@ -317,7 +318,7 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         MemberCommand::PasswordLink { uid } => (uid, Method::POST, "/password-link", Some(json!({}))),
         MemberCommand::ResetSecondFactor { uid } => (uid, Method::DELETE, "/second-factor", None),
         MemberCommand::Delete { uid, yes } => {
-            if !yes && !confirmed(&format!("Erase {uid} for good, with all that is personal?"))? {
+            if !yes && !confirmed(&format!("Erase {uid} for good, with all personal data?"))? {
                 return Err(Failed("nothing was done".into()));
             }
             (uid, Method::DELETE, "", None)
@@ -326,23 +327,23 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
     let mut api = ApiConnection::open(common).await?;
     let answer = of_member(&mut api, &named, (method, rest), body).await;
     api.close().await;
-    output::line(common.json, &answer?);
+    output::print_object(common.json, &answer?);
     Ok(())
 }
 
-/// Asks on a terminal; where there is none, nobody can be asked, and a script knows what it does.
+/// Asks for confirmation on a terminal. Without a terminal (in a script) it is confirmed.
 fn confirmed(question: &str) -> Result<bool, Failed> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         return Ok(true);
     }
-    complain!("{question} Write yes to go on:");
+    complain!("{question} Type yes to continue:");
     let mut line = String::new();
     input.lock().read_line(&mut line)?;
     Ok(line.trim().eq_ignore_ascii_case("yes"))
 }
 
-/// Asks an operation about a member; one that answers nothing is said in our own words.
+/// Calls an operation on a member. For operations that answer no data, returns a value that describes what was done.
 async fn of_member(
     api: &mut ApiConnection,
     named: &str,
@@ -363,7 +364,7 @@ async fn link(common: &Common, named: &str, organization: &str, roles: &[String]
     let mut api = ApiConnection::open(common).await?;
     let linked = linked(&mut api, common, (named, organization), roles).await;
     api.close().await;
-    output::line(common.json, &linked?);
+    output::print_object(common.json, &linked?);
     Ok(())
 }
 
@@ -379,18 +380,18 @@ async fn linked(
     let tenant = [("x-tenant-id", id.as_str())];
     let known = api.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
     let known = known["roles"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut wanted = Vec::new();
+    let mut role_ids = Vec::new();
     for key in roles {
         let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {
             let keys = known.iter().filter_map(|role| role["key"].as_str());
             Failed(permissions::without_role(organization, key, keys))
         })?;
-        wanted.push(role["id"].clone());
+        role_ids.push(role["id"].clone());
     }
     let path = format!("/admin/members/{}/organizations/{id}", segment(&uid));
     let mut linked = api.call(Method::POST, &path, &[], None).await?;
     linked["roles"] = json!(roles);
-    for role in wanted {
+    for role in role_ids {
         let path = format!("{base}/permissions/users/{}/roles", segment(&uid));
         api.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;
     }
@@ -400,13 +401,17 @@ async fn linked(
 pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Failed> {
     let (method, organization, rest, body) = match command {
         OrgCommand::List { keyword } => {
-            let page = ask(common, Method::GET, &listed("/admin/organizations", keyword.as_deref()), None).await?;
-            output::table(common.json, &page, &["id", "org_code", "name", "status"]);
+            let page =
+                call_api(common, Method::GET, &list_path("/admin/organizations", keyword.as_deref()), None).await?;
+            output::print_table(common.json, &page, &["id", "org_code", "name", "status"]);
             return Ok(());
         }
         OrgCommand::Create { org_code, name, tax_id } => {
             let body = without_nulls(json!({"org_code": org_code, "name": name, "tax_id": tax_id}));
-            output::line(common.json, &ask(common, Method::POST, "/admin/organizations", Some(body)).await?);
+            output::print_object(
+                common.json,
+                &call_api(common, Method::POST, "/admin/organizations", Some(body)).await?,
+            );
             return Ok(());
         }
         OrgCommand::Show { organization } => (Method::GET, organization, "", None),
@@ -421,7 +426,7 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
     let id = organization_id(&mut api, &organization).await?;
     let answer = api.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
     api.close().await;
-    output::line(common.json, &answer);
+    output::print_object(common.json, &answer);
     Ok(())
 }
 
@@ -430,8 +435,8 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
     let has_secret = matches!(command, ClientCommand::Create { .. } | ClientCommand::Rotate { .. });
     let answer = match command {
         ClientCommand::List => {
-            let page = ask(common, Method::GET, &listed("/admin/api-clients", None), None).await?;
-            output::table(common.json, &page, &["client_key", "name", "status", "scopes", "last_used_at"]);
+            let page = call_api(common, Method::GET, &list_path("/admin/api-clients", None), None).await?;
+            output::print_table(common.json, &page, &["client_key", "name", "status", "scopes", "last_used_at"]);
             return Ok(());
         }
         ClientCommand::Create { name, scopes, origins, ips, paths, rate_limit, expires_at } => {
@@ -439,36 +444,38 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
                 "name": name, "scopes": scopes, "allowed_origins": origins, "allowed_ips": ips, "allowed_paths": paths,
                 "rate_limit_per_min": rate_limit, "expires_at": expires_at,
             }));
-            ask(common, Method::POST, "/admin/api-clients", Some(body)).await?
+            call_api(common, Method::POST, "/admin/api-clients", Some(body)).await?
         }
-        ClientCommand::Rotate { client_key } => ask(common, Method::POST, &at(&client_key, "/rotate"), None).await?,
+        ClientCommand::Rotate { client_key } => {
+            call_api(common, Method::POST, &at(&client_key, "/rotate"), None).await?
+        }
         ClientCommand::Disable { client_key } => {
-            ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "inactive"}))).await?
+            call_api(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "inactive"}))).await?
         }
         ClientCommand::Enable { client_key } => {
-            ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "active"}))).await?
+            call_api(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "active"}))).await?
         }
         ClientCommand::Delete { client_key } => {
-            ask(common, Method::DELETE, &at(&client_key, ""), None).await?;
+            call_api(common, Method::DELETE, &at(&client_key, ""), None).await?;
             json!({"client_key": client_key, "deleted": true})
         }
     };
-    output::made(common.json, &answer, has_secret);
+    output::print_created(common.json, &answer, has_secret);
     Ok(())
 }
 
-/// Does its name say that it holds JSON?
+/// Whether the file name ends in `.json`.
 pub(super) fn is_json(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 pub(super) async fn audit_verify(common: &Common) -> Result<ExitCode, Failed> {
-    let found = ask(common, Method::GET, "/admin/audit/verify", None).await?;
-    output::line(common.json, &found);
+    let found = call_api(common, Method::GET, "/admin/audit/verify", None).await?;
+    output::print_object(common.json, &found);
     Ok(if found["ok"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The document is the program's own, whatever the data: it is read off an empty site that lives for a moment.
+/// `roster openapi`. The document does not depend on data, so it is rendered from an empty temporary site.
 pub(super) async fn openapi() -> Result<(), Failed> {
     let scratch = data_dir::Scratch::new()?;
     let site = open(crate::kernel::config::Config::of(scratch.path())).await?;
@@ -478,26 +485,32 @@ pub(super) async fn openapi() -> Result<(), Failed> {
     Ok(())
 }
 
-/// One request on its own connection.
-pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+/// Sends one request on its own connection.
+pub(super) async fn call_api(
+    common: &Common,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Result<Value, Failed> {
     let mut api = ApiConnection::open(common).await?;
     let answer = api.call(method, path, &[], body).await;
     api.close().await;
     answer
 }
 
-pub(super) fn listed(path: &str, keyword: Option<&str>) -> String {
+/// A list's path with the largest page size, and the keyword if there is one.
+pub(super) fn list_path(path: &str, keyword: Option<&str>) -> String {
     query(path, &[("limit", Some("200")), ("keyword", keyword)])
 }
 
-/// A path with those values of its query that there are.
+/// A path with the query parameters that have a value.
 pub(super) fn query(path: &str, values: &[(&str, Option<&str>)]) -> String {
     let given = values.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));
     let given: Vec<String> = given.collect();
     if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
 }
 
-/// Text as one segment of a path or one value of a query.
+/// Percent-encodes text as one path segment or one query value.
 pub(super) fn segment(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

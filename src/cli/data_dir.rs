@@ -1,8 +1,8 @@
-//! The data directory: made private, and owned by one process at a time.
+//! The data directory: private to its owner (0700), and locked by one process at a time.
 //!
-//! **Invariant.** The lock is on the directory itself, which nobody removes while a database is open in it. The lock on
-//! `roster.lock` is for older versions and for file systems that lock no directories; the file says where the server
-//! answers.
+//! **Invariant.** The lock is on the directory itself, which cannot be replaced while a database is open in it. The second
+//! lock, on `roster.lock`, is for older versions and for file systems that cannot lock directories. `roster.lock` holds
+//! the path of the server's socket.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -15,21 +15,21 @@ use crate::kernel::config;
 use crate::kernel::error::Result;
 use crate::kernel::runtime::health::WatchedFolder;
 
-/// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
+/// Creates the directory (0700) and a `roster.toml` that sets nothing (0600). Existing files stay as they are.
 pub fn create(data: &Path) -> Result<(), Failed> {
     DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => unusable(data, &ErrorKind::NotADirectory.into()),
         _ => unusable(data, &e),
     })?;
-    // One that was there before may be open to others: what will lie in it is not for them.
+    // An existing directory may be readable for other users. Its files must not be.
     std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).map_err(|e| unusable(data, &e))?;
-    let is_there = exists(data)?;
+    let has_site = exists(data)?;
     let settings = data.join(config::FILE_NAME);
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&settings);
-    match made {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&settings);
+    match created {
         Ok(mut file) => match file.write_all(config::template().as_bytes()) {
-            Err(e) if !is_there => Err(Failed(format!("{}: {e}", settings.display()))),
-            // A site that is there needs no template: on a full disk it is served without.
+            Err(e) if !has_site => Err(Failed(format!("{}: {e}", settings.display()))),
+            // An existing site needs no template: with a full disk it is served without one.
             Err(_) => Ok(std::fs::remove_file(&settings)?),
             Ok(()) => Ok(()),
         },
@@ -38,7 +38,8 @@ pub fn create(data: &Path) -> Result<(), Failed> {
     }
 }
 
-/// Is there a site? Fails where this user cannot see or use it: nothing is made beside what is only hidden.
+/// Whether the directory has a site. Fails if this user cannot read it, so that no second site is created over a hidden
+/// one.
 pub fn exists(data: &Path) -> Result<bool, Failed> {
     let file = data.join("roster.db");
     match std::fs::metadata(&file) {
@@ -46,7 +47,7 @@ pub fn exists(data: &Path) -> Result<bool, Failed> {
             let access = rustix::fs::access(file.as_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
             match access.map_err(std::io::Error::from) {
                 Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(unusable(&file, &e)),
-                // Whatever else is wrong with it is found, and told, when it is opened.
+                // Other faults are reported when the database is opened.
                 _ => Ok(true),
             }
         }
@@ -55,7 +56,7 @@ pub fn exists(data: &Path) -> Result<bool, Failed> {
     }
 }
 
-/// Why a directory or a file of it cannot be used, and by whom it could.
+/// The failure for a directory or a file in it that cannot be used. If access is denied, it names the owner.
 fn unusable(path: &Path, error: &std::io::Error) -> Failed {
     let shown = path.display();
     let is_closed = matches!(error.kind(), ErrorKind::PermissionDenied) || error.raw_os_error() == Some(NOT_PERMITTED);
@@ -68,45 +69,45 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failed {
         });
     }
     let us = rustix::process::geteuid().as_raw();
-    // The first part from the end that can be seen at all.
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let seen = whole.ancestors().find_map(|part| Some((part, std::fs::metadata(part).ok()?.uid())));
-    Failed(match seen.filter(|(_, owner)| *owner != us) {
+    // The longest ancestor whose metadata is readable.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let readable = absolute.ancestors().find_map(|part| Some((part, std::fs::metadata(part).ok()?.uid())));
+    Failed(match readable.filter(|(_, owner)| *owner != us) {
         Some((part, owner)) => format!(
-            "{shown} is closed to this user: {} belongs to user {owner}, and you are user {us}. Run this as its owner \
-             (`sudo -u '#{owner}' roster …`), or give it to you with chown",
+            "{shown} is not accessible to this user: {} belongs to user {owner}, and you are user {us}. Run this as its owner \
+             (`sudo -u '#{owner}' roster …`), or take ownership with chown",
             part.display()
         ),
-        None => format!("{shown} is closed to you, its owner: open it again with `chmod u+rwX`"),
+        None => format!("{shown} is not accessible to you, its owner: restore access with `chmod u+rwX`"),
     })
 }
 
-/// `EPERM`: only an owner may change who may do what.
+/// `EPERM`: only the owner may change permissions of a file.
 const NOT_PERMITTED: i32 = 1;
 
-/// The right to use a data directory, held until the process ends.
+/// The exclusive lock on a data directory, held until it is dropped.
 pub struct Lock {
     file: File,
-    place: WatchedFolder,
+    watched: WatchedFolder,
     _directory: Option<File>,
 }
 
-/// Who has the directory.
+/// The process that holds the lock of the directory.
 pub enum Owner {
-    Us(Lock),
-    /// A server, which answers on this socket; empty while it starts.
+    ThisProcess(Lock),
+    /// Another process. The path of its socket if it is a server; empty while it starts, and for a command.
     Server(PathBuf),
 }
 
-/// Takes the directory, or finds the socket of the server that has it.
+/// Locks the directory, or returns the socket of the server that holds the lock.
 pub fn lock(data: &Path) -> Result<Owner, Failed> {
     let path = data.join("roster.lock");
     let failed = |e: &std::io::Error| unusable(&path, e);
     let directory = File::open(data).map_err(|e| unusable(data, &e))?;
     let directory = match directory.try_lock() {
         Ok(()) => Some(directory),
-        Err(TryLockError::WouldBlock) => return Ok(Owner::Server(announced(data, &path))),
-        // Some network file systems lock no directories.
+        Err(TryLockError::WouldBlock) => return Ok(Owner::Server(announced_socket(data, &path))),
+        // Some network file systems cannot lock directories.
         Err(TryLockError::Error(_)) => None,
     };
     loop {
@@ -114,31 +115,32 @@ pub fn lock(data: &Path) -> Result<Owner, Failed> {
         let file = file.map_err(|e| failed(&e))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Owner::Server(announced(data, &path))),
+            Err(TryLockError::WouldBlock) => return Ok(Owner::Server(announced_socket(data, &path))),
             Err(TryLockError::Error(e)) => return Err(failed(&e)),
         }
-        // Who removed the file meanwhile may have locked another one.
-        if let Ok(place) = WatchedFolder::of(&path)
-            && place.is(&file)
+        // The file may have been removed meanwhile, and another process may have locked its replacement.
+        if let Ok(watched) = WatchedFolder::of(&path)
+            && watched.is(&file)
         {
-            return Ok(Owner::Us(Lock { file, place, _directory: directory }));
+            return Ok(Owner::ThisProcess(Lock { file, watched, _directory: directory }));
         }
     }
 }
 
-/// How long a server that starts waits for a command that has the directory.
+/// How long a starting server waits for a command that holds the lock.
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
-/// How often it looks: between two commands of a script there is not much more time.
-const PAUSE: Duration = Duration::from_millis(3);
+/// How often a starting server tries to lock. Short, because a script leaves the lock free only briefly between
+/// commands.
+const LOCK_RETRY_WAIT: Duration = Duration::from_millis(3);
 
-/// Takes the directory for a server: one that answers already is told of at once, a command is waited for.
+/// Locks the directory for a server. Fails at once if another server answers, and waits for a running command.
 pub async fn lock_to_serve(data: &Path) -> Result<Lock, Failed> {
     let shown = data.display();
-    for _ in 0..COMMAND_WAIT.as_millis() / PAUSE.as_millis() {
+    for _ in 0..COMMAND_WAIT.as_millis() / LOCK_RETRY_WAIT.as_millis() {
         match lock(data)? {
-            Owner::Us(lock) => return Ok(lock),
+            Owner::ThisProcess(lock) => return Ok(lock),
             Owner::Server(socket) => {
-                // One that was killed leaves its socket, at which nobody answers.
+                // A killed server leaves its socket behind, but nothing answers on it.
                 if !socket.as_os_str().is_empty() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
                     return Err(Failed(format!(
                         "another Roster serves {shown} already: stop it, or use another --data"
@@ -146,37 +148,38 @@ pub async fn lock_to_serve(data: &Path) -> Result<Lock, Failed> {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(LOCK_RETRY_WAIT).await;
     }
-    Err(held(data, COMMAND_WAIT))
+    Err(lock_timeout(data, COMMAND_WAIT))
 }
 
-/// Somebody has the directory, says nothing, and did not let go of it for so long.
-pub fn held(data: &Path, waited: Duration) -> Failed {
+/// The failure after waiting `waited` for a lock that another process did not release.
+pub fn lock_timeout(data: &Path, waited: Duration) -> Failed {
     Failed(format!(
-        "another process of Roster has {0} and did not let go of it within {1} seconds: a command that still runs, or a \
-         server that starts or hangs. `lsof {0}/roster.lock` shows which one",
+        "another Roster process has locked {0} and did not release it within {1} seconds: a command that is still running, or \
+         a server that is starting or hangs. `lsof {0}/roster.lock` shows the process",
         data.display(),
         waited.as_secs()
     ))
 }
 
-/// Where the server that has the directory answers: as it said, or where it would by default.
-fn announced(data: &Path, lock: &Path) -> PathBuf {
-    let said = std::fs::read_to_string(lock).unwrap_or_default();
-    match said.trim() {
+/// The socket of the server that holds the lock: the path in the lock file, else a default path that exists, else
+/// empty.
+fn announced_socket(data: &Path, lock: &Path) -> PathBuf {
+    let written = std::fs::read_to_string(lock).unwrap_or_default();
+    match written.trim() {
         "" => default_sockets(data).into_iter().flatten().find(|socket| socket.exists()).unwrap_or_default(),
-        said => PathBuf::from(said),
+        path => PathBuf::from(path),
     }
 }
 
 impl Lock {
-    /// The lock file, as it was when it was locked.
-    pub fn place(&self) -> WatchedFolder {
-        self.place.clone()
+    /// The identity of the lock file at the time it was locked.
+    pub fn watched_file(&self) -> WatchedFolder {
+        self.watched.clone()
     }
 
-    /// Says in the lock file where the server answers; an empty path takes it back.
+    /// Writes the path of the server's socket to the lock file. An empty path withdraws it.
     pub fn announce(&mut self, socket: &Path) -> std::io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -185,11 +188,11 @@ impl Lock {
     }
 }
 
-/// Longest path of a Unix socket that every system takes (macOS: 104 with the end).
+/// Longest path of a Unix socket that every system accepts (macOS: 104 bytes with the terminating zero).
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// Where the server's local socket goes: in the data directory, or in a private short one where that is too long. The
-/// short one is the same at every start, so that nothing is left behind by a server that was killed.
+/// The path of the server's local socket: in the data directory, or in a private directory below `/tmp` if that path is
+/// too long. The short path is the same at every start, so a killed server leaves no directories behind.
 pub fn socket_path(data: &Path) -> Result<PathBuf, Failed> {
     let [near, short] = default_sockets(data);
     if let Some(near) = near {
@@ -201,7 +204,7 @@ pub fn socket_path(data: &Path) -> Result<PathBuf, Failed> {
 
 const SOCKET: &str = "roster.sock";
 
-/// The socket in the data directory, unless its path is too long, and the one in the short directory.
+/// The socket path in the data directory, unless it is too long, and the one in the short directory.
 fn default_sockets(data: &Path) -> [Option<PathBuf>; 2] {
     let near = std::path::absolute(data).ok().map(|data| data.join(SOCKET));
     let whole = std::fs::canonicalize(data).ok();
@@ -210,7 +213,7 @@ fn default_sockets(data: &Path) -> [Option<PathBuf>; 2] {
     [near.filter(|near| near.as_os_str().len() <= SOCKET_PATH_BYTES_MAX), short]
 }
 
-/// Makes a directory, or takes the one that is there if it is nobody else's: anybody may write to `/tmp`.
+/// Creates the directory (0700), or checks that an existing one is private to this user. Any user can write to `/tmp`.
 fn is_made_private(directory: &Path) -> bool {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => true,
@@ -227,7 +230,7 @@ fn private_short_directory() -> Result<PathBuf, Failed> {
     Ok(short)
 }
 
-/// Removes the private directory of a socket that did not fit into the data directory.
+/// Removes the short directory of a socket whose path in the data directory is too long.
 pub fn remove_short(socket: &Path) -> Result<(), Failed> {
     match socket.parent() {
         Some(parent) if parent.starts_with("/tmp") && parent.file_name().is_some_and(is_short) => {
@@ -242,7 +245,7 @@ fn is_short(name: &std::ffi::OsStr) -> bool {
     random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// A directory that is gone when this is dropped.
+/// A temporary directory that is removed when this is dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -258,7 +261,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(error = %e, "a scratch directory stays behind");
+            tracing::warn!(error = %e, "a scratch directory could not be removed");
         }
     }
 }

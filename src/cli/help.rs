@@ -1,5 +1,5 @@
-//! What the help says beside the descriptions: an example of each command, and the pages of the manual. And what a field of
-//! the API is called on the command line, for failures that name one.
+//! The help beyond the descriptions of clap: an example of each command, and the pages of the manual. Also maps fields
+//! of the API to flags, for failures that name a field.
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, CommandFactory};
@@ -8,7 +8,7 @@ use super::{Arguments, process};
 use crate::console::manual;
 use crate::kernel::nearest::did_you_mean;
 
-/// A command, and how it looks in use.
+/// Each command with an example.
 #[rustfmt::skip]
 const EXAMPLES: &[(&str, &str)] = &[
     ("serve", "roster serve --data /srv/roster --listen 0.0.0.0:8480"),
@@ -89,7 +89,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("version", "roster version --json"),
 ];
 
-/// The command line with its examples.
+/// The clap command with examples and Roster's own `help` command.
 pub fn command() -> Command {
     let help = Command::new(HELP).about("Print a page of the manual, or the help of a command").arg(
         Arg::new(TOPIC)
@@ -97,7 +97,7 @@ pub fn command() -> Command {
             .num_args(..)
             .help("A page of the manual, such as `sign-in`, or a command, such as `member create`; none lists all"),
     );
-    // clap's own help command knows no pages.
+    // The help command of clap cannot print pages of the manual.
     let program = Arguments::command().disable_help_subcommand(true).subcommand(help);
     program.mut_subcommands(|command| with_examples(command, ""))
 }
@@ -105,23 +105,23 @@ pub fn command() -> Command {
 const HELP: &str = "help";
 const TOPIC: &str = "topic";
 
-/// What `roster help …`, or `roster member help …`, asks about; none for other commands.
-pub(super) fn asked(matches: &ArgMatches) -> Option<Vec<String>> {
-    let (mut above, mut matches) = (Vec::new(), matches);
+/// The topic words of `roster help …` or `roster member help …`; `None` for other commands.
+pub(super) fn requested_topic(matches: &ArgMatches) -> Option<Vec<String>> {
+    let (mut topic, mut matches) = (Vec::new(), matches);
     while let Some((name, inner)) = matches.subcommand() {
         if name == HELP {
             let words = inner.get_many::<String>(TOPIC).into_iter().flatten().cloned();
-            above.extend(words);
-            return Some(above);
+            topic.extend(words);
+            return Some(topic);
         }
-        above.push(name.to_owned());
+        topic.push(name.to_owned());
         matches = inner;
     }
     None
 }
 
-/// Prints what was asked about: the topics, a page of the manual, or the help of a command. Ends the process with clap's
-/// usage error where it is neither.
+/// Prints the list of topics, a page of the manual, or the help of a command. Exits with clap's usage error if the
+/// words name none of them.
 pub(super) fn print(words: &[String]) {
     let mut program = command();
     program.build();
@@ -142,20 +142,20 @@ pub(super) fn print(words: &[String]) {
             }
         }
         (Err(_), Some(found)) => say!("{}", found.clone().render_long_help()),
-        (Err(meant), None) => {
+        (Err(suggestion), None) => {
             let named = words.join(" ");
-            let meant = if meant.is_empty() {
+            let suggestion = if suggestion.is_empty() {
                 did_you_mean(&named, program.get_subcommands().map(Command::get_name))
             } else {
-                meant
+                suggestion
             };
-            let message = format!("there is no page and no command {named}{meant}: `roster help` lists them\n");
+            let message = format!("there is no page and no command {named}{suggestion}: `roster help` lists them\n");
             program.error(ErrorKind::InvalidSubcommand, message).exit();
         }
     }
 }
 
-/// The manual's pages, by the names that `roster help` takes.
+/// The list of the manual's pages, by the names that `roster help` accepts.
 fn topics() -> String {
     let width = manual::PAGES.iter().map(|page| page.name.len()).max().unwrap_or_default();
     let line = |page: &manual::Page| format!("  {:width$}  {}", page.name, page.title());
@@ -176,13 +176,13 @@ fn with_examples(command: Command, above: &str) -> Command {
     }
 }
 
-/// What stands for an argument without a flag.
+/// The placeholder of an argument without a flag.
 pub(super) fn placeholder(argument: &Arg) -> String {
     let named = argument.get_value_names().and_then(<[_]>::first).map(ToString::to_string);
     named.unwrap_or_else(|| argument.get_id().as_str().to_uppercase())
 }
 
-/// Fields of the API whose flag has another name than theirs.
+/// Fields of the API whose flag has a different name: (field, argument id).
 const OTHER_NAMES: [(&str, &str); 10] = [
     ("allowed_ips", "ips"),
     ("allowed_origins", "origins"),
@@ -196,7 +196,7 @@ const OTHER_NAMES: [(&str, &str); 10] = [
     ("type", "kind"),
 ];
 
-/// The arguments that the command of this run takes: the name of each, and how it is written.
+/// The arguments of the command of this run: the id of each, and how it is written on the command line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spelling(Vec<(String, String)>);
 
@@ -217,7 +217,7 @@ impl Spelling {
         Self(written.collect())
     }
 
-    /// A field of the API as this command line has it; its own name where it has none.
+    /// The flag or placeholder for a field of the API; the field's name with spaces if there is none.
     pub(super) fn field(&self, name: &str) -> String {
         let other = OTHER_NAMES.iter().find(|(field, _)| *field == name).map(|(_, argument)| *argument);
         let find = |wanted: &str| self.0.iter().find(|(id, _)| id == wanted).map(|(_, text)| text.clone());

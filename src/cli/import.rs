@@ -1,4 +1,4 @@
-//! The command that imports members from a file.
+//! `roster member import`: imports members from a file.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::api_connection::ApiConnection;
 use super::commands::{is_json, query};
 use super::{Common, Failed};
 
-/// Imports members from a file; fails, after it has said all it did, when rows failed.
+/// Imports members from a file and prints the result. Fails afterwards if rows failed.
 pub(super) async fn members(
     common: &Common,
     file: &Path,
@@ -22,8 +22,8 @@ pub(super) async fn members(
         (false, None) => "text/csv".to_owned(),
         (false, Some(name)) => format!("text/csv; charset=\"{name}\""),
     };
-    let word = |options: bool| options.then_some("true");
-    let path = query("/admin/users/import", &[("dry_run", word(dry_run)), ("welcome", word(welcome))]);
+    let flag = |is_set: bool| is_set.then_some("true");
+    let path = query("/admin/users/import", &[("dry_run", flag(dry_run)), ("welcome", flag(welcome))]);
     let mut api = ApiConnection::open(common).await?;
     let difference = api.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
     api.close().await;
@@ -36,15 +36,15 @@ pub(super) async fn members(
     if welcome && !rows(&difference, "created").is_empty() && common.load(None)?.mail_host.is_empty() {
         complain!(
             "No welcome is mailed: set mail.host and mail.from in roster.toml and restart the server. \
-             `roster member password-link MEMBER` prints a link to hand over."
+             `roster member password-link MEMBER` prints a link that you can pass on."
         );
     }
     let failed = rows(&difference, "failed").len();
     let counted = if failed == 1 { "1 row".to_owned() } else { format!("{failed} rows") };
     match failed {
         0 => Ok(()),
-        _ if dry_run => Err(Failed(format!("{counted} would fail; the others would be done"))),
-        _ => Err(Failed(format!("{counted} failed; the others are done: repair the file and import it again"))),
+        _ if dry_run => Err(Failed(format!("{counted} would fail; the others would be imported"))),
+        _ => Err(Failed(format!("{counted} failed; the others are imported: correct the file and import it again"))),
     }
 }
 
@@ -52,8 +52,8 @@ fn rows<'v>(difference: &'v Value, kind: &str) -> &'v [Value] {
     difference[kind].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Where a row stands in its file, and whose it is: `line 3 (eve)`.
-fn place(row: &Value) -> String {
+/// The position of a row in its file, and its username: `line 3 (eve)`.
+fn row_label(row: &Value) -> String {
     let at = row["line"].as_u64().map_or_else(|| format!("row {}", row["row"]), |line| format!("line {line}"));
     row["username"].as_str().map_or_else(|| at.clone(), |username| format!("{at} ({username})"))
 }
@@ -69,7 +69,7 @@ fn print(difference: &Value, dry_run: bool) {
     }
     for row in rows(difference, "failed") {
         for fault in rows(row, "fields") {
-            say!("! {}: {}: {}", place(row), text(fault, "field"), text(fault, "message"));
+            say!("! {}: {}: {}", row_label(row), text(fault, "field"), text(fault, "message"));
         }
     }
     let count = |kind: &str| rows(difference, kind).len();

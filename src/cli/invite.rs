@@ -1,4 +1,4 @@
-//! The commands on invitations.
+//! Commands for invitations.
 
 use clap::Subcommand;
 use poem::http::Method;
@@ -11,18 +11,18 @@ use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum InviteCommand {
-    /// Make a link that makes its holder a member of an organization; it is printed this once
+    /// Create a link that makes its holder a member of an organization; it is printed only once
     Create {
         /// Id or org_code
         organization: String,
-        /// Key of the role that comes with it
+        /// Key of the role that the new member gets
         #[arg(long, value_name = "KEY")]
         role: Option<String>,
-        /// E-mail of the new account, unless its owner says otherwise
+        /// E-mail of the new account; its owner can choose another one
         #[arg(long)]
         email: Option<String>,
-        /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now
-        #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
+        /// When it expires: 2026-12-31 (0:00 UTC), or 90d from now
+        #[arg(long, value_name = "WHEN", value_parser = named::parse_expiry)]
         expires_at: Option<i64>,
     },
     /// List an organization's invitations
@@ -30,7 +30,7 @@ pub(super) enum InviteCommand {
         /// Id or org_code
         organization: String,
     },
-    /// Withdraw an invitation that nobody accepted yet
+    /// Withdraw an invitation that was not accepted yet
     Withdraw {
         /// Id or org_code
         organization: String,
@@ -60,11 +60,11 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
     api.close().await;
     let answer = answer?;
     match command {
-        InviteCommand::Create { .. } => output::made(common.json, &answer, true),
+        InviteCommand::Create { .. } => output::print_created(common.json, &answer, true),
         InviteCommand::List { .. } => {
-            output::table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
+            output::print_table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
         }
-        InviteCommand::Withdraw { id, .. } => output::line(common.json, &json!({"id": id, "withdrawn": true})),
+        InviteCommand::Withdraw { id, .. } => output::print_object(common.json, &json!({"id": id, "withdrawn": true})),
     }
     Ok(())
 }

@@ -1,28 +1,28 @@
-//! The commands for jobs.
+//! Commands for jobs.
 
 use clap::Subcommand;
 use poem::http::Method;
 use serde_json::Value;
 
 use super::api_connection::ApiConnection;
-use super::commands::{ask, query, segment};
+use super::commands::{call_api, query, segment};
 use super::named::member_id;
 use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum JobCommand {
-    /// List jobs, the newest first
+    /// List jobs, newest first
     List {
-        /// queued, held, leased, done or dead
+        /// Only jobs in this state: queued, held, leased, done or dead
         #[arg(long)]
         state: Option<String>,
-        /// Whose videos, by username, e-mail or uid
+        /// Only videos of this member, by username, e-mail or uid
         #[arg(long, value_name = "MEMBER")]
         member: Option<String>,
-        /// The video's id
+        /// Only the job of this video, by its id
         #[arg(long, value_name = "ID")]
         video: Option<String>,
-        /// Only jobs where this processor is not over
+        /// Only jobs in which the step of this processor is not finished
         #[arg(long)]
         processor: Option<String>,
     },
@@ -30,7 +30,7 @@ pub(super) enum JobCommand {
     Counts,
     /// Retry a dead job
     Retry {
-        /// As `roster job list` shows it
+        /// The job's id, as `roster job list` shows it
         id: String,
     },
 }
@@ -39,26 +39,26 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
     let base = common.load(None)?.base_path;
     let answer = match command {
         JobCommand::List { state, member, video, processor } => {
-            let narrowed = [
+            let filters = [
                 ("limit", Some("200")),
                 ("state", state.as_deref()),
                 ("video", video.as_deref()),
                 ("processor", processor.as_deref()),
             ];
             let mut api = ApiConnection::open(common).await?;
-            let page = list(&mut api, query(&format!("{base}/jobs"), &narrowed), member.as_deref()).await;
+            let page = list(&mut api, query(&format!("{base}/jobs"), &filters), member.as_deref()).await;
             api.close().await;
             let page = page?;
             let columns = ["id", "state", "path", "progress_percent", "attempts", "run_at", "last_error"];
-            output::table(common.json, &page, &columns);
+            output::print_table(common.json, &page, &columns);
             return Ok(());
         }
-        JobCommand::Counts => ask(common, Method::GET, &format!("{base}/jobs/counts"), None).await?,
+        JobCommand::Counts => call_api(common, Method::GET, &format!("{base}/jobs/counts"), None).await?,
         JobCommand::Retry { id } => {
-            ask(common, Method::POST, &format!("{base}/jobs/{}/retry", segment(&id)), None).await?
+            call_api(common, Method::POST, &format!("{base}/jobs/{}/retry", segment(&id)), None).await?
         }
     };
-    output::line(common.json, &answer);
+    output::print_object(common.json, &answer);
     Ok(())
 }
 

@@ -1,15 +1,15 @@
-//! The commands for keys: API keys of members and services, and the site's own signing keys.
+//! Commands for API keys of members and services, for signing keys, and for the encryption key.
 
 use clap::{Args, Subcommand};
 use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::api_connection::ApiConnection;
-use super::commands::{ask, listed, segment, without_nulls};
+use super::commands::{call_api, list_path, segment, without_nulls};
 use super::named::{self, member_id};
 use super::{Common, Failed, output};
 
-/// Whose key it is.
+/// The owner of an API key: a member or a service.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Owner {
@@ -24,18 +24,18 @@ pub(super) struct Owner {
 /// The arguments that describe a new key.
 #[derive(Args)]
 pub(super) struct Described {
-    /// A name for people
+    /// Display name
     name: String,
     #[command(flatten)]
     owner: Owner,
-    /// muser, mint or memg for a member, msvc or msys for a service; the first when absent
+    /// muser (default), mint or memg for a member; msvc (default) or msys for a service
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Such as me:read,videos:write; a service must have some, a member's key has all when absent
+    /// Scopes, such as me:read,videos:write; required for a service, all by default for a member
     #[arg(long, value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now; its type's life when absent
-    #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
+    /// When it expires: 2026-12-31 (0:00 UTC), or 90d from now; by default after the lifetime of its type
+    #[arg(long, value_name = "WHEN", value_parser = named::parse_expiry)]
     expires_at: Option<i64>,
 }
 
@@ -47,47 +47,47 @@ pub(super) enum KeyCommand {
         #[arg(long, value_name = "MEMBER")]
         member: Option<String>,
     },
-    /// Create an API key; its text is printed this once
+    /// Create an API key; it is printed only once
     Create(Described),
-    /// Take over a key that was made elsewhere; its text goes on working here
+    /// Import a key of another system by its hash; the key then works here
     Import {
         #[command(flatten)]
         key: Described,
-        /// SHA-256 of its text, in hexadecimal
+        /// SHA-256 of the key, in hexadecimal
         #[arg(long, value_name = "HEX")]
         hash: String,
     },
-    /// Give a key a new text; the former one works on for a while
+    /// Replace a key by a new one; the previous one stays valid for a limited time
     Rotate {
-        /// The key's id, also as it stands in its text
+        /// The key's id, with or without hyphens
         id: String,
     },
     /// Revoke a key: it is refused from the next request on
     Revoke {
-        /// The key's id, also as it stands in its text
+        /// The key's id, with or without hyphens
         id: String,
     },
 }
 
 #[derive(Subcommand)]
 pub(super) enum SigningKeyCommand {
-    /// List the keys that are published
+    /// List the published keys
     List,
-    /// Make a new key, which signs from now on; the former ones are accepted for a while
+    /// Create a new key, which signs from now on; the previous ones are accepted for a limited time
     Rotate,
 }
 
 #[derive(Subcommand)]
 pub(super) enum EncryptionKeyCommand {
-    /// Make a new key, encrypt all secrets with it, and put it into the key file
+    /// Create a new key, encrypt all secrets with it, and write it to the key file
     Rotate,
 }
 
 pub(super) async fn encryption_key(common: &Common, command: &EncryptionKeyCommand) -> Result<(), Failed> {
     let answer = match command {
-        EncryptionKeyCommand::Rotate => ask(common, Method::POST, "/admin/encryption-key/rotate", None).await?,
+        EncryptionKeyCommand::Rotate => call_api(common, Method::POST, "/admin/encryption-key/rotate", None).await?,
     };
-    output::line(common.json, &answer);
+    output::print_object(common.json, &answer);
     Ok(())
 }
 
@@ -101,34 +101,34 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
             api.close().await;
             let page = page?;
             let columns = ["id", "type", "name", "service_name", "scopes", "expires_at", "last_used_at"];
-            output::table(common.json, &page, &columns);
+            output::print_table(common.json, &page, &columns);
             return Ok(());
         }
-        KeyCommand::Create(described) => make(common, described, None).await?,
-        KeyCommand::Import { key, hash } => make(common, key, Some(hash)).await?,
-        KeyCommand::Rotate { id } => ask(common, Method::POST, &at(&id, "/rotate"), None).await?,
+        KeyCommand::Create(described) => create(common, described, None).await?,
+        KeyCommand::Import { key, hash } => create(common, key, Some(hash)).await?,
+        KeyCommand::Rotate { id } => call_api(common, Method::POST, &at(&id, "/rotate"), None).await?,
         KeyCommand::Revoke { id } => {
-            ask(common, Method::DELETE, &at(&id, ""), None).await?;
+            call_api(common, Method::DELETE, &at(&id, ""), None).await?;
             json!({"id": hyphenated(&id), "deleted": true})
         }
     };
-    output::made(common.json, &answer, has_secret);
+    output::print_created(common.json, &answer, has_secret);
     Ok(())
 }
 
 async fn list(api: &mut ApiConnection, member: Option<&str>) -> Result<Value, Failed> {
     let path = keys_of(api, member).await?;
-    api.call(Method::GET, &listed(&path, None), &[], None).await
+    api.call(Method::GET, &list_path(&path, None), &[], None).await
 }
 
-async fn make(common: &Common, described: Described, hash: Option<String>) -> Result<Value, Failed> {
+async fn create(common: &Common, described: Described, hash: Option<String>) -> Result<Value, Failed> {
     let mut api = ApiConnection::open(common).await?;
-    let made = make_by(&mut api, described, hash).await;
+    let created = create_by(&mut api, described, hash).await;
     api.close().await;
-    made
+    created
 }
 
-async fn make_by(api: &mut ApiConnection, described: Described, hash: Option<String>) -> Result<Value, Failed> {
+async fn create_by(api: &mut ApiConnection, described: Described, hash: Option<String>) -> Result<Value, Failed> {
     let Described { name, owner, kind, scopes, expires_at } = described;
     let path = keys_of(api, owner.member.as_deref()).await?;
     let body = json!({
@@ -138,7 +138,7 @@ async fn make_by(api: &mut ApiConnection, described: Described, hash: Option<Str
     api.call(Method::POST, &path, &[], Some(without_nulls(body))).await
 }
 
-/// Where the keys of a member are, or those of services.
+/// The path of a member's API keys, or of those of services.
 async fn keys_of(api: &mut ApiConnection, member: Option<&str>) -> Result<String, Failed> {
     Ok(match member {
         Some(named) => format!("/admin/members/{}/api-keys", segment(&member_id(api, named).await?)),
@@ -146,16 +146,16 @@ async fn keys_of(api: &mut ApiConnection, member: Option<&str>) -> Result<String
     })
 }
 
-/// An id as the API has it; in the text of a key it stands without hyphens.
+/// The id with hyphens, as the API takes it. The text of a key contains the id without hyphens.
 fn hyphenated(id: &str) -> String {
     uuid::Uuid::try_parse(id).map_or_else(|_| id.to_owned(), |id| id.to_string())
 }
 
 pub(super) async fn signing_key(common: &Common, command: &SigningKeyCommand) -> Result<(), Failed> {
     let keys = match command {
-        SigningKeyCommand::List => ask(common, Method::GET, "/admin/signing-keys", None).await?,
-        SigningKeyCommand::Rotate => ask(common, Method::POST, "/admin/signing-keys/rotate", None).await?,
+        SigningKeyCommand::List => call_api(common, Method::GET, "/admin/signing-keys", None).await?,
+        SigningKeyCommand::Rotate => call_api(common, Method::POST, "/admin/signing-keys/rotate", None).await?,
     };
-    output::table(common.json, &keys, &["id", "signs", "created_at", "ends_at"]);
+    output::print_table(common.json, &keys, &["id", "signs", "created_at", "ends_at"]);
     Ok(())
 }

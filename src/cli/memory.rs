@@ -1,8 +1,8 @@
-//! Gives memory back to the system that was needed for a while: an idle server allocates too little for its allocators to
-//! notice what is free.
+//! Returns unused memory to the system. An idle server allocates too little for its allocators to release free memory
+//! by themselves.
 //!
-//! Rust's allocator keeps a heap for each thread, which only that thread can look through: the threads of the runtime do
-//! it before they sleep, once each time that they are told. SQLite uses the allocator of the system.
+//! The Rust allocator (mimalloc) has one heap per thread, which only that thread can collect: the runtime's threads
+//! collect theirs before they park, once per request (`REQUESTED`). SQLite uses the system's allocator.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,31 +10,32 @@ use std::time::Duration;
 
 use crate::kernel::app::App;
 
-/// How often the memory is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// So much more than at the least is not worth the work.
+/// How often the memory use is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// Growth above the minimum up to which no collection is requested.
 const SLACK_KIB: u64 = 4_096;
 
-/// How often the threads were told.
-static TOLD: AtomicU64 = AtomicU64::new(0);
+/// The number of collections that were requested.
+static REQUESTED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    static HEARD: Cell<u64> = const { Cell::new(0) };
+    /// The value of `REQUESTED` at this thread's last collection.
+    static COLLECTED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// For a thread of the runtime that is about to sleep.
+/// Collects this thread's heap if a collection was requested. The runtime calls it before a thread parks.
 pub(super) fn before_sleep() {
-    let told = TOLD.load(Ordering::Relaxed);
-    if HEARD.replace(told) != told {
+    let requested = REQUESTED.load(Ordering::Relaxed);
+    if COLLECTED.replace(requested) != requested {
         collect();
     }
 }
 
-/// Keeps the memory as small as it was, whatever went on in between. Does not end.
+/// Collects whenever memory use exceeds its minimum so far by more than `SLACK_KIB`. Does not return.
 pub(super) async fn keep_small(app: &App) {
     let mut least = u64::MAX;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(MEASURE_EVERY).await;
         app.rest();
         let Some(now) = resident_kib() else { continue };
         least = least.min(now);
@@ -45,8 +46,8 @@ pub(super) async fn keep_small(app: &App) {
 }
 
 async fn give_back() {
-    TOLD.fetch_add(1, Ordering::Relaxed);
-    // Work for every thread, so that it goes to sleep anew.
+    REQUESTED.fetch_add(1, Ordering::Relaxed);
+    // A task for every thread, so that it parks again.
     let threads = tokio::runtime::Handle::current().metrics().num_workers();
     let woken: Vec<_> = (0..2 * threads).map(|_| tokio::spawn(tokio::task::yield_now())).collect();
     for thread in woken {
@@ -56,22 +57,22 @@ async fn give_back() {
     trim();
 }
 
-/// Gives back what is free in this thread's heap, and in what no thread owns.
-#[expect(unsafe_code, reason = "a function of C without conditions")]
+/// Releases the free memory of this thread's heap, and of heaps that no thread owns.
+#[expect(unsafe_code, reason = "a C function without preconditions")]
 pub(super) fn collect() {
     unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
-/// The same for the allocator of the system.
+/// Releases the free memory of the system's allocator.
 fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "a function of C without conditions")]
+    #[expect(unsafe_code, reason = "a C function without preconditions")]
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Memory of this process that is no file's, where the system tells it.
+/// Resident anonymous memory of this process, if the system reports it (Linux).
 fn resident_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
@@ -84,14 +85,14 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_memory_of_this_process_is_known() {
+    fn resident_memory_is_read() {
         assert!(resident_kib().is_some_and(|kib| kib > 100));
     }
 
     #[test]
-    fn a_thread_collects_once_each_time_that_it_is_told() {
-        TOLD.fetch_add(1, Ordering::Relaxed);
+    fn a_thread_collects_once_per_request() {
+        REQUESTED.fetch_add(1, Ordering::Relaxed);
         before_sleep();
-        assert_eq!(HEARD.get(), TOLD.load(Ordering::Relaxed));
+        assert_eq!(COLLECTED.get(), REQUESTED.load(Ordering::Relaxed));
     }
 }

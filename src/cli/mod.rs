@@ -1,7 +1,7 @@
-//! The command line. Its commands are the operations of the API: over the local socket while a server runs, in this
-//! process otherwise. One path either way.
+//! The command line. Commands call operations of the API: over the local socket if a server runs, otherwise in this
+//! process. Both use the same code path.
 
-// First, because its macros are for all that follow.
+// First, because the modules below use its macros.
 #[macro_use]
 mod output;
 
@@ -77,7 +77,7 @@ struct Common {
     /// The data directory
     #[arg(long, global = true, env = "ROSTER_DATA", default_value = "roster-data", value_name = "DIR")]
     data: PathBuf,
-    /// Settings from another file than roster.toml in the data directory
+    /// Settings file, instead of roster.toml in the data directory
     #[arg(long, global = true, env = "ROSTER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print one line of JSON
@@ -92,11 +92,11 @@ struct Common {
 enum Command {
     /// Run the server
     Serve {
-        /// Where to listen; port 0 takes a free one
+        /// Address and port to listen on; port 0 takes a free port
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
     },
-    /// Make a data directory and the first administrator
+    /// Create a data directory and the first administrator
     Init {
         /// E-mail or username of the first administrator
         #[arg(long, value_name = "LOGIN")]
@@ -104,7 +104,7 @@ enum Command {
         #[command(flatten)]
         password: password::PasswordSource,
     },
-    /// Print a new one-time link that makes the first administrator in a browser
+    /// Print a new one-time link for creating the first administrator in a browser
     SetupLink,
     /// Check or show the settings
     #[command(subcommand)]
@@ -115,7 +115,7 @@ enum Command {
     /// Organizations
     #[command(subcommand)]
     Org(commands::OrgCommand),
-    /// Invitations: links that make members of an organization
+    /// Invitations: links for joining an organization
     #[command(subcommand)]
     Invite(invite::InviteCommand),
     /// API clients
@@ -124,22 +124,22 @@ enum Command {
     /// API keys of members and services
     #[command(subcommand)]
     Key(keys::KeyCommand),
-    /// Work on videos
+    /// Jobs: work on videos
     #[command(subcommand)]
     Job(jobs::JobCommand),
-    /// The keys that access tokens are signed with
+    /// Keys that sign access tokens
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
-    /// The key that secrets in the database are encrypted with
+    /// The key that encrypts secrets in the database
     #[command(subcommand)]
     EncryptionKey(keys::EncryptionKeyCommand),
-    /// Events for other services, and their deliveries
+    /// Events for external systems, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// Compare the accounts of external systems with the members
+    /// Compare accounts at external systems with the members
     #[command(subcommand)]
     Sync(sync::SyncCommand),
-    /// SFTPGo's users beside the members
+    /// Compare users at SFTPGo with the members
     #[command(subcommand)]
     Sftpgo(sftpgo::SftpgoCommand),
     /// The catalog of permissions
@@ -148,16 +148,16 @@ enum Command {
     /// Videos
     #[command(subcommand)]
     Video(videos::VideoCommand),
-    /// What members may store, and do
+    /// Quotas of members and organizations, and their usage
     #[command(subcommand)]
     Quota(videos::QuotaCommand),
-    /// The audit
+    /// The audit log
     #[command(subcommand)]
     Audit(commands::AuditCommand),
-    /// Plugins: an organization's plugins, in a sandbox
+    /// Plugins: rules of an organization, which run in a sandbox
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Compiles a component from standard input; the program runs this itself
+    /// Compiles a component from standard input. The server starts this command as a child process.
     #[command(name = compile::COMMAND, hide = true)]
     CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: String },
     /// Print the OpenAPI document
@@ -166,7 +166,7 @@ enum Command {
     Version,
 }
 
-/// What a command failed with: a sentence for people.
+/// The failure of a command, as the message for the user.
 #[derive(Debug)]
 pub struct Failed(pub String);
 
@@ -185,7 +185,7 @@ impl From<std::io::Error> for Failed {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let matches = help::command().get_matches();
-    if let Some(words) = help::asked(&matches) {
+    if let Some(words) = help::requested_topic(&matches) {
         help::print(&words);
         return ExitCode::SUCCESS;
     }
@@ -200,17 +200,17 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Failed(format!("the runtime did not start: {e}")), as_json),
     };
-    let outcome = runtime.block_on(run(arguments));
+    let result = runtime.block_on(run(arguments));
     log::flush();
-    match (outcome, output::failure()) {
+    match (result, output::failure()) {
         (Ok(_), Some(e)) => fail(&Failed(format!("standard output cannot be written: {e}")), as_json),
         (Ok(code), None) => code,
         (Err(failed), _) => fail(&failed, as_json),
     }
 }
 
-/// The exit status of a server that no restart helps: somebody must look at its data directory.
-const NEEDS_A_PERSON: u8 = 78;
+/// The exit status if a restart cannot help and the operator must inspect the data directory.
+const EXIT_NEEDS_OPERATOR: u8 = 78;
 
 fn fail(failed: &Failed, as_json: bool) -> ExitCode {
     if as_json {
@@ -244,12 +244,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Quota(command) => return videos::quota(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         Command::Plugin(command) => return plugin::run(&common, command).await,
-        // Handled before there was a runtime.
+        // Handled in `main`, before the runtime starts.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,
-        Command::Version => {
-            output::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}))
-        }
+        Command::Version => output::print_object(
+            common.json,
+            &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}),
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -261,31 +262,32 @@ impl Common {
             faults if faults.is_empty() => Ok(config),
             faults => Err(faults),
         });
-        loaded.map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
+        loaded.map_err(|faults| Failed(format!("the settings are not valid:\n  {}", faults.join("\n  "))))
     }
 }
 
-/// A site that is open in this process.
+/// A site that this process has opened.
 pub struct Site {
     pub app: Arc<App>,
     pub endpoint: BoxEndpoint<'static, poem::Response>,
 }
 
-/// Opens a data directory that is locked for this process: the database, its founding rows, the surface.
+/// Opens a data directory that this process has locked: opens the database, writes the built-in rows, and builds the
+/// endpoint.
 pub async fn open(config: Config) -> Result<Site> {
     let app = App::open(config, &server::features::FEATURES).await?;
-    let founded = [
+    let seeded = [
         members::password::recount(&app).await,
         permissions::seed(&app).await,
         organizations::found_platform(&app).await,
     ];
-    for founded in founded {
-        match founded {
-            // A site that is there is served as it is, until there is space.
+    for result in seeded {
+        match result {
+            // With a full disk, an existing site is served without the new rows.
             Err(e) if e.cause == ErrorCode::DatabaseFull && app.snapshot().platform().is_some() => {
-                tracing::warn!(error = %e, "what this version adds was not written: restart it when there is space");
+                tracing::warn!(error = %e, "the built-in rows of this version were not written: restart the server when there is space");
             }
-            founded => founded?,
+            result => result?,
         }
     }
     let endpoint = server::endpoint(&app)?;

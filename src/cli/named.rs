@@ -1,4 +1,4 @@
-//! What people write on a command line in place of ids, bytes and milliseconds.
+//! Resolves names to ids, and parses dates and sizes, for arguments of commands.
 
 use poem::http::Method;
 
@@ -9,19 +9,19 @@ use crate::features::quotas::SIZE_MAX;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::units::{self, Side};
 
-/// The id of an organization that is named by id or code.
+/// Resolves an organization's id or code to its id. Fails if there is none.
 pub(super) async fn organization_id(api: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !OrganizationId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
     let path = format!("/internal/organizations/by-code/{}", segment(named));
     let found = api.call(Method::GET, &path, &[], None).await;
-    let with_name = |said: String| said.replacen("no such organization", &format!("no organization {named}"), 1);
+    let with_name = |message: String| message.replacen("no such organization", &format!("no organization {named}"), 1);
     let found = found.map_err(|failed| Failed(with_name(failed.0)))?;
     Ok(found["id"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The uid of a member who is named by uid, username or e-mail.
+/// Resolves a member's uid, username or e-mail to the uid. Fails if there is none.
 pub(super) async fn member_id(api: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !MemberId::of(named).is_nil() {
         return Ok(named.to_owned());
@@ -31,8 +31,8 @@ pub(super) async fn member_id(api: &mut ApiConnection, named: &str) -> Result<St
     let mut seen = 0_u64;
     loop {
         let offset = seen.to_string();
-        let narrowed = [("limit", Some("200")), ("offset", Some(offset.as_str())), ("keyword", Some(keyword.as_str()))];
-        let page = api.call(Method::GET, &query("/admin/members", &narrowed), &[], None).await?;
+        let filters = [("limit", Some("200")), ("offset", Some(offset.as_str())), ("keyword", Some(keyword.as_str()))];
+        let page = api.call(Method::GET, &query("/admin/members", &filters), &[], None).await?;
         let found = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_meant = |name: &serde_json::Value| name.as_str().is_some_and(|name| name.to_lowercase() == wanted);
         if let Some(member) = found.iter().find(|member| is_meant(&member["username"]) || is_meant(&member["email"])) {
@@ -45,23 +45,23 @@ pub(super) async fn member_id(api: &mut ApiConnection, named: &str) -> Result<St
     }
 }
 
-const MOMENTS: &str =
+const MOMENT_FORMATS: &str =
     "a date such as 2026-12-31 or 2026-12-31T18:00 (UTC), a span such as 90d or 12h, or Unix milliseconds";
 
-/// When something ends.
-pub(super) fn ahead(text: &str) -> Result<i64, String> {
+/// Parses an expiry, in Unix milliseconds. Fails for a moment in the past.
+pub(super) fn parse_expiry(text: &str) -> Result<i64, String> {
     let now = Timestamp::now();
-    let moment = units::moment_of(text, now, Side::Ahead).ok_or_else(|| format!("write {MOMENTS}"))?;
-    if moment > now.0 { Ok(moment) } else { Err(format!("lies in the past: write {MOMENTS}, ahead of now")) }
+    let moment = units::moment_of(text, now, Side::Ahead).ok_or_else(|| format!("write {MOMENT_FORMATS}"))?;
+    if moment > now.0 { Ok(moment) } else { Err(format!("is in the past: write {MOMENT_FORMATS}, later than now")) }
 }
 
-/// Since when something is looked at.
-pub(super) fn ago(text: &str) -> Result<i64, String> {
-    units::moment_of(text, Timestamp::now(), Side::Ago).ok_or_else(|| format!("write {MOMENTS}"))
+/// Parses the beginning of a period in the past, in Unix milliseconds.
+pub(super) fn parse_since(text: &str) -> Result<i64, String> {
+    units::moment_of(text, Timestamp::now(), Side::Ago).ok_or_else(|| format!("write {MOMENT_FORMATS}"))
 }
 
-/// How much may be stored: bytes, or none for the default.
-pub(super) fn size(text: &str) -> Result<Size, String> {
+/// Parses a quota: bytes, `unlimited`, or `default`.
+pub(super) fn parse_size(text: &str) -> Result<Size, String> {
     const WRITE: &str = "write a size such as 20GB, 1.5TB, 512MiB or 0, or `unlimited`, or `default`";
     match text {
         "default" => Ok(Size(None)),
@@ -73,6 +73,6 @@ pub(super) fn size(text: &str) -> Result<Size, String> {
     }
 }
 
-/// Bytes; none takes the default.
+/// A quota in bytes; `None` stands for the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size(pub(super) Option<i64>);

@@ -1,5 +1,5 @@
-//! How answers look: one line of JSON for programs, a table or lines for people. And the one way to standard output and
-//! standard error: nothing panics because one of them is closed or full.
+//! Prints answers: as one line of JSON, as a table, or as lines of names and values. All output goes through this
+//! module, so that a closed or full standard output or standard error causes no panic.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -10,20 +10,20 @@ use serde_json::Value;
 use crate::features::quotas::SIZE_MAX;
 use crate::kernel::units;
 
-/// Why standard output could not be written.
+/// The first failure of writing to standard output.
 static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 
-/// A line on standard output.
+/// Prints a line to standard output.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::output::say(format_args!($($text)*)) };
 }
 
-/// A line on standard error.
+/// Prints a line to standard error.
 macro_rules! complain {
     ($($text:tt)*) => { $crate::cli::output::complain(format_args!($($text)*)) };
 }
 
-/// A closed output pipe is not a failure, and the command runs to its end. Other failures are kept for the exit status.
+/// Prints a line to standard output. A closed pipe is not a failure. Other failures are kept for the exit status.
 pub fn say(text: Arguments<'_>) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = writeln!(out, "{text}").and_then(|()| out.flush())
@@ -33,8 +33,8 @@ pub fn say(text: Arguments<'_>) {
     }
 }
 
-/// A file as it is, on standard output.
-pub fn raw(bytes: &[u8]) {
+/// Writes bytes to standard output unchanged.
+pub fn write_raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = out.write_all(bytes).and_then(|()| out.flush())
         && e.kind() != ErrorKind::BrokenPipe
@@ -43,18 +43,18 @@ pub fn raw(bytes: &[u8]) {
     }
 }
 
-/// There is nobody to tell that this failed.
+/// Prints a line to standard error. Failures are ignored, because there is no other place to report them.
 pub fn complain(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// What was to be printed and was not.
+/// The first failure of writing to standard output, if any.
 pub fn failure() -> Option<&'static std::io::Error> {
     FAILURE.get()
 }
 
-/// Prints an object.
-pub fn line(as_json: bool, value: &Value) {
+/// Prints an object, one line per field.
+pub fn print_object(as_json: bool, value: &Value) {
     if as_json {
         say!("{value}");
         return;
@@ -67,16 +67,16 @@ pub fn line(as_json: bool, value: &Value) {
     }
 }
 
-/// Prints what was made; to people also that its secret does not come again.
-pub fn made(as_json: bool, value: &Value, has_secret: bool) {
-    line(as_json, value);
+/// Prints a created object. Outside of JSON, also warns that its secret is shown only once.
+pub fn print_created(as_json: bool, value: &Value, has_secret: bool) {
+    print_object(as_json, value);
     if has_secret && !as_json {
         complain!("This is shown only once: keep it in a safe place.");
     }
 }
 
-/// Prints the `items` of a page with these columns; `a|b` takes `b` where there is no `a`.
-pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
+/// Prints the `items` of a page with these columns. The column `a|b` shows `b` if `a` is null.
+pub fn print_table(as_json: bool, page: &Value, columns: &[&str]) {
     if as_json {
         say!("{page}");
         return;
@@ -97,7 +97,7 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
     rows.iter().for_each(|row| print(row));
     let total = page["total"].as_u64().unwrap_or_default();
     if total > rows.len() as u64 {
-        say!("… {} of {total}: narrow it with --keyword", rows.len());
+        say!("… {} of {total}: narrow the list with --keyword", rows.len());
     }
 }
 
@@ -110,11 +110,11 @@ fn either(item: &Value, column: &str) -> String {
     cell(name, &item[name])
 }
 
-/// What a field holds, for people: moments as dates in UTC, bytes as sizes.
+/// Formats a field: moments as dates in UTC, bytes as sizes.
 fn cell(name: &str, value: &Value) -> String {
     const SIZES: [&str; 6] = ["size", "used", "reserved", "free", "bytes", "quota"];
     let is_size = SIZES.contains(&name) || name.ends_with("_bytes") || name.ends_with("_size");
-    // `looked_at` is a count: no moment of ours lies that far back.
+    // Smaller numbers are counts: `looked_at` is one. No stored moment is that early.
     const MOMENT_MIN: i64 = 100_000_000_000;
     let is_moment = name == "at" || name.ends_with("_at") || name.ends_with("_until");
     match value.as_i64() {

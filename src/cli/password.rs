@@ -1,4 +1,4 @@
-//! Where commands get passwords from.
+//! Reads passwords for commands.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Failed;
 
-/// Where a password comes from: a prompt, unless one of these says otherwise. Never an argument.
+/// The source of a password: a prompt, unless a flag names another source. Never an argument.
 #[derive(Args)]
 pub(super) struct PasswordSource {
     /// Read the password from the first line of standard input
@@ -19,6 +19,7 @@ pub(super) struct PasswordSource {
 }
 
 impl PasswordSource {
+    /// Whether a flag names a source.
     pub(super) fn is_given(&self) -> bool {
         self.password_stdin || self.password_file.is_some()
     }
@@ -36,11 +37,11 @@ impl PasswordSource {
         }
         if !std::io::stdin().is_terminal() {
             return Err(Failed(
-                "there is no terminal to ask for the password on: use --password-stdin or --password-file".into(),
+                "there is no terminal to prompt for the password: use --password-stdin or --password-file".into(),
             ));
         }
         let first = rpassword::prompt_password("Password: ")?;
-        let second = rpassword::prompt_password("Once more: ")?;
+        let second = rpassword::prompt_password("Repeat the password: ")?;
         if first == second { Ok(first) } else { Err(Failed("the two passwords differ".into())) }
     }
 }

@@ -1,17 +1,16 @@
-//! What the program asks of the system for its own process: memory that nobody else reads, descriptors, and the width of
-//! its terminal.
+//! Process settings from the operating system: protection of memory, the limit of open files, and the width of the
+//! terminal.
 
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::listener::SOCKET_CONNECTIONS_MAX;
 
-/// Descriptors for all but connections over the network: the local socket, the database, compilers, requests to other
-/// systems, and connections that are just being refused.
-const KEPT: u64 = SOCKET_CONNECTIONS_MAX as u64 + 224;
+/// Descriptors for everything except network connections: the local socket, the database, compilers, requests to
+/// external systems, and connections that are being refused.
+const RESERVED_FILES: u64 = SOCKET_CONNECTIONS_MAX as u64 + 224;
 
-/// How many characters a line on standard output takes: the terminal's width, at most [`LINE_MAX`], and 80 where there is
-/// no terminal.
+/// Characters per line of standard output: the terminal's width, at most [`LINE_MAX`], or 80 without a terminal.
 pub(super) fn terminal_width() -> usize {
     const WIDTH_DEFAULT: usize = 80;
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
@@ -21,26 +20,26 @@ pub(super) fn terminal_width() -> usize {
 /// Longer lines are hard to read.
 const LINE_MAX: usize = 100;
 
-/// From now on no dump of this process is written, and no process of the same user may trace it or read its memory.
-pub(super) fn close_memory() -> Result<()> {
+/// Disables core dumps of this process. On Linux, also denies tracing and memory access to processes of the same user.
+pub(super) fn protect_memory() -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
 }
 
-/// How many connections there can be, with the system's limit of open files raised as far as it goes and is needed.
+/// Raises the limit of open files as far as needed and allowed. Returns how many of the wanted connections fit in it.
 pub(super) fn connections(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(mut files) = current else { return wanted };
-    let needed = wanted.saturating_add(KEPT);
+    let needed = wanted.saturating_add(RESERVED_FILES);
     if files < needed {
         let raised = maximum.map_or(needed, |hard| hard.min(needed));
         if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok() {
             files = raised;
         }
     }
-    let connections = within(files, wanted);
+    let connections = available_for_connections(files, wanted);
     if connections < wanted {
         tracing::warn!(
             wanted,
@@ -52,9 +51,10 @@ pub(super) fn connections(wanted: u64) -> u64 {
     connections
 }
 
-/// Of so many files so many are connections. Where there are few, half of them.
-fn within(files: u64, wanted: u64) -> u64 {
-    wanted.min(files - KEPT.min(files / 2))
+/// How many of the wanted connections fit in `files` descriptors: all but `RESERVED_FILES` are available, and at least
+/// half.
+fn available_for_connections(files: u64, wanted: u64) -> u64 {
+    wanted.min(files - RESERVED_FILES.min(files / 2))
 }
 
 #[cfg(test)]
@@ -62,11 +62,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_kept_back_for_all_but_connections() {
-        assert_eq!(within(4_096 + KEPT, 4_096), 4_096);
-        assert_eq!(within(4_095 + KEPT, 4_096), 4_095);
-        assert_eq!(within(1_024, 4_096), 1_024 - KEPT);
-        assert_eq!(within(2 * KEPT, 4_096), KEPT);
-        assert_eq!(within(100, 4_096), 50);
+    fn descriptors_are_reserved_for_other_uses_than_connections() {
+        assert_eq!(available_for_connections(4_096 + RESERVED_FILES, 4_096), 4_096);
+        assert_eq!(available_for_connections(4_095 + RESERVED_FILES, 4_096), 4_095);
+        assert_eq!(available_for_connections(1_024, 4_096), 1_024 - RESERVED_FILES);
+        assert_eq!(available_for_connections(2 * RESERVED_FILES, 4_096), RESERVED_FILES);
+        assert_eq!(available_for_connections(100, 4_096), 50);
     }
 }

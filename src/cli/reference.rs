@@ -1,4 +1,4 @@
-//! The tables of the manual's reference, written by the program so that they cannot lie.
+//! Generates the tables of the manual's reference from the program, so that they are always up to date.
 
 use super::help;
 use crate::kernel::app::metrics;
@@ -7,10 +7,10 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Result, code};
 use crate::kernel::outbox::EventKind;
 
-/// The scope that stands for "of the area" in the table of codes.
-const OWN_AREA: u32 = 35;
+/// An arbitrary scope for codes whose scope depends on the path: their table shows only the last six digits.
+const PLACEHOLDER_SCOPE: u32 = 35;
 
-/// Each table with its name, which is that of its page.
+/// Each table, with the name of its page.
 pub fn tables() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("commands", commands()),
@@ -28,7 +28,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     head.into_iter().chain(rows.map(line)).collect()
 }
 
-/// A heading and a table for each group of rows that follow one another.
+/// A heading and a table for each group of consecutive rows.
 fn grouped<const N: usize>(head: [&str; N], rows: Vec<(String, [String; N])>) -> String {
     let groups = rows.chunk_by(|(one, _), (other, _)| one == other);
     let parts = groups.map(|group| {
@@ -38,7 +38,7 @@ fn grouped<const N: usize>(head: [&str; N], rows: Vec<(String, [String; N])>) ->
     parts.collect::<Vec<_>>().join("\n")
 }
 
-/// Brings rows of one group together; groups and rows stay in their order.
+/// Sorts rows so that those of one group are consecutive. Groups keep the order of their first row, and rows theirs.
 fn in_groups<T>(rows: &mut [(String, T)]) {
     let mut order: Vec<String> = Vec::new();
     for (group, _) in rows.iter() {
@@ -65,11 +65,12 @@ fn commands() -> String {
             rows.push((format!("`roster {}`", command.get_name()), row));
         }
     }
-    // The commands without a group stand before and behind the others.
+    // Commands without a group are at the beginning and the end of the list: put them first.
     rows.sort_by_key(|(group, _)| group != ALONE);
-    grouped(["Command", "What it does", "Takes"], rows)
+    grouped(["Command", "What it does", "Arguments"], rows)
 }
 
+/// The flags and arguments of a command.
 fn options(command: &clap::Command) -> String {
     let own = command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help");
     let shown = own.map(|argument| match argument.get_long() {
@@ -112,7 +113,7 @@ fn permissions() -> String {
 fn codes() -> String {
     let row = |cause: &ErrorCode| {
         let number = match cause.scope() {
-            0 => format!("…{:06}", code(*cause, OWN_AREA) % 1_000_000),
+            0 => format!("…{:06}", code(*cause, PLACEHOLDER_SCOPE) % 1_000_000),
             scope => code(*cause, scope).to_string(),
         };
         [number, format!("{} `{}`", cause.status(), cause.as_str()), cause.message().to_owned()]

@@ -1,4 +1,4 @@
-//! `roster serve`: the server, from lock to last commit.
+//! `roster serve`: starts the server, runs its background tasks, and stops it.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::{Common, Failed, NEEDS_A_PERSON, Site, data_dir, memory, open, process};
+use super::{Common, EXIT_NEEDS_OPERATOR, Failed, Site, data_dir, memory, open, process};
 use crate::features::{api_clients, api_keys, jobs, members, quotas, sessions};
 use crate::integrations::sftpgo;
 use crate::kernel::app::watch::{self, supervise};
@@ -24,15 +24,16 @@ use crate::server::{deliver, listener};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// How often last use is written.
+/// How often last-use times are written.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
-/// How often old answers are forgotten, and the policy is compared with the rows.
-const TIDY_EVERY: Duration = Duration::from_secs(600);
-/// How often leases of jobs are looked at that ran out; every claim looks too.
+/// How often expired rows are deleted, and the policy snapshot is compared with the rows and repaired.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How often expired leases of jobs are collected. Every claim does so too.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
 
+/// Runs the server until a stop signal. Returns exit status 78 if the database is lost or damaged.
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode, Failed> {
-    process::close_memory().map_err(|e| Failed(format!("the memory of the server cannot be closed to others: {e}")))?;
+    process::protect_memory().map_err(|e| Failed(format!("the memory of the server cannot be protected: {e}")))?;
     data_dir::create(&common.data)?;
     let mut lock = data_dir::lock_to_serve(&common.data).await?;
     let config = common.load(listen)?;
@@ -47,12 +48,12 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
         Err(e) if matches!(e.cause, ErrorCode::DatabaseLost | ErrorCode::DatabaseDamaged) => {
             log::flush();
             super::fail(&e.into(), common.json);
-            return Ok(ExitCode::from(NEEDS_A_PERSON));
+            return Ok(ExitCode::from(EXIT_NEEDS_OPERATOR));
         }
         opened => opened?,
     };
-    app.health().watch(lock.place(), LOCK_LOST);
-    // The document, the policy and the settings were read in many small pieces, which nobody needs again.
+    app.health().watch(lock.watched_file(), LOCK_LOST);
+    // Frees the many small allocations of reading the document, the policy and the settings.
     memory::collect();
     let socket = data_dir::socket_path(&common.data)?;
     remove_stale(&socket)?;
@@ -68,9 +69,9 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     // Rows that expired while the server was down are deleted before the first request.
-    end_what_is_over(&app).await;
+    purge_expired(&app).await;
     if let Err(e) = lock.announce(&socket) {
-        // Commands look at the usual place too.
+        // Commands also try the default socket paths.
         tracing::warn!(error = %e, "roster.lock cannot be written");
     }
     announce(common, &app, bound, &public_url).await;
@@ -79,7 +80,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let listener = listener::Listener::new(&app.config, connections_max, endpoint);
     tokio::select! {
         () = listener.run(tcp, unix, stop, STOP_WAIT) => {}
-        // On this thread, whose heap has what was loaded at the start.
+        // On this thread, whose heap holds the allocations of the start.
         () = memory::keep_small(&app) => {}
     }
     tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
@@ -89,27 +90,27 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes when clients and keys were last used.
+/// Writes the last-use times of API clients and API keys.
 async fn flush_last_used(app: &App) -> crate::kernel::error::Result<()> {
     api_keys::flush_last_used(app).await?;
     api_clients::flush_last_used(app).await
 }
 
-/// Why nothing listens at this address; where it is taken, which one to try.
+/// The failure to listen on an address. If the address is in use, suggests the next port.
 fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
     let next = address.port().checked_add(1).map(|port| SocketAddr::new(address.ip(), port));
-    let mapper_answers = match next.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
-        Some(next) => format!(": another program has it. Stop that one, or try --listen {next}"),
+    let suggestion = match next.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
+        Some(next) => format!(": another program uses it. Stop that program, or try --listen {next}"),
         None => String::new(),
     };
-    Failed(format!("{address} cannot be listened on: {error}{mapper_answers}"))
+    Failed(format!("{address} cannot be listened on: {error}{suggestion}"))
 }
 
-/// Writes what is left, and closes the files.
+/// Writes pending last-use times and denials, and closes the files.
 async fn finish(app: &App, lock: &mut data_dir::Lock) {
     for flushed in [flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
-            tracing::warn!(error = %e, "the last figures were not written");
+            tracing::warn!(error = %e, "the last use times and counts of denials were not written");
         }
     }
     app.close().await;
@@ -140,10 +141,11 @@ const fn task_fault(part: &'static str, word: &'static str) -> Fault {
     Fault { part, word, message: "this task failed and was restarted: see the log", is_fatal: false }
 }
 
-/// SIGHUP takes over what can change while the server runs, which is the level of the log. Without a handler it would
-/// end the server in the middle of its work.
+/// Handles SIGHUP: reads the settings again and applies those that can change while the server runs, which is the log
+/// level. Without a handler the signal would kill the server.
 fn reload_on_hangup(common: &Common, app: &Arc<App>, listen: Option<SocketAddr>) -> Result<JoinHandle<()>, Failed> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(|e| Failed(format!("signals cannot be heard: {e}")))?;
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|e| Failed(format!("the signal handler cannot be installed: {e}")))?;
     let (common, app) = (common.clone(), app.clone());
     Ok(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -154,15 +156,16 @@ fn reload_on_hangup(common: &Common, app: &Arc<App>, listen: Option<SocketAddr>)
                     let before = app.config.shown();
                     let changed = before.into_iter().zip(config.shown()).filter(|(old, new)| old.1 != new.1);
                     for ((name, _), _) in changed.filter(|((name, _), _)| *name != "log.level") {
-                        tracing::warn!(setting = name, "this setting has changed and takes a restart");
+                        tracing::warn!(setting = name, "this setting has changed and needs a restart");
                     }
                 }
-                Err(Failed(why)) => tracing::error!("nothing was taken over: {why}"),
+                Err(Failed(why)) => tracing::error!("the settings were not applied: {why}"),
             }
         }
     }))
 }
 
+/// Removes a socket that a killed server left behind.
 fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
     match std::fs::remove_file(socket) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -172,13 +175,13 @@ fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
     }
 }
 
-/// Says where the server listens, and how the first administrator is made.
+/// Prints where the server listens and, if there is no administrator yet, the set-up link.
 async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) {
     let url = if public_url.is_empty() { format!("http://{}", reachable(bound)) } else { public_url.to_owned() };
-    // Set once, here.
+    // This is the only place that sets it.
     let _ = app.url.set(url.clone());
     let setup_url = setup_url(app, &url).await.unwrap_or_else(|e| {
-        tracing::warn!(error = %e, "there is no set-up link: `roster setup-link` tries again");
+        tracing::warn!(error = %e, "the set-up link could not be created: `roster setup-link` tries again");
         None
     });
     if common.json {
@@ -194,35 +197,38 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
         say!("On this computer also: http://localhost:{}", bound.port());
     }
     if public_url.is_empty() && !bound.ip().is_loopback() {
-        say!("Browsers keep a sign-in over https only: put a proxy before it, and set public_url.");
+        say!("Browsers keep sessions over https only: put a proxy in front of Roster, and set public_url.");
     }
     say!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
         say!(
-            "\nMake the first administrator within {} minutes:\n  {setup_url}",
+            "\nCreate the first administrator within {} minutes:\n  {setup_url}",
             app.config.setup_link_ttl_s.div_ceil(60)
         );
         say!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
     }
 }
 
-/// Where others reach what listens at this address: one that stands for all of this computer's is none to go to.
+/// An address at which other computers reach a server that listens on `bound`. For an unspecified address (`0.0.0.0`),
+/// an address of this computer.
 fn reachable(bound: SocketAddr) -> SocketAddr {
     if !bound.ip().is_unspecified() {
         return bound;
     }
-    // Of an address that only examples have: nothing is sent, the system only says what it would send from.
-    let own = |(here, there): (&str, &str)| {
-        let socket = std::net::UdpSocket::bind(here).ok()?;
-        socket.connect(there).ok()?;
-        socket.local_addr().ok().map(|own| own.ip()).filter(|own| !own.is_unspecified())
+    // Connecting a UDP socket sends nothing: it only makes the system choose a source address. The destinations are
+    // reserved for documentation.
+    let source_address = |(local, destination): (&str, &str)| {
+        let socket = std::net::UdpSocket::bind(local).ok()?;
+        socket.connect(destination).ok()?;
+        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
     };
     let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
-    let taken = if bound.is_ipv4() { &routes[..1] } else { &routes[..] };
-    let own = taken.iter().copied().find_map(own).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
-    SocketAddr::new(own, bound.port())
+    let usable = if bound.is_ipv4() { &routes[..1] } else { &routes[..] };
+    let ip = usable.iter().copied().find_map(source_address).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(ip, bound.port())
 }
 
+/// The URL with a new set-up token; `None` if there is an administrator already.
 async fn setup_url(app: &App, url: &str) -> crate::kernel::error::Result<Option<String>> {
     if members::is_set_up(app).await? {
         return Ok(None);
@@ -230,10 +236,12 @@ async fn setup_url(app: &App, url: &str) -> crate::kernel::error::Result<Option<
     Ok(Some(format!("{url}/setup?token={}", app.new_setup_token().await?)))
 }
 
-/// Installs the handlers of stop signals. Called before the server announces that it runs.
+/// Installs handlers for SIGINT and SIGTERM, and returns a future that completes on the first of them. Called before
+/// the server announces that it runs.
 fn stop_signal(app: Arc<App>) -> Result<impl Future<Output = ()>, Failed> {
-    let heard = |kind: SignalKind| signal(kind).map_err(|e| Failed(format!("signals cannot be heard: {e}")));
-    let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?);
+    let handler =
+        |kind: SignalKind| signal(kind).map_err(|e| Failed(format!("the signal handler cannot be installed: {e}")));
+    let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -244,13 +252,14 @@ fn stop_signal(app: Arc<App>) -> Result<impl Future<Output = ()>, Failed> {
     })
 }
 
-/// What must be compiled first does not keep the server from starting; who asks it in the meantime waits for it.
+/// Compiles plugins that are not in the cache. The server starts meanwhile; a request that needs such a plugin waits
+/// for it.
 async fn ready_plugins(app: Arc<App>) {
     app.ready_plugins().await;
 }
 
-/// Each part by itself: what fails keeps nothing else from being done.
-async fn end_what_is_over(app: &App) {
+/// Deletes expired rows of all features. A failure of one part is logged, and the others run.
+async fn purge_expired(app: &App) {
     let parts = [
         ("requests", app.forget_old_requests().await),
         ("requests of erased members", app.forget_erased().await),
@@ -270,26 +279,27 @@ async fn end_what_is_over(app: &App) {
     }
 }
 
+/// Runs the periodic tasks. Does not return.
 async fn scheduler(app: Arc<App>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
-    let mut tidy = tokio::time::interval(TIDY_EVERY);
+    let mut purge = tokio::time::interval(PURGE_EVERY);
     let mut leases = tokio::time::interval(LEASES_EVERY);
     // The first tick is immediate; there is nothing to do yet.
     flush.tick().await;
-    tidy.tick().await;
+    purge.tick().await;
     loop {
-        let outcome = tokio::select! {
+        let result = tokio::select! {
             _ = flush.tick() => match flush_last_used(&app).await {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },
-            _ = tidy.tick() => {
-                end_what_is_over(&app).await;
+            _ = purge.tick() => {
+                purge_expired(&app).await;
                 app.reload(None).await.map(drop)
             }
             _ = leases.tick() => jobs::maintain(&app).await,
         };
-        if let Err(e) = outcome {
+        if let Err(e) = result {
             tracing::warn!(error = %e, "upkeep failed and will be tried again");
         }
     }

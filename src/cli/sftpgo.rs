@@ -1,32 +1,32 @@
-//! The commands for SFTPGo's users.
+//! Commands that compare users at SFTPGo with the members.
 
 use clap::Subcommand;
 use poem::http::Method;
 use serde_json::json;
 
-use super::commands::ask;
+use super::commands::call_api;
 use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum SftpgoCommand {
-    /// Show how SFTPGo's users differ from the members
+    /// Show how users at SFTPGo differ from the members
     Drift,
-    /// Bring SFTPGo's users in line with the members; users of nobody here are left alone
+    /// Update users at SFTPGo to match the members; users without a member are not changed
     Reconcile {
-        /// Only say what would happen
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
 }
 
 pub(super) async fn run(common: &Common, command: &SftpgoCommand) -> Result<(), Failed> {
-    let found = match command {
-        SftpgoCommand::Drift => ask(common, Method::GET, "/admin/sftpgo/drift", None).await?,
+    let report = match command {
+        SftpgoCommand::Drift => call_api(common, Method::GET, "/admin/sftpgo/drift", None).await?,
         SftpgoCommand::Reconcile { dry_run } => {
             let body = json!({"dry_run": dry_run});
-            ask(common, Method::POST, "/admin/sftpgo/reconcile", Some(body)).await?
+            call_api(common, Method::POST, "/admin/sftpgo/reconcile", Some(body)).await?
         }
     };
-    output::line(common.json, &found);
+    output::print_object(common.json, &report);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The commands that compare the accounts of external systems with the members.
+//! Commands that compare accounts at external systems with the members.
 
 use clap::Subcommand;
 use poem::http::Method;
@@ -9,12 +9,12 @@ use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum SyncCommand {
-    /// Bring the members in line with the users of WordPress, and say what differed
+    /// Update the members to match the users at WordPress, and list the differences
     Wordpress {
-        /// Only say what would happen
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
-        /// Most members to suspend because their account is gone
+        /// How many members to suspend at most because their account no longer exists
         #[arg(long, value_name = "N", default_value_t = 50)]
         gone_max: u64,
     },
@@ -27,39 +27,39 @@ pub(super) async fn run(common: &Common, command: SyncCommand) -> Result<(), Fai
     api.close().await;
     let report = report?;
     if common.json {
-        output::line(true, &report);
+        output::print_object(true, &report);
     } else {
-        tell(&report, dry_run);
+        print(&report, dry_run);
     }
     Ok(())
 }
 
-/// What is listed, with the sign it has in the report.
+/// The lists of the report, each with its sign in the output.
 const LISTS: [(&str, char); 6] =
     [("new", '+'), ("changed", '~'), ("gone", '-'), ("unlinked", '?'), ("left", '!'), ("odd", '!')];
 
-/// Piece by piece, saying on standard error how far it is.
+/// Calls the operation in batches, and prints the progress to standard error.
 async fn wordpress(api: &mut ApiConnection, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
-    /// Lists of 100 users at a time.
-    const PIECE: u64 = 5;
+    /// Pages of 100 users per request.
+    const PAGES_PER_REQUEST: u64 = 5;
     let mut report = json!({"dry_run": dry_run, "looked_at": 0});
     LISTS.iter().for_each(|(list, _)| report[*list] = json!([]));
-    let mut options = json!({"dry_run": dry_run, "pages": PIECE, "gone_max": gone_max});
+    let mut options = json!({"dry_run": dry_run, "pages": PAGES_PER_REQUEST, "gone_max": gone_max});
     loop {
-        let piece = api.call(Method::POST, "/admin/wordpress/sync", &[], Some(options.clone())).await?;
-        report["looked_at"] = (number(&report["looked_at"]) + number(&piece["looked_at"])).into();
+        let batch = api.call(Method::POST, "/admin/wordpress/sync", &[], Some(options.clone())).await?;
+        report["looked_at"] = (number(&report["looked_at"]) + number(&batch["looked_at"])).into();
         for (list, _) in LISTS {
-            if let (Some(sum), Some(more)) = (report[list].as_array_mut(), piece[list].as_array()) {
+            if let (Some(sum), Some(more)) = (report[list].as_array_mut(), batch[list].as_array()) {
                 sum.extend(more.iter().cloned());
             }
         }
         let gone = report["gone"].as_array().map_or(0, |gone| gone.iter().filter(|row| !row["uid"].is_null()).count());
         options["gone_max"] = gone_max.saturating_sub(gone as u64).into();
-        if piece["next"].is_null() {
+        if batch["next"].is_null() {
             return Ok(report);
         }
-        options["from"] = piece["next"].clone();
-        complain!("{} accounts read; on to {}", report["looked_at"], piece["next"].as_str().unwrap_or_default());
+        options["from"] = batch["next"].clone();
+        complain!("{} accounts read; on to {}", report["looked_at"], batch["next"].as_str().unwrap_or_default());
     }
 }
 
@@ -67,19 +67,19 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
-fn tell(report: &Value, dry_run: bool) {
+fn print(report: &Value, dry_run: bool) {
     let count = |list: &str| report[list].as_array().map_or(0, Vec::len);
     for (list, sign) in LISTS {
         for row in report[list].as_array().into_iter().flatten() {
             let more = match list {
                 "changed" => format!(" {} kept {}", row["fields"], row["kept"]),
-                "unlinked" => " has the same username or e-mail: link them, if it is one person".to_owned(),
+                "unlinked" => " has the same username or e-mail: link the two if they are the same person".to_owned(),
                 "left" => format!(" {}", row["why"].as_str().unwrap_or_default()),
                 "odd" => {
                     let text = |name: &str| row[name].as_str().unwrap_or_default();
-                    format!(" {} cannot be read and is left out: {}", text("name"), text("why"))
+                    format!(" {} cannot be read and is skipped: {}", text("name"), text("why"))
                 }
-                "gone" if row["uid"].is_null() => " more than --gone-max: stays as it is".to_owned(),
+                "gone" if row["uid"].is_null() => " exceeds --gone-max and is not changed".to_owned(),
                 _ => String::new(),
             };
             say!("{sign} {} {}{more}", row["wordpress_id"], row["uid"].as_str().unwrap_or("-"));

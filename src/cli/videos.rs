@@ -1,4 +1,4 @@
-//! The commands for videos and quotas.
+//! Commands for videos and quotas.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::api_connection::ApiConnection;
-use super::commands::{ask, listed, segment, without_nulls};
+use super::commands::{call_api, list_path, segment, without_nulls};
 use super::named::{self, Size, member_id, organization_id};
 use super::{Common, Failed, output};
 
@@ -15,13 +15,13 @@ use super::{Common, Failed, output};
 pub(super) enum VideoCommand {
     /// List videos
     List {
-        /// Found in the path
+        /// Text to find in the path
         #[arg(long)]
         keyword: Option<String>,
     },
-    /// Take in what lies under the media root; what is known already is left alone
+    /// Register the files below the media root; videos that are already registered are not changed
     Import {
-        /// Only say what would happen
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
         /// Only this folder below the media root
@@ -31,9 +31,9 @@ pub(super) enum VideoCommand {
         #[arg(long)]
         no_jobs: bool,
     },
-    /// Give videos without an owner to whose folders they lie in
+    /// Give videos without an owner to the members whose folders contain them
     Claim {
-        /// Only say what would happen
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
@@ -41,27 +41,27 @@ pub(super) enum VideoCommand {
 
 #[derive(Subcommand)]
 pub(super) enum QuotaCommand {
-    /// List what members may store, and do
+    /// List quotas and usage of members
     List {
-        /// Found in username, e-mail and display name
+        /// Text to find in username, e-mail and display name
         #[arg(long)]
         keyword: Option<String>,
     },
-    /// Say what a member may store, or all members of an organization together
+    /// Set the quota of a member, or the ceiling of an organization
     Set {
         /// The member, by username, e-mail or uid; with --org an organization, by id or org_code
         whose: String,
-        /// A size such as 20GB, 1.5TB or 512MiB; 0 for nothing at all, `unlimited`, or `default` for what the organization
-        /// or the settings say
-        #[arg(value_parser = named::size)]
+        /// A size such as 20GB, 1.5TB or 512MiB; 0 for no storage at all, `unlimited`, or `default` for the size that
+        /// the organization or the settings set
+        #[arg(value_parser = named::parse_size)]
         size: Size,
-        /// WHOSE is an organization: this is the ceiling above its members, and `default` is none
+        /// WHOSE is an organization: set the ceiling above all its members; `default` removes it
         #[arg(long)]
         org: bool,
     },
-    /// Prove all usage by the ledger and the videos; exits with 1 when something differs and is not repaired
+    /// Compare all usage with the ledger and the videos; exits with 1 if something differs and is not repaired
     Recount {
-        /// Bring what differs in line with the videos
+        /// Correct differences, by the sizes of the videos
         #[arg(long)]
         repair: bool,
     },
@@ -71,53 +71,57 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
     let base = common.load(None)?.base_path;
     match command {
         VideoCommand::List { keyword } => {
-            let page = ask(common, Method::GET, &listed(&format!("{base}/videos"), keyword.as_deref()), None).await?;
-            output::table(common.json, &page, &["uuid", "path", "size", "uid"]);
+            let page =
+                call_api(common, Method::GET, &list_path(&format!("{base}/videos"), keyword.as_deref()), None).await?;
+            output::print_table(common.json, &page, &["uuid", "path", "size", "uid"]);
         }
         VideoCommand::Import { dry_run, prefix, no_jobs } => {
             let options = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
             let mut api = ApiConnection::open(common).await?;
             let imported = import(&mut api, &base, options).await;
             api.close().await;
-            output::line(common.json, &imported?);
+            output::print_object(common.json, &imported?);
         }
         VideoCommand::Claim { dry_run } => {
             let body = json!({"dry_run": dry_run});
-            output::line(common.json, &ask(common, Method::POST, &format!("{base}/videos/claim"), Some(body)).await?);
+            output::print_object(
+                common.json,
+                &call_api(common, Method::POST, &format!("{base}/videos/claim"), Some(body)).await?,
+            );
         }
     }
     Ok(())
 }
 
-/// Piece by piece, saying on standard error how far it is.
+/// Calls the operation in batches, and prints the progress to standard error.
 async fn import(api: &mut ApiConnection, base: &str, mut options: Value) -> Result<Value, Failed> {
-    const PIECE: u64 = 1_000;
+    const FILES_PER_REQUEST: u64 = 1_000;
     const SUMS: [&str; 6] = ["looked_at", "imported", "ownerless", "already_exist", "bytes", "skipped"];
-    options["limit"] = PIECE.into();
+    options["limit"] = FILES_PER_REQUEST.into();
     let mut sum = Value::Null;
     loop {
-        let piece = api.call(Method::POST, &format!("{base}/videos/import"), &[], Some(options.clone())).await?;
-        let next = piece["next"].clone();
-        sum = added(sum, piece, &SUMS);
+        let batch = api.call(Method::POST, &format!("{base}/videos/import"), &[], Some(options.clone())).await?;
+        let next = batch["next"].clone();
+        sum = added(sum, batch, &SUMS);
         if next.is_null() {
             return Ok(sum);
         }
-        complain!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
+        complain!("{} files read, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
         options["after"] = next;
     }
 }
 
-/// The figures of all pieces so far.
-fn added(sum: Value, mut piece: Value, sums: &[&str]) -> Value {
+/// Adds the counts of a batch to the sums, and merges the members over quota.
+fn added(sum: Value, mut batch: Value, sums: &[&str]) -> Value {
     for name in sums {
-        piece[*name] = (piece[*name].as_i64().unwrap_or(0) + sum[*name].as_i64().unwrap_or(0)).into();
+        batch[*name] = (batch[*name].as_i64().unwrap_or(0) + sum[*name].as_i64().unwrap_or(0)).into();
     }
     let mut over: Vec<Value> =
-        [&sum, &piece].into_iter().flat_map(|of| of["over_quota"].as_array().cloned().unwrap_or_default()).collect();
+        [&sum, &batch].into_iter().flat_map(|of| of["over_quota"].as_array().cloned().unwrap_or_default()).collect();
     over.sort_by_key(Value::to_string);
     over.dedup();
-    piece["over_quota"] = over.into();
-    piece
+    batch["over_quota"] = over.into();
+    batch
 }
 
 pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<ExitCode, Failed> {
@@ -127,7 +131,7 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             let page = quotas(&mut api, keyword.as_deref()).await;
             api.close().await;
             let page = page?;
-            output::table(
+            output::print_table(
                 common.json,
                 &page,
                 &["uid", "username|email", "size", "used", "reserved", "free", "percent"],
@@ -138,22 +142,22 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             let mut api = ApiConnection::open(common).await?;
             let set = set(&mut api, &whose, size, org).await;
             api.close().await;
-            output::line(common.json, &set?);
+            output::print_object(common.json, &set?);
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Recount { repair } => {
             let body = json!({"repair": repair});
-            let found = ask(common, Method::POST, "/admin/quotas/recount", Some(body)).await?;
-            output::line(common.json, &found);
+            let found = call_api(common, Method::POST, "/admin/quotas/recount", Some(body)).await?;
+            output::print_object(common.json, &found);
             let is_right = found["drift"] == 0 || found["repaired"] == true;
             Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }
 
-/// Members with their quotas; one without a username goes by its e-mail.
+/// Lists members with their quotas. Adds the e-mail of members without a username.
 async fn quotas(api: &mut ApiConnection, keyword: Option<&str>) -> Result<Value, Failed> {
-    let mut page = api.call(Method::GET, &listed("/admin/quotas", keyword), &[], None).await?;
+    let mut page = api.call(Method::GET, &list_path("/admin/quotas", keyword), &[], None).await?;
     for item in page["items"].as_array_mut().into_iter().flatten().filter(|item| item["username"].is_null()) {
         let path = format!("/admin/members/{}", segment(item["uid"].as_str().unwrap_or_default()));
         item["email"] = api.call(Method::GET, &path, &[], None).await?["email"].take();

@@ -1,7 +1,6 @@
 //! The invitation page: the holder of the link creates an account in the inviting organization.
 //!
-//! **Invariant.** Without a link that works nothing is shown and nothing can be made; what is typed wrong does not use
-//! the link up.
+//! **Invariant.** Without a valid link the page shows nothing and creates nothing. Invalid input does not consume the link.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use serde::Deserialize;
 
 use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
-    place, refusal,
+    public_path, refusal,
 };
 use crate::features::invitations::{self, InvitedMember};
 use crate::features::members::require_first;
@@ -50,16 +49,16 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     }
 }
 
-/// Makes the account.
+/// Creates the account.
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(ErrorCode::Forbidden));
     }
     let Some(context) = request.data::<Arc<RequestContext>>() else {
-        return refusal(TITLE, &Error::internal("no exchange"));
+        return refusal(TITLE, &Error::internal("no request context"));
     };
-    // The token comes first: without it nobody makes the server hash.
+    // The token is checked first, so that a request without it causes no password hash.
     let organization = match invitations::look(&app, &submitted.0.token).await {
         Ok(invited) => invited.organization_name,
         Err(refused) => return refusal(TITLE, &refused),
@@ -78,8 +77,10 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             let faults = match e.cause {
                 ErrorCode::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
                 ErrorCode::UsernameExists | ErrorCode::EmailExists => {
-                    let text =
-                        format!("{}. If that is you, join with your account, as said below.", capitalized(e.message()));
+                    let text = format!(
+                        "{}. If that is you, join with your account, as described below.",
+                        capitalized(e.message())
+                    );
                     vec![Fault { field: "login", text }]
                 }
                 _ => return refusal(TITLE, &e),
@@ -90,12 +91,12 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
 }
 
 fn fault(field: &Field) -> Fault {
-    let of = match field.name() {
+    let input = match field.name() {
         "password" => "password",
         "display_name" => "display_name",
         _ => "login",
     };
-    Fault { field: of, text: format!("The {} {}.", spoken(field.name()), field.message) }
+    Fault { field: input, text: format!("The {} {}.", field.name().replace('_', " "), field.message) }
 }
 
 async fn accept(app: &App, context: &Arc<RequestContext>, submitted: &Submitted) -> Result<()> {
@@ -107,23 +108,19 @@ async fn accept(app: &App, context: &Arc<RequestContext>, submitted: &Submitted)
         return Err(Error::field("display_name", "must be at most 200 plain characters"));
     }
     let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
-    let newcomer = InvitedMember {
+    let member = InvitedMember {
         username: username.map(str::to_owned),
         email: email.map(str::to_owned),
         display_name: (!display_name.is_empty()).then(|| display_name.to_owned()),
         password: password.clone(),
     };
-    invitations::accept(app, context, token, newcomer).await.map(drop)
+    invitations::accept(app, context, token, member).await.map(drop)
 }
 
-/// What the form is filled with.
+/// Values to fill the form with.
 struct Typed<'t> {
     login: &'t str,
     display_name: &'t str,
-}
-
-fn spoken(field: &str) -> String {
-    field.replace('_', " ")
 }
 
 fn capitalized(text: &str) -> String {
@@ -133,7 +130,7 @@ fn capitalized(text: &str) -> String {
 
 fn done_html(organization: &str, login: &str, docs: &str) -> String {
     format!(
-        "<h1>Welcome to {}</h1><p>Your account <b>{}</b> is ready, and this link is used up. Sign in with it wherever \
+        "<h1>Welcome to {}</h1><p>Your account <b>{}</b> is ready, and this link cannot be used again. Sign in with it where \
          {} asks you to.</p><p><a href=\"{docs}\">API documentation</a></p>",
         escaped(organization),
         escaped(login.trim()),
@@ -142,8 +139,8 @@ fn done_html(organization: &str, login: &str, docs: &str) -> String {
 }
 
 fn form_html(app: &App, organization: &str, token: &str, typed: &Typed<'_>, faults: &[Fault]) -> String {
-    let join = place(&app.config, "/me/invitations/accept");
-    form_of(&place(&app.config, "/invitation"), &join, (organization, token), typed, faults)
+    let join = public_path(&app.config, "/me/invitations/accept");
+    form_of(&public_path(&app.config, "/invitation"), &join, (organization, token), typed, faults)
 }
 
 fn form_of(
@@ -161,7 +158,7 @@ fn form_of(
     };
     let name = Input {
         name: "display_name",
-        label: "Your name, if you like",
+        label: "Your name (optional)",
         attributes: "maxlength=\"200\" autocomplete=\"name\"",
         value: Some(typed.display_name),
     };
@@ -169,15 +166,15 @@ fn form_of(
     let (organization, token) = (escaped(organization), escaped(token));
     format!(
         r#"<h1>{organization} invites you</h1>
-<p>Make your account. This link works once.</p>
+<p>Create your account. This link works once.</p>
 <form method="post" action="{action}">
 <input type="hidden" name="token" value="{token}">
 {}{PASSWORD_HINT}
 <button>Create account</button>
 </form>
-<p class="hint"><b>You have an account here already?</b> Then make no second one. Sign in where you use it, and give
-this code to the people who run that page, or send it yourself, signed in, as <code>{{"token": "…"}}</code> to
-<code>POST {join}</code>. You join {organization} with the account you have.</p>
+<p class="hint"><b>Do you already have an account here?</b> Then do not create a second one. Sign in where you use it, and
+give this code to the people who run that page, or send it yourself while signed in, as <code>{{"token": "…"}}</code> to
+<code>POST {join}</code>. You join {organization} with your existing account.</p>
 <p class="hint"><code>{token}</code></p>"#,
         inputs_html(&[login, name, password, again], faults)
     )
@@ -188,7 +185,7 @@ mod tests {
     use super::{Fault, Typed, done_html, form_of};
 
     #[test]
-    fn what_was_typed_cannot_become_markup() {
+    fn submitted_values_are_escaped() {
         let typed = Typed { login: "<a>'\"&", display_name: "\"><u>" };
         let faults = [Fault { field: "login", text: "<s>".to_owned() }];
         let html = form_of("/invitation", "/me", ("<i>Acme</i>", "\"><script>"), &typed, &faults);

@@ -1,5 +1,4 @@
-//! Pages for people, rendered on the server: the first administrator's, those behind links for the invited and for a new
-//! password, and the manual.
+//! Server-rendered pages: the set-up page, the invitation page, the password reset page, and the manual.
 
 pub mod invitation;
 pub mod manual;

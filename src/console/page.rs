@@ -1,4 +1,4 @@
-//! Shared parts of all pages: the frame, the style, and HTML escaping.
+//! Shared parts of the pages: layout, style, form fields, and HTML escaping.
 
 use poem::http::{StatusCode, header};
 use poem::{Request, Response};
@@ -15,7 +15,7 @@ font-weight:600;padding:.6rem;border:0;border-radius:6px;background:#1d4ed8;colo
 font-size:.9rem;margin:.5rem 0 0}pre{white-space:pre-wrap;\
 overflow-wrap:anywhere;background:#f3f4f6;border-radius:6px;padding:.5rem .75rem}.fault{color:#b91c1c;margin:.5rem 0 0}";
 
-/// A page. It runs no script, is framed by nobody, and tells nobody where it came from: its address may hold a secret.
+/// Renders a page. It runs no script, cannot be framed, and sends no referrer, because its URL can contain a token.
 pub fn page(status: StatusCode, title: &str, body: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
@@ -34,21 +34,21 @@ pub fn page(status: StatusCode, title: &str, body: &str) -> Response {
         .body(html)
 }
 
-/// The page of a failure.
+/// Renders a failure as a page.
 pub fn refusal(title: &str, error: &Error) -> Response {
     let status = StatusCode::from_u16(error.cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    page(status, title, &format!("<h1>This does not work</h1><p>{}.</p>", escaped(&sentence(error.message()))))
+    page(status, title, &format!("<h1>This does not work</h1><p>{}.</p>", escaped(&capitalized(error.message()))))
 }
 
-/// With a capital letter at its beginning.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+/// The text with an upper-case first character.
+fn capitalized(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
-/// Something that is wrong with a form.
+/// An error in a submitted form.
 pub struct Fault {
-    /// The field; empty for what is about none.
+    /// The name of the field; empty if the error concerns no field.
     pub field: &'static str,
     pub text: String,
 }
@@ -57,51 +57,51 @@ pub struct Fault {
 pub struct Input<'i> {
     pub name: &'static str,
     pub label: &'static str,
-    /// All attributes but name and value, as markup.
+    /// All attributes except name and value, as markup.
     pub attributes: &'static str,
-    /// What was typed; none for what is not shown again.
+    /// The submitted value; `None` for passwords, which are not shown again.
     pub value: Option<&'i str>,
 }
 
-/// The rule of passwords, and how the two fields of a new one look.
+/// The text that states the rule for passwords.
 pub const PASSWORD_HINT: &str = "<p class=\"hint\">At least 8 characters, with an upper-case letter, and also a digit or a sign. \
 Not a common one.</p>";
 
-/// A new password is asked for twice: nobody sees what is typed.
+/// The two fields of a new password. It is entered twice, because it is not visible.
 pub const fn password_inputs<'i>(label: &'static str) -> [Input<'i>; 2] {
     const ATTRIBUTES: &str =
         "type=\"password\" required minlength=\"8\" maxlength=\"256\" autocomplete=\"new-password\"";
     [
         Input { name: "password", label, attributes: ATTRIBUTES, value: None },
-        Input { name: "again", label: "The same once more", attributes: ATTRIBUTES, value: None },
+        Input { name: "again", label: "Repeat the password", attributes: ATTRIBUTES, value: None },
     ]
 }
 
-/// What is wrong with the two fields of a new password, where they differ.
+/// The error if the two fields of a new password differ.
 pub fn differing(password: &str, again: &str) -> Option<Fault> {
     (password != again).then(|| Fault { field: "again", text: "The two passwords differ.".into() })
 }
 
-/// The fields, each with what is wrong with it behind it. The first wrong one has the focus, else the first.
+/// Renders the fields, each followed by its errors. The first invalid field has the focus, else the first field.
 pub fn inputs_html(inputs: &[Input<'_>], faults: &[Fault]) -> String {
-    let of =
+    let errors_of =
         |name: &str| faults.iter().filter(|fault| fault.field == name).map(|fault| &fault.text).collect::<Vec<_>>();
     let is_known = |fault: &&Fault| inputs.iter().any(|input| input.name == fault.field);
     let unknown = faults.iter().filter(|fault| !is_known(fault)).map(|fault| fault_html(&fault.text));
-    let focus = inputs.iter().position(|input| !of(input.name).is_empty()).unwrap_or_default();
+    let focus = inputs.iter().position(|input| !errors_of(input.name).is_empty()).unwrap_or_default();
     let fields = inputs.iter().enumerate().map(|(n, input)| {
         let Input { name, label, attributes, value } = input;
-        let wrong = of(name);
+        let errors = errors_of(name);
         let value = value.map_or_else(String::new, |value| format!(" value=\"{}\"", escaped(value)));
         let focus = if n == focus { " autofocus" } else { "" };
         let field =
-            |more: &str| format!("<label>{label}<input name=\"{name}\" {attributes}{value}{focus}{more}></label>");
-        if wrong.is_empty() {
+            |extra: &str| format!("<label>{label}<input name=\"{name}\" {attributes}{value}{focus}{extra}></label>");
+        if errors.is_empty() {
             return field("");
         }
-        let told: String = wrong.into_iter().map(|text| fault_html(text)).collect();
+        let messages: String = errors.into_iter().map(|text| fault_html(text)).collect();
         let marked = field(&format!(" aria-invalid=\"true\" aria-describedby=\"{name}-fault\""));
-        format!("{marked}<div id=\"{name}-fault\">{told}</div>")
+        format!("{marked}<div id=\"{name}-fault\">{messages}</div>")
     });
     unknown.chain(fields).collect()
 }
@@ -110,21 +110,22 @@ fn fault_html(text: &str) -> String {
     format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(text))
 }
 
-/// The forms are ours: a browser that comes from elsewhere was sent here.
+/// Whether a browser submits the form from a page of another site (CSRF). Roster's forms are on its own pages.
 pub fn is_from_elsewhere(request: &Request) -> bool {
     request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
+/// Escapes text for HTML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// The path of a page of ours, as people's browsers see it: a proxy may put us below a path of its own.
-pub fn place(config: &Config, page: &str) -> String {
+/// The path of a page as browsers see it: with the path of `public_url`, which a proxy can strip.
+pub fn public_path(config: &Config, page: &str) -> String {
     format!("{}{page}", config.public_path())
 }
 
-/// Where browsers find the docs page.
+/// The path of the API documentation as browsers see it.
 pub fn docs(config: &Config) -> String {
     format!("{}/docs", config.api_path())
 }

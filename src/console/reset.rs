@@ -1,6 +1,6 @@
-//! The page behind a link for a new password.
+//! The password reset page: the holder of a password link sets a new password.
 //!
-//! **Invariant.** The page shows nothing of whose link it is, and signs nobody in.
+//! **Invariant.** The page does not show which member the link belongs to, and creates no session.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use poem::{Request, Response, handler};
 use serde::Deserialize;
 
 use super::page::{
-    Fault, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place, refusal,
+    Fault, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, public_path,
+    refusal,
 };
 use crate::features::sessions::passwords::{require_link, reset};
 use crate::kernel::app::App;
@@ -37,7 +38,7 @@ pub(crate) struct Submitted {
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     let token = link.0.token;
     match require_link(&app, &token).await {
-        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&place(&app.config, "/reset"), &token, &[])),
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&public_path(&app.config, "/reset"), &token, &[])),
         Err(refused) => refusal(TITLE, &refused),
     }
 }
@@ -58,19 +59,19 @@ pub async fn submit(
         return refusal(TITLE, &refused);
     }
     if let Some(fault) = differing(&password, &again) {
-        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &[fault]));
+        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&public_path(&app.config, "/reset"), &token, &[fault]));
     }
     match reset(&app, &context, token.clone(), password).await {
         Ok(()) => page(
             StatusCode::OK,
             TITLE,
-            "<h1>Done</h1><p>Your new password is set, and everything that was signed in has ended. Sign in with it \
-             where you are used to. This link is used up.</p>",
+            "<h1>Done</h1><p>Your new password is set, and all your sessions have ended. Sign in with the new password. \
+             This link cannot be used again.</p>",
         ),
         Err(e) if e.cause == ErrorCode::BadInput => {
             let fault = |message: &str| Fault { field: "password", text: format!("The password {message}.") };
             let faults: Vec<Fault> = e.fields.iter().map(|field| fault(&field.message)).collect();
-            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults))
+            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&public_path(&app.config, "/reset"), &token, &faults))
         }
         Err(e) => refusal(TITLE, &e),
     }
@@ -79,7 +80,7 @@ pub async fn submit(
 fn form_html(action: &str, token: &str, faults: &[Fault]) -> String {
     format!(
         r#"<h1>Set a new password</h1>
-<p>This link works once. Everything that is signed in now will end.</p>
+<p>This link works once. All your sessions will end.</p>
 <form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
 {}{PASSWORD_HINT}
@@ -95,7 +96,7 @@ mod tests {
     use super::{Fault, form_html};
 
     #[test]
-    fn what_was_typed_cannot_become_markup() {
+    fn submitted_values_are_escaped() {
         let html = form_html("/reset", "\"><script>", &[Fault { field: "again", text: "<i>".to_owned() }]);
         assert!(!html.contains("<script>") && !html.contains("<i>"));
     }

@@ -1,7 +1,7 @@
 //! The set-up page: the holder of the one-time link creates the first administrator.
 //!
-//! **Invariant.** Without the link's token nothing is shown and nothing can be made; the token works once, for a time,
-//! and only while there is no administrator.
+//! **Invariant.** Without the token of the link the page shows nothing and creates nothing. The token works once, for a
+//! limited time, and only while there is no administrator.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::manual;
 use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
-    place, refusal,
+    public_path, refusal,
 };
 use crate::features::members;
 use crate::kernel::app::{App, is_setup_token};
@@ -42,12 +42,12 @@ pub(crate) struct Submitted {
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     let token = link.0.token;
     match require_open(&app, &token).await {
-        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&place(&app.config, "/setup"), &token, "", &[])),
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&public_path(&app.config, "/setup"), &token, "", &[])),
         Err(refused) => refusal(TITLE, &refused),
     }
 }
 
-/// Makes the administrator.
+/// Creates the administrator.
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     let Submitted { token, login, password, again } = submitted.0;
@@ -59,7 +59,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         return refusal(TITLE, &refused);
     }
     let form_again = |faults: &[Fault]| {
-        page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/setup"), &token, &login, faults))
+        page(StatusCode::BAD_REQUEST, TITLE, &form_html(&public_path(&app.config, "/setup"), &token, &login, faults))
     };
     if let Some(fault) = differing(&password, &again) {
         return form_again(&[fault]);
@@ -73,12 +73,12 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             StatusCode::OK,
             TITLE,
             &format!(
-                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p>\
-                 <p>Next, on the computer it runs on, an organization and a link for its first member:</p>\
+                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link cannot be used again.</p>\
+                 <p>Next, on the computer that runs Roster, create an organization and a link for its first member:</p>\
                  <pre>roster org create acme 'Acme Studios'{data}\nroster invite create acme --role tenant_owner{data}</pre>\
                  <p><a href=\"{}\">Manual</a> · <a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
-                place(&app.config, manual::PATH),
+                public_path(&app.config, manual::PATH),
                 docs(&app.config)
             ),
         ),
@@ -93,14 +93,14 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     }
 }
 
-/// The form for the first administrator.
+/// The body of a request to create the first administrator.
 #[derive(Deserialize)]
-struct First {
+struct FirstAdministrator {
     login: String,
     password: String,
 }
 
-/// Makes the administrator, for the command line on this machine only: `roster init`, also while the server runs.
+/// Creates the administrator for `roster init`. Accepts requests of the command line on this machine only.
 #[handler]
 pub async fn new_administrator(app: Data<&Arc<App>>, request: &Request, body: Body) -> Result<Response, Failure> {
     if request.data::<FromCommandLine>().is_none() {
@@ -108,7 +108,8 @@ pub async fn new_administrator(app: Data<&Arc<App>>, request: &Request, body: Bo
     }
     let malformed = |why: String| Error::new(ErrorCode::MalformedBody).with_source(why);
     let bytes = body.into_bytes().await.map_err(|e| malformed(e.to_string()))?;
-    let First { login, password } = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+    let FirstAdministrator { login, password } =
+        serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
     let uid = members::create_first_administrator(&app, &login, password, None).await?;
     Ok(answer(&serde_json::json!({"uid": uid})))
 }
@@ -118,7 +119,7 @@ fn answer(data: &serde_json::Value) -> Response {
     Response::builder().content_type("application/json").body(body.to_string())
 }
 
-/// A new link, for the command line on this machine only.
+/// Creates a new set-up link for `roster setup-link`. Accepts requests of the command line on this machine only.
 #[handler]
 pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Response, Failure> {
     if request.data::<FromCommandLine>().is_none() {
@@ -133,15 +134,16 @@ pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
     Ok(answer(&data))
 }
 
+/// Requires a valid set-up token, and a site without an administrator.
 async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     let offered = token.to_owned();
     let (is_right, is_set_up) = (app.read(move |r| is_setup_token(r, &offered)).await?, members::is_set_up(app).await?);
     match (is_right, is_set_up) {
         (true, false) => Ok(()),
         (true, true) => Err(ErrorCode::SetupDone.into()),
-        // There is no new link to be had.
+        // Without the advice of the default message to create a new link, which is no longer possible.
         (false, true) => Err(Error::new(ErrorCode::SetupToken)
-            .with_message("this set-up link is over: the administrator exists already, so sign in")),
+            .with_message("this set-up link is no longer valid: the administrator exists already, so sign in")),
         (false, false) => Err(ErrorCode::SetupToken.into()),
     }
 }
@@ -156,7 +158,7 @@ fn form_html(action: &str, token: &str, login: &str, faults: &[Fault]) -> String
     let [password, again] = password_inputs("Password");
     format!(
         r#"<h1>Welcome to Roster</h1>
-<p>Make the first administrator of this site. This link works once.</p>
+<p>Create the first administrator of this site. This link works once.</p>
 <form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
 {}{PASSWORD_HINT}
@@ -172,14 +174,14 @@ mod tests {
     use super::{Fault, form_html};
 
     #[test]
-    fn what_was_typed_cannot_become_markup() {
+    fn submitted_values_are_escaped() {
         let fault = Fault { field: "login", text: "<i>".to_owned() };
         let html = form_html("/setup", "\"><script>", "<b>'\"&", &[fault]);
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
     }
 
     #[test]
-    fn the_first_field_that_is_wrong_has_the_focus() {
+    fn the_first_invalid_field_has_the_focus() {
         let focus = |field: Option<&'static str>| {
             let faults: Vec<Fault> = Option::into_iter(field).map(|field| Fault { field, text: "x".into() }).collect();
             let html = form_html("/setup", "t", "kim", &faults);

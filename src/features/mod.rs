@@ -1,5 +1,5 @@
-//! What Roster does: one folder per feature. A feature uses of another one what its `mod.rs` offers, never its `api` or `store`;
-//! which feature uses which is written in `tests/it/layout.rs`, and has no cycle.
+//! One folder per feature. A feature uses only the `mod.rs` of another one, never its `api` or `store`.
+//! `tests/it/layout.rs` lists which feature may use which; the list has no cycle.
 
 pub mod api_clients;
 pub mod api_keys;

@@ -1,7 +1,7 @@
-//! Mail notifications: events that a member gets by mail.
+//! Mail notifications: events that are sent to a member by mail.
 //!
-//! **Invariant.** No event holds a secret. A link is made when its mail is about to go out, and the one before is void:
-//! a mail that comes twice, or a day late, still has one that works.
+//! **Invariant.** Events contain no secrets. A link is created just before its mail is sent, and the previous link
+//! becomes invalid: a mail that is sent twice or a day late still contains a working link.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::kernel::outbound::mail::{self, Mail};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 
-/// Writes to the member whom an event is about.
+/// Sends the mail of an event to the member it is about.
 pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !mail::is_configured(&app.config) {
         return Ok(DeliveryOutcome::Gone("mail is switched off: set mail.host".into()));
@@ -42,13 +42,13 @@ async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Resu
         let number = |name: &str| data[name].as_u64().unwrap_or_default();
         return Ok(Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size"))));
     }
-    // Who is new may read mail later than who waits for it.
+    // New members may read their mail later than members who requested a reset link.
     let ttl_s = if is(EventKind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
     if !is(EventKind::MemberWelcomed) && !is(EventKind::PasswordForgotten) {
         return Ok(None);
     }
-    let promised = is(EventKind::MemberWelcomed).then(|| delivery.maker.clone());
-    let Some(url) = passwords::link_of_letter(app, id, ttl_s, promised).await? else { return Ok(None) };
+    let maker = is(EventKind::MemberWelcomed).then(|| delivery.maker.clone());
+    let Some(url) = passwords::link_of_letter(app, id, ttl_s, maker).await? else { return Ok(None) };
     Ok(Some(match is(EventKind::MemberWelcomed) {
         true => writer.welcome(id, to, &url, ttl_s),
         false => writer.password_link(id, to, &url, ttl_s),

@@ -1,4 +1,4 @@
-//! External systems: one folder for each. Integrations use features; no feature uses an integration.
+//! Integrations with external systems, one module for each. Integrations use features; no feature uses an integration.
 
 pub mod authentik;
 pub mod mail;

@@ -1,8 +1,8 @@
-//! The audit record: what was done, by whom, to what, chained by hash. Written by `app` only, in the transaction of
-//! the change it records.
+//! The audit log: who did what to which target, in a hash chain. Written by `app` only, in the transaction of the
+//! change it records.
 //!
-//! Personal data never enters it (an erased member could not be erased from a chain): entries of members name the
-//! fields that changed, not their values. Secrets never enter it either.
+//! It holds no personal data, because that could not be erased from a hash chain: entries about members name the fields
+//! that changed, not their values. It holds no secrets either.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
-/// What a change did.
+/// The content of an audit entry: what a change did.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Kind and id: `role 0198…`.
@@ -68,7 +68,7 @@ const INSERT_ENTRY: &str = "
     values (:id, :at, :actor_kind, :actor, :action, :target, :organization_id, :outcome, :before, :after,
             :request_id, :address, :hash)";
 
-/// Adds an entry to the chain.
+/// Appends an entry to the chain.
 pub fn record(
     w: &Writer<'_>,
     (actor_kind, actor): (&str, &str),
@@ -110,17 +110,17 @@ pub fn record(
     .map(drop)
 }
 
-/// The same for a caller of an operation.
+/// Appends an entry for a change that was made by this caller.
 pub fn record_done(w: &Writer<'_>, caller: &Identity, action: &str, entry: &Entry) -> Result<()> {
     let (kind, name) = caller.actor();
     record(w, (kind, &name), (&caller.context.request_id, &caller.address()), action, Outcome::Done, entry)
 }
 
 type Link = [u8; 32];
-/// What the first entry is chained to.
+/// The hash before the first entry.
 const GENESIS: Link = [0; 32];
 
-/// An entry as it is hashed: each part with its length, so that no two entries read the same.
+/// An entry in the form that is hashed: each part with its length, so that no two entries give the same bytes.
 struct Row<'a> {
     id: i64,
     at: Timestamp,
@@ -146,13 +146,13 @@ impl Row<'_> {
     }
 }
 
-/// What a walk along the whole chain found.
+/// The result of the verification of the whole chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     pub entries: u64,
-    /// The id of the first entry that does not fit; everything before it is as it was written.
+    /// The id of the first entry that does not match the chain; all entries before it are unchanged.
     pub broken_at: Option<i64>,
-    /// The last link: note it elsewhere, and a chain that was cut short shows too.
+    /// The last hash that was verified. If it is also stored elsewhere, a truncated chain can be detected.
     pub last_hash: String,
 }
 
@@ -161,7 +161,7 @@ const WALK: &str = "
     from audit
     order by id";
 
-/// Walks the chain from its beginning.
+/// Verifies the chain from its beginning.
 pub fn verify(r: &Reader<'_>) -> Result<Verified> {
     let mut statement = r.connection.prepare_cached(WALK).map_err(crate::kernel::db::sql::failed)?;
     let mut rows = statement.query([]).map_err(crate::kernel::db::sql::failed)?;
@@ -170,7 +170,7 @@ pub fn verify(r: &Reader<'_>) -> Result<Verified> {
     let mut expected = 1;
     while let Some(row) = rows.next().map_err(crate::kernel::db::sql::failed)? {
         let id: i64 = row.get(0).map_err(crate::kernel::db::sql::failed)?;
-        // A row that cannot even be read was not written by us.
+        // A row with other types was not written by Roster.
         let fits = fits(row, &link, expected).unwrap_or(false);
         if !fits {
             found.broken_at = Some(id);

@@ -1,11 +1,12 @@
 //! Encryption at rest: secrets that must be read back are encrypted in the database, with a key in a separate file. The
 //! only user of chacha20poly1305.
 //!
-//! **Invariant.** A copy of the database alone gives no secret away, and a ciphertext is good in its own place only:
-//! table, column and row are authenticated with it. A key is made when a site is founded and when its secrets are first
-//! encrypted. Afterwards a key that is missing or wrong is a fault, never a reason to make another.
+//! **Invariant.** A copy of the database alone reveals no secret, and a ciphertext can be decrypted only in its own
+//! table, column and row, which are authenticated with it. A key is generated when a site is created, or when its
+//! secrets are first encrypted. After that a missing or wrong key is an error; no new one is generated.
 //!
-//! A stored secret is a version byte, the id of its key (8 bytes), a random nonce (24) and the ciphertext with its tag.
+//! A stored secret is a version byte, the id of its key (8 bytes), a random nonce (24 bytes), and the ciphertext with
+//! its tag.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -29,7 +30,7 @@ const TAG_BYTES: usize = 16;
 const HEAD_BYTES: usize = 1 + ID_BYTES + NONCE_BYTES;
 const KEY_BYTES: usize = 32;
 
-/// Where a secret lies.
+/// Table, column and row of a secret.
 #[derive(Debug, Clone, Copy)]
 pub struct SecretLocation<'a> {
     table: &'static str,
@@ -54,18 +55,18 @@ impl<'a> SecretLocation<'a> {
         Self::new("second_factors", "secret", member.0.as_bytes())
     }
 
-    /// No name has a zero byte, so that no two places are the same bytes.
+    /// The additional authenticated data. Names contain no zero byte, so no two locations give the same bytes.
     fn authenticated(&self) -> Vec<u8> {
         [self.table.as_bytes(), &[0], self.column.as_bytes(), &[0], self.row].concat()
     }
 
     fn fault(&self, why: &str) -> Error {
-        let text = format!("{}.{} holds a secret that cannot be decrypted: {why}", self.table, self.column);
+        let text = format!("{}.{} contains a secret that cannot be decrypted: {why}", self.table, self.column);
         Error::internal(text.clone()).with_message(text)
     }
 }
 
-/// The first bytes of a digest of the key: says which key it is, and nothing of it.
+/// The first bytes of a digest of the key: identifies the key without revealing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyId([u8; ID_BYTES]);
 
@@ -80,12 +81,13 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut id = [0; ID_BYTES];
-        hex::decode_to_slice(text, &mut id).map_err(|_| Error::internal("the id of the encryption key is none"))?;
+        hex::decode_to_slice(text, &mut id)
+            .map_err(|_| Error::internal("the stored id of the encryption key is malformed"))?;
         Ok(Self(id))
     }
 }
 
-/// A key, without a way to show it.
+/// A key that cannot be printed.
 #[derive(Clone)]
 struct Key {
     id: KeyId,
@@ -105,49 +107,50 @@ impl Key {
 /// Encrypts and decrypts with the keys of the key file.
 pub struct Encryption {
     file: PathBuf,
-    /// All that can be read with: the key file's, and around a rotation the one before or after it.
+    /// All keys for decryption: the one of the key file, and during a rotation the previous or next one.
     keys: ArcSwap<Vec<Key>>,
 }
 
 impl Encryption {
-    /// Reads the key file, and the one that an unfinished rotation left beside it.
+    /// Reads the key file, and the next key that an unfinished rotation left beside it. Fails if both are missing.
     pub fn open(file: &Path) -> Result<Self> {
         let keys: Vec<Key> = [read(file)?, read(&next_of(file))?].into_iter().flatten().collect();
         if keys.is_empty() {
             return Err(fault(format!(
-                "{} is missing: the secrets in the database cannot be read without it. Put it back from a backup, or say \
-                 in encryption_key_file where it lies",
+                "{} is missing: the secrets in the database cannot be read without it. Restore it from a backup, or \
+                 set encryption_key_file to its path",
                 file.display()
             )));
         }
         Ok(Self { file: file.to_owned(), keys: ArcSwap::from_pointee(keys) })
     }
 
-    /// The same, and makes the key when there is none: only for a database that holds nothing encrypted.
+    /// Like `open`, but generates the key if there is none. Only for a database without encrypted secrets.
     pub fn open_or_make(file: &Path) -> Result<Self> {
         if read(file)?.is_none() && read(&next_of(file))?.is_none() {
-            make(file)?;
+            generate(file)?;
         }
         Self::open(file)
     }
 
-    /// The key of the key file.
+    /// The id of the key in the key file.
     pub fn key_id(&self) -> Result<KeyId> {
         self.keys.load().first().map(|key| key.id).ok_or_else(|| Error::internal("there is no encryption key"))
     }
 
-    /// Ends what a rotation began: the key that the database names is the key file's, and no other is kept on disk.
+    /// Completes or undoes a rotation: the key that the database names becomes that of the key file, and any other is
+    /// deleted.
     pub fn settle(&self, current: KeyId) -> Result<()> {
         let next = next_of(&self.file);
-        let (here, there) = (read(&self.file)?.map(|key| key.id), read(&next)?.map(|key| key.id));
-        let done = match (here, there) {
+        let (current_id, next_id) = (read(&self.file)?.map(|key| key.id), read(&next)?.map(|key| key.id));
+        let done = match (current_id, next_id) {
             (_, Some(id)) if id == current => std::fs::rename(&next, &self.file),
             (Some(id), Some(_)) if id == current => std::fs::remove_file(&next),
             (Some(id), None) if id == current => return Ok(()),
             _ => {
                 return Err(fault(format!(
-                    "{} holds another key than the secrets in the database were encrypted with ({current}): put the \
-                     right one there, from the same backup as the database",
+                    "{} contains another key than the one that encrypted the secrets in the database ({current}): \
+                     restore the key file from the same backup as the database",
                     self.file.display()
                 )));
             }
@@ -156,10 +159,10 @@ impl Encryption {
             .map_err(|e| fault(format!("{} cannot be replaced by {}: {e}", self.file.display(), next.display())))
     }
 
-    /// Makes the key of a rotation beside the key file. It is readable at once, and on disk before anything is encrypted
-    /// with it.
+    /// Generates the next key of a rotation beside the key file. It can be used at once, and is on disk before anything
+    /// is encrypted with it.
     pub fn make_next(&self) -> Result<KeyId> {
-        let key = make(&next_of(&self.file))?;
+        let key = generate(&next_of(&self.file))?;
         let mut keys = self.keys.load().as_ref().clone();
         let id = key.id;
         keys.push(key);
@@ -167,32 +170,34 @@ impl Encryption {
         Ok(id)
     }
 
-    pub fn encrypt(&self, id: KeyId, place: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+    /// Encrypts a secret for its location with the key of this id.
+    pub fn encrypt(&self, id: KeyId, location: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
         let keys = self.keys.load();
-        let key = keys.iter().find(|key| key.id == id).ok_or_else(|| place.fault("its key is not at hand"))?;
+        let key = keys.iter().find(|key| key.id == id).ok_or_else(|| location.fault("its key is not available"))?;
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&secret::random()?[..NONCE_BYTES]);
-        let payload = Payload { msg: clear, aad: &place.authenticated() };
-        let sealed = key.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| place.fault("it is too long"))?;
+        let payload = Payload { msg: clear, aad: &location.authenticated() };
+        let sealed = key.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| location.fault("it is too long"))?;
         Ok([&[VERSION][..], &id.0, &nonce, &sealed].concat())
     }
 
-    pub fn decrypt(&self, place: SecretLocation<'_>, stored: &[u8]) -> Result<Vec<u8>> {
+    /// Decrypts a stored secret of this location. Fails if it was changed, moved, or its key is not available.
+    pub fn decrypt(&self, location: SecretLocation<'_>, stored: &[u8]) -> Result<Vec<u8>> {
         if !is_encrypted(stored) {
-            return Err(place.fault("it is not encrypted"));
+            return Err(location.fault("it is not encrypted"));
         }
         let (head, sealed) = stored.split_at(HEAD_BYTES);
         let (id, nonce) = head[1..].split_at(ID_BYTES);
         let keys = self.keys.load();
-        let key = keys.iter().find(|key| key.id.0 == id).ok_or_else(|| place.fault("its key is not at hand"))?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| place.fault("it is cut"))?;
-        let payload = Payload { msg: sealed, aad: &place.authenticated() };
-        key.cipher.decrypt(&nonce, payload).map_err(|_| place.fault("it was changed, or moved here from elsewhere"))
+        let key = keys.iter().find(|key| key.id.0 == id).ok_or_else(|| location.fault("its key is not available"))?;
+        let nonce = XNonce::try_from(nonce).map_err(|_| location.fault("it is truncated"))?;
+        let payload = Payload { msg: sealed, aad: &location.authenticated() };
+        key.cipher.decrypt(&nonce, payload).map_err(|_| location.fault("it was changed, or copied from another row"))
     }
 }
 
-/// Has this the form of an encrypted secret? None of the secrets in clear has: the longest is DER, which begins otherwise,
-/// and the others are shorter.
+/// Whether this has the form of an encrypted secret. No plain text secret has: the longest ones are DER, which begins
+/// with another byte, and the others are shorter.
 pub fn is_encrypted(stored: &[u8]) -> bool {
     stored.first() == Some(&VERSION) && stored.len() >= HEAD_BYTES + TAG_BYTES
 }
@@ -211,7 +216,8 @@ fn next_of(file: &Path) -> PathBuf {
     beside(file, ".new")
 }
 
-/// The key in a file, if there is the file. One that others may read or change is no secret.
+/// Reads the key in a file; `None` if there is no file. Fails if its mode lets others access it, or the
+/// group write it.
 fn read(file: &Path) -> Result<Option<Key>> {
     const OPEN_TO_OTHERS: u32 = 0o027;
     let unreadable = |e: std::io::Error| fault(format!("{} cannot be read: {e}", file.display()));
@@ -227,12 +233,12 @@ fn read(file: &Path) -> Result<Option<Key>> {
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
     let mut bytes = [0; KEY_BYTES];
     hex::decode_to_slice(text.trim(), &mut bytes)
-        .map_err(|_| fault(format!("{} must hold 64 hexadecimal digits, and nothing else", file.display())))?;
+        .map_err(|_| fault(format!("{} must contain exactly 64 hexadecimal digits", file.display())))?;
     Ok(Some(Key::new(&bytes)))
 }
 
-/// Writes a new key as a whole: a kill leaves the file or none.
-fn make(file: &Path) -> Result<Key> {
+/// Generates a key and writes it atomically: after a kill there is a complete file or none.
+fn generate(file: &Path) -> Result<Key> {
     let bytes = secret::random()?;
     let part = beside(file, ".part");
     let write = || {
@@ -240,30 +246,30 @@ fn make(file: &Path) -> Result<Key> {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        made.write_all(format!("{}\n", hex::encode(bytes)).as_bytes())?;
-        made.sync_all()?;
+        let mut created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        created.write_all(format!("{}\n", hex::encode(bytes)).as_bytes())?;
+        created.sync_all()?;
         std::fs::rename(&part, file)?;
         sync_folder(file)
     };
-    write().map_err(|e| fault(format!("{} cannot be made: {e}", file.display())))?;
+    write().map_err(|e| fault(format!("{} cannot be created: {e}", file.display())))?;
     Ok(Key::new(&bytes))
 }
 
-/// A rename is on disk when its folder is.
+/// Syncs the folder of a file, so that a rename in it is durable.
 fn sync_folder(file: &Path) -> std::io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// A column of secrets that must be read back.
+/// A column with encrypted secrets, and the SQL to rewrite it.
 #[derive(Debug, Clone, Copy)]
 pub struct SecretColumn {
     pub table: &'static str,
     pub column: &'static str,
-    /// Lists `row` and secret.
+    /// SQL that lists the `row` key and the secret.
     pub list: &'static str,
-    /// Sets `:stored` in `:row`.
+    /// SQL that sets the secret of `:row` to `:stored`.
     pub set: &'static str,
 }
 
@@ -282,50 +288,50 @@ mod tests {
         (file, encryption, id)
     }
 
-    const PLACE: SecretLocation<'static> = SecretLocation { table: "t", column: "c", row: b"1" };
+    const LOCATION: SecretLocation<'static> = SecretLocation { table: "t", column: "c", row: b"1" };
 
     #[test]
-    fn a_secret_is_read_in_its_own_place_only() {
+    fn a_secret_is_decrypted_only_in_its_own_location() {
         let folder = folder();
         let (_, encryption, id) = made(&folder);
-        let stored = encryption.encrypt(id, PLACE, b"a secret").expect("encrypted");
+        let stored = encryption.encrypt(id, LOCATION, b"a secret").expect("encrypted");
         assert!(is_encrypted(&stored) && !stored.windows(8).any(|part| part == b"a secret"));
-        assert_eq!(encryption.decrypt(PLACE, &stored).expect("decrypted"), b"a secret");
-        assert_ne!(encryption.encrypt(id, PLACE, b"a secret").expect("encrypted"), stored);
+        assert_eq!(encryption.decrypt(LOCATION, &stored).expect("decrypted"), b"a secret");
+        assert_ne!(encryption.encrypt(id, LOCATION, b"a secret").expect("encrypted"), stored);
         for other in [
-            SecretLocation { table: "tc", column: "", ..PLACE },
-            SecretLocation { table: "u", ..PLACE },
-            SecretLocation { column: "d", ..PLACE },
-            SecretLocation { row: b"2", ..PLACE },
-            SecretLocation { row: b"", ..PLACE },
+            SecretLocation { table: "tc", column: "", ..LOCATION },
+            SecretLocation { table: "u", ..LOCATION },
+            SecretLocation { column: "d", ..LOCATION },
+            SecretLocation { row: b"2", ..LOCATION },
+            SecretLocation { row: b"", ..LOCATION },
         ] {
             assert!(encryption.decrypt(other, &stored).is_err(), "{other:?}");
         }
     }
 
     #[test]
-    fn no_changed_or_shortened_secret_is_read() {
+    fn a_changed_or_truncated_secret_is_not_decrypted() {
         let folder = folder();
         let (_, encryption, id) = made(&folder);
-        let stored = encryption.encrypt(id, PLACE, b"a secret").expect("encrypted");
+        let stored = encryption.encrypt(id, LOCATION, b"a secret").expect("encrypted");
         for n in 0..stored.len() {
             let mut changed = stored.clone();
             changed[n] ^= 1;
-            assert!(encryption.decrypt(PLACE, &changed).is_err(), "{n}");
-            assert!(encryption.decrypt(PLACE, &stored[..n]).is_err(), "{n}");
+            assert!(encryption.decrypt(LOCATION, &changed).is_err(), "{n}");
+            assert!(encryption.decrypt(LOCATION, &stored[..n]).is_err(), "{n}");
         }
-        assert!(encryption.decrypt(PLACE, &[&stored[..], &[0]].concat()).is_err());
-        assert!(encryption.decrypt(PLACE, b"in clear").is_err());
+        assert!(encryption.decrypt(LOCATION, &[&stored[..], &[0]].concat()).is_err());
+        assert!(encryption.decrypt(LOCATION, b"in clear").is_err());
     }
 
     #[test]
-    fn a_key_is_made_once_and_read_by_its_owner_only() {
+    fn a_key_is_generated_once_and_is_readable_only_by_its_owner() {
         let folder = folder();
         let (file, encryption, id) = made(&folder);
         assert_eq!(std::fs::metadata(&file).expect("the file").permissions().mode() & 0o777, 0o600);
-        let stored = encryption.encrypt(id, PLACE, b"s").expect("encrypted");
+        let stored = encryption.encrypt(id, LOCATION, b"s").expect("encrypted");
         let again = Encryption::open_or_make(&file).expect("the same");
-        assert_eq!(again.decrypt(PLACE, &stored).expect("decrypted"), b"s");
+        assert_eq!(again.decrypt(LOCATION, &stored).expect("decrypted"), b"s");
         for (mode, is_taken) in [(0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o601, false)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("set");
             assert_eq!(Encryption::open(&file).is_ok(), is_taken, "{mode:o}");
@@ -344,22 +350,22 @@ mod tests {
     fn a_rotation_ends_with_the_key_that_the_database_names() {
         let folder = folder();
         let (file, encryption, old) = made(&folder);
-        let stored = encryption.encrypt(old, PLACE, b"s").expect("encrypted");
+        let stored = encryption.encrypt(old, LOCATION, b"s").expect("encrypted");
         let abandoned = encryption.make_next().expect("a key");
-        // Nothing was committed: the next one goes.
+        // Nothing was committed: the next key is deleted.
         let opened = Encryption::open(&file).expect("both");
         opened.settle(old).expect("settled");
         assert!(!next_of(&file).exists() && opened.settle(abandoned).is_err());
-        // It was committed: the next one is the key file.
+        // It was committed: the next key replaces the key file.
         let new = encryption.make_next().expect("a key");
-        let renewed = encryption.encrypt(new, PLACE, b"s").expect("encrypted");
+        let renewed = encryption.encrypt(new, LOCATION, b"s").expect("encrypted");
         let opened = Encryption::open(&file).expect("both");
-        assert!(opened.decrypt(PLACE, &stored).is_ok() && opened.decrypt(PLACE, &renewed).is_ok());
+        assert!(opened.decrypt(LOCATION, &stored).is_ok() && opened.decrypt(LOCATION, &renewed).is_ok());
         opened.settle(new).expect("settled");
         opened.settle(new).expect("settled again");
         assert!(!next_of(&file).exists());
         let after = Encryption::open(&file).expect("the new one");
-        assert!(after.decrypt(PLACE, &stored).is_err() && after.decrypt(PLACE, &renewed).is_ok());
+        assert!(after.decrypt(LOCATION, &stored).is_err() && after.decrypt(LOCATION, &renewed).is_ok());
         assert!(after.settle(old).is_err());
     }
 }

@@ -1,16 +1,16 @@
-//! Every way an operation can fail, and what the caller is told about it.
+//! All errors of operations, and what clients see of them.
 //!
-//! Owns the one table that ties a cause to its number, its word and its sentence. The HTTP status is computed from
-//! the number's category, so the two cannot disagree. Internal text (a SQLite message, a panic) travels in `source`
-//! to the log and never to a client.
+//! One table maps each error code to its number, its word and its message. The HTTP status is computed from the
+//! category of the number, so the two cannot disagree. Internal text (a SQLite message, a panic) is in `source`: it
+//! goes to the log and never to a client.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
-/// One bad field of a request.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Where it stands: `["body", "key"]`, `["query", "limit"]`, `["header", "X-Tenant-ID"]`.
+    /// The path of the field: `["body", "key"]`, `["query", "limit"]`, `["header", "X-Tenant-ID"]`.
     pub location: Vec<String>,
     pub message: String,
 }
@@ -24,7 +24,7 @@ impl Field {
         Self { location: location.iter().map(|part| (*part).to_owned()).collect(), message: message.into() }
     }
 
-    /// The last part of the location: the field's own name.
+    /// The field's own name, which is the last part of the location.
     pub fn name(&self) -> &str {
         self.location.last().map_or("", String::as_str)
     }
@@ -32,18 +32,20 @@ impl Field {
 
 macro_rules! error_codes {
     ($($name:ident $scope:literal $category:literal $word:literal $message:literal;)*) => {
-        /// What went wrong, without HTTP. A new cause only where a client would act differently.
+        /// The cause of an error, independent of HTTP. A new one is added only where clients must act differently.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode { $(#[doc = $message] $name,)* }
 
         impl ErrorCode {
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name,)*];
 
-            /// The code's scope; 0 means the scope of the area that was asked.
+            /// The scope in the number; 0 means the scope of the requested API area.
             pub const fn scope(self) -> u32 { match self { $(ErrorCode::$name => $scope,)* } }
+            /// The category in the number, which determines the HTTP status.
             pub const fn category(self) -> u32 { match self { $(ErrorCode::$name => $category,)* } }
             /// The stable word of the envelope's `detail`.
             pub const fn as_str(self) -> &'static str { match self { $(ErrorCode::$name => $word,)* } }
+            /// The default message.
             pub const fn message(self) -> &'static str { match self { $(ErrorCode::$name => $message,)* } }
         }
     };
@@ -52,40 +54,40 @@ macro_rules! error_codes {
 error_codes! {
     BadInput 10 101 "bad_input" "the request is not valid: see `fields`";
     MalformedBody 10 101 "malformed_body" "the body is not valid JSON";
-    RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";
+    RoleKey 31 101 "role_key" "a role key has 2 to 64 characters of a-z 0-9 _ . -, begins with a letter, and is not `system.…` or `platform_…`";
     AmbiguousCatalog 31 101 "ambiguous_catalog" "the catalog cannot be imported: see `fields`";
     RouteNotFound 10 301 "route_not_found" "there is nothing at this address";
     NotFound 0 301 "not_found" "no such resource";
-    MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
+    MethodNotAllowed 10 105 "method_not_allowed" "this URL does not support that method: see the Allow header";
     RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
-    TooLarge 10 113 "too_large" "the body is larger than this address takes";
-    MediaType 10 115 "media_type" "this address takes another Content-Type: application/json, unless it is described otherwise";
+    TooLarge 10 113 "too_large" "the body is larger than this operation accepts";
+    MediaType 10 115 "media_type" "this operation requires another Content-Type: application/json, unless it is documented otherwise";
 
-    Unauthenticated 0 501 "unauthenticated" "sign in or send a credential that this address takes";
+    Unauthenticated 0 501 "unauthenticated" "sign in, or send a credential that this operation accepts";
     MissingBearer 28 501 "missing_bearer_token" "send `Authorization: Bearer <access token>`";
-    InvalidBearer 28 501 "invalid_bearer_token" "the access token is not valid any more: sign in again";
+    InvalidBearer 28 501 "invalid_bearer_token" "the access token is no longer valid: sign in again";
     InvalidLogin 28 501 "invalid_login" "no such login, or the password is wrong";
-    InvalidRefresh 28 501 "invalid_refresh_token" "the refresh token is not valid any more: sign in again";
+    InvalidRefresh 28 501 "invalid_refresh_token" "the refresh token is no longer valid: sign in again";
     RefreshReused 28 501 "refresh_token_reused" "this refresh token was used before, so its session was ended: sign in again";
     SecondFactorRequired 28 501 "second_factor_required" "a second factor is needed: send its code with the `challenge` to /auth/second-factor";
-    EnrolmentRequired 28 501 "second_factor_enrolment_required" "your organization asks for a second factor: send the `challenge` to /auth/second-factor/enrol";
+    EnrolmentRequired 28 501 "second_factor_enrolment_required" "your organization requires a second factor: send the `challenge` to /auth/second-factor/enrol";
     InvalidChallenge 28 501 "invalid_challenge" "this sign-in expired or failed too often: sign in again";
-    InvalidCode 28 501 "invalid_code" "this code is not right, or was used before";
+    InvalidCode 28 501 "invalid_code" "this code is wrong, or was used before";
     InvalidLink 28 501 "invalid_link" "this link was used, revoked or has expired: ask for a new one";
     InvalidTicket 28 501 "invalid_ticket" "this ticket is not valid, too old, or was used before: sign in at WordPress again";
     InvalidState 28 501 "invalid_state" "this sign-in has expired, was completed, or was started elsewhere: sign in again";
     OidcRefused 28 501 "oidc_refused" "the provider did not confirm this sign-in: sign in again";
-    InvalidKey 32 501 "invalid_key" "this API key is not valid any more";
-    WrongPassword 28 101 "wrong_password" "the present password is not right";
+    InvalidKey 32 501 "invalid_key" "this API key is no longer valid";
+    WrongPassword 28 101 "wrong_password" "the current password is wrong";
     RegistrationClosed 28 605 "registration_closed" "people cannot register themselves here: ask for an invitation";
     UnknownProvider 28 301 "unknown_provider" "no provider of this name is configured";
-    TooManyFailures 28 604 "too_many_failures" "too many tries: wait as long as Retry-After says";
-    CrossSite 28 505 "cross_site" "this request came from another site: cookies do not count there";
-    WrongHost 28 505 "wrong_host" "cookies count only at the public address of this site";
+    TooManyFailures 28 604 "too_many_failures" "too many failed attempts: wait as long as Retry-After says";
+    CrossSite 28 505 "cross_site" "this request came from another site: cookies are not accepted from there";
+    WrongHost 28 505 "wrong_host" "cookies are accepted only at the public URL of this site";
     SessionNotFound 28 301 "session_not_found" "there is no such session";
-    SecondFactorOn 28 309 "second_factor_on" "a second factor is set up already: take it away first";
+    SecondFactorOn 28 309 "second_factor_on" "a second factor is set up already: remove it first";
     SecondFactorOff 28 309 "second_factor_off" "no second factor is set up";
-    SecondFactorKept 28 309 "second_factor_kept" "your organization asks for a second factor, so it stays";
+    SecondFactorKept 28 309 "second_factor_kept" "your organization requires a second factor, so it cannot be removed";
     MailNotConfigured 28 605 "mail_not_configured" "set mail.host and mail.from to send mail";
     WordPressNotConfigured 28 605 "wordpress_not_configured" "set wordpress.url to sign in with WordPress";
     AuthentikNotConfigured 29 605 "authentik_not_configured" "set authentik.url and authentik.token_file";
@@ -94,10 +96,10 @@ error_codes! {
     InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
     ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
     ApiKeyExists 32 303 "api_key_exists" "this key is known already";
-    EmergencyKey 32 309 "emergency_key" "an emergency key works once and is not rotated: make a new one";
-    SetupToken 28 501 "setup_token" "this set-up link is used up or too old: run `roster setup-link` for a new one";
+    EmergencyKey 32 309 "emergency_key" "an emergency key works once and is not rotated: create a new one";
+    SetupToken 28 501 "setup_token" "this set-up link was used or has expired: run `roster setup-link` for a new one";
     SetupDone 28 309 "setup_done" "the first administrator exists already: sign in, or use the command line";
-    InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is not right";
+    InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is wrong";
     InternalSecretNotConfigured 29 605 "internal_secret_not_configured" "set ROSTER_INTERNAL_SECRET or internal_secret_file to use /internal";
     InvalidClient 32 501 "invalid_client" "X-Client-Key names no active client";
     ClientExpired 32 501 "client_expired" "this client has expired";
@@ -122,7 +124,7 @@ error_codes! {
     UsernameExists 29 303 "username_exists" "a member with this username exists already";
     OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
     SiteFull 29 309 "site_full" "the site has as many members as limits.members allows";
-    LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: make another one first";
+    LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: add another one first";
     BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";
     MemberNotActive 29 309 "member_not_active" "this member is not active: activate it first";
     MemberDeleted 29 309 "member_deleted" "this member was deleted and cannot be changed";
@@ -138,59 +140,59 @@ error_codes! {
     PermissionExists 31 303 "permission_exists" "a permission of another application has this name";
     CatalogOfAnother 31 309 "catalog_of_another_document" "the entries of this application come from another document";
     SystemRole 31 309 "system_role" "a system role cannot be changed in this way";
-    LastOwner 31 309 "last_owner" "this is the last owner of the organization: make another one first";
+    LastOwner 31 309 "last_owner" "this is the last owner of the organization: add another one first";
     RoleInUse 31 312 "role_in_use" "the role is still assigned to members or used by a mapping";
     EpochNotReached 31 606 "epoch_not_reached" "this policy epoch is not in effect on this server yet";
 
     ClientNotFound 32 301 "client_not_found" "there is no such API client";
 
-    PluginName 34 101 "plugin_name" "a plugin's name is 1 to 63 of a-z 0-9 - beginning with a letter";
+    PluginName 34 101 "plugin_name" "a plugin's name has 1 to 63 characters of a-z 0-9 -, and begins with a letter";
     PluginTooLarge 34 101 "plugin_too_large" "the component is larger than plugins.file_bytes allows; organizations in plugins.large_organizations have plugins.large.file_bytes";
     NotAComponent 34 101 "not_a_component" "this is not a WebAssembly component: pack a core module with `roster plugin pack`";
     PluginMalformed 34 101 "plugin_malformed" "the component is not valid WebAssembly";
-    PluginImports 34 101 "plugin_imports" "the component imports what no plugin can have: it may import `roster:policy/host` and types, nothing else";
-    PluginExports 34 101 "plugin_exports" "the component exports neither `roster:policy/authorizer` nor `roster:policy/role-mapper`, or not as `plugins/wit` has them";
+    PluginImports 34 101 "plugin_imports" "the component imports an interface that plugins cannot use: only `roster:policy/host` and types are allowed";
+    PluginExports 34 101 "plugin_exports" "the component exports neither `roster:policy/authorizer` nor `roster:policy/role-mapper`, or not as `plugins/wit` defines them";
     PluginMajor 34 101 "plugin_major" "the component was built for another major version of `roster:policy`";
     PluginTooComplex 34 101 "plugin_too_complex" "the component exceeds a limit of the compiler";
     PluginCompile 34 101 "plugin_compile" "the component could not be compiled within its limits";
-    PluginStart 34 101 "plugin_start" "the component fails when it is started";
-    PluginVectors 34 101 "plugin_vectors" "the test vectors are not right";
-    PluginInput 34 101 "plugin_input" "the input does not fit the plugin: see `fields`";
+    PluginStart 34 101 "plugin_start" "the component fails at its start";
+    PluginVectors 34 101 "plugin_vectors" "the test vectors are not valid";
+    PluginInput 34 101 "plugin_input" "the input does not match the plugin: see `fields`";
     PluginNotFound 34 301 "plugin_not_found" "there is no such plugin";
     PluginVersionNotFound 34 301 "plugin_version_not_found" "the plugin has no such version";
     PluginsFull 34 309 "plugins_full" "the organization has as many plugins, or the plugin as many versions, as the settings allow: delete some";
-    PluginInForce 34 309 "plugin_in_force" "this is in force, or kept to roll back to: deactivate the plugin first";
-    PluginVectorsFailed 34 309 "plugin_vectors_failed" "this version failed the test vectors it brought along, so it cannot be activated";
+    PluginInForce 34 309 "plugin_in_force" "this plugin or version is in force, or kept for a rollback: deactivate the plugin first";
+    PluginVectorsFailed 34 309 "plugin_vectors_failed" "this version failed its own test vectors, so it cannot be activated";
     NothingToRollBack 34 309 "nothing_to_roll_back" "no version was enforced before this one: deactivate the plugin instead";
-    OwnerNeeded 34 505 "owner_needed" "only an owner of the organization may do this, because it can hand out every right";
+    OwnerNeeded 34 505 "owner_needed" "only an owner of the organization may do this, because it can grant every right";
     UploadsLimited 34 604 "uploads_limited" "too many uploads: wait as long as Retry-After says";
     CompilerBusy 34 606 "compiler_busy" "too many components wait for the compiler: try again";
 
     VideoPath 33 101 "video_path" "a video's path is `username/…` below the media root, without `..`, empty parts or control characters";
     FileChanged 33 309 "file_changed" "the file changed while it was measured: try again when it is complete";
-    NotAFile 33 101 "not_a_file" "this is not a plain file below the media root";
+    NotAFile 33 101 "not_a_file" "this is not a regular file below the media root";
     FileNotFound 33 301 "file_not_found" "there is no such file below the media root";
     MediaRootNotConfigured 33 605 "media_root_not_configured" "set media_root to measure files";
     VideoNotFound 33 301 "video_not_found" "there is no such video";
-    VideoIdTaken 33 303 "video_id_taken" "another path has the uuid of this one: rename the file";
+    VideoIdTaken 33 303 "video_id_taken" "another path already has the uuid of this one: rename the file";
     OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name: it is the member's sftpgo_username";
     NotYourFolder 33 505 "not_your_folder" "the path is in another member's folder";
     VideosFull 33 309 "videos_full" "the site has as many videos as limits.videos allows";
-    QuotaExceeded 33 506 "quota_exceeded" "this does not fit the quota: delete something, or ask an administrator for more";
-    OrganizationQuotaExceeded 33 506 "organization_quota_exceeded" "this does not fit the organization's quota: delete something, or ask its administrators";
+    QuotaExceeded 33 506 "quota_exceeded" "this does not fit into the quota: delete something, or ask an administrator for more";
+    OrganizationQuotaExceeded 33 506 "organization_quota_exceeded" "this does not fit into the organization's quota: delete something, or ask its administrators";
     ReservationNotFound 33 301 "reservation_not_found" "there is no such reservation";
-    ReservationOver 33 309 "reservation_over" "this reservation was committed, released, or is too old";
+    ReservationOver 33 309 "reservation_over" "this reservation was committed or released, or has expired";
     ReservationsFull 33 309 "reservations_full" "there are as many open reservations as quota.reservations allows: commit or release some";
     JobNotFound 33 301 "job_not_found" "there is no such job";
-    LeaseLost 33 309 "lease_lost" "this job is not yours any more: its lease ended, or it was given to another worker";
+    LeaseLost 33 309 "lease_lost" "you no longer have this job: its lease ended, or it was given to another worker";
     StepState 33 309 "step_state" "this change of the step's state is not possible: see its state and `needs`";
-    ProcessorsBusy 33 309 "processors_busy" "as many processors of this job run as jobs.processors allows: report one of them first";
+    ProcessorsBusy 33 309 "processors_busy" "as many processors of this job are running as jobs.processors allows: report the result of one first";
     JobNotDead 33 309 "job_not_dead" "only a dead job can be retried";
     MemberSuspended 33 505 "member_suspended" "this member is suspended";
     HookKey 33 501 "hook_key" "send the hook's key as X-Hook-Key, or the internal secret";
-    HookSignature 33 501 "hook_signature" "the signature of this hook is not right, or too old";
+    HookSignature 33 501 "hook_signature" "the signature of this hook is wrong, or too old";
     WebhookNotFound 35 301 "webhook_not_found" "there is no such webhook";
-    WebhookUrl 35 101 "webhook_url" "a webhook's address is http or https, and leads to no private or link-local address unless webhooks.private_hosts names its host";
+    WebhookUrl 35 101 "webhook_url" "a webhook's URL is http or https, and its host has no private or link-local address unless webhooks.private_hosts names the host";
     WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
     DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
     DeliveryDone 35 309 "delivery_done" "this delivery was already delivered";
@@ -211,7 +213,7 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// The status that a category stands for (CONTRACT §1).
+    /// The HTTP status of the category.
     pub const fn status(self) -> u16 {
         match self.category() {
             101 => 400,
@@ -233,14 +235,14 @@ impl ErrorCode {
     }
 }
 
-/// A failure on its way to the caller.
+/// An error with the details for the response and for the log.
 #[derive(Debug, Clone)]
 pub struct Error {
     pub cause: ErrorCode,
     pub fields: Vec<Field>,
-    /// Seconds after which a new try makes sense.
+    /// Seconds after which the client can retry.
     pub retry_after_s: Option<NonZeroU32>,
-    /// Headers the answer carries beside the envelope (`RateLimit`, `Allow`, `ETag`).
+    /// Additional response headers (`RateLimit`, `Allow`, `ETag`).
     pub headers: Vec<(&'static str, String)>,
     /// The internal cause, for the log only.
     pub source: Option<Cow<'static, str>>,
@@ -265,15 +267,17 @@ impl Error {
         }
     }
 
-    /// Bad input: all bad fields at once.
+    /// `bad_input` with all invalid fields.
     pub fn fields(fields: Vec<Field>) -> Self {
         Self { fields, ..Self::new(ErrorCode::BadInput) }
     }
 
+    /// `bad_input` with one invalid field of the body.
     pub fn field(name: &str, message: impl Into<String>) -> Self {
         Self::fields(vec![Field::body(name, message)])
     }
 
+    /// `bad_input` with an invalid header.
     pub fn header_field(name: &str, message: impl Into<String>) -> Self {
         Self::fields(vec![Field::at(&["header", name], message)])
     }
@@ -316,6 +320,7 @@ impl Error {
         self.message.as_deref().unwrap_or_else(|| self.cause.message())
     }
 
+    /// Whether the caller lacks a right (category 505).
     pub fn is_denial(&self) -> bool {
         self.cause.category() == 505
     }
@@ -343,10 +348,10 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The number of a failure in an area of the API.
+/// The eight-digit number of an error in an area of the API.
 ///
-/// A cause with scope 0 takes the area's. In the permission area all but input has scope 31, whatever its cause: the
-/// gateway definition fixes the numbers, and its callers compare them.
+/// A code with scope 0 takes the scope of the area. In the permission area every error except invalid input has scope
+/// 31: the gateway definition specifies these numbers, and gateways compare them.
 pub fn code(cause: ErrorCode, area: u32) -> u32 {
     const INPUT: u32 = 10;
     const PERMISSIONS: u32 = 31;
@@ -364,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_that_the_gateway_definition_fixes() {
+    fn numbers_match_the_gateway_definition() {
         assert_eq!(code(ErrorCode::Unauthenticated, 31), 31_501_000);
         assert_eq!(code(ErrorCode::InvalidBearer, 31), 31_501_000);
         assert_eq!(code(ErrorCode::Database, 31), 31_201_000);
@@ -379,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_permission_area_has_no_numbers_of_other_areas() {
+    fn the_permission_area_has_only_its_own_scope_and_that_of_input() {
         for cause in ErrorCode::ALL {
             let scope = code(*cause, 31) / 1_000_000;
             assert_eq!(scope, if cause.scope() == 10 { 10 } else { 31 }, "{cause:?}");

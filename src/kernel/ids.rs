@@ -1,7 +1,7 @@
-//! Names of rows and moments. The only reader of the system clock.
+//! Ids of rows, and timestamps. The only reader of the system clock.
 //!
-//! An id is a UUIDv7 in lower case. Text that is not one becomes the nil id, which no row ever has: a malformed id
-//! therefore answers exactly as a missing one does, in a path, a query or a body.
+//! An id is a UUIDv7 in lower case. Text that is not a UUID becomes the nil id, which no row has. So a malformed id
+//! gets the same response as a missing one, in a path, a query or a body.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ macro_rules! id {
                 Self(Uuid::now_v7())
             }
 
-            /// The id that the text names; the nil id, which nothing has, when it names none.
+            /// Parses an id; the nil id, which no row has, if the text is not one.
             pub fn of(text: &str) -> Self {
                 Self(canonical(text))
             }
@@ -109,29 +109,30 @@ macro_rules! id {
 }
 
 id! {
-    /// A person (`uid` on the wire).
+    /// A member (`uid` on the wire).
     MemberId;
-    /// A customer, which is a tenant.
+    /// An organization, which is a tenant.
     OrganizationId;
     RoleId;
     /// A role held by a member, from one source.
     AssignmentId;
     MappingId;
     GrantId;
-    /// A sign-in that lasts.
+    /// A session of a member.
     SessionId;
     InvitationId;
     /// The public part of an API key.
     ApiKeyId;
     PluginId;
-    /// Bytes that are promised to an upload.
+    /// A reservation of quota for an upload.
     ReservationId;
     JobId;
-    /// A job in a worker's hands, this once.
+    /// One lease of a job by a worker.
     LeaseId;
     WebhookId;
 }
 
+/// The UUID, if the text is its canonical form; otherwise the nil UUID.
 fn canonical(text: &str) -> Uuid {
     const LENGTH: usize = 36;
     if text.len() != LENGTH || text.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -1,7 +1,7 @@
 //! Request bodies: the only code that reads them, enforces their limits, and discards unread ones.
 //!
-//! **Invariant.** The outermost layer only puts the body into the request's [`Slot`]. It is read when an operation asks for
-//! it, which is once the caller is known; a long one only where `App::take_large` has asked for the permission.
+//! **Invariant.** The middleware only puts the body into the [`BodySlot`] of the request. It is read by the operation,
+//! after authentication; a long body only by `App::take_large`, after the check of the permission.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,21 +20,21 @@ use tokio::sync::{Notify, Semaphore};
 use crate::kernel::config::{self, Config};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// Of a body that is not wanted, so much is read away for a caller who is known, so that the connection lives on. For
-/// others it is `limits.public_body_bytes`.
+/// How much of an unread body is drained for an authenticated caller, so that the connection can be reused. For others
+/// it is `limits.public_body_bytes`.
 const DRAIN_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
-/// How long a connection stays open that still has bytes to send: its caller reads the answer meanwhile.
+/// How long a connection stays open whose client is still sending, so that the client can read the response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Callers who are not known have this part of `limits.bytes_in_flight`, beside what the others have.
+/// Unauthenticated callers share an additional budget: `limits.bytes_in_flight` divided by this.
 const PUBLIC_PART: u64 = 4;
-/// From here on a body is read off the threads that answer requests.
+/// Bodies of at least this length are parsed with `block_in_place`, so that they do not delay other requests.
 const LONG_BYTES: usize = 64 * 1_024;
-/// One address has this part of that, though always enough for one body.
+/// One address may use the public budget divided by this, but always enough for one body.
 const ADDRESS_PART: u64 = 4;
-/// One organization or program that is known has this part of `limits.bytes_in_flight`, though always enough for one body.
+/// One organization or API client may use `limits.bytes_in_flight` divided by this, but always enough for one body.
 const PARTY_PART: u64 = 2;
 
-/// The limits of all bodies, and how many bytes of them are in memory now.
+/// The limits of request bodies, and the bytes of them in memory.
 #[derive(Debug)]
 pub struct BodyBudget {
     bytes_max: u64,
@@ -42,11 +42,12 @@ pub struct BodyBudget {
     sign_in_bytes_max: u64,
     pub nodes_max: u64,
     wait: Duration,
-    /// Those of callers who are known.
-    known: Mutex<InFlight>,
-    strangers: Mutex<InFlight>,
-    /// Turns at reading what came in a long body: other requests find a thread.
-    reading_long: Semaphore,
+    /// Bodies of authenticated callers.
+    authenticated: Mutex<InFlight>,
+    /// Bodies of unauthenticated callers.
+    public: Mutex<InFlight>,
+    /// Limits the long bodies that are parsed at once, so that threads remain for other requests.
+    parsing_long: Semaphore,
 }
 
 impl BodyBudget {
@@ -57,56 +58,57 @@ impl BodyBudget {
             sign_in_bytes_max: config.sign_in_bytes_max,
             nodes_max: config.body_nodes_max,
             wait: Duration::from_millis(config.body_wait_ms),
-            known: Mutex::new(InFlight::new(config.bytes_in_flight_max, PARTY_PART, config.longest_body())),
-            strangers: Mutex::new(InFlight::new(
+            authenticated: Mutex::new(InFlight::new(config.bytes_in_flight_max, PARTY_PART, config.longest_body())),
+            public: Mutex::new(InFlight::new(
                 config.bytes_in_flight_max / PUBLIC_PART,
                 ADDRESS_PART,
                 config.public_body_bytes_max,
             )),
-            reading_long: Semaphore::new(config::processors().div_ceil(2)),
+            parsing_long: Semaphore::new(config::processors().div_ceil(2)),
         }
     }
 
+    /// Bytes of request bodies in memory.
     pub fn in_flight(&self) -> u64 {
         self.bodies_of(false).bytes + self.bodies_of(true).bytes
     }
 
-    /// Reads what came in a body of so many bytes: a long one where it holds up no other request, some at a time.
-    pub async fn read_long<T>(&self, bytes: usize, read: impl FnOnce() -> T) -> T {
+    /// Parses a body of this length. A long one is parsed without delaying other requests, and only some at a time.
+    pub async fn read_long<T>(&self, bytes: usize, parse: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES || Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-            return read();
+            return parse();
         }
-        // It is never closed.
-        let _turn = self.reading_long.acquire().await;
-        tokio::task::block_in_place(read)
+        // The semaphore is never closed.
+        let _permit = self.parsing_long.acquire().await;
+        tokio::task::block_in_place(parse)
     }
 
-    fn bodies_of(&self, strangers: bool) -> MutexGuard<'_, InFlight> {
-        let bodies = if strangers { &self.strangers } else { &self.known };
+    fn bodies_of(&self, is_public: bool) -> MutexGuard<'_, InFlight> {
+        let bodies = if is_public { &self.public } else { &self.authenticated };
         bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bodies that are in memory, of those who have one space together. Where there is no space for more of one, another that is
-/// still awaited is cut off for it: the largest of the party that has most. Who sends little is never kept out by those who
-/// send much. A party is an organization or a program, or the address of a stranger.
+/// The bodies in memory that share one budget. If a body exceeds the budget, another incomplete body is aborted for it:
+/// the largest one of the party with most bytes. So parties that send little are never blocked by those that send much.
+/// A party is an organization or an API client, or the address of an unauthenticated caller.
 #[derive(Debug)]
 struct InFlight {
     bytes_max: u64,
     party_bytes_max: u64,
     bytes: u64,
-    of: HashMap<String, u64>,
+    by_party: HashMap<String, u64>,
     next_id: u64,
     bodies: HashMap<u64, CountedBody>,
 }
 
 #[derive(Debug)]
 struct CountedBody {
-    /// None for who is counted with nobody.
+    /// `None` for a caller that belongs to no party.
     party: Option<String>,
     bytes: u64,
-    /// Tells that it is cut off; none once all of it has come.
-    cut: Option<Arc<Notify>>,
+    /// Notified when the body is aborted; `None` once it is complete.
+    abort: Option<Arc<Notify>>,
 }
 
 impl InFlight {
@@ -115,41 +117,42 @@ impl InFlight {
             bytes_max,
             party_bytes_max: (bytes_max / part).max(body_bytes_max),
             bytes: 0,
-            of: HashMap::new(),
+            by_party: HashMap::new(),
             next_id: 0,
             bodies: HashMap::new(),
         }
     }
 
-    fn enter(&mut self, party: Option<String>, cut: Arc<Notify>) -> u64 {
+    /// Adds a body; returns the id under which it is counted.
+    fn insert(&mut self, party: Option<String>, abort: Arc<Notify>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.bodies.insert(id, CountedBody { party, bytes: 0, cut: Some(cut) });
+        self.bodies.insert(id, CountedBody { party, bytes: 0, abort: Some(abort) });
         id
     }
 
-    /// Bytes of the party of a body.
-    fn with_others(&self, body: &CountedBody) -> u64 {
-        body.party.as_ref().map_or(body.bytes, |party| self.of.get(party).copied().unwrap_or(0))
+    /// Bytes of the party of a body, including this body.
+    fn party_bytes(&self, body: &CountedBody) -> u64 {
+        body.party.as_ref().map_or(body.bytes, |party| self.by_party.get(party).copied().unwrap_or(0))
     }
 
-    /// Counts more bytes of a body. False when there is no space, or it was cut off.
+    /// Counts more bytes of a body. Returns false if there is no space, or the body was aborted.
     #[must_use]
     fn add(&mut self, id: u64, bytes: u64) -> bool {
         let Some(body) = self.bodies.get(&id) else { return false };
         let (party, own) = (body.party.clone(), body.bytes + bytes);
-        let of_party = |all: &Self| all.bodies.get(&id).map_or(0, |body| all.with_others(body)) + bytes;
-        while party.is_some() && of_party(self) > self.party_bytes_max {
-            if !self.cut_one(|other, _| other.party == party && other.bytes > own) {
+        let party_bytes = |all: &Self| all.bodies.get(&id).map_or(0, |body| all.party_bytes(body)) + bytes;
+        while party.is_some() && party_bytes(self) > self.party_bytes_max {
+            if !self.abort_one(|other, _| other.party == party && other.bytes > own) {
                 return false;
             }
         }
         while self.bytes + bytes > self.bytes_max {
-            let share = of_party(self);
-            let has_more = |other: &CountedBody, of_other: u64| {
-                if other.party == party { other.bytes > own } else { of_other > share }
+            let share = party_bytes(self);
+            let has_more = |other: &CountedBody, other_party_bytes: u64| {
+                if other.party == party { other.bytes > own } else { other_party_bytes > share }
             };
-            if !self.cut_one(has_more) {
+            if !self.abort_one(has_more) {
                 return false;
             }
         }
@@ -157,59 +160,61 @@ impl InFlight {
         body.bytes += bytes;
         self.bytes += bytes;
         if let Some(party) = party {
-            *self.of.entry(party).or_default() += bytes;
+            *self.by_party.entry(party).or_default() += bytes;
         }
         true
     }
 
-    /// Cuts off one of these: of the party that has most its largest, the oldest among equals. False if there is none.
-    /// `is_meant` is told how much its party has.
-    fn cut_one(&mut self, is_meant: impl Fn(&CountedBody, u64) -> bool) -> bool {
-        let awaited = self.bodies.iter().filter(|(_, body)| body.cut.is_some());
-        let sized = awaited.map(|(id, body)| (*id, body, self.with_others(body)));
-        let meant = sized.filter(|(_, body, of_party)| is_meant(body, *of_party));
-        let Some((id, ..)) = meant.max_by_key(|(id, body, of_party)| (*of_party, body.bytes, Reverse(*id))) else {
+    /// Aborts one of the candidates: the largest body of the party with most bytes, the oldest among equals. Returns
+    /// false if there is none. `is_candidate` gets a body and the bytes of its party.
+    fn abort_one(&mut self, is_candidate: impl Fn(&CountedBody, u64) -> bool) -> bool {
+        let incomplete = self.bodies.iter().filter(|(_, body)| body.abort.is_some());
+        let sized = incomplete.map(|(id, body)| (*id, body, self.party_bytes(body)));
+        let candidates = sized.filter(|(_, body, party_bytes)| is_candidate(body, *party_bytes));
+        let Some((id, ..)) = candidates.max_by_key(|(id, body, party_bytes)| (*party_bytes, body.bytes, Reverse(*id)))
+        else {
             return false;
         };
-        if let Some(cut) = self.leave(id).and_then(|body| body.cut) {
-            cut.notify_one();
+        if let Some(abort) = self.remove(id).and_then(|body| body.abort) {
+            abort.notify_one();
         }
         true
     }
 
-    fn is_complete(&mut self, id: u64) {
+    /// Marks a body as complete: it is no longer aborted for others.
+    fn complete(&mut self, id: u64) {
         if let Some(body) = self.bodies.get_mut(&id) {
-            body.cut = None;
+            body.abort = None;
         }
     }
 
-    fn leave(&mut self, id: u64) -> Option<CountedBody> {
+    fn remove(&mut self, id: u64) -> Option<CountedBody> {
         let body = self.bodies.remove(&id)?;
         self.bytes -= body.bytes;
         if let Some(party) = &body.party
-            && let Some(bytes) = self.of.get_mut(party)
+            && let Some(bytes) = self.by_party.get_mut(party)
         {
             *bytes -= body.bytes;
             if *bytes == 0 {
-                self.of.remove(party);
+                self.by_party.remove(party);
             }
         }
         Some(body)
     }
 }
 
-/// How long a body may be.
+/// The limit for the length of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// `limits.public_body_bytes`, or `limits.sign_in_bytes`: nobody knows yet who sends it.
+    /// `limits.public_body_bytes`, or `limits.sign_in_bytes`: the caller is not authenticated.
     Public,
-    /// `limits.body_bytes`
+    /// `limits.body_bytes`.
     Ordinary,
     /// This many bytes, for an operation whose caller may send a large body.
     Large(u64),
 }
 
-/// The body of one request: unread, or read.
+/// The body of one request, unread or read.
 #[derive(Debug, Default)]
 pub struct BodySlot {
     unread: Mutex<Option<Unread>>,
@@ -221,15 +226,15 @@ struct Unread {
     body: BoxBody<Bytes, io::Error>,
     intake: Arc<BodyBudget>,
     origin: Origin,
-    /// Has the caller sent nothing yet, and waits to be told to (`Expect: 100-continue`)?
+    /// Whether the client waits for permission before it sends the body (`Expect: 100-continue`).
     is_held_back: bool,
 }
 
-/// Where a body comes from, and what for.
+/// The origin of a body.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
     pub address: Option<IpAddr>,
-    /// Is it a sign-in request, which has a smaller limit?
+    /// Whether it is a sign-in request, which has a smaller limit.
     pub is_sign_in: bool,
 }
 
@@ -238,39 +243,42 @@ pub struct Origin {
 struct Held {
     bytes: Bytes,
     counted: u64,
-    /// Under which it is counted.
+    /// The id under which it is counted.
     id: u64,
-    is_strangers: bool,
+    /// Whether it is counted among the bodies of unauthenticated callers.
+    is_public: bool,
     intake: Arc<BodyBudget>,
 }
 
 impl Held {
     fn count(&mut self, bytes: u64) -> Result<()> {
         self.counted += bytes;
-        let has_space = self.intake.bodies_of(self.is_strangers).add(self.id, bytes);
+        let has_space = self.intake.bodies_of(self.is_public).add(self.id, bytes);
         if has_space { Ok(()) } else { Err(no_space()) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.intake.bodies_of(self.is_strangers).leave(self.id);
+        self.intake.bodies_of(self.is_public).remove(self.id);
     }
 }
 
 fn no_space() -> Error {
-    let message = "the server has as many bytes of requests as it holds at a time: try again";
+    let message = "the server holds as many bytes of request bodies as its limit allows: try again";
     Error::new(ErrorCode::Busy).with_message(message).with_source("limits.bytes_in_flight").retry_after(1)
 }
 
 impl BodySlot {
-    /// The slot of a request that came in.
+    /// The slot of a new request.
     pub fn new(body: BoxBody<Bytes, io::Error>, is_held_back: bool, origin: Origin, intake: &Arc<BodyBudget>) -> Self {
         let unread = Unread { body, intake: intake.clone(), origin, is_held_back };
         Self { unread: Mutex::new(Some(unread)), read: OnceLock::new() }
     }
 
-    /// The bytes of the body; none where there is no body. Those of a caller who is known count as of its `party`.
+    /// Reads the body; it is empty if there is none. `party` is that of an authenticated caller. Fails with
+    /// `too_large`, `request_timeout`, `malformed_body` or `busy`; after another error than a time-out the rest can
+    /// still be drained.
     pub async fn read(&self, limit: Limit, party: Option<String>) -> Result<&Bytes> {
         static NONE: Bytes = Bytes::new();
         if let Some(held) = self.read.get() {
@@ -292,12 +300,12 @@ impl BodySlot {
         }
     }
 
-    /// What was read.
+    /// The bytes that were read; empty if none were.
     pub fn bytes(&self) -> &[u8] {
         self.read.get().map_or(&[], |held| &held.bytes)
     }
 
-    /// Its limits, once it was read.
+    /// The limits, if the body was read.
     pub fn intake(&self) -> Option<&BodyBudget> {
         self.read.get().map(|held| &*held.intake)
     }
@@ -306,17 +314,17 @@ impl BodySlot {
         self.unread.lock().ok()?.take()
     }
 
-    /// Lets go of what was not read, now that the answer is there: a part of it is read away, so that the caller gets to
-    /// see the answer. Says whether the connection ends with this answer.
+    /// Discards an unread body after the response is ready: part of it is drained, so that the client can read the
+    /// response. Returns whether the connection must be closed after the response.
     pub fn let_go(&self, is_known: bool) -> bool {
         let Some(mut unread) = self.take() else { return false };
         if unread.is_held_back {
-            // Reading would tell the caller to send it.
+            // Reading would make the server ask the client for the body.
             return true;
         }
         let bytes_max = if is_known { DRAIN_BYTES_MAX } else { unread.intake.public_bytes_max };
         let mut drained = 0;
-        // Mostly it is here already.
+        // Usually it has already arrived.
         if let Some(is_over) = unread.drain(&mut drained, bytes_max).now_or_never()
             && is_over
         {
@@ -344,34 +352,36 @@ impl Unread {
             Limit::Large(bytes_max) => bytes_max,
         };
         let too_large = || {
-            let message = format!("the body is larger than the {bytes_max} bytes that this address takes");
+            let message = format!("the body is larger than the {bytes_max} bytes that this operation accepts");
             Error::new(ErrorCode::TooLarge).with_message(message)
         };
-        let promised = self.body.size_hint().lower();
-        if promised > bytes_max {
+        let declared = self.body.size_hint().lower();
+        if declared > bytes_max {
             return Err(too_large());
         }
         self.is_held_back = false;
-        let (intake, cut) = (self.intake.clone(), Arc::<Notify>::default());
-        let is_strangers = limit == Limit::Public;
-        let party = if is_strangers { self.origin.address.map(|address| address.to_string()) } else { party };
-        let id = intake.bodies_of(is_strangers).enter(party, cut.clone());
-        let mut held = Held { bytes: Bytes::new(), counted: 0, id, is_strangers, intake };
+        let (intake, abort) = (self.intake.clone(), Arc::<Notify>::default());
+        let is_public = limit == Limit::Public;
+        let party = if is_public { self.origin.address.map(|address| address.to_string()) } else { party };
+        let id = intake.bodies_of(is_public).insert(party, abort.clone());
+        let mut held = Held { bytes: Bytes::new(), counted: 0, id, is_public, intake };
         let mut joined = Vec::new();
         loop {
             let frame = tokio::select! {
                 biased;
-                () = cut.notified() => return Err(no_space()),
+                () = abort.notified() => return Err(no_space()),
                 frame = self.body.frame() => frame,
             };
             let Some(frame) = frame else { break };
-            let broke_off = |e: io::Error| match e.kind() {
+            let incomplete = |e: io::Error| match e.kind() {
                 io::ErrorKind::TimedOut => {
                     Error::new(ErrorCode::RequestTimeout).header("Connection", "close").with_source(e.to_string())
                 }
-                _ => Error::new(ErrorCode::MalformedBody).with_message("the body broke off").with_source(e.to_string()),
+                _ => Error::new(ErrorCode::MalformedBody)
+                    .with_message("the body is incomplete")
+                    .with_source(e.to_string()),
             };
-            let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };
+            let Ok(piece) = frame.map_err(incomplete)?.into_data() else { continue };
             let length = piece.len() as u64;
             if held.counted + length > bytes_max {
                 return Err(too_large());
@@ -383,19 +393,19 @@ impl Unread {
                 continue;
             }
             if joined.is_empty() {
-                joined.reserve_exact(usize::try_from(promised.max(held.counted)).unwrap_or_default());
+                joined.reserve_exact(usize::try_from(declared.max(held.counted)).unwrap_or_default());
                 joined.extend_from_slice(&std::mem::take(&mut held.bytes));
             }
             joined.extend_from_slice(&piece);
         }
-        held.intake.bodies_of(is_strangers).is_complete(id);
+        held.intake.bodies_of(is_public).complete(id);
         if !joined.is_empty() {
             held.bytes = joined.into();
         }
         Ok(held)
     }
 
-    /// Reads away up to so many bytes; answers whether the body is over.
+    /// Drains up to `bytes_max` bytes; returns whether the body has ended.
     async fn drain(&mut self, drained: &mut u64, bytes_max: u64) -> bool {
         while *drained <= bytes_max {
             match self.body.frame().await {
@@ -411,77 +421,83 @@ impl Unread {
 mod tests {
     use super::*;
 
-    fn entered(strangers: &mut InFlight, address: u8) -> (u64, Arc<Notify>) {
-        let cut = Arc::<Notify>::default();
-        (strangers.enter(Some(format!("192.0.2.{address}")), cut.clone()), cut)
+    fn insert(all: &mut InFlight, address: u8) -> (u64, Arc<Notify>) {
+        let abort = Arc::<Notify>::default();
+        (all.insert(Some(format!("192.0.2.{address}")), abort.clone()), abort)
     }
 
-    fn is_cut(cut: &Notify) -> bool {
-        cut.notified().now_or_never().is_some()
+    fn is_aborted(abort: &Notify) -> bool {
+        abort.notified().now_or_never().is_some()
     }
 
-    /// 1,000 bytes for all, 250 for an address.
-    fn strangers() -> InFlight {
+    /// 1,000 bytes for all, 250 per address.
+    fn public() -> InFlight {
         InFlight::new(1_000, 4, 250)
     }
 
     #[test]
-    fn the_largest_body_that_is_awaited_goes_for_a_smaller_one() {
-        let mut all = strangers();
-        let bodies: Vec<_> = (1..=4).map(|n| entered(&mut all, n)).collect();
+    fn the_largest_incomplete_body_is_aborted_for_a_smaller_one() {
+        let mut all = public();
+        let bodies: Vec<_> = (1..=4).map(|n| insert(&mut all, n)).collect();
         for ((id, _), bytes) in bodies.iter().zip([249, 250, 250, 240]) {
             assert!(all.add(*id, bytes));
         }
-        let (small, small_cut) = entered(&mut all, 5);
-        assert!(all.add(small, 11) && !bodies.iter().any(|(_, cut)| is_cut(cut)), "at the limit");
+        let (small, small_abort) = insert(&mut all, 5);
+        assert!(all.add(small, 11) && !bodies.iter().any(|(_, abort)| is_aborted(abort)), "at the limit");
         assert!(all.add(small, 1));
-        assert_eq!(bodies.iter().map(|(_, cut)| is_cut(cut)).collect::<Vec<_>>(), [false, true, false, false]);
-        assert!(!all.add(bodies[1].0, 1), "it was cut off");
+        assert_eq!(bodies.iter().map(|(_, abort)| is_aborted(abort)).collect::<Vec<_>>(), [false, true, false, false]);
+        assert!(!all.add(bodies[1].0, 1), "it was aborted");
         assert_eq!(all.bytes, 249 + 250 + 240 + 12);
-        // The largest makes nobody go, nor does one that is as large as the others.
-        let (large, _) = entered(&mut all, 6);
+        // The largest body aborts no other, nor does one that is as large as the others.
+        let (large, _) = insert(&mut all, 6);
         assert!(all.add(large, 249) && !all.add(large, 1));
-        // What has come as a whole is worked for.
-        bodies.iter().for_each(|(id, _)| all.is_complete(*id));
-        all.is_complete(large);
-        assert!(!all.add(small, 1) && !is_cut(&small_cut));
+        // A complete body is not aborted.
+        bodies.iter().for_each(|(id, _)| all.complete(*id));
+        all.complete(large);
+        assert!(!all.add(small, 1) && !is_aborted(&small_abort));
         for id in bodies.into_iter().map(|(id, _)| id).chain([small, large]) {
-            all.leave(id);
+            all.remove(id);
         }
-        assert!(all.bytes == 0 && all.of.is_empty() && all.bodies.is_empty());
+        assert!(all.bytes == 0 && all.by_party.is_empty() && all.bodies.is_empty());
     }
 
     #[test]
-    fn an_address_past_its_share_costs_itself_a_body_and_nobody_else() {
-        let mut all = strangers();
-        let (other, other_cut) = entered(&mut all, 1);
-        let (first, first_cut) = entered(&mut all, 2);
-        let (second, _) = entered(&mut all, 2);
+    fn an_address_past_its_share_aborts_only_its_own_body() {
+        let mut all = public();
+        let (other, other_abort) = insert(&mut all, 1);
+        let (first, first_abort) = insert(&mut all, 2);
+        let (second, _) = insert(&mut all, 2);
         assert!(all.add(other, 250) && all.add(first, 200) && all.add(second, 50));
-        assert!(!is_cut(&first_cut), "at the limit");
+        assert!(!is_aborted(&first_abort), "at the limit");
         assert!(all.add(second, 1));
-        assert!(is_cut(&first_cut) && !is_cut(&other_cut));
+        assert!(is_aborted(&first_abort) && !is_aborted(&other_abort));
     }
 
     #[test]
-    fn the_party_that_has_most_goes_first_and_none_has_more_than_its_part() {
-        let enter = |all: &mut InFlight, party: &str| {
-            let cut = Arc::<Notify>::default();
-            (all.enter(Some(party.to_owned()), cut.clone()), cut)
+    fn the_party_with_most_bytes_is_aborted_first_and_none_exceeds_its_share() {
+        let insert = |all: &mut InFlight, party: &str| {
+            let abort = Arc::<Notify>::default();
+            (all.insert(Some(party.to_owned()), abort.clone()), abort)
         };
         let mut all = InFlight::new(1_000, 2, 300);
-        let loud: Vec<_> = (0..5).map(|_| enter(&mut all, "acme")).collect();
+        let loud: Vec<_> = (0..5).map(|_| insert(&mut all, "acme")).collect();
         assert!(loud.iter().all(|(id, _)| all.add(*id, 100)), "at the limit");
-        assert!(!all.add(loud[0].0, 1) && !loud.iter().any(|(_, cut)| is_cut(cut)), "it is the largest of its party");
-        let (second, second_cut) = enter(&mut all, "bolt");
+        assert!(
+            !all.add(loud[0].0, 1) && !loud.iter().any(|(_, abort)| is_aborted(abort)),
+            "it is the largest of its party"
+        );
+        let (second, second_abort) = insert(&mut all, "bolt");
         assert!(all.add(second, 300));
-        let (third, _) = enter(&mut all, "cine");
-        assert!(all.add(third, 200) && !loud.iter().any(|(_, cut)| is_cut(cut)), "at the limit of all");
-        // The larger body is another one's, but its party has less.
-        assert!(all.add(third, 100) && is_cut(&loud[0].1) && !is_cut(&second_cut));
-        assert!(!all.add(loud[0].0, 1), "it was cut off");
-        assert_eq!((all.of["acme"], all.of["bolt"], all.of["cine"], all.bytes), (400, 300, 300, 1_000));
-        // Who has most makes nobody else go.
-        assert!(!all.add(loud[1].0, 1) && !is_cut(&second_cut));
+        let (third, _) = insert(&mut all, "cine");
+        assert!(all.add(third, 200) && !loud.iter().any(|(_, abort)| is_aborted(abort)), "at the limit of all");
+        // Another body is larger, but its party has fewer bytes.
+        assert!(all.add(third, 100) && is_aborted(&loud[0].1) && !is_aborted(&second_abort));
+        assert!(!all.add(loud[0].0, 1), "it was aborted");
+        assert_eq!(
+            (all.by_party["acme"], all.by_party["bolt"], all.by_party["cine"], all.bytes),
+            (400, 300, 300, 1_000)
+        );
+        // The party with most bytes aborts no other.
+        assert!(!all.add(loud[1].0, 1) && !is_aborted(&second_abort));
     }
 }

@@ -1,4 +1,4 @@
-//! What everything stands on. It imports nothing of the features, integrations and entry points above it.
+//! The modules that all features share. They import nothing from features, integrations and entry points.
 
 pub mod app;
 pub mod audit_log;

@@ -1,14 +1,14 @@
-//! "Did you mean …?": finds the known word that is most similar to a misspelled one. For commands and flags clap does
-//! the same.
+//! "Did you mean …?": finds the known word that is most similar to a misspelled one, as clap does for commands and
+//! flags.
 
-/// Below this two words are different words.
-const LIKENESS_MIN: f64 = 0.65;
+/// Words with a lower similarity are not suggested.
+const SIMILARITY_MIN: f64 = 0.65;
 
-/// The known word that is most like this one, if any is like it.
+/// Returns the known word that is most similar to this one, if any is similar enough.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word = word.to_lowercase();
-    let likeness = |known: &str| {
-        // `port` for `mail.port`: the last part alone is what people remember.
+    let similarity = |known: &str| {
+        // `port` for `mail.port`: people often remember only the last part.
         let is_last_part = known.rsplit(['.', ':']).next() == Some(word.as_str());
         // `warning` for `warn`.
         let is_longer = known.len() > 3 && word.starts_with(&known.to_lowercase());
@@ -18,12 +18,14 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
             strsim::normalized_damerau_levenshtein(&word, &known.to_lowercase())
         }
     };
-    let near =
-        known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
+    let near = known
+        .into_iter()
+        .map(|known| (similarity(known), known))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
     near.reduce(|best, other| if other.0 > best.0 { other } else { best }).map(|(_, known)| known)
 }
 
-/// The question to put behind a sentence about an unknown word; empty where nothing is like it.
+/// The suggestion to append to an error about an unknown word; empty if no known word is similar.
 pub fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     nearest(word, known).map_or_else(String::new, |known| format!(" (did you mean {known}?)"))
 }
@@ -33,9 +35,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_that_was_meant_is_found_and_no_other() {
+    fn only_a_similar_word_is_suggested() {
         let known = ["listen", "public_url", "mail.port", "members:read", "members:write", "quota.default_bytes"];
-        for (word, meant) in [
+        for (word, expected) in [
             ("listne", Some("listen")),
             ("Listen", Some("listen")),
             ("publicurl", Some("public_url")),
@@ -47,7 +49,7 @@ mod tests {
             ("colour", None),
             ("", None),
         ] {
-            assert_eq!(nearest(word, known), meant, "{word}");
+            assert_eq!(nearest(word, known), expected, "{word}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets: made from the system's randomness, stored as hashes, compared in constant time.
+//! Secrets: generated from the system's random source, stored as hashes, compared in constant time.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,14 +11,14 @@ use crate::kernel::ids::Timestamp;
 
 pub type Hash = [u8; 32];
 
-/// 32 random bytes, which nobody guesses.
+/// 32 bytes from the system's cryptographic random source.
 pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("the system gives no randomness: {e}")))?;
+    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("the system has no random bytes: {e}")))?;
     Ok(bytes)
 }
 
-/// A new secret with a prefix that says what it is: `rs_…`, 43 url-safe characters.
+/// A new secret: a prefix that identifies its kind, such as `rs_`, and 43 URL-safe characters.
 pub fn token(prefix: &str) -> Result<String> {
     Ok(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random()?)))
 }
@@ -27,7 +27,7 @@ pub fn hash(secret: &str) -> Hash {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// Makes digests that only this site can make.
+/// Computes keyed digests that only this site can compute.
 #[derive(Clone, Copy)]
 pub struct Sealer([u8; 32]);
 
@@ -36,7 +36,7 @@ impl Sealer {
         Self(key)
     }
 
-    /// A digest of parts for one purpose; no two lists of parts have the same.
+    /// The digest of a list of parts for one purpose. Each part is hashed with its length, so no two lists collide.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Hash {
         let mut mac = keyed(&self.0);
         for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
@@ -47,7 +47,7 @@ impl Sealer {
     }
 }
 
-/// HMAC-SHA256 with a key that is shared with somebody else.
+/// HMAC-SHA256 with a key that is shared with another system.
 pub fn signature(key: &str, message: &str) -> Hash {
     let mut mac = keyed(key.as_bytes());
     mac.update(message.as_bytes());
@@ -59,21 +59,22 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("a key of any length")
 }
 
+/// Compares in constant time.
 pub fn equal(left: &Hash, right: &Hash) -> bool {
     left.ct_eq(right).into()
 }
 
-/// Is it the secret of now, or the one before the last rotation while that lives? Without either the same work is done.
+/// Whether it is the current secret, or the former one that has not expired. Takes the same time if there is neither.
 pub fn is_current_or_former(
     offered: &Hash,
     current: Option<&Hash>,
     former: Option<(Hash, Timestamp)>,
     now: Timestamp,
 ) -> bool {
-    const NOBODY: Hash = [0; 32];
-    let is_current = equal(offered, current.unwrap_or(&NOBODY));
-    let (former, until) = former.unwrap_or((NOBODY, Timestamp(0)));
-    is_current | (equal(offered, &former) & (now < until))
+    const NONE: Hash = [0; 32];
+    let is_current = equal(offered, current.unwrap_or(&NONE));
+    let (former, expires_at) = former.unwrap_or((NONE, Timestamp(0)));
+    is_current | (equal(offered, &former) & (now < expires_at))
 }
 
 #[cfg(test)]

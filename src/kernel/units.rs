@@ -1,4 +1,4 @@
-//! Sizes and moments as people write and read them: `20GB`, `2026-12-31`, `90d`. Programs send bytes and milliseconds.
+//! Parses and formats sizes and times for people: `20GB`, `2026-12-31`, `90d`. Programs send bytes and milliseconds.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
@@ -19,19 +19,19 @@ const SIZES: [(&str, u64); 11] = [
     ("PiB", 1 << 50),
 ];
 
-/// The units of spans, in milliseconds.
-const SPANS: [(&str, i64); 5] =
+/// The units of durations, in milliseconds.
+const DURATIONS: [(&str, i64); 5] =
     [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 7 * 86_400_000)];
 
-/// A number and the word behind it.
+/// Splits text into a number and the unit after it.
 fn number_and_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim())
 }
 
-/// The bytes of `20GB`, `1.5 TB`, `512MiB` or `1024`; units in any case. There are no parts of a byte; what else is one is
-/// left out.
+/// Parses `20GB`, `1.5 TB`, `512MiB` or `1024` to bytes; units in any case. `1.5B` is an error; other fractions of a
+/// byte are cut off.
 pub fn bytes_of(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text);
     let unit = if unit.is_empty() { "B" } else { unit };
@@ -50,13 +50,13 @@ pub fn bytes_of(text: &str) -> Option<u64> {
     whole.checked_add(u64::try_from(rest).ok()?)
 }
 
-/// `10.7 GB`: three digits or so, for people.
+/// Formats bytes with a decimal unit and one digit after the point: `10.7 GB`.
 pub fn shown_bytes(bytes: i64) -> String {
     let size = bytes.unsigned_abs();
     let mut decimal = SIZES.into_iter().filter(|(name, _)| !name.contains('i'));
     let Some((unit, times)) = decimal.rfind(|(_, times)| size >= *times) else { return "0 B".into() };
     let sign = if bytes < 0 { "-" } else { "" };
-    // Rounded down, so that what is full never looks as if it had room.
+    // Rounded down, so that a full quota never looks as if it had free space.
     let tenths = u128::from(size) * 10 / u128::from(times);
     match tenths % 10 {
         0 => format!("{sign}{} {unit}", tenths / 10),
@@ -64,15 +64,15 @@ pub fn shown_bytes(bytes: i64) -> String {
     }
 }
 
-/// On which side of now a span lies.
+/// Whether a duration is added to the current time or subtracted from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Ahead,
     Ago,
 }
 
-/// The Unix milliseconds of `2026-12-31` (its beginning), `2026-12-31T18:00`, both in UTC, of `90d` from now or before now,
-/// or of milliseconds as programs write them.
+/// Parses a time to Unix milliseconds: `2026-12-31` (its beginning) or `2026-12-31T18:00`, both in UTC; `90d` after or
+/// before `now`; or milliseconds.
 pub fn moment_of(text: &str, now: Timestamp, side: Side) -> Option<i64> {
     let text = text.trim();
     if let Ok(ms) = text.parse::<i64>() {
@@ -88,15 +88,15 @@ pub fn moment_of(text: &str, now: Timestamp, side: Side) -> Option<i64> {
         }
     }
     let (number, unit) = number_and_unit(text);
-    let (_, ms) = SPANS.into_iter().find(|(name, _)| *name == unit)?;
-    let span = number.parse::<i64>().ok()?.checked_mul(ms)?;
+    let (_, ms) = DURATIONS.into_iter().find(|(name, _)| *name == unit)?;
+    let duration = number.parse::<i64>().ok()?.checked_mul(ms)?;
     match side {
-        Side::Ahead => now.0.checked_add(span),
-        Side::Ago => now.0.checked_sub(span),
+        Side::Ahead => now.0.checked_add(duration),
+        Side::Ago => now.0.checked_sub(duration),
     }
 }
 
-/// `2026-12-31 18:00`, in UTC.
+/// Formats a time in UTC: `2026-12-31 18:00`.
 pub fn shown_moment(ms: i64) -> String {
     let moment = DateTime::from_timestamp_millis(ms);
     moment.map_or_else(|| ms.to_string(), |moment| moment.format("%Y-%m-%d %H:%M").to_string())
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_are_parsed() {
         for (text, bytes) in [
             ("0", Some(0)),
             ("1024", Some(1_024)),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_shown_in_three_digits_or_so() {
+    fn sizes_are_formatted() {
         for (bytes, text) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_read_as_people_write_them() {
+    fn times_are_parsed_and_formatted() {
         let now = Timestamp(1_000_000_000_000);
         for (text, ahead, ago) in [
             ("1763740800000", Some(1_763_740_800_000), Some(1_763_740_800_000)),

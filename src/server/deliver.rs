@@ -1,7 +1,7 @@
-//! The deliverer: brings events to their targets, each target's in order, the targets beside each other.
+//! Delivers events to their targets: in order for each target, and to several targets concurrently.
 //!
-//! One task looks for targets whose oldest event is due, and starts a task for each. A delivery is recorded after its
-//! answer: after a crash in between it is delivered twice, never lost.
+//! One task finds targets whose oldest event is due, and starts a task for each. A delivery is recorded after the
+//! target has answered: a crash in between causes a second delivery, never a lost one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,19 +20,20 @@ use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, Target, kind_of
 use crate::kernel::outbox::delivery_store::{self as store, Head};
 use crate::kernel::secret;
 
-/// Webhooks that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
+/// Webhooks that are served concurrently. Further ones wait; a webhook between two attempts does not count.
 const WEBHOOKS_AT_ONCE_MAX: usize = 256;
-/// Those of one organization, or of the site: slow ones keep nobody else's waiting.
-const WEBHOOKS_OF_ONE_MAX: usize = 32;
-/// What a target gets before another one has its turn.
-const EVENTS_IN_A_ROW_MAX: usize = 50;
-const TURN_MAX: Duration = Duration::from_secs(30);
-/// After trouble with the database.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The clock may be set anew: nobody sleeps longer.
+/// Webhooks of one organization, or of the site, that are served concurrently, so that slow ones do not delay those of
+/// others.
+const WEBHOOKS_PER_OWNER_MAX: usize = 32;
+/// Limits of one batch: events, and the time after which no further event is started. Then other targets get a chance.
+const BATCH_EVENTS_MAX: usize = 50;
+const BATCH_TIME_MAX: Duration = Duration::from_secs(30);
+/// The wait after a failure of the database or a panic of a task.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Longest sleep, because the clock can be changed meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-/// Who shares turns: those of a kind that wait for the same server, and each organization's webhooks.
+/// Targets with a common concurrency limit: all mail, SFTPGo or WordPress targets, or the webhooks of one organization.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pool {
     kind: String,
@@ -40,13 +41,13 @@ struct Pool {
 }
 
 impl Pool {
-    /// Targets of it that are busy at the same time.
-    fn at_once_max(&self) -> usize {
+    /// How many of its targets are served concurrently.
+    fn concurrency_max(&self) -> usize {
         match self.kind.as_str() {
             "mail" => crate::kernel::outbound::mail::AT_ONCE_MAX,
             "sftpgo" => sftpgo::AT_ONCE_MAX,
             "wordpress" => status::AT_ONCE_MAX,
-            _ => WEBHOOKS_OF_ONE_MAX,
+            _ => WEBHOOKS_PER_OWNER_MAX,
         }
     }
 
@@ -55,53 +56,53 @@ impl Pool {
     }
 }
 
-/// Delivers until it is dropped.
+/// Delivers events. Does not return.
 pub async fn run(app: Arc<App>) {
     let sender = Arc::new(Sender::new(&app.config));
     let mut busy: HashMap<String, Pool> = HashMap::new();
-    let mut turns: JoinSet<String> = JoinSet::new();
+    let mut batches: JoinSet<String> = JoinSet::new();
     loop {
         let wait = match app.read(store::list_heads).await {
-            Ok(heads) => begin(&app, &sender, heads, &mut busy, &mut turns),
+            Ok(heads) => start_due(&app, &sender, heads, &mut busy, &mut batches),
             Err(e) => {
                 tracing::warn!(error = %e, "the outbox cannot be read and will be tried again");
-                PAUSE
+                RETRY_WAIT
             }
         };
         tokio::select! {
             () = app.outbox.notified() => {}
             () = tokio::time::sleep(wait) => {}
-            Some(over) = turns.join_next() => match over {
+            Some(ended) = batches.join_next() => match ended {
                 Ok(target) => drop(busy.remove(&target)),
                 Err(e) => {
-                    // Whose it was is not known any more: all that still run say so themselves.
+                    // The target of the panicked task is unknown, so all tasks are stopped and started again.
                     tracing::error!(error = %e, "a delivery panicked");
                     app.metrics.panics.inc();
-                    turns.shutdown().await;
+                    batches.shutdown().await;
                     busy.clear();
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_WAIT).await;
                 }
             },
         }
     }
 }
 
-/// Begins a turn of every target whose time has come; answers how long until the next one's.
-fn begin(
+/// Starts a task for every chosen target. Returns how long to wait until the next target is due.
+fn start_due(
     app: &Arc<App>,
     sender: &Arc<Sender>,
     heads: Vec<Head>,
     busy: &mut HashMap<String, Pool>,
-    turns: &mut JoinSet<String>,
+    batches: &mut JoinSet<String>,
 ) -> Duration {
     let (chosen, wait) = choose(heads, busy, Timestamp::now());
     for (target, pool) in chosen {
         busy.insert(target.clone(), pool);
         let (app, sender) = (app.clone(), sender.clone());
-        turns.spawn(async move {
-            if let Err(e) = serve(&app, &sender, &target).await {
-                tracing::warn!(target, error = %e, "a delivery was not written down and will be repeated");
-                tokio::time::sleep(PAUSE).await;
+        batches.spawn(async move {
+            if let Err(e) = deliver_batch(&app, &sender, &target).await {
+                tracing::warn!(target, error = %e, "a delivery could not be recorded and will be repeated");
+                tokio::time::sleep(RETRY_WAIT).await;
             }
             target
         });
@@ -109,14 +110,14 @@ fn begin(
     wait
 }
 
-/// Who of those that are due has a turn now, the longest waiting first; and how long until the next one is due. For whom
-/// there is no room now there will be when somebody is done, which wakes us.
+/// Chooses the due targets to serve now, longest waiting first, within the limits of their pools. Also returns how long
+/// until the next target is due. Targets that exceed a limit are considered again when a task ends, which wakes `run`.
 fn choose(mut heads: Vec<Head>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
     heads.retain(|head| !busy.contains_key(&head.target));
     heads.sort_by_key(|head| head.next_at);
     let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
-    let mut taken: HashMap<Pool, usize> = HashMap::new();
-    busy.values().for_each(|pool| *taken.entry(pool.clone()).or_default() += 1);
+    let mut used: HashMap<Pool, usize> = HashMap::new();
+    busy.values().for_each(|pool| *used.entry(pool.clone()).or_default() += 1);
     let mut chosen = Vec::new();
     for Head { target, organization, next_at } in heads {
         if next_at > now {
@@ -124,22 +125,22 @@ fn choose(mut heads: Vec<Head>, busy: &HashMap<String, Pool>, now: Timestamp) ->
             return (chosen, SLEEP_MAX.min(ahead));
         }
         let pool = Pool { kind: kind_of(&target).to_owned(), organization };
-        let of_pool = taken.entry(pool.clone()).or_default();
-        if *of_pool >= pool.at_once_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
+        let in_pool = used.entry(pool.clone()).or_default();
+        if *in_pool >= pool.concurrency_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
             continue;
         }
-        *of_pool += 1;
+        *in_pool += 1;
         webhooks += usize::from(pool.is_webhooks());
         chosen.push((target, pool));
     }
     (chosen, SLEEP_MAX)
 }
 
-/// Delivers what is due for a target, one after the other.
-async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
-    let begun = Instant::now();
-    for _ in 0..EVENTS_IN_A_ROW_MAX {
-        if begun.elapsed() >= TURN_MAX {
+/// Delivers due events to a target in order, within the limits of one batch.
+async fn deliver_batch(app: &App, sender: &Sender, target: &str) -> Result<()> {
+    let started = Instant::now();
+    for _ in 0..BATCH_EVENTS_MAX {
+        if started.elapsed() >= BATCH_TIME_MAX {
             break;
         }
         let name = target.to_owned();
@@ -150,23 +151,24 @@ async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
             return Ok(());
         }
         let outcome = attempt(app, sender, &head).await?;
-        write_down(app, head, outcome).await?;
+        record(app, head, outcome).await?;
     }
     Ok(())
 }
 
-/// One attempt. An error is our own trouble, and counts against nobody.
+/// Makes one attempt. An `Err` is an internal failure, which does not count as an attempt.
 async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<DeliveryOutcome> {
     match Target::parse(&delivery.target) {
         Some(Target::Webhook(id)) => sender::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => mail::deliver(app, member, delivery).await,
         Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,
         Some(Target::Wordpress(member)) => status::deliver(app, member).await,
-        None => Ok(DeliveryOutcome::Gone("this program delivers nothing there".into())),
+        None => Ok(DeliveryOutcome::Gone("this version of Roster does not know this target".into())),
     }
 }
 
-async fn write_down(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Result<()> {
+/// Records the outcome of an attempt, and schedules the next one.
+async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Result<()> {
     let config = &app.config;
     let kind = kind_of(&delivery.target).to_owned();
     let count = |word: &str| app.metrics.deliveries.with_label_values(&[kind.as_str(), word]).inc();
@@ -184,9 +186,9 @@ async fn write_down(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> 
         DeliveryOutcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
             let backoff = jittered(backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s))?;
-            let asked = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
+            let requested = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
-            let wait_ms = backoff.max(asked);
+            let wait_ms = backoff.max(requested);
             app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
                 .await
         }
@@ -217,7 +219,7 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 
 /// Deletes finished deliveries that are older than `outbox.ttl_s`.
 pub async fn purge_expired(app: &App) -> Result<()> {
-    /// Events that are forgotten at a time; the next upkeep takes the rest.
+    /// Events to delete per run; the next run deletes more.
     const EVENTS_MAX: usize = 10_000;
     const TARGETS_MAX: usize = 100;
     let ttl_ms = ms(app.config.outbox_ttl_s);
@@ -227,7 +229,7 @@ pub async fn purge_expired(app: &App) -> Result<()> {
     forget("delivered").await?;
     let dead = forget("dead").await?;
     if dead > 0 {
-        tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
+        tracing::warn!(dead, "old dead deliveries were deleted");
     }
     for target in app.read(|r| store::list_targets_of_deleted(r, TARGETS_MAX)).await? {
         webhooks::forget_target(app, target).await?;
@@ -241,10 +243,10 @@ pub async fn purge_expired(app: &App) -> Result<()> {
 pub async fn observe(app: &App) -> Result<()> {
     let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
     let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
-    let waiting = &app.metrics.outbox;
-    waiting.reset();
+    let gauge = &app.metrics.outbox;
+    gauge.reset();
     for (state, counted) in [("pending", pending), ("dead", dead)] {
-        counted.counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
+        counted.counts.iter().for_each(|(kind, count)| gauge.with_label_values(&[kind.as_str(), state]).set(*count));
     }
     app.metrics.outbox_oldest_s.set(age_ms.max(0) / 1_000);
     Ok(())
@@ -255,25 +257,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_many_slow_targets_leaves_room_for_others() {
+    fn an_owner_of_many_slow_targets_does_not_delay_others() {
         let webhooks = |organization: Option<OrganizationId>, count: usize, at: i64| {
             let head = move |n| Head { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
             (0..count).map(head)
         };
-        let of = |kind: &str| -> Vec<Head> {
+        let targets_of = |kind: &str| -> Vec<Head> {
             let head = |n| Head { target: format!("{kind} {n}"), organization: None, next_at: Timestamp(9) };
             (0..40).map(head).collect()
         };
         let (many, few) = (OrganizationId::new(), OrganizationId::new());
         let mut heads: Vec<Head> = webhooks(Some(many), 1_000, 1).chain(webhooks(Some(few), 3, 2)).collect();
-        heads.extend(of("mail").into_iter().chain(of("sftpgo")));
+        heads.extend(targets_of("mail").into_iter().chain(targets_of("sftpgo")));
 
         let (chosen, _) = choose(heads, &HashMap::new(), Timestamp(10));
 
         let count = |kind: &str, organization: Option<OrganizationId>| {
             chosen.iter().filter(|(_, pool)| (pool.kind.as_str(), pool.organization) == (kind, organization)).count()
         };
-        assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_OF_ONE_MAX, 3]);
+        assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_PER_OWNER_MAX, 3]);
         assert_eq!(
             [count("mail", None), count("sftpgo", None)],
             [crate::kernel::outbound::mail::AT_ONCE_MAX, sftpgo::AT_ONCE_MAX]
@@ -283,8 +285,8 @@ mod tests {
         let others = (0..20).flat_map(|_| webhooks(Some(OrganizationId::new()), 20, 3).collect::<Vec<_>>());
         let all = others.enumerate().map(|(n, head)| Head { target: format!("webhook x {n}"), ..head });
         let all: Vec<Head> = all.chain(webhooks(Some(few), 3, 2)).collect();
-        assert_eq!(choose(all, &busy, Timestamp(10)).0.len(), WEBHOOKS_AT_ONCE_MAX - WEBHOOKS_OF_ONE_MAX - 3);
-        let (chosen, wait) = choose(of("mail"), &HashMap::new(), Timestamp(2));
+        assert_eq!(choose(all, &busy, Timestamp(10)).0.len(), WEBHOOKS_AT_ONCE_MAX - WEBHOOKS_PER_OWNER_MAX - 3);
+        let (chosen, wait) = choose(targets_of("mail"), &HashMap::new(), Timestamp(2));
         assert_eq!((chosen.len(), wait), (0, Duration::from_millis(7)));
     }
 

@@ -1,4 +1,5 @@
-//! The features that the kernel calls back: their reactions to occurrences, in this order, and their secret columns.
+//! What the features register with the kernel: their reactions to occurrences, in the order in which they run, and
+//! their secret columns.
 
 use crate::features::{api_keys, grants, invitations, jobs, members, plugins, quotas, sessions, webhooks};
 use crate::integrations::sftpgo;

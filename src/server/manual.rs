@@ -1,4 +1,4 @@
-//! The manual's addresses.
+//! Routes of the manual.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use poem::web::Query;
 use poem::{Endpoint, FromRequest, Request, Response, Route, get};
 use serde::Deserialize;
 
-use super::static_files::Fixed;
+use super::static_files::StaticDocument;
 use crate::console::manual::{PAGES, PATH, POLICY, page, results};
 use crate::kernel::app::App;
 
-/// Adds every page of the manual.
+/// Adds a route for every page of the manual.
 pub(super) fn add(mut routes: Route, app: &Arc<App>) -> Route {
     for manual_page in PAGES {
-        let shown = Fixed::page(app, POLICY, |app| Ok(page(&app.config, manual_page)));
+        let shown = StaticDocument::page(app, POLICY, |app| Ok(page(&app.config, manual_page)));
         let path = manual_page.path();
         routes = match path == PATH {
             true => routes.at(path, get(FirstPage { shown, app: app.clone() })),
@@ -23,14 +23,14 @@ pub(super) fn add(mut routes: Route, app: &Arc<App>) -> Route {
     routes
 }
 
-/// The addresses of all pages.
+/// The paths of all pages.
 pub(super) fn paths() -> impl Iterator<Item = String> {
     PAGES.iter().map(crate::console::manual::Page::path)
 }
 
-/// The first page, or what a search finds.
+/// The first page, or the results of a search (`?q=`).
 struct FirstPage {
-    shown: Fixed,
+    shown: StaticDocument,
     app: Arc<App>,
 }
 

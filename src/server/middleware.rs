@@ -1,5 +1,5 @@
-//! The outermost middleware: request id, client address, body limits, panic guard, the only conversion of errors into
-//! answers, and the headers that every answer has.
+//! The outermost middleware: request id, client address, body limits, panic guard, conversion of errors to answers
+//! (only here), and headers of every answer.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -19,6 +19,7 @@ use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::intake::{BodySlot, Limit, Origin};
 
+/// Whether the path is that of a page with a form.
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
     path.starts_with("/setup") || ["/reset", "/invitation"].contains(&path)
@@ -28,7 +29,7 @@ fn is_page(request: &Request) -> bool {
 pub(super) struct Middleware<E> {
     pub(super) inner: E,
     pub(super) app: Arc<App>,
-    /// Which methods each address takes, for the `Allow` header.
+    /// The allowed methods of each path, for the `Allow` header.
     pub(super) methods: matchit::Router<String>,
 }
 
@@ -42,7 +43,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             request.extensions_mut().insert(FromCommandLine);
         }
         if request.uri().path().contains('%') {
-            make_readable(&mut request);
+            replace_invalid_utf8(&mut request);
         }
         let address = client_address(&request, &self.app.config.trusted_proxies);
         let method = request.method().clone();
@@ -50,13 +51,13 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let is_preflight =
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let context = RequestContext::new(request_id, address, request.uri().path().to_owned());
-        let is_held_back = request.headers().contains_key(header::EXPECT);
+        let expects_continue = request.headers().contains_key(header::EXPECT);
         let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
         let body = request.take_body();
         let body = if body.is_empty() {
             BodySlot::default()
         } else {
-            BodySlot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
+            BodySlot::new(body.into(), expects_continue, Origin { address, is_sign_in }, &self.app.intake)
         };
         let context = Arc::new(context.with_body(body));
         request.extensions_mut().insert(context.clone());
@@ -67,7 +68,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
                 tracing::debug_span!("request", request_id = context.request_id, %method, path = %shown(&context.path));
             let answer = async {
                 require_one_host(&request)?;
-                // Pages read a form as the framework does.
+                // Pages read forms with the extractor of poem, which needs the body in the request.
                 if is_page(&request) {
                     let form = context.body.read(Limit::Public, None).await?.clone();
                     request.set_body(form);
@@ -87,17 +88,18 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if context.body.let_go(context.is_known()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        self.mark(&mut response, origin.as_ref(), is_preflight, &context);
-        let took = began.elapsed();
-        self.app.metrics.duration_s.observe(took.as_secs_f64());
+        self.add_headers(&mut response, origin.as_ref(), is_preflight, &context);
+        let duration = began.elapsed();
+        self.app.metrics.duration_s.observe(duration.as_secs_f64());
         let status = response.status().as_u16();
         let request_id = &context.request_id;
-        tracing::debug!(request_id, %method, path = %shown(&context.path), status, took_us = took.as_micros(), actor = context.actor().0, "answered");
+        tracing::debug!(request_id, %method, path = %shown(&context.path), status, took_us = duration.as_micros(), actor = context.actor().0, "answered");
         Ok(response)
     }
 }
 
 impl<E> Middleware<E> {
+    /// Converts an error of the inner endpoint to an answer, with the `Allow` header for 405.
     fn rendered(&self, error: poem::Error, method: &Method, context: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {
@@ -120,11 +122,12 @@ impl<E> Middleware<E> {
         }
     }
 
+    /// The error code scope of a path.
     fn area(&self, path: &str) -> u32 {
         area(path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(path))
     }
 
-    /// The one place where a failure becomes an answer.
+    /// Logs a failure and renders its envelope.
     fn failed(&self, failure: &Error, context: &RequestContext) -> Response {
         let request_id = &context.request_id;
         let status = failure.cause.status();
@@ -149,20 +152,20 @@ impl<E> Middleware<E> {
         response.body(body.to_string())
     }
 
-    /// Logs a failure, at a level by whose fault it is. Repeats by one caller are logged once a minute.
+    /// Logs a failure. The level depends on its status. Repeated failures of one caller are logged once a minute.
     fn log(&self, failure: &Error, context: &RequestContext) {
         let path = shown(&context.path);
         let (cause, request_id, path) = (failure.cause, &context.request_id, &*path);
         let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = context.actor();
         if cause == ErrorCode::Internal {
-            // Never coalesced: the answer refers to this log line.
+            // Logged every time, because the answer refers to this log line.
             return tracing::error!(request_id, path, word, source, kind, name, "failed");
         }
         let status = cause.status();
-        let is_told = matches!(status, 401 | 403 | 429 | 500..);
-        let what = (word, kind, name.clone(), context.address);
-        let repeats = if is_told { self.app.refusals.count(what, Timestamp::now()) } else { None };
+        let is_counted = matches!(status, 401 | 403 | 429 | 500..);
+        let key = (word, kind, name.clone(), context.address);
+        let repeats = if is_counted { self.app.refusals.count(key, Timestamp::now()) } else { None };
         match (status, repeats) {
             (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
             // A feature that is not configured is not a server fault.
@@ -177,7 +180,7 @@ impl<E> Middleware<E> {
     }
 
     /// Adds the headers that every answer has.
-    fn mark(
+    fn add_headers(
         &self,
         response: &mut Response,
         origin: Option<&HeaderValue>,
@@ -186,7 +189,7 @@ impl<E> Middleware<E> {
     ) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // In addition to what the answer itself varies by.
+        // In addition to the `Vary` of the answer itself.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         // Answers can hold personal data or secrets: they are not cached unless they set their own Cache-Control.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -230,7 +233,7 @@ impl<E> Middleware<E> {
     }
 }
 
-/// Converts an error of the framework into ours; a finished answer is returned unchanged.
+/// Converts an error of poem to [`Error`]. Returns a finished response unchanged as `Err`.
 fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     if let Some(Failure(failure)) = error.downcast_ref::<Failure>() {
         return Ok(failure.clone());
@@ -252,14 +255,14 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
         StatusCode::BAD_REQUEST => ErrorCode::MalformedBody,
         _ => ErrorCode::Internal,
     };
-    // This error's text repeats caller input, so it is not logged.
+    // The text of this error repeats input of the caller, so it is not logged.
     Ok(if cause == ErrorCode::MediaType { Error::new(cause) } else { Error::new(cause).with_source(text) })
 }
 
 /// The error code scope of sign-in.
 const SIGN_IN_AREA: u32 = 28;
 
-/// The scope of codes for a path below the base path.
+/// The error code scope of a path without the base path.
 fn area(path: &str) -> u32 {
     const AREAS: &[(&str, u32)] = &[
         ("/admin/signing-keys", SIGN_IN_AREA),
@@ -290,8 +293,8 @@ fn area(path: &str) -> u32 {
     AREAS.iter().find(|(top, _)| below(top)).map(|(_, scope)| *scope).or(members).unwrap_or(35)
 }
 
-/// A path that is not UTF-8 matches no route: invalid bytes become U+FFFD, and the request gets 404.
-fn make_readable(request: &mut Request) {
+/// Replaces bytes of the path that are not UTF-8 by U+FFFD. Such a path matches no route, so the request gets 404.
+fn replace_invalid_utf8(request: &mut Request) {
     let path = request.uri().path();
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
@@ -310,9 +313,10 @@ fn make_readable(request: &mut Request) {
         return;
     }
     let text = String::from_utf8_lossy(&bytes);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    let escaped =
-        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let escaped = text
+        .bytes()
+        .map(|byte| if is_unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
     let path =
         escaped.collect::<String>() + &request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     if let Ok(uri) = path.parse() {
@@ -320,8 +324,8 @@ fn make_readable(request: &mut Request) {
     }
 }
 
-/// One `Host` at most, and one that is a host: who takes part in a request must not be able to differ about whom it is for.
-/// Some proxies pass none.
+/// Requires at most one `Host` header, with a valid value, so that proxies and this server cannot disagree about the
+/// host of a request. Some proxies send none.
 fn require_one_host(request: &Request) -> crate::kernel::error::Result<()> {
     let refused = |message| Err(Error::header_field("host", message).header("Connection", "close"));
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -334,7 +338,7 @@ fn require_one_host(request: &Request) -> crate::kernel::error::Result<()> {
     }
 }
 
-/// Is it a name, an IPv4 address, or an IPv6 address in brackets; and behind that a port, or nothing?
+/// Whether the text is a name, an IPv4 address, or an IPv6 address in brackets, with an optional port.
 fn is_host(text: &str) -> bool {
     let is_name = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
@@ -359,8 +363,8 @@ fn incoming_id(request: &Request) -> Option<String> {
     (is_plain && (1..=ID_BYTES_MAX).contains(&id.len())).then(|| id.to_owned())
 }
 
-/// Where the request comes from: the peer, or what trusted proxies say of it (the right-most hop they vouch for). A hop
-/// that is no address is nobody's, so that no allow-list admits it.
+/// The client's address: the peer or, if the peer is a trusted proxy, the right-most hop of `X-Forwarded-For` that is
+/// not trusted. `None` if that hop is not an address, so that no allow-list admits it.
 fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
     let peer = request.remote_addr().as_socket_addr()?.ip().to_canonical();
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
@@ -378,7 +382,7 @@ fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr>
     Some(peer)
 }
 
-/// The address of a hop, as proxies write it: alone, in brackets, with a port.
+/// Parses the address of a hop in the forms that proxies write: alone, in brackets, or with a port.
 fn address_of_hop(hop: &str) -> Option<IpAddr> {
     let hop = hop.strip_prefix('"').and_then(|hop| hop.strip_suffix('"')).unwrap_or(hop);
     let bare = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
@@ -391,7 +395,7 @@ mod tests {
     use super::{address_of_hop, area};
 
     #[test]
-    fn a_hop_may_have_brackets_and_a_port() {
+    fn a_hop_can_have_brackets_and_a_port() {
         for (hop, address) in [
             ("203.0.113.9", "203.0.113.9"),
             ("203.0.113.9:4711", "203.0.113.9"),

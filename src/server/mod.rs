@@ -1,7 +1,7 @@
 //! The HTTP API: the list of operations, the middleware around them, and the router.
 //!
-//! Order, outermost first: `Middleware` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
-//! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
+//! Order, outermost first: `Middleware` (request id, address, panic guard, error rendering, CORS) → routes →
+//! `Operations` (parameter errors, recorded denials) → operation: its caller, its permission, its body.
 
 pub mod deliver;
 pub mod features;
@@ -19,7 +19,7 @@ use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
 use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
-use static_files::{DOCS_POLICY, Fixed};
+use static_files::{DOCS_POLICY, StaticDocument};
 
 use crate::console;
 use crate::features::jobs::wait::WaitingWorkers;
@@ -111,16 +111,16 @@ apis! { |app, providers|
     audit::api,
 }
 
-/// The finished OpenAPI document.
+/// The complete OpenAPI document.
 pub fn documented(app: &Arc<App>) -> Result<Value> {
     Ok(described(&service(app, &Arc::new(Providers::new(app))), app)?.0)
 }
 
-/// The document, and what it says that each operation can answer.
+/// The OpenAPI document, and the answers that it declares for each operation.
 fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, Declared)> {
     let generated = service.spec();
     let (mut document, declared) = openapi::finish(&generated, DOCUMENTED, permissions::api::as_defined, &details())?;
-    // A server's address is what the paths are appended to: an empty one says `/`.
+    // Paths are appended to the server's URL. An empty one is written as `/`.
     let api_path = app.config.api_path();
     document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
     document["info"] = openapi::info(&app.config);
@@ -131,30 +131,30 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
 fn details() -> Vec<(&'static str, &'static str, Value)> {
     let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     let kinds: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    let heard: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
+    let webhook_kinds: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
     let uuid = json!({"format": "uuid"});
     vec![
         ("CheckAnswer", "reason", json!({"enum": reasons})),
         ("LoggedDecision", "reason", json!({"enum": reasons})),
         ("LoggedDecision", "kind", json!({"enum": ["route", "permission", "grant"]})),
-        ("Webhook", "kinds", json!({"items": {"type": "string", "enum": heard}})),
+        ("Webhook", "kinds", json!({"items": {"type": "string", "enum": webhook_kinds}})),
         ("CheckRequest", "uid", uuid.clone()),
         ("ReplayedDecision", "uid", uuid.clone()),
         ("RoleHolder", "uid", uuid),
-        ("ApiClient", "scopes", of("ClientScope")),
-        ("ClientSecret", "scopes", of("ClientScope")),
+        ("ApiClient", "scopes", array_of("ClientScope")),
+        ("ClientSecret", "scopes", array_of("ClientScope")),
     ]
 }
 
-/// A list of what another schema names.
-fn of(schema: &str) -> Value {
+/// An array of another schema.
+fn array_of(schema: &str) -> Value {
     json!({"items": {"$ref": format!("#/components/schemas/{schema}")}})
 }
 
-/// The page loads nothing from other hosts: no fonts, and not the vendor's client.
-const PAGE: &str = r#"{"withDefaultFonts":false,"hideClientButton":true}"#;
+/// Configuration of Scalar: the page loads nothing from other hosts, neither fonts nor the vendor's API client.
+const SCALAR_CONFIGURATION: &str = r#"{"withDefaultFonts":false,"hideClientButton":true}"#;
 
-/// The page that shows the document.
+/// The page that renders the OpenAPI document.
 fn page(app: &Arc<App>) -> Result<String> {
     let service = service(app, &Arc::new(Providers::new(app)));
     // `</` in a description would close the `<script>` element of the page.
@@ -166,7 +166,7 @@ fn page(app: &Arc<App>) -> Result<String> {
         .replacen("<title>Scalar</title>", &format!("<title>{title}</title>"), 1)
         .replacen(
             r#"id="api-reference""#,
-            &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(PAGE)),
+            &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(SCALAR_CONFIGURATION)),
             1,
         );
     Ok(page)
@@ -197,8 +197,8 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at("/setup/administrator", post(console::setup::new_administrator).data(app.clone()))
         .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
-        .at(format!("{base}/openapi.json"), get(Fixed::json(app, |app| Ok(documented(app)?.to_string()))))
-        .at(format!("{base}/docs"), get(Fixed::page(app, DOCS_POLICY, page)));
+        .at(format!("{base}/openapi.json"), get(StaticDocument::json(app, |app| Ok(documented(app)?.to_string()))))
+        .at(format!("{base}/docs"), get(StaticDocument::page(app, DOCS_POLICY, page)));
     routes = manual::add(routes, app);
     if !base.is_empty() {
         routes = routes.nest(base, shared());
@@ -220,10 +220,10 @@ pub const FORMATS: &[Format] = &[
     ("event-kind", webhooks::kind_faults),
 ];
 
-/// The program itself.
+/// Operations about the server itself.
 struct System;
 
-/// Which program this is
+/// Name and version of the server
 #[derive(poem_openapi::Object)]
 struct Version {
     name: String,
@@ -232,9 +232,9 @@ struct Version {
 
 #[poem_openapi::OpenApi(tag = "crate::kernel::http::Tag::System")]
 impl System {
-    /// See which version this is
+    /// Get the version
     ///
-    /// For scripts that need to know which server answers.
+    /// Returns the name and version of the server that answers.
     #[oai(path = "/version", method = "get", operation_id = "get_version")]
     async fn get_version(&self) -> crate::kernel::http::Reply<Version> {
         Ok(crate::kernel::http::ok(Version { name: "roster".into(), version: env!("CARGO_PKG_VERSION").into() }))
@@ -260,8 +260,8 @@ fn health(faults: &[Fault], has_policy: bool) -> Response {
     };
     let mut body = json!({"status": word});
     if !faults.is_empty() {
-        let told = |fault: &Fault| json!({"part": fault.part, "fault": fault.word, "message": fault.message});
-        body["faults"] = faults.iter().map(told).collect();
+        let rendered = |fault: &Fault| json!({"part": fault.part, "fault": fault.word, "message": fault.message});
+        body["faults"] = faults.iter().map(rendered).collect();
     }
     Response::builder().status(status).content_type("application/json").body(body.to_string())
 }
@@ -275,8 +275,8 @@ fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
         .body(app.guard.keys.load().jwks().to_owned())
 }
 
-/// Open to the holder of the token, and over the local socket. Where a connection comes from opens nothing: a proxy on this
-/// machine would let everybody in.
+/// Prometheus metrics, for holders of the metrics token and over the local socket. The client's address grants nothing,
+/// because a proxy on this machine would let everybody in.
 #[handler]
 async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
     let offered =
@@ -287,7 +287,7 @@ async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Re
         Some(token) if offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &secret::hash(token))) => {}
         Some(_) => {
             return Err(Error::new(ErrorCode::Unauthenticated)
-                .with_message("metrics are for a bearer of the metrics token")
+                .with_message("metrics need the metrics token as a bearer token")
                 .into());
         }
         None => {
@@ -300,7 +300,7 @@ async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Re
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(metrics::render(&app)?))
 }
 
-/// One endpoint under several addresses.
+/// Shares one endpoint between several routes.
 struct Shared(Arc<Operations>);
 
 impl Endpoint for Shared {
@@ -321,16 +321,16 @@ struct Operations {
 }
 
 impl Operations {
-    /// In a debug build: fails if the document does not declare this failure or header.
+    /// Fails if the document does not declare this failure or header. Called in debug builds only.
     fn checked(&self, operation: &str, answer: poem::Result<Response>) -> poem::Result<Response> {
-        let kept = match &answer {
+        let result = match &answer {
             Ok(response) => self.declared.check_headers(operation, response.headers()),
             Err(error) => match error.downcast_ref::<Failure>() {
                 Some(Failure(error)) => self.declared.check_failure(operation, error),
                 None => Ok(()),
             },
         };
-        kept.map_or_else(|undeclared| Err(undeclared.into()), |()| answer)
+        result.map_or_else(|undeclared| Err(undeclared.into()), |()| answer)
     }
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
@@ -387,7 +387,7 @@ impl Operations {
     }
 }
 
-/// Replaces the error code by the one that the gateway definition fixes for this operation.
+/// Replaces the error code by the one that the gateway's API definition requires for this operation.
 fn as_defined(operation: &str, error: poem::Error) -> poem::Error {
     let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.cause) else { return error };
     let defined = permissions::api::as_defined(operation, cause);
@@ -402,7 +402,7 @@ fn is_parameter_error(error: &poem::Error) -> bool {
     error.is::<poem_openapi::error::ParseParamError>()
 }
 
-/// First segments of the operations that answer at the root: the member API's own, and without a base path all.
+/// First segments of the operations that answer at the root: those of the member API or, without a base path, all.
 fn tops_at_root(document: &Value, base: &str) -> BTreeSet<String> {
     let is_short = |top: &String| base.is_empty() || ["/auth", "/me", "/admin", "/internal"].contains(&top.as_str());
     openapi::operations(document).iter().map(|operation| top(operation.path)).filter(is_short).collect()
@@ -413,7 +413,7 @@ fn top(path: &str) -> String {
     path.split('/').nth(1).map_or_else(String::new, |segment| format!("/{segment}"))
 }
 
-/// Which methods each address takes, for the `Allow` header.
+/// The allowed methods of each path, for the `Allow` header.
 fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let at_root = tops_at_root(document, base);
@@ -422,7 +422,7 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
         let below = format!("{base}{}", operation.path);
         for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {
             let (known, method) = (methods.entry(path).or_default(), operation.method.to_uppercase());
-            // Without a base path both are the same.
+            // Without a base path both paths are the same.
             if !known.contains(&method) {
                 known.push(method);
             }
@@ -443,7 +443,7 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
         if let Err(e) = router.insert(path, methods.join(", ")) {
-            tracing::warn!(error = %e, "an address has no Allow header");
+            tracing::warn!(error = %e, "a path has no Allow header");
         }
     }
     router

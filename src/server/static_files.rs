@@ -15,38 +15,38 @@ use crate::kernel::error::{Error, Result};
 use crate::kernel::http::is_known;
 use crate::kernel::secret;
 
-/// The docs page is one inline script by Scalar; it may talk to this server only.
+/// The policy of the docs page, which is one inline script by Scalar: it can connect to this server only.
 pub(super) const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
-/// Makes a text.
-pub(super) trait Make: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static {}
+/// A function that renders a document.
+pub(super) trait Render: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static {}
 
-impl<F: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static> Make for F {}
+impl<F: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static> Render for F {}
 
-/// A text of this program, in both encodings.
-pub(super) struct Fixed {
+/// A static document, plain and compressed.
+pub(super) struct StaticDocument {
     app: Arc<App>,
     content_type: &'static str,
-    /// What a page may load; none for what is no page.
+    /// The content security policy; `None` for documents that are not pages.
     policy: Option<&'static str>,
-    make: Arc<dyn Make>,
-    made: OnceCell<Made>,
+    render: Arc<dyn Render>,
+    rendered: OnceCell<Rendered>,
 }
 
-struct Made {
+struct Rendered {
     plain: Tagged,
     gzip: Tagged,
 }
 
-/// Bytes, which all answers share, and the tag by which they are asked for anew.
+/// The bytes, which all answers share, and their ETag.
 struct Tagged {
     bytes: Bytes,
     etag: String,
 }
 
-impl Made {
+impl Rendered {
     fn of(text: String) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::internal(format!("a text cannot be compressed: {e}"));
+        let failed = |e: std::io::Error| Error::internal(format!("a document cannot be compressed: {e}"));
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(text.as_bytes()).map_err(failed)?;
         let gzip = gzip.finish().map_err(failed)?;
@@ -58,38 +58,38 @@ impl Made {
     }
 }
 
-impl Fixed {
-    /// Text that programs read.
-    pub(super) fn json(app: &Arc<App>, make: impl Make) -> Self {
-        let (content_type, made) = ("application/json", OnceCell::new());
-        Self { app: app.clone(), content_type, policy: None, make: Arc::new(make), made }
+impl StaticDocument {
+    /// A JSON document.
+    pub(super) fn json(app: &Arc<App>, render: impl Render) -> Self {
+        let (content_type, rendered) = ("application/json", OnceCell::new());
+        Self { app: app.clone(), content_type, policy: None, render: Arc::new(render), rendered }
     }
 
-    /// A page for people.
-    pub(super) fn page(app: &Arc<App>, policy: &'static str, make: impl Make) -> Self {
-        let (content_type, made) = ("text/html; charset=utf-8", OnceCell::new());
-        Self { app: app.clone(), content_type, policy: Some(policy), make: Arc::new(make), made }
+    /// An HTML page.
+    pub(super) fn page(app: &Arc<App>, policy: &'static str, render: impl Render) -> Self {
+        let (content_type, rendered) = ("text/html; charset=utf-8", OnceCell::new());
+        Self { app: app.clone(), content_type, policy: Some(policy), render: Arc::new(render), rendered }
     }
 
-    /// Who asks while it is made waits for the same.
-    async fn made(&self) -> Result<&Made> {
-        let make = || async {
-            let (app, make) = (self.app.clone(), self.make.clone());
-            let made = tokio::task::spawn_blocking(move || Made::of(make(&app)?)).await;
-            made.map_err(|e| Error::internal(e.to_string()))?
+    /// Renders the document on first use. Concurrent callers wait for the same rendering.
+    async fn rendered(&self) -> Result<&Rendered> {
+        let render = || async {
+            let (app, render) = (self.app.clone(), self.render.clone());
+            let rendered = tokio::task::spawn_blocking(move || Rendered::of(render(&app)?)).await;
+            rendered.map_err(|e| Error::internal(e.to_string()))?
         };
-        self.made.get_or_try_init(make).await
+        self.rendered.get_or_try_init(render).await
     }
 }
 
-impl Endpoint for Fixed {
+impl Endpoint for StaticDocument {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let made = self.made().await?;
-        let is_gzip = takes_gzip(request.headers());
-        let Tagged { bytes, etag } = if is_gzip { &made.gzip } else { &made.plain };
-        // Public, and asked for anew by its tag.
+        let rendered = self.rendered().await?;
+        let is_gzip = accepts_gzip(request.headers());
+        let Tagged { bytes, etag } = if is_gzip { &rendered.gzip } else { &rendered.plain };
+        // Caches can store the answer, but must revalidate it by its ETag.
         let mut response = Response::builder()
             .header(header::ETAG, etag)
             .header(header::CACHE_CONTROL, "no-cache")
@@ -108,8 +108,8 @@ impl Endpoint for Fixed {
     }
 }
 
-/// Does the client take gzip, and like it as well as nothing (RFC 9110 §12.5.3)?
-fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether the client accepts gzip at least as well as no encoding (RFC 9110 §12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let (mut gzip, mut any, mut identity) = (None, None, None);
     for entry in lines.flat_map(|line| line.split(',')) {
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
-        for (sent, takes) in [
+    fn gzip_is_sent_to_clients_that_accept_it() {
+        for (sent, accepts) in [
             (&["gzip"][..], true),
             (&[], false),
             (&[""], false),
@@ -155,7 +155,7 @@ mod tests {
             for line in sent {
                 headers.append(header::ACCEPT_ENCODING, line.parse().expect("a value"));
             }
-            assert_eq!(takes_gzip(&headers), takes, "{sent:?}");
+            assert_eq!(accepts_gzip(&headers), accepts, "{sent:?}");
         }
     }
 }

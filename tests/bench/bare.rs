@@ -1,7 +1,6 @@
-//! What everything over HTTP is measured against: a poem handler that does nothing, served exactly as Roster serves.
-//!
-//! Listener and runtime are those of `src/cli/serve.rs` and `src/cli/mod.rs`, so that a ratio shows what
-//! Roster adds, not how a socket was opened.
+//! The baseline of the HTTP measurements: a poem handler that does nothing, behind the same listener and runtime as
+//! Roster (`src/cli/serve.rs`, `src/cli/mod.rs`), so that a ratio shows what Roster adds and not how a socket is
+//! opened.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,7 +30,7 @@ pub fn start(directory: &Path) -> Process {
     Process::start(&mut command, &directory.join("bare.log"))
 }
 
-/// Serves until the parent closes standard input, however it ends.
+/// Serves until the parent closes standard input. This also happens when the parent crashes.
 pub fn serve(socket: &Path) {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -1,5 +1,5 @@
-//! The decision in this process: no HTTP, no SQLite. A policy of the size of a large site is built from changes, as
-//! the server builds it, and asked about random members and a thousand hot request lines.
+//! `decide` in this process: no HTTP, no SQLite. Builds a policy of the size of a large site from changes, as the
+//! server does, and decides questions about random members and a thousand hot request lines.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::metrics::{Figures, progress};
 use crate::process::resident_mb;
 
-/// The argument that makes this program measure a million members and say so in a line of JSON.
+/// The argument that makes this program measure a million members and print the result as a line of JSON.
 pub const MILLION_ARGUMENT: &str = "--million";
 
 const AREAS: [&str; 11] =
@@ -27,7 +27,7 @@ const PARTS: [&str; 4] = ["public", "office", "partner", "archive"];
 const RESOURCES: [&str; 5] = ["items", "drafts", "comments", "labels", "members"];
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 const ROLES: usize = 200;
-/// One permission of ten is ticked in a role, so that about two answers of three are an allow.
+/// One permission in ten is ticked in a role, so that about two thirds of the decisions are allows.
 const TICKED_OF: u64 = 10;
 const ROLE_SETS: usize = 1_000;
 const ROLES_HELD: usize = 10;
@@ -35,8 +35,8 @@ const HOT_LINES: u64 = 1_024;
 const QUESTIONS: usize = 1 << 20;
 const ROUNDS: usize = 5;
 
-/// The policy's facts before any of them is in a snapshot.
-struct World {
+/// The rows of the policy, before a snapshot is built from them.
+struct PolicyRows {
     templates: Vec<String>,
     tenant: OrganizationId,
     roles: Vec<RoleId>,
@@ -46,10 +46,10 @@ struct World {
     questions: Vec<(MemberId, u32)>,
 }
 
-/// Random enough, and the same in every run (splitmix64).
-struct Dice(u64);
+/// A pseudo-random generator (splitmix64) with the same sequence in every run.
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -63,9 +63,9 @@ impl Dice {
     }
 }
 
-impl World {
+impl PolicyRows {
     fn of(members: usize) -> Self {
-        let mut dice = Dice(7);
+        let mut dice = Random(7);
         let mut templates = Vec::new();
         for area in AREAS.iter().flat_map(|area| PARTS.map(|part| format!("/api/v1/{area}/{part}"))) {
             for resource in RESOURCES {
@@ -79,13 +79,13 @@ impl World {
         let members: Vec<MemberId> = (0..members).map(|_| MemberId::new()).collect();
         let lines: Vec<_> =
             (0..HOT_LINES).map(|n| (*dice.pick(&METHODS), path(dice.pick::<String>(&templates), n))).collect();
-        let ask = |dice: &mut Dice| (*dice.pick(&members), u32::try_from(dice.roll(HOT_LINES)).expect("small"));
+        let ask = |dice: &mut Random| (*dice.pick(&members), u32::try_from(dice.roll(HOT_LINES)).expect("small"));
         let questions = (0..QUESTIONS).map(|_| ask(&mut dice)).collect();
         Self { templates, tenant: OrganizationId::new(), roles, role_sets, members, lines, questions }
     }
 
     fn snapshot(&self) -> Snapshot {
-        let mut dice = Dice(11);
+        let mut dice = Random(11);
         let mut snapshot = Snapshot::empty(1);
         snapshot.apply(Change::Catalog(Arc::new(Catalog::build(self.nodes()))));
         snapshot.apply(tenant(OrganizationId::new(), PLATFORM_ORG_CODE));
@@ -121,7 +121,7 @@ impl World {
         (0..).zip(entries).map(node).collect()
     }
 
-    /// The same templates in the same kind of trie, and nothing else.
+    /// A trie of the same kind with the same templates, and nothing else.
     fn trie(&self) -> matchit::Router<usize> {
         let mut trie = matchit::Router::new();
         for (n, template) in self.templates.iter().enumerate() {
@@ -130,7 +130,7 @@ impl World {
         trie
     }
 
-    /// Asks everything once; answers nanoseconds a question, and how many were allowed.
+    /// Decides every question once. Returns nanoseconds per question and the number of allows.
     fn decide_all(&self, cell: &ArcSwap<Snapshot>) -> (f64, usize) {
         let mut allowed = 0;
         let began = Instant::now();
@@ -157,7 +157,7 @@ impl World {
     }
 }
 
-/// A request's path: ids in place of parameters.
+/// The path of a request: ids in place of the template's parameters.
 fn path(template: &str, n: u64) -> String {
     let segments = template.split('/').map(|segment| match segment.starts_with(':') {
         true => format!("{}", 10_000 + n * 37),
@@ -166,16 +166,16 @@ fn path(template: &str, n: u64) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// Ten thousand members here, a million in a fresh process whose memory nothing else has used.
+/// Measures ten thousand members in this process and a million in a fresh one, whose memory nothing else has used.
 pub fn run(figures: &mut Figures) {
     progress("the decision at 10 000 members");
-    let world = World::of(10_000);
+    let world = PolicyRows::of(10_000);
     let cell = ArcSwap::from_pointee(world.snapshot());
     let trie = world.trie();
     let (mut decision, mut bare) = (f64::MAX, f64::MAX);
     for _ in 0..ROUNDS {
         let (ns, allowed) = world.decide_all(&cell);
-        // Both answers are exercised, or the figure says little.
+        // The measurement means little unless both decisions occur often.
         assert!((QUESTIONS / 4..QUESTIONS * 9 / 10).contains(&allowed), "{allowed} allowed");
         decision = decision.min(ns);
         bare = bare.min(world.look_up_all(&trie));
@@ -193,9 +193,9 @@ pub fn run(figures: &mut Figures) {
     }
 }
 
-/// Prints what a million members cost. All that is not the snapshot is made before memory is looked at.
+/// Prints what a million members cost. Everything except the snapshot is built before the memory is measured.
 pub fn million() {
-    let world = World::of(1_000_000);
+    let world = PolicyRows::of(1_000_000);
     let (before, began) = (resident_mb("self"), Instant::now());
     let snapshot = world.snapshot();
     let (build_s, occupied) = (began.elapsed().as_secs_f64(), resident_mb("self") - before);

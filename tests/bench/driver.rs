@@ -1,7 +1,7 @@
-//! The client of the benchmark: HTTP/1.1 over kept-alive connections, all on one thread, as `wrk -t1 -c64` does it.
+//! The client of the benchmark: HTTP/1.1 over kept-alive connections, all on one thread, like `wrk -t1 -c64`.
 //!
-//! The same code asks the server under test and the bare handler, so that its own cost hurts both. It reads as little
-//! of an answer as it takes to find the next one, and it takes nothing on trust: every answer must be 200.
+//! The same code drives the server under test and the bare handler, so that the client's own cost counts for both. It
+//! reads only as much of a response as it needs to find the next one, and requires every response to be 200.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -11,29 +11,30 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Requests before the measurement, so that caches and pools are as they stay.
+/// Warm-up before the measurement, so that caches and pools are in their steady state.
 const WARM_UP: Duration = Duration::from_millis(250);
 const MEASURED: Duration = Duration::from_secs(1);
-/// Longest wait for what should take seconds: a server that hangs must not hang the benchmark.
+/// Longest wait for anything that takes seconds at most, so that a server that hangs does not hang the benchmark.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Larger than any head that is expected.
+/// Larger than any response head that is expected.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Writes the request with this number into the empty buffer; the answer before it on the same connection is at hand.
+/// Writes the request with this number into the empty buffer. The second argument is the previous response on the same
+/// connection.
 pub type Make<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>);
 
-/// What a run of requests came to.
+/// The result of a run of requests.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub per_s: f64,
-    /// The time that 99 of 100 measured requests took at most.
+    /// The 99th percentile of the latency.
     pub p99_us: f64,
-    /// All that were answered 200, warm-up included.
+    /// The number of requests answered 200, warm-up included.
     pub answered: u64,
     pub failed: u64,
-    /// What the first failure said.
+    /// The message of the first failure.
     pub complaint: Option<String>,
-    /// The last answer on each connection.
+    /// The last response on each connection.
     pub last: Vec<Vec<u8>>,
 }
 
@@ -46,9 +47,9 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{headers}{length}\r\n{body}").into_bytes()
 }
 
-/// Keeps so many requests in flight for the warm-up and the measured time.
+/// Keeps this many requests in flight during the warm-up and the measured time.
 ///
-/// `first` stands for the answers before the first requests: one a connection, or none at all.
+/// `first` stands in for the responses before the first requests: one per connection, or none.
 pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
     let began = Instant::now();
     let (from, until) = (began + WARM_UP, began + WARM_UP + MEASURED);
@@ -89,8 +90,8 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
     Measured { per_s: took_us.len() as f64 / MEASURED.as_secs_f64(), p99_us, last, ..measured.take() }
 }
 
-/// Makes the same request again and again, one at a time, and connects anew whenever the server has closed: what that
-/// takes counts.
+/// Makes the same request repeatedly, one at a time, and reconnects when the server has closed the connection. The time
+/// to reconnect is part of the result.
 pub fn one_after_another(address: SocketAddr, request: &[u8], goes_on: impl Fn() -> bool) -> Measured {
     let measured = RefCell::new(Measured::default());
     let mut took_us = Vec::new();
@@ -137,7 +138,7 @@ fn note(measured: &RefCell<Measured>, complaint: String) {
     measured.complaint.get_or_insert(complaint);
 }
 
-/// Makes all these requests, 64 at a time, and answers the bodies in the same order; for setting up.
+/// Makes all these requests, 64 at a time, and returns the response bodies in the same order. Used for set-up.
 pub fn all(address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
     const IN_FLIGHT: usize = 64;
     let next = Cell::new(0);
@@ -166,7 +167,7 @@ fn runtime() -> tokio::runtime::Runtime {
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Where the body of the last answer begins.
+    /// Where the body of the last response begins.
     body_at: usize,
 }
 
@@ -177,12 +178,12 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX), body_at: 0 })
     }
 
-    /// The body of the last answer.
+    /// The body of the last response.
     fn body(&self) -> &[u8] {
         &self.buffer[self.body_at..]
     }
 
-    /// One request; answers its status.
+    /// Makes one request and returns its status.
     async fn exchange(&mut self, request: &[u8]) -> Result<u16, String> {
         self.stream.write_all(request).await.map_err(|e| format!("cannot write: {e}"))?;
         self.buffer.clear();
@@ -220,7 +221,7 @@ struct Head {
     body_bytes: usize,
 }
 
-/// The head of an answer, once all of it is there. Its body must say how long it is.
+/// The head of a response, once all of it has been read. The response must state the length of its body.
 fn head(received: &[u8]) -> Result<Option<Head>, String> {
     let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&received[..end]).map_err(|e| e.to_string())?;

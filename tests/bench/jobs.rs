@@ -1,7 +1,7 @@
-//! What a claim costs the writer, with a hundred thousand and with a million jobs in the queues.
+//! The cost of a claim for the writer, with a hundred thousand and with a million jobs in the queues.
 //!
-//! The two files are filled by SQL and kept below `target/tmp` for the next run. A tenth of the members is suspended and
-//! a tenth of the organizations is closed, and a third of the jobs waits for what comes after `cut`.
+//! The two files are filled by SQL and kept below `target/tmp` for the next run. A tenth of the members is suspended, a
+//! tenth of the organizations is inactive, and a third of the jobs waits for the steps after `cut`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::metrics::{Figures, progress};
 
-/// Jobs of one member.
+/// Jobs per member.
 const JOBS_EACH: u64 = 5;
 const ORGANIZATIONS: u64 = 10_000;
 const WARM_UP: u32 = 100;
@@ -28,13 +28,13 @@ pub fn run(figures: &mut Figures) {
         progress(&format!("claims among {jobs} jobs"));
         let took = runtime.block_on(claims(&directory));
         figures.add(name, took.as_secs_f64() * 1e6 / f64::from(CLAIMS));
-        // The next run finds no leases that ran out.
+        // Removes the leases, so that the next run finds none that have expired.
         let rows = Connection::open(directory.join("roster.db")).expect("the file");
         rows.execute("update jobs set state = 'done' where state = 'leased'", []).expect("done");
     }
 }
 
-/// What the writer spent on claims, each with its queues, its job and its row in the audit; without the commit.
+/// The writer's time for claims, each with its queues, its job and its audit row, without the commit.
 async fn claims(directory: &Path) -> Duration {
     let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let rules = RetrySettings::from_config(&app.config);
@@ -59,7 +59,7 @@ async fn claims(directory: &Path) -> Duration {
     took
 }
 
-/// A data directory with so many jobs; made at the first run.
+/// Returns a data directory with this many jobs, which the first run creates.
 fn filled(runtime: &tokio::runtime::Runtime, jobs: u64) -> PathBuf {
     let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-jobs-{jobs}-schema-{version}"));

@@ -1,4 +1,4 @@
-//! Lists on a large site: what a page takes, and whether a page far behind takes longer than the first.
+//! Lists on a large site: the latency of a page, and whether a deep page takes longer than the first.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,17 +11,17 @@ use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site;
 
-/// The site, in plain SQL.
+/// The SQL that fills the site.
 const FILL: &str = include_str!("lists.sql");
-/// The organization that has a quarter of all members.
+/// The organization with a quarter of all members.
 const TENANT: &str = "x-tenant-id: org-00000\r\n";
-/// One of the others, which a member of all has no bytes under.
+/// Another organization. A member of every organization stores no bytes under it.
 const OTHER_TENANT: &str = "x-tenant-id: org-00001\r\n";
 const TRIES: usize = 40;
-/// Where a page is far behind, in per cent of what is counted.
+/// Position of a deep page, in per cent of the total.
 const DEEP_PERCENT: u64 = 90;
 
-/// Name, address, and whether it is asked of the one organization.
+/// Name, path, and whether the request names the one organization.
 const LISTS: [(&str, &str, bool); 43] = [
     ("members", "/admin/members", false),
     ("members_inactive", "/admin/members?is_active=false", false),
@@ -72,13 +72,13 @@ pub fn run(figures: &mut Figures) {
     let directory = filled();
     progress("lists");
     let server = site::launch(&directory);
-    // Some lists are for people only.
+    // Some lists accept only signed-in members.
     let admin = site::administrator(&server);
     for (name, path, is_in_org) in LISTS {
         let headers = if is_in_org { format!("{admin}{TENANT}") } else { admin.clone() };
         let sign = if path.contains('?') { '&' } else { '?' };
         let page = |more: &str| driver::request("GET", &format!("{path}{sign}{more}"), &headers, "");
-        assert!(answered(&server, &page("limit=1"))["items"].is_array(), "{path} is no list");
+        assert!(answered(&server, &page("limit=1"))["items"].is_array(), "{path} is not a list");
         let first = p95_ms(&server, &page("limit=50"));
         figures.add(&format!("list_p95_ms_{name}"), first);
         let total = answered(&server, &page("limit=1"))["total"].as_u64().unwrap_or_default();
@@ -106,7 +106,7 @@ fn answered(server: &Process, request: &[u8]) -> Value {
     serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
 }
 
-/// The time that 95 of 100 tries took at most, one after another.
+/// The 95th percentile of the latency of requests made one after another.
 fn p95_ms(server: &Process, request: &[u8]) -> f64 {
     let mut took: Vec<f64> = (0..TRIES)
         .map(|_| {
@@ -119,7 +119,7 @@ fn p95_ms(server: &Process, request: &[u8]) -> f64 {
     took[TRIES * 95 / 100 - 1]
 }
 
-/// The data directory, which is made at the first run.
+/// Returns the data directory, which the first run creates.
 fn filled() -> PathBuf {
     let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-lists-schema-{version}"));

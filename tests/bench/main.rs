@@ -1,9 +1,11 @@
-//! The benchmark: one run on one machine, and figures that are ratios within it, so that they mean the same elsewhere.
+//! The benchmark: one run on one machine. Its metrics are ratios within the run, so that they can be compared across
+//! machines.
 //!
-//! In memory, `decide` against a bare trie; over HTTP, each operation against a handler that does nothing, behind the
-//! same server, asked by the same client with the same requests. The two sides take turns and the best of each counts,
-//! so that a busy machine hurts both. `tests/bench/run` builds and starts it, all of it or `--only` one [part](parts).
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
+//! In memory, it compares `decide` with a bare trie. Over HTTP, it compares each operation with a handler that does
+//! nothing, behind the same server and driven by the same client with the same requests. The two sides alternate and
+//! the best round of each counts, so that load on the machine affects both. `tests/bench/run` builds and starts it: all
+//! parts, or with `--only` one [part](parts).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up must stop")]
 
 mod bare;
 mod decide;
@@ -35,7 +37,7 @@ use process::Process;
 use site::Site;
 
 const IN_FLIGHT: usize = 64;
-/// Many short turns: other work on the machine then falls on both sides, and some turns are free of it.
+/// Many short rounds: other load on the machine then falls on both sides, and some rounds are free of it.
 const ROUNDS: usize = 6;
 
 fn main() -> ExitCode {
@@ -69,7 +71,7 @@ fn start(arguments: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Answers the figures, and how many requests failed.
+/// Returns the metrics and the number of failed requests.
 fn run(wanted: &Wanted) -> (Figures, u64) {
     let mut figures = Figures::default();
     if wanted.begin("decide") {
@@ -97,7 +99,7 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     parts::allow(what, seconds);
     let server = site.launch_settled();
     let bare = bare::start(directory.path());
-    let mut stand = Stand { site: &site, server: &server, bare: &bare, figures, failed: 0 };
+    let mut stand = Comparison { site: &site, server: &server, bare: &bare, figures, failed: 0 };
     if wanted.begin("reads") {
         stand.reads();
     }
@@ -105,7 +107,7 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
         stand.figures.add("fsync_us", fsync_us(directory.path()));
         stand.writes();
     }
-    // Last: from here on checks are not what they were.
+    // Last, because activating plugins changes what every later check costs.
     let is_with_plugins = wanted.begin("plugins");
     if is_with_plugins {
         plugins::calls(&mut stand.figures);
@@ -130,8 +132,8 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     (figures, failed)
 }
 
-/// The two servers side by side.
-struct Stand<'a> {
+/// The two servers that are compared.
+struct Comparison<'a> {
     site: &'a Site,
     server: &'a Process,
     bare: &'a Process,
@@ -139,7 +141,7 @@ struct Stand<'a> {
     failed: u64,
 }
 
-impl Stand<'_> {
+impl Comparison<'_> {
     fn reads(&mut self) {
         let site = self.site;
         let check = |n: u64, _: &[u8], request: &mut Vec<u8>| site::check_request(site, n, request);
@@ -197,7 +199,7 @@ impl Stand<'_> {
             refreshed = refreshed.max(chain.per_s);
             sessions = chain.last;
         }
-        // What was answered is there, each with its audit row: otherwise it was not a write that was measured.
+        // Each answered request has its row and its audit row: otherwise the run did not measure writes.
         assert_eq!(self.site.granted(), (answered, answered), "grants and their audit rows");
         assert_eq!(self.site.registered(), [videos; 3], "videos, their jobs, and their bytes");
         self.figures.add("group_commit_gain", many / one);
@@ -210,7 +212,7 @@ impl Stand<'_> {
         self.figures.add("grants_1_per_s", one);
     }
 
-    /// The best rate of the server and of the bare handler, taken in turns.
+    /// The best rate of the server and of the bare handler, measured in alternating rounds.
     fn side_by_side(&mut self, name: &str, make: Make<'_>) -> (f64, f64) {
         let (mut ours, mut bare) = (0.0_f64, 0.0_f64);
         for round in 0..ROUNDS {
@@ -230,7 +232,7 @@ impl Stand<'_> {
         measured
     }
 
-    /// What is measured is what is meant: the server's answer says so.
+    /// Asserts that the server's response is the expected one, so that the right operation is measured.
     fn answers(&self, make: Make<'_>, needle: &str) {
         let mut request = Vec::new();
         make(0, &[], &mut request);
@@ -240,7 +242,7 @@ impl Stand<'_> {
     }
 }
 
-/// How long this disk takes to keep a page for good: group commit gains the more, the longer it is.
+/// Duration of an `fsync` of one page on this disk. The longer it is, the more group commit gains.
 fn fsync_us(directory: &Path) -> f64 {
     use std::io::Write;
     const TIMES: u32 = 50;

@@ -1,4 +1,4 @@
-//! The figures of a run: their names, what is wanted of them, and how they are shown.
+//! The metrics of a run: their names, their targets, and how they are printed.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ enum Wanted {
 
 use Wanted::{AtLeast, AtMost};
 
-/// A miss is marked, not an error: the machine may be busy with something else.
+/// A missed target is marked and is not an error: other programs may load the machine.
 const WANTED: &[(&str, Wanted)] = &[
     ("decide_vs_trie_10k", AtMost(4.0)),
     ("claim_us_100k", AtMost(1_000.0)),
@@ -42,9 +42,9 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Keeps a figure and shows it.
+    /// Records and prints a metric.
     pub fn add(&mut self, name: &str, value: f64) {
-        // A name that ends in `_` stands for all that begin with it.
+        // A name that ends in `_` stands for all names that begin with it.
         let is_meant = |known: &str| known == name || known.ends_with('_') && name.starts_with(known);
         let wanted = WANTED.iter().find(|(known, _)| is_meant(known)).map(|(_, wanted)| wanted);
         let (is_met, bound) = match wanted {
@@ -62,7 +62,7 @@ impl Figures {
     }
 }
 
-/// Four digits are more than a run repeats.
+/// Four significant digits are more than repeated runs agree on.
 fn rounded(value: f64) -> f64 {
     if value >= 1_000.0 { value.round() } else { format!("{value:.3e}").parse().unwrap_or(value) }
 }
@@ -71,7 +71,7 @@ fn shown(value: f64) -> String {
     rounded(value).to_string()
 }
 
-/// What is being done, for anyone who waits.
+/// Prints the step that is running.
 pub fn progress(text: &str) {
     eprintln!("… {text}");
 }

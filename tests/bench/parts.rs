@@ -1,11 +1,12 @@
-//! What a run is made of: parts that can be asked for alone, each with a time that it may take.
+//! The parts of a run. Each can be run alone and has a time limit.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::process;
 
-/// In the order in which they run, with seconds. What several need, such as the site, has a time of its own.
+/// Parts in the order in which they run, with their time limits in seconds. Set-up that several parts need, such as the
+/// site, has its own limit.
 pub const PARTS: [(&str, u64); 9] = [
     ("decide", 120),
     ("jobs", 300),
@@ -17,17 +18,17 @@ pub const PARTS: [(&str, u64); 9] = [
     ("plugins", 300),
     ("storm", 240),
 ];
-/// Making what parts share.
+/// The set-up that parts share.
 pub const SETTING_UP: (&str, u64) = ("setting up", 180);
 
-/// The part that runs, and until when it may.
+/// The part that is running, and its deadline.
 static RUNNING: Mutex<Option<(&str, Instant)>> = Mutex::new(None);
 
-/// Which parts are wanted.
+/// The parts to run.
 pub struct Wanted(Option<String>);
 
 impl Wanted {
-    /// All, or the one after `--only`.
+    /// All parts, or the one after `--only`.
     pub fn of(arguments: &[String]) -> Result<Self, String> {
         let Some(at) = arguments.iter().position(|argument| argument == "--only") else { return Ok(Self(None)) };
         let names = PARTS.map(|(name, _)| name);
@@ -37,7 +38,7 @@ impl Wanted {
         }
     }
 
-    /// Begins a part, if it is wanted.
+    /// Begins a part, if it is to run, and returns whether it is.
     pub fn begin(&self, part: &str) -> bool {
         let is_wanted = self.0.as_ref().is_none_or(|only| only == part);
         if is_wanted {
@@ -47,19 +48,19 @@ impl Wanted {
         is_wanted
     }
 
-    /// Is any of these wanted?
+    /// Whether any of these parts is to run.
     pub fn any(&self, parts: &[&str]) -> bool {
         self.0.as_ref().is_none_or(|only| parts.contains(&only.as_str()))
     }
 }
 
-/// From now on this runs, and may for so long.
+/// Names the part that runs from now on and sets its deadline.
 pub fn allow(what: &'static str, seconds: u64) {
     let until = Instant::now() + Duration::from_secs(seconds);
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((what, until));
 }
 
-/// Ends the program, with all that it started, when a part takes too long.
+/// Ends the program and every process that it started when a part exceeds its time limit.
 pub fn watch() {
     std::thread::spawn(|| {
         loop {

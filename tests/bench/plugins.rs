@@ -1,4 +1,5 @@
-//! Plugins: what a call costs, what it does to a check, and what a hostile organization does to an honest one.
+//! Plugins: the cost of a call, its effect on a check, and how far one organization's plugin slows down another
+//! organization.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +13,20 @@ use crate::process::Process;
 use crate::site::{self, Setup, Site};
 use crate::{ROUNDS, wasm_fixtures};
 
-/// The example that is asked: it reads its facts, computes the hour, and has nothing to say against it.
+/// The example plugin that is called: it reads its facts, computes the hour, and does not deny.
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/business-hours/business-hours.wasm");
-/// A Wednesday, ten o'clock in the example's office.
+/// A Wednesday, ten o'clock in the time zone of the example.
 const DURING_BUSINESS_MS: i64 = 1_741_140_000_000;
-/// Hostile calls at the same time, as many as one organization may have.
+/// Hostile calls at the same time: as many as one organization may have.
 const HOSTILE_CALLS: usize = 4;
 
-/// Plugins of one organization, questions of one request, and turns of a loop that takes a little less than
+/// Plugins of one organization, questions per request, and iterations of a loop that takes a little less than
 /// `plugins.fast_us`.
 const MANY_PLUGINS: usize = 20;
 const MANY_QUESTIONS: usize = 100;
 const LOOPS_BELOW_FAST: u32 = 40_000;
 
-/// What a call costs, in a process of its own.
+/// Measures the cost of a call, in a process of its own.
 pub fn calls(figures: &mut Figures) {
     progress("calls of a plugin");
     let output = Command::new(site::binary()).args(["plugin", "bench", EXAMPLE, "--json"]).output().expect("a run");
@@ -36,18 +37,18 @@ pub fn calls(figures: &mut Figures) {
     figures.add("plugin_call_us_p99", of("p99_us"));
 }
 
-/// Puts the example in force in the organization of the other measurements.
+/// Activates the example in the organization of the other measurements.
 pub fn install(site: &Site, server: &Process) {
     let setup = site.setup(server.address);
     setup.put_in_force("business-hours", &std::fs::read(EXAMPLE).expect("the example"));
 }
 
-/// An organization whose plugin takes all that it may.
+/// An organization whose plugin uses as many resources as its limits allow.
 struct Hostile {
     setup: Setup,
     headers: String,
     uid: String,
-    /// Of one request.
+    /// Questions per request.
     questions: usize,
 }
 
@@ -83,8 +84,8 @@ fn looping(times: u32, body: &str) -> String {
     )
 }
 
-/// Guests that do much at once, and a loop that stays just below its limits. But for the first they keep to their fuel and
-/// answer `allow`, so that nothing is ever counted as a failure.
+/// Guests that run long bulk instructions, and a loop that stays just below its limits. Except for the first they stay
+/// within their fuel and answer `allow`, so that no call counts as a failure.
 fn bulk() -> [(&'static str, Vec<u8>); 6] {
     [
         (
@@ -119,7 +120,7 @@ fn bulk() -> [(&'static str, Vec<u8>); 6] {
     ]
 }
 
-/// A question that the role allows and the plugin as well.
+/// A question that both the role and the plugin allow.
 pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
     let uid = site.uid(n);
     let body =
@@ -127,7 +128,7 @@ pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
     request.extend(driver::request("POST", site::CHECK, &site.client_in_tenant, &body));
 }
 
-/// The first check after a restart: the compiled component comes from the cache.
+/// Measures the first check after a restart, when the compiled component comes from the cache.
 pub fn cold(site: &Site, mut server: Process, figures: &mut Figures) -> Process {
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
@@ -144,12 +145,12 @@ pub fn cold(site: &Site, mut server: Process, figures: &mut Figures) -> Process 
     server
 }
 
-/// The slow end of an honest organization's checks beside guests that never end and such that do much at once, against the
-/// same alone.
+/// Measures the tail latency of another organization's checks beside guests that do not end and guests that run bulk
+/// instructions, against the same checks alone.
 pub fn hostile(site: &Site, server: &Process, figures: &mut Figures) {
     let hostile = Hostile::of(site, server);
     hostile.setup.put_in_force("hostile", &wasm_fixtures::looping());
-    let (alone, ratio) = beside(site, server, &hostile, "a hostile neighbour", ROUNDS);
+    let (alone, ratio) = beside(site, server, &hostile, "a hostile organization", ROUNDS);
     figures.add("hostile_neighbour_p99_ratio", ratio);
     figures.add("honest_p99_us", alone);
     let mut worst = 0.0_f64;
@@ -160,7 +161,7 @@ pub fn hostile(site: &Site, server: &Process, figures: &mut Figures) {
         worst = worst.max(ratio);
     }
     figures.add("hostile_bulk_p99_ratio", worst);
-    // Each call is fast enough for the thread of a request, and each request makes thousands of them.
+    // Each call is fast enough to run on the request's thread, and each request makes thousands of calls.
     let name = "many plugins and many questions";
     for n in 0..MANY_PLUGINS {
         hostile.setup.put_in_force(&format!("hostile{n}"), &of(&looping(LOOPS_BELOW_FAST, "")));
@@ -170,7 +171,7 @@ pub fn hostile(site: &Site, server: &Process, figures: &mut Figures) {
     figures.add("hostile_batch_p99_ratio", ratio);
 }
 
-/// The 99th percentile of honest checks alone, and how many times that it is beside the others.
+/// The 99th percentile of the other organization's checks alone, and its ratio beside the hostile guests.
 fn beside(site: &Site, server: &Process, hostile: &Hostile, name: &str, rounds: usize) -> (f64, f64) {
     const ONE: usize = 1;
     let honest = |n: u64, _: &[u8], request: &mut Vec<u8>| check_request(site, n, request);

@@ -1,4 +1,4 @@
-//! A server that runs in a process of its own, and ends with this one.
+//! A server in a process of its own, which ends with this one.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// All that runs, by its id.
+/// The ids of all running processes.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Ends all that was started, for an end of this program that runs no destructor.
+/// Ends every process that was started, for an exit of this program that runs no destructors.
 pub fn kill_all() {
     for id in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         let _ = Command::new("kill").arg("-KILL").arg(id.to_string()).status();
@@ -26,12 +26,12 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     pub address: SocketAddr,
-    /// From before the process was made to its `listening` line.
+    /// From before the process is spawned until its `listening` line.
     pub started_in: Duration,
 }
 
 impl Process {
-    /// Starts a program that says on its first line where it listens.
+    /// Starts a program that prints its address on its first line.
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let stderr = std::fs::File::options().create(true).append(true).open(log).expect("a log");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
@@ -54,17 +54,17 @@ impl Process {
         Self { child, log: log.to_owned(), address, started_in }
     }
 
-    /// What it occupies of the memory now, in MB of 1 000 000 bytes.
+    /// Resident memory in MB of 1,000,000 bytes.
     pub fn resident_mb(&self) -> f64 {
         resident_mb(&self.child.id().to_string())
     }
 
-    /// The most that it ever occupied.
+    /// Peak resident memory in MB.
     pub fn peak_mb(&self) -> f64 {
         memory_mb(&self.child.id().to_string(), "VmHWM:")
     }
 
-    /// Stops it as an operator does.
+    /// Stops it with SIGTERM, as an operator does.
     pub fn stop(mut self) {
         let kill = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("kill");
         assert!(kill.success());
@@ -83,7 +83,7 @@ impl Process {
     }
 }
 
-/// Whatever happens, no server outlives the benchmark.
+/// Ends the server even when the benchmark panics.
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,4 +1,4 @@
-//! How long a small change waits while the policy of a site with 200 000 members is compared with its rows.
+//! How long a small change waits while the policy of a site with 200,000 members is compared with its rows.
 //!
 //! The file is filled by SQL and kept below `target/tmp` for the next run.
 
@@ -28,7 +28,7 @@ pub fn run(figures: &mut Figures) {
     figures.add("reload_ms_200k", took.as_secs_f64() * 1e3);
 }
 
-/// The longest wait of a change during a reload, and how long that took.
+/// The longest wait of a change during a reload, and the duration of the reload.
 async fn reloads(directory: &Path) -> (Duration, Duration) {
     let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let other = app.clone();
@@ -37,7 +37,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
     let mut longest = Duration::ZERO;
     while !reload.is_finished() {
         let asked = Instant::now();
-        // One that the policy has to know of.
+        // A change that affects the policy.
         let change = |t: &Transaction<'_>, _: &Identity| {
             let person = authz::store::member_state(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
             Ok(Changed::new((), Entry::new("member", "first")).policy([person]))
@@ -51,7 +51,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
     (longest, took)
 }
 
-/// A data directory with so many members; made at the first run.
+/// Returns a data directory with this many members, which the first run creates.
 fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
     let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-reload-schema-{version}"));
@@ -70,7 +70,7 @@ fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
     directory
 }
 
-/// Every member in one organization with one role, and with five grants and a session.
+/// Puts every member into one organization with one role, five grants and a session.
 fn fill(rows: &Connection) {
     rows.execute_batch(&format!(
         "pragma synchronous = off;

@@ -1,4 +1,4 @@
-//! A site of 10 000 members on the release binary: made through the API, then started afresh and measured.
+//! A site of 10,000 members on the release binary: created through the API, then restarted and measured.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,24 +19,25 @@ pub const ME: &str = "/me";
 const REFRESH: &str = "/api/v1/auth/refresh";
 const GRANT: &str = "/admin/permissions/grant";
 const REGISTER: &str = "/api/v1/register";
-/// All that is measured; the bare server answers under the same paths.
+/// The paths of the measured operations; the bare server answers under the same ones.
 pub const PATHS: [&str; 4] = [CHECK, MY_PERMISSIONS, ME, GRANT];
 
 const MEMBERS: usize = 10_000;
 const ADMIN: &str = "admin@example.org";
 const PASSWORD: &str = "Correct-horse-7";
-/// Cheap hashes for a quick set-up, and guests that never end go on being asked; all else is as it is by default.
+/// Cheap password hashes for a quick set-up, and no quarantine for guests that do not end. All other settings have
+/// their defaults.
 const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n[plugins]\nfailures = 10000\n";
-/// Where videos would lie; none does, so that their sizes are those that are said.
+/// The media root. It holds no files, so the sizes in the requests are used.
 const MEDIA: &str = "media";
 const STARTS: usize = 5;
-/// What a fresh server still does in the background is over by then.
+/// After this time a fresh server has finished its background work.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The data directory and the callers that are known in it.
+/// The data directory and the credentials that are known in it.
 pub struct Site {
     directory: PathBuf,
-    /// Header lines of an API client that may do everything.
+    /// Header lines of an API client with every scope.
     pub client: String,
     /// The same, in the one organization.
     pub client_in_tenant: String,
@@ -51,7 +52,7 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_roster"))
 }
 
-/// Somebody who makes single requests while the site is set up.
+/// A caller that makes single requests while the site is set up.
 pub struct Setup {
     address: SocketAddr,
     admin: String,
@@ -78,14 +79,15 @@ impl Site {
         setup.assign(&uids, &role);
         let bearer = setup.signed_in("u0");
         server.stop();
-        // The organization's client made them; registrations go to folders of usernames that the site gave.
+        // The organization's client created the members. Registrations need folders, so this marks their usernames as
+        // given by the site.
         let rows = rusqlite::Connection::open(directory.join("roster.db")).expect("the file");
         rows.execute("update members set username_by_site = 1", []).expect("an update");
         drop(rows);
         Self { directory: directory.to_owned(), client, client_in_tenant, service, bearer, uids }
     }
 
-    /// One of the members.
+    /// The uid of one of the members.
     pub fn uid(&self, n: u64) -> &str {
         &self.uids[usize::try_from(n * 7_919 % MEMBERS as u64).unwrap_or_default()]
     }
@@ -94,14 +96,14 @@ impl Site {
         launch(&self.directory)
     }
 
-    /// With so many open files at most.
+    /// Launches the server with a limit on open files.
     pub fn launch_with_files(&self, files: u32) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(binary());
         served(command, &self.directory)
     }
 
-    /// Somebody who sets up more, on the running server.
+    /// A caller for more set-up on the running server.
     pub fn setup(&self, address: SocketAddr) -> Setup {
         let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
         setup.admin = setup.signed_in(ADMIN);
@@ -126,20 +128,20 @@ impl Site {
         figures.add("binary_mb", size as f64 / 1e6);
     }
 
-    /// Starts it, and waits until it does nothing more of its own.
+    /// Starts it and waits until its background work is over.
     pub fn launch_settled(&self) -> Process {
         let server = launch(&self.directory);
         std::thread::sleep(SETTLING);
         server
     }
 
-    /// Grants, and audit rows of grants, that are in the file.
+    /// The number of grants and of their audit rows in the file.
     pub fn granted(&self) -> (u64, u64) {
         let audited = "select count(*) from audit where action = 'grant.create' and outcome = 'done'";
         (self.count("select count(*) from grants"), self.count(audited))
     }
 
-    /// Videos, jobs for them, and bytes that their owners are said to use.
+    /// The number of videos, of their jobs, and of bytes in their owners' usage.
     pub fn registered(&self) -> [u64; 3] {
         ["select count(*) from videos", "select count(*) from jobs", "select sum(used) from quotas"]
             .map(|sql| self.count(sql))
@@ -168,13 +170,13 @@ fn init(directory: &Path) {
     std::fs::write(directory.join("roster.toml"), settings).expect("settings");
 }
 
-/// Signs the first administrator in; answers the header line.
+/// Signs the first administrator in and returns the header line.
 pub fn administrator(server: &Process) -> String {
     let setup = Setup { address: server.address, admin: String::new(), tenant: String::new() };
     setup.signed_in(ADMIN)
 }
 
-/// Founds a site, with an API client that may do everything; answers its header lines.
+/// Creates a site with an API client that has every scope. Returns the client's header lines.
 pub fn founded(directory: &Path) -> String {
     init(directory);
     let server = launch(directory);
@@ -200,19 +202,19 @@ impl Setup {
         data(&driver::all(self.address, &[request])[0])
     }
 
-    /// Signs in; answers the header line.
+    /// Signs in and returns the header line.
     fn signed_in(&self, login: &str) -> String {
         let tokens = self.send("POST", "/auth/login", &json!({"login": login, "password": PASSWORD}));
         format!("authorization: Bearer {}\r\n", text(&tokens["access_token"]))
     }
 
-    /// Makes an API client that may do everything; answers its header lines.
+    /// Creates an API client with every scope and returns its header lines.
     fn client(&self) -> String {
         let made = self.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
         format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]))
     }
 
-    /// A small catalog, and a role that ticks all of its reading.
+    /// Creates a small catalog and a role that ticks all of its read permissions.
     fn role(&self) -> String {
         let mut entries = Vec::new();
         for area in ["videos", "albums", "comments", "orders", "reports"] {
@@ -236,13 +238,13 @@ impl Setup {
         id
     }
 
-    /// The same in a new organization.
+    /// The same caller in a new organization.
     pub fn in_organization(&self, org_code: &str) -> Self {
         self.send("POST", "/admin/organizations", &json!({"org_code": org_code, "name": org_code}));
         Self { address: self.address, admin: self.admin.clone(), tenant: format!("x-tenant-id: {org_code}\r\n") }
     }
 
-    /// Header line of the organization.
+    /// Header line that names the organization.
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
@@ -252,7 +254,7 @@ impl Setup {
         format!("{}{}", self.admin, self.tenant)
     }
 
-    /// A new member of this name who may read videos.
+    /// Creates a member with this username who may read videos.
     pub fn member_with_role(&self, username: &str) -> String {
         let role = self.send("POST", "/api/v1/permissions/roles", &json!({"key": "reader"}));
         let ticks = json!({"permission_ids": ["videos.read"]});
@@ -263,7 +265,7 @@ impl Setup {
         uid
     }
 
-    /// Uploads a component and lets it decide.
+    /// Uploads and activates a component.
     pub fn put_in_force(&self, name: &str, component: &[u8]) {
         let headers = self.administrator();
         let length = component.len();
@@ -286,7 +288,7 @@ impl Setup {
     }
 }
 
-/// Members of the organization; the first one can sign in.
+/// Creates members of the organization; the first one can sign in.
 fn members(address: SocketAddr, client_in_tenant: &str) -> Vec<String> {
     let body = |n: usize| match n {
         0 => json!({"username": "u0", "password": PASSWORD}),
@@ -297,14 +299,14 @@ fn members(address: SocketAddr, client_in_tenant: &str) -> Vec<String> {
     made.iter().map(|body| text(&data(body)["uid"]).to_owned()).collect()
 }
 
-/// The question that the role allows, about one of the members.
+/// A check of one of the members that the role allows.
 pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
     let uid = site.uid(n);
     let body = format!(r#"{{"uid":"{uid}","method":"GET","path":"/videos/{n}"}}"#);
     request.extend(driver::request("POST", CHECK, &site.client_in_tenant, &body));
 }
 
-/// A grant that does not exist yet: `series` keeps the runs apart.
+/// A grant that does not exist yet; `series` separates the runs.
 pub fn grant_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) {
     let uid = &site.uids[usize::try_from(n % MEMBERS as u64).unwrap_or_default()];
     let mut body = String::with_capacity(160);
@@ -313,7 +315,7 @@ pub fn grant_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) 
     request.extend(driver::request("POST", GRANT, &site.client, &body));
 }
 
-/// A video that is not there yet, of one of the members.
+/// A registration of a new video of one of the members.
 pub fn register_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) {
     let owner = n % MEMBERS as u64;
     let headers = format!("{}x-sftpgo-user: u{owner}\r\n", site.service);
@@ -321,14 +323,14 @@ pub fn register_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8
     request.extend(driver::request("POST", REGISTER, &headers, &body));
 }
 
-/// So many sign-ins of one member; answers what they were answered.
+/// Signs one member in this many times and returns the responses.
 pub fn sessions(address: SocketAddr, count: usize) -> Vec<Vec<u8>> {
     let body = json!({"login": "u0", "password": PASSWORD}).to_string();
     let login = driver::request("POST", "/auth/login", "", &body);
     driver::all(address, &vec![login; count])
 }
 
-/// The next refresh of a session, with what the last answer said.
+/// The next refresh of a session, with the token of the previous response.
 pub fn refresh_request(last: &[u8], request: &mut Vec<u8>) {
     let last = String::from_utf8_lossy(last);
     let said = |name: &str| {

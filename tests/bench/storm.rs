@@ -1,4 +1,4 @@
-//! A member who is served while others are in the way: how long answers take, and what of the memory stays taken.
+//! Latency of one member's requests while others load the server, and how much memory stays in use afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use crate::site::{self, Site};
 use crate::storm_clients::{self, Asked};
 use crate::{driver, wasm_fixtures};
 
-/// Descriptors of the server: fewer than there are clients.
+/// The server's limit on open files: fewer than there are clients.
 const FILES: u32 = 1_024;
-/// The least time that is measured.
+/// The shortest measured time.
 const MEASURED: Duration = Duration::from_secs(60);
-/// After the storm, until the memory is looked at again.
+/// Time after the load until the memory is measured again.
 const CALM: Duration = Duration::from_secs(60);
 
-/// All that one organization does to be in the way; its lists are of all members that there are.
+/// All the load that one organization makes; its lists cover all members.
 fn stormers(site: &Site, server: &Process) -> Vec<Asked> {
     let setup = site.setup(server.address).in_organization("storming");
     let uid = setup.member_with_role("storming");
@@ -41,13 +41,13 @@ fn stormers(site: &Site, server: &Process) -> Vec<Asked> {
     ]
 }
 
-/// Answers how many requests failed.
+/// Returns the number of failed requests.
 pub fn run(site: &Site, figures: &mut Figures) -> u64 {
     let server = site.launch_with_files(FILES);
     let request = driver::request("GET", site::ME, &site.bearer, "");
     let make = |_: u64, _: &[u8], buffer: &mut Vec<u8>| buffer.extend_from_slice(&request);
     let stormers = stormers(site, &server);
-    // What requests need is there before the storm, too.
+    // Memory that requests need in general is allocated before the load begins.
     driver::measure(server.address, 64, &[], &make);
     let before = server.resident_mb();
     progress("a storm");

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A stateful stand-in for the part of SFTPGo's REST API v2 that Roster uses, and for its hooks: SFTPGo itself cannot be
-installed from the registries that the tests use. Standard library only. It keeps SFTPGo's rules where they bite: a PUT
-replaces the whole user, quota 0 is no limit, an empty answer to external authentication is a yes, events are retried.
+"""A stateful stub of the part of SFTPGo's REST API v2 that Roster uses, and of its hooks: SFTPGo itself cannot be installed
+from the registries that the tests use. Standard library only. It keeps the rules of SFTPGo that matter to clients: a PUT
+replaces the whole user, quota 0 means no limit, an empty response to external authentication accepts, events are retried.
 
-usage: fake_sftpgo.py PORT [--token-ttl SECONDS]...   prints its URL; ends when standard input does.
-Beside the API, for what people do over SFTP: POST /lab/login|upload|delete|rename; GET /lab/log tells the hooks called.
-POST /lab/behave {"fail":N,"status":S,"html":N,"hang":S,"forget_tokens":true,"hooks":{...}} makes it ill or well again;
-GET /lab/users tells all users, GET /lab/asked all requests to the API.
+usage: fake_sftpgo.py PORT [--token-ttl SECONDS]...   prints its URL; ends when its standard input closes.
+Beside the API, actions over SFTP: POST /lab/login|upload|delete|rename; GET /lab/log lists the hook calls.
+POST /lab/behave {"fail":N,"status":S,"html":N,"hang":S,"forget_tokens":true,"hooks":{...}} causes or ends failures;
+GET /lab/users lists all users, GET /lab/asked all requests to the API.
 """
 import argparse, base64, json, re, secrets, sys, threading, time, urllib.error, urllib.parse, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +26,7 @@ now_ms = lambda: int(time.time() * 1000)
 
 
 def call(url, body, retry):
-    """(status, text); hooks for events are retried up to 3 times on connection errors, 429 and 5xx other than 501"""
+    """Returns (status, text). Hooks for events are retried up to 3 times on connection errors, 429 and 5xx other than 501."""
     st, out = 0, ""
     for i in range(4 if retry else 1):
         r = urllib.request.Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json", **dict(h.split(":", 1) for h in A.header)})
@@ -70,7 +70,7 @@ def validate(u):
 
 
 def fill(u, old=None):
-    """an update replaces everything: what the body leaves out goes back to its zero value, but for password, id, times and usage"""
+    """An update replaces everything: an omitted field gets its zero value, except password, id, times and usage."""
     base = {"id": old["id"] if old else secrets.randbelow(1 << 30) + 1, "status": 0, "username": "", "expiration_date": 0, "home_dir": "", "uid": 0, "gid": 0, "max_sessions": 0,
             "quota_size": 0, "quota_files": 0, "permissions": {}, "upload_bandwidth": 0, "download_bandwidth": 0, "created_at": old["created_at"] if old else now_ms(), "updated_at": now_ms(),
             "last_login": old["last_login"] if old else 0, "filters": {"hooks": {"external_auth_disabled": False, "pre_login_disabled": False, "check_password_disabled": False}, "totp_config": {}},

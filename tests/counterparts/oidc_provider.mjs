@@ -2,39 +2,39 @@
 //
 //   node oidc_provider.mjs '{"clients": [...], "users": {...}}'
 //
-// Prints one line, {"issuer": "http://127.0.0.1:PORT"}, and lives until its standard input closes: whoever started it
-// may die as it likes and leaves nothing behind. All settings, with their defaults, stand in `config` below.
+// Prints one line, {"issuer": "http://127.0.0.1:PORT"}, and runs until its standard input closes, so that it ends with
+// the process that started it. All settings, with their defaults, are in `config` below.
 //
-// POST /test/users/LOGIN     the user's claims from now on; null removes the user
-// POST /test/clients/ID      changes to a client, such as {"redirect_uris": [...]}; a new id is a new client
-// POST /test/rotate-keys     another signing key instead of the present one
-// GET  /test/requests        how often each path was asked for, as {"/jwks": 2}
+// POST /test/users/LOGIN     sets the user's claims; null removes the user
+// POST /test/clients/ID      changes a client, for example {"redirect_uris": [...]}; a new id creates a client
+// POST /test/rotate-keys     replaces the signing key
+// GET  /test/requests        the number of requests per path, as {"/jwks": 2}
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { json } from 'node:stream/consumers';
 
-// Standard output is for the ready line; the library prints its notices there.
+// Standard output is for the ready line; the library would print its notices there.
 console.info = console.error;
 const { Provider } = await import('oidc-provider');
 
 const config = {
   port: 0, // 0 takes a free one.
   alg: 'RS256', // Of every signature: RS256, ES256 or EdDSA.
-  // Each has client_id and redirect_uris, and whatever else the library knows of clients.
+  // Each has client_id and redirect_uris, and any other client metadata that the library supports.
   clients: [{ client_id: 'roster', redirect_uris: [] }],
-  // Claims by login name. The login name is the subject, any password will do, and nobody else can sign in.
+  // Claims by login name. The login name is the subject, every password is accepted, and no other user can sign in.
   users: {},
-  // Whether ID tokens carry what the scopes ask for; without it, only userinfo does.
+  // Whether ID tokens contain the claims of the scopes; otherwise only userinfo does.
   claims_in_id_token: true,
-  // Access tokens become JWTs for this audience; then userinfo refuses them, as they are for somebody else.
+  // Access tokens become JWTs for this audience. Userinfo then refuses them, because they are for another audience.
   audience: null,
   token_ttl_seconds: 600,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 
 const ROLES = 'urn:zitadel:iam:org:project:roles';
-// Where the tests take tokens from when they play a client themselves. Nothing listens there.
+// The redirect URI of the tests when they act as a client themselves. Nothing listens there.
 const TESTS_REDIRECT_URI = 'http://127.0.0.1:9/tokens';
 const EMAIL = ['email', 'email_verified'];
 
@@ -47,8 +47,8 @@ function newKey() {
   return { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: config.alg, kid: randomUUID() };
 }
 
-// One object a set of clients, claims and keys, since the library fixes these for its lifetime. What it stores lies
-// beside it: sessions, codes and tokens outlive the change.
+// One object per set of clients, claims and keys, because the library fixes these for its lifetime. Its store is
+// outside of it, so that sessions, codes and tokens survive a change.
 function newProvider() {
   const names = new Set(Object.values(config.users).flatMap((claims) => Object.keys(claims)));
   const provider = new Provider(issuer, {
@@ -63,7 +63,7 @@ function newProvider() {
     })),
     jwks: { keys: [key] },
     cookies: { keys: cookieKeys },
-    // As authentik and Zitadel have it: `profile` brings the groups and roles along, and each can be asked for alone.
+    // As in authentik and Zitadel: `profile` includes the groups and roles, and each can be requested alone.
     claims: {
       openid: ['sub'],
       email: EMAIL,

@@ -1,5 +1,5 @@
-// Plays a workflow of n8n: follows its connections, evaluates its expressions and makes its HTTP calls. It knows the
-// nodes that packaging/n8n uses, and does with them what n8n does; n8n itself takes minutes and gigabytes to install.
+// Executes a workflow of n8n: follows its connections, evaluates its expressions and makes its HTTP calls. It supports
+// the nodes that packaging/n8n uses and treats them as n8n does; n8n itself takes minutes and gigabytes to install.
 //
 //   node play_n8n.mjs WORKFLOW SETUP
 //

@@ -1,6 +1,7 @@
 <?php
-// Installs WordPress without a browser and makes its people; run by start_wordpress.sh, with the folder as argument.
-// Prints one line of JSON: the site's URL, secrets, the file that says where hints go, and id, email, password and application password by login name.
+// Installs WordPress without a browser and creates its users. start_wordpress.sh runs it with the folder as its
+// argument. Prints one line of JSON: the site's URL, secrets, the file with the URL for events, and id, email, password
+// and application password by login name.
 
 list( , $root ) = $argv;
 require "$root/site.php";
@@ -28,7 +29,7 @@ update_option( 'permalink_structure', '/%postname%/' );
 $wp_rewrite->init();
 $wp_rewrite->flush_rules( false ); // Without it there is no /wp-json/.
 
-// Login, display name and role. WordPress allows blanks and signs in names, and people without a role.
+// Login, display name and role. WordPress allows spaces and special characters in names, and users without a role.
 $people = array(
 	array( 'editor', 'Erika Editor 編輯', 'editor' ),
 	array( 'subscriber', 'Sam Subscriber', 'subscriber' ),

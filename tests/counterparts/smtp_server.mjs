@@ -1,11 +1,12 @@
-// A real SMTP server (npm smtp-server) on loopback that delivers into a file.
+// A real SMTP server (npm smtp-server) on loopback that writes each mail to a file.
 //
 //   node smtp_server.mjs DIRECTORY '{"auth": "USER:PASSWORD"}' [--reject ADDRESS]...
 //
-// Prints one line, {"port": PORT, "ca": FILE, "mails": FILE}, and lives until its standard input closes. Every mail is
-// one line of the file: {from, to, subject, text, html, headers, secure, user, raw}, where `from` and `to` are the
-// envelope's, `secure` says whether it came by TLS, and `user` who signed in. The server's certificate is for 127.0.0.1
-// and localhost; `ca` is the authority to trust. All settings, with their defaults, stand in `config` below.
+// Prints one line, {"port": PORT, "ca": FILE, "mails": FILE}, and runs until its standard input closes. Every mail is
+// one line of the file: {from, to, subject, text, html, headers, secure, user, raw}, where `from` and `to` come from
+// the envelope, `secure` says whether it came over TLS, and `user` is the authenticated user. The server's certificate
+// is for 127.0.0.1 and localhost; `ca` is the authority to trust. All settings, with their defaults, are in `config`
+// below.
 
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
@@ -29,7 +30,8 @@ for (let i = 0; i + 1 < flags.length; i += 2) {
 const mails = path.join(directory, 'mails.jsonl');
 writeFileSync(mails, '');
 
-// An authority and a certificate of it, since strict clients do not take an authority's own certificate for a server.
+// An authority and a certificate signed by it, because strict clients do not accept an authority's own certificate for
+// a server.
 function certificate() {
   const at = (name) => path.join(directory, name);
   const openssl = (...args) => execFileSync('openssl', args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -57,7 +59,7 @@ const server = new SMTPServer({
   hideSTARTTLS: config.tls === 'none',
   disabledCommands: [...(config.tls === 'none' ? ['STARTTLS'] : []), ...(config.auth === null ? ['AUTH'] : [])],
   authOptional: config.auth === null,
-  // A password in the clear would be the client's mistake; the server takes it only when there is no TLS at all.
+  // A client must not send a password in clear, so the server accepts one without TLS only when TLS is off.
   allowInsecureAuth: config.tls === 'none',
   disableReverseLookup: true,
   onAuth: ({ username, password }, _, done) =>

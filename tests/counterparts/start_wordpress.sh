@@ -3,10 +3,11 @@
 #
 #   start_wordpress.sh [PORT]        0, the default, takes a free one
 #
-# Prints one line of JSON (see seed_wordpress.php) and lives until its standard input closes or it gets a signal; then
-# the database, the web server and the folder go too. ROSTER_TICKET_SECRET and ROSTER_RETURN_URLS, from the
-# environment, are constants of the plugins, as is ROSTER_EVENTS_KEY. ROSTER_EVENTS_URL is what the file `events_url` in
-# the site's folder says when a request begins, so that each test can have the hints. WORDPRESS_SOURCE says where the files of WordPress are.
+# Prints one line of JSON (see seed_wordpress.php) and runs until its standard input closes or it gets a signal; then it
+# removes the database, the web server and the folder. ROSTER_TICKET_SECRET, ROSTER_RETURN_URLS and ROSTER_EVENTS_KEY,
+# from the environment, are constants of the plugins. ROSTER_EVENTS_URL is read from the file `events_url` in the site's
+# folder at the start of each request, so that each test can receive the events. WORDPRESS_SOURCE is the folder with the
+# files of WordPress.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/usr/local/sbin # mariadbd lies where only root looks.
 
@@ -15,7 +16,7 @@ source=${WORDPRESS_SOURCE:-/usr/share/wordpress}
 export ROSTER_TICKET_SECRET=${ROSTER_TICKET_SECRET-a-ticket-secret-of-32-characters-or-more}
 export ROSTER_EVENTS_KEY=${ROSTER_EVENTS_KEY-a-key-for-hints-of-32-characters-or-more}
 export ROSTER_RETURN_URLS=${ROSTER_RETURN_URLS-http://127.0.0.1:9/return}
-# Short whatever TMPDIR says: the path of a socket may have some 100 characters.
+# A short path, independent of TMPDIR: the path of a socket is limited to about 100 characters.
 folder=$(mktemp -d /tmp/roster-wordpress.XXXXXX)
 mkdir "$folder/database" "$folder/www"
 
@@ -23,7 +24,7 @@ jobs_started=()
 stop() {
   trap - EXIT INT TERM HUP
   exec 2>/dev/null # The shell would tell of every job that it lost.
-  # Each job is a process group: PHP's workers do not die with their parent.
+  # Each job is a process group, because PHP's workers do not end with their parent.
   for job in "${jobs_started[@]}"; do kill -KILL -- "-$job" || true; done
   wait
   rm -rf "$folder"
@@ -52,7 +53,7 @@ wait_until() { # COMMAND...: for 20 seconds at most
   fail "waited too long: $*"
 }
 
-# The web server first: it is what finds a free port, and the site has to know its own.
+# The web server starts first, because it finds a free port, and the site must know its own URL.
 cat >"$folder/router.php" <<'PHP'
 <?php // For `php -S`: files as they are, everything else by WordPress.
 $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
@@ -66,7 +67,7 @@ PHP
 PHP_CLI_SERVER_WORKERS=3 in_background php php -S "127.0.0.1:${1:-0}" -t "$folder/www" "$folder/router.php"
 url_of_log() { grep -om1 'http://127.0.0.1:[0-9]*' "$folder/php.log"; }
 
-# A database on a socket only. Nobody needs what it holds after a crash.
+# A database on a socket only. Nothing in it is needed after a crash.
 user=$(id -un)
 socket=$folder/socket
 mariadb-install-db --no-defaults --user="$user" --datadir="$folder/database" --skip-test-db \
@@ -77,7 +78,8 @@ sql() { mariadb --no-defaults --user=root --socket="$socket" --execute="$1"; }
 wait_until sql 'select 1'
 sql 'create database wordpress character set utf8mb4'
 
-# Links become files, as many lead to other packages. Some lead nowhere, to a configuration that nobody wrote.
+# Copies the targets of symbolic links, because many lead to other packages. Some are dangling: they lead to a
+# configuration that does not exist.
 cp -RL "$source/." "$folder/www/" 2>/dev/null || true
 mkdir -p "$folder/www/wp-content/mu-plugins"
 cp "$here"/../../packaging/wordpress/roster-*.php "$folder/www/wp-content/mu-plugins/"
@@ -117,5 +119,6 @@ PHP
 php -d display_errors=stderr "$here/seed_wordpress.php" "$folder/www" >"$folder/seeded" 2>"$folder/seed.log" || fail seed
 wait_until curl --noproxy '*' -fsS -o /dev/null "$(url_of_log)/wp-json/"
 cat "$folder/seeded"
-# Until whoever started it is gone. A builtin, since a signal has to wait for a program to end.
+# Waits until the process that started it is gone. `read` is a builtin, because a signal trap waits for an external
+# program to end.
 while read -r; do :; done

@@ -1,4 +1,5 @@
-//! The numbers that the gateway definition fixes, over all operations of the permission area; and what is empty in a request.
+//! The error codes that the gateway definition fixes, for all operations of the permission area; and how empty ids and
+//! filters in a request are handled.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ const BAD_INPUT: u64 = 10_101_000;
 const MEDIA_TYPE: u64 = 10_115_000;
 const DONE: u64 = 102_000;
 
-/// The codes of each operation's failures, as the gateway definition lists them; all have 31501000 and 31201000.
+/// The failure codes of each operation, as the gateway definition lists them; every operation also has 31501000 and
+/// 31201000.
 const DEFINED: [(&str, &[u64]); 15] = [
     ("get_permission_catalog", &[31_601_000, 31_605_000]),
     ("get_my_permissions", &[31_601_000, 31_605_000]),
@@ -29,12 +31,13 @@ const DEFINED: [(&str, &[u64]); 15] = [
     ("reload_policy", &[31_601_000, 31_605_000]),
 ];
 
-/// What the gateway definition lists for an operation, if it is one of its own.
+/// The codes that the gateway definition lists for an operation, or `None` if it does not define the operation.
 pub fn defined(id: &str) -> Option<&'static [u64]> {
     DEFINED.iter().find(|(operation, _)| *operation == id).map(|(_, codes)| *codes)
 }
 
-/// Our numbers beside it: success, what no body of the definition is, the right that is missing, and load.
+/// Whether an operation may answer with this code. Beside the defined codes: success, bad input, media type, a missing
+/// permission, and load.
 fn may_be(id: &str, code: u64) -> bool {
     const LOAD: [u64; 2] = [31_604_000, 31_606_000];
     let is_common = [DONE, BAD_INPUT, MEDIA_TYPE, FORBIDDEN, 31_501_000, 31_201_000].contains(&code);
@@ -45,7 +48,7 @@ fn may_be(id: &str, code: u64) -> bool {
     }
 }
 
-/// One operation of the document, with a body that it takes.
+/// One operation of the document, with a valid body.
 struct Operation {
     id: String,
     method: Method,
@@ -53,7 +56,7 @@ struct Operation {
     body: Option<Value>,
     /// Fields of the body that must be ids.
     ids: Vec<String>,
-    /// Names of the query's parameters, none of them required.
+    /// Names of the query parameters, all of them optional.
     filters: Vec<String>,
 }
 
@@ -91,13 +94,13 @@ async fn operations(site: &Site) -> Vec<Operation> {
     all
 }
 
-/// The path with these in the places of its parameters.
-fn filled(path: &str, values: &[(&str, &str)]) -> String {
+/// The path with its parameters replaced by these values.
+fn expand(path: &str, values: &[(&str, &str)]) -> String {
     values.iter().fold(path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value))
 }
 
 #[tokio::test]
-async fn every_code_of_the_permission_area_is_one_of_its_definition() {
+async fn every_code_of_the_permission_area_is_in_the_gateway_definition() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (member, role) = (acme.member_with_role("viewer").await, acme.role("editor", &[]).await);
@@ -125,14 +128,15 @@ async fn every_code_of_the_permission_area_is_one_of_its_definition() {
         seen += usize::from(defined(id).is_some());
         for (who, caller, is_elsewhere) in &callers {
             for place in places {
-                let path = filled(path, place);
+                let path = expand(path, place);
                 for body in [body.clone(), None, body.as_ref().map(|_| json!({"odd": 1}))] {
                     let code = caller.send(method.clone(), &path, body).await.body["code"].as_u64().expect("a code");
                     assert!(may_be(id, code), "{who}: {method} {path}: {code}");
                 }
             }
-            // The catalog is the site's, and who takes no gateway asks for another credential first.
-            let told = caller.send(method.clone(), &filled(path, places[0]), body.clone()).await;
+            // The catalog belongs to the site, and operations that take no gateway credential ask for another
+            // credential first.
+            let told = caller.send(method.clone(), &expand(path, places[0]), body.clone()).await;
             let code = told.body["code"].as_u64().expect("a code");
             if *is_elsewhere && id != "get_permission_catalog" && defined(id).is_some() && code != 31_501_000 {
                 assert!(defined(id).expect("codes").contains(&31_301_000), "{who}: {id}: {code}");
@@ -144,7 +148,7 @@ async fn every_code_of_the_permission_area_is_one_of_its_definition() {
 }
 
 #[tokio::test]
-async fn an_empty_id_where_one_is_needed_is_bad_input() {
+async fn an_empty_required_id_is_bad_input() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (member, role) = (acme.member().await, acme.role("editor", &[]).await);
@@ -155,7 +159,7 @@ async fn an_empty_id_where_one_is_needed_is_bad_input() {
         for id in &operation.ids {
             let mut body = operation.body.clone().expect("an example");
             body[id] = json!("");
-            let reply = acme.admin().send(operation.method.clone(), &filled(&operation.path, &place), Some(body)).await;
+            let reply = acme.admin().send(operation.method.clone(), &expand(&operation.path, &place), Some(body)).await;
             assert_eq!(reply.is(BAD_INPUT).fields(), [format!("body.{id}")], "{}", operation.id);
             seen.push(operation.id.clone());
         }
@@ -166,7 +170,7 @@ async fn an_empty_id_where_one_is_needed_is_bad_input() {
 }
 
 #[tokio::test]
-async fn empty_filters_count_as_absent_and_a_limit_of_nothing_as_the_default_in_every_list() {
+async fn empty_filters_are_ignored_and_an_empty_limit_is_the_default_in_every_list() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (member, role) = (acme.member_with_role("viewer").await, acme.role("editor", &[]).await);
@@ -175,13 +179,13 @@ async fn empty_filters_count_as_absent_and_a_limit_of_nothing_as_the_default_in_
 
     let mut limits = 0;
     for operation in operations(&site).await {
-        // The export is no JSON.
+        // The export does not answer with JSON.
         if operation.method != Method::GET || operation.filters.is_empty() || operation.id == "export_audit" {
             continue;
         }
         let id = if operation.path.contains("/roles/") { &role } else { &member.uid };
         let place = [("id", &**id), ("member_id", &*member.uid), ("authentik_sub", "sub-1"), ("name", "none")];
-        let path = filled(&operation.path, &place);
+        let path = expand(&operation.path, &place);
         let caller = if path.contains("/internal/") { site.internal() } else { acme.admin() };
         let empty = |name: &String| format!("{name}={}", if name == "limit" { "0" } else { "" });
         let query = operation.filters.iter().map(empty).collect::<Vec<_>>().join("&");
@@ -192,7 +196,7 @@ async fn empty_filters_count_as_absent_and_a_limit_of_nothing_as_the_default_in_
         assert_eq!(emptied.body["code"], plain.body["code"], "{path}?{query}: {emptied:?}");
         assert_eq!(emptied.body["data"], plain.body["data"], "{path}?{query}");
         limits += usize::from(operation.filters.contains(&"limit".to_owned()));
-        // What is not empty is looked at as before.
+        // Values that are not empty are still validated.
         if operation.filters.contains(&"limit".to_owned()) {
             caller.get(&format!("{path}?limit=-1&offset=")).await.is(BAD_INPUT);
         }

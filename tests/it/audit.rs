@@ -1,4 +1,5 @@
-//! The audit: what was done and what was refused, without secrets and without persons, chained so that it shows.
+//! The audit log: changes and denials are recorded, without secrets and personal data, in a chain that reveals
+//! tampering.
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -18,24 +19,24 @@ fn column<'e>(entries: &'e [Value], name: &str) -> Vec<&'e str> {
     entries.iter().map(|entry| entry[name].as_str().expect("text")).collect()
 }
 
-/// What `roster audit verify` says, and its exit code.
+/// The output of `roster audit verify`, and its exit code.
 fn verified(site: &Site) -> (Option<i32>, Value) {
     let output =
         Command::new(binary()).args(["audit", "verify", "--json", "--data"]).arg(site.path()).output().expect("roster");
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
 }
 
-/// Somebody with the file in their hands.
+/// Changes the rows, as somebody with access to the file could.
 fn tamper(site: &Site, sql: &str) {
     let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
     rows.busy_timeout(std::time::Duration::from_secs(5)).expect("time-out");
     rows.execute_batch(sql).expect("tampering");
 }
 
-// ── who may ──
+// ── access ──
 
 #[tokio::test]
-async fn the_audit_is_for_whoever_has_the_right() {
+async fn the_audit_log_requires_its_permission() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let viewer = acme.member_with_role("viewer").await;
@@ -52,7 +53,7 @@ async fn the_audit_is_for_whoever_has_the_right() {
 }
 
 #[tokio::test]
-async fn an_owner_reads_what_concerns_its_organization() {
+async fn an_owner_reads_the_entries_of_its_organization_only() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
 
@@ -72,7 +73,7 @@ async fn an_owner_reads_what_concerns_its_organization() {
 // ── what is recorded ──
 
 #[tokio::test]
-async fn an_entry_says_who_did_what_to_what_from_where() {
+async fn an_entry_records_actor_action_target_and_address() {
     let site = Site::start().await;
     let admin = site.admin().get("/me").await.data()["uid"].clone();
     let caller = site.admin().with("x-request-id", "from-a-test-1");
@@ -92,7 +93,7 @@ async fn an_entry_says_who_did_what_to_what_from_where() {
 }
 
 #[tokio::test]
-async fn each_kind_of_caller_is_recorded_as_what_it_is() {
+async fn each_kind_of_caller_is_recorded_with_its_kind() {
     let site = Site::start().await;
     let client = site.client(&["organizations:write"]).await;
     let client_key =
@@ -152,7 +153,7 @@ async fn repeated_denials_of_one_caller_and_operation_are_one_entry() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_path_is_kept_nowhere() {
+async fn a_secret_in_a_path_is_stored_nowhere() {
     const MARK: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ";
     let key = format!("muser_0123456789abcdef0123456789abcdef_1763740800_{MARK}_01234567");
     let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJraW0ifQ.abcdefghijkl";
@@ -178,7 +179,7 @@ async fn a_secret_in_a_path_is_kept_nowhere() {
 }
 
 #[tokio::test]
-async fn an_owner_sees_who_was_refused_in_its_organization() {
+async fn an_owner_sees_denials_in_its_organization() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let plain = acme.member().await;
@@ -190,7 +191,7 @@ async fn an_owner_sees_who_was_refused_in_its_organization() {
 }
 
 #[tokio::test]
-async fn reading_is_not_recorded_refused_or_not() {
+async fn reads_are_not_recorded_whether_allowed_or_denied() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let plain = acme.member().await;
@@ -205,7 +206,7 @@ async fn reading_is_not_recorded_refused_or_not() {
 }
 
 #[tokio::test]
-async fn what_was_not_done_is_not_recorded_as_done() {
+async fn a_failed_change_is_not_recorded_as_done() {
     let site = Site::start().await;
     site.organization("acme").await;
     let last = site.last_audit_entry().await;
@@ -283,7 +284,7 @@ async fn entries_come_newest_first_in_pages() {
 }
 
 #[tokio::test]
-async fn every_bad_filter_is_named_at_once() {
+async fn all_bad_filters_are_reported_together() {
     let site = Site::start().await;
     let long = "a".repeat(201);
 
@@ -303,7 +304,7 @@ async fn every_bad_filter_is_named_at_once() {
 // ── export ──
 
 #[tokio::test]
-async fn an_export_takes_the_filters_of_the_list() {
+async fn an_export_accepts_the_filters_of_the_list() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("viewer").await;
@@ -331,7 +332,7 @@ fn lines(body: &Value) -> Vec<Value> {
     match body {
         Value::String(text) => text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect(),
         Value::Null => Vec::new(),
-        // A single line is JSON as it stands.
+        // A single line is JSON by itself.
         one => vec![one.clone()],
     }
 }
@@ -340,7 +341,7 @@ fn lines(body: &Value) -> Vec<Value> {
 async fn an_export_has_every_entry_oldest_first() {
     let site = Site::start().await;
     let client = site.client(&["permissions:write"]).await;
-    // More than the export reads at a time.
+    // More entries than the export reads at a time.
     let grants = (0..510).map(|n| {
         let client = client.clone();
         let body = json!({"authentik_sub": "sub-1", "scope_type": "video", "scope_id": format!("{n}"), "module": "m", "action": "a"});
@@ -372,8 +373,8 @@ async fn an_export_is_narrowed_by_time_and_organization() {
     assert_eq!(count(&format!("until={}", at + 1)).await, entries(&site, "limit=200").await.len());
 }
 
-/// Reads an export over a socket, of which only the beginning is taken before something happens; answers the rest, and
-/// whether it came to its end.
+/// Starts an export over a socket, reads only its beginning, runs the closure, and reads the rest. Returns the rest and
+/// whether the export was complete.
 async fn export_around(site: &Site, token: &str, happens: impl Future<Output = ()>) -> (String, bool) {
     let mut stream = connect(site);
     stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("time-out");
@@ -384,15 +385,15 @@ async fn export_around(site: &Site, token: &str, happens: impl Future<Output = (
     assert!(begin.starts_with(b"HTTP/1.1 200"));
     happens.await;
     let mut rest = Vec::new();
-    // A connection that is cut off may end by an error.
+    // A connection that is cut off may end with an error.
     let _ = stream.read_to_end(&mut rest);
     (String::from_utf8_lossy(&rest).into_owned(), rest.ends_with(b"0\r\n\r\n"))
 }
 
 #[tokio::test]
-async fn an_export_ends_with_its_reader_s_right_and_at_the_entry_that_was_last() {
+async fn an_export_stops_with_its_reader_s_right_and_omits_later_entries() {
     let site = Site::start().await;
-    // More than the export reads at a time, and more than sockets hold.
+    // More than the export reads at a time, and more than the socket buffers hold.
     let client = site.admin().post("/admin/api-clients", json!({"name": "x", "scopes": ["members:read"]})).await.data();
     let path = format!("/admin/api-clients/{}", client["client_key"].as_str().expect("a key"));
     let changes = (0..510).map(|n| {
@@ -404,14 +405,14 @@ async fn an_export_ends_with_its_reader_s_right_and_at_the_entry_that_was_last()
     futures_util::future::join_all(changes).await;
 
     for (what, goes_on) in [("nothing", true), ("demoted", false), ("suspended", false), ("signed out", false)] {
-        let (reader, seat) = second_administrator(&site).await;
+        let (reader, assignment_path) = second_administrator(&site).await;
         let uid = reader.get("/me").await.data()["uid"].as_str().expect("a uid").to_owned();
         let token = reader.headers()[0].1.strip_prefix("Bearer ").expect("a token").to_owned();
         let last = site.last_audit_entry().await["id"].clone();
         let happens = async {
             let admin = site.admin();
             match what {
-                "demoted" => admin.clone().with("x-tenant-id", "platform").delete(&seat).await.done(),
+                "demoted" => admin.clone().with("x-tenant-id", "platform").delete(&assignment_path).await.done(),
                 "suspended" => admin.post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done(),
                 "signed out" => reader.post("/auth/logout", json!({})).await.done(),
                 _ => {}
@@ -436,7 +437,7 @@ async fn an_export_ends_with_its_reader_s_right_and_at_the_entry_that_was_last()
 // ── the chain ──
 
 #[tokio::test]
-async fn a_sound_chain_is_verified_and_its_end_can_be_noted() {
+async fn a_sound_chain_is_verified_and_its_head_can_be_noted() {
     let site = Site::start().await;
     site.organization("acme").await;
 
@@ -449,7 +450,7 @@ async fn a_sound_chain_is_verified_and_its_end_can_be_noted() {
 }
 
 #[tokio::test]
-async fn a_changed_entry_shows_whatever_was_changed() {
+async fn a_change_of_any_column_of_an_entry_is_detected() {
     let site = Site::start().await;
     site.organization("acme").await;
     let id = site.rows().query_row(
@@ -487,7 +488,7 @@ async fn a_changed_entry_shows_whatever_was_changed() {
 }
 
 #[tokio::test]
-async fn a_removed_entry_shows() {
+async fn a_removed_entry_is_detected() {
     let site = Site::start().await;
     site.organization("acme").await;
     let (_, whole) = verified(&site);
@@ -500,7 +501,7 @@ async fn a_removed_entry_shows() {
         assert_eq!((code, &found["broken_at"]), (Some(1), &broken_at), "{removed}");
         tamper(&site, &format!("insert into audit select * from kept where {removed}"));
     }
-    // A chain that was cut short fits in itself: it shows by the noted end only.
+    // A chain whose last entries were removed is consistent in itself. Only the noted head reveals it.
     tamper(&site, &format!("delete from audit where id = {last}"));
     let (code, cut) = verified(&site);
     assert_eq!((code, &cut["entries"]), (Some(0), &json!(last - 1)));

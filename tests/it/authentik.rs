@@ -1,5 +1,6 @@
-//! Accounts at Authentik. It cannot be had here, so that a stub server holds us to the form of its admin API, as its own
-//! client package (2026.8) describes it: unknown fields refused, required ones demanded, usernames unique.
+//! Accounts at Authentik. The real server cannot be installed here, so a stub server enforces the form of its admin API
+//! as its own client package (2026.8) describes it: it refuses unknown fields, requires the required ones, and keeps
+//! usernames unique.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -12,11 +13,11 @@ use crate::stub_server::{StubRequest, StubServer, json as answer};
 
 const TOKEN: &str = "an-api-token-for-tests";
 
-/// Its state: accounts by pk.
+/// The state of the stub: accounts by pk.
 #[derive(Default)]
 struct State {
     accounts: BTreeMap<i64, Value>,
-    /// Answers everything with this, when set.
+    /// When set, every request is answered with this status.
     failure: Option<u16>,
     /// Method and path of every change.
     changes: Vec<String>,
@@ -35,10 +36,10 @@ impl Authentik {
         Self { server: StubServer::start(move |asked| serve(&mut served.lock().expect("no panic"), &asked)), state }
     }
 
-    /// The lines of `roster.toml` that name it.
+    /// The lines of `roster.toml` that configure this Authentik.
     pub fn settings(&self) -> String {
         static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-        // Written once: anyone who reads it while it is written anew finds it empty.
+        // Written once, because a server that reads the file while it is rewritten finds it empty.
         let folder = FOLDER.get_or_init(|| {
             let folder = tempfile::tempdir().expect("a directory");
             std::fs::write(folder.path().join("token"), TOKEN).expect("the token");
@@ -60,7 +61,7 @@ impl Authentik {
         self.state().accounts[&pk].clone()
     }
 
-    /// An account that somebody else made.
+    /// Adds an account that another program created.
     fn add(&self, fields: Value) -> i64 {
         let mut state = self.state();
         let fields = fields.as_object().expect("fields").clone();
@@ -95,7 +96,7 @@ fn serve(state: &mut State, asked: &StubRequest) -> Response {
     if asked.authorization != format!("Bearer {TOKEN}") {
         return answer(403, &json!({"detail": "Token invalid/expired"}));
     }
-    // Django answers a path without its last slash by a redirect, which a POST does not survive.
+    // Django answers a path without its trailing slash with a redirect, which does not preserve a POST.
     let Some(path) = asked.path.strip_prefix("/api/v3/core/users/") else {
         return answer(404, &json!({"detail": "Not found."}));
     };
@@ -140,7 +141,7 @@ fn list(state: &State, asked: &StubRequest) -> Response {
     answer(200, &json!({"pagination": pagination, "results": found, "autocomplete": {}}))
 }
 
-/// `UserRequest` for a new account, `PatchedUserRequest` for one that is there.
+/// Validates `UserRequest` for a new account and `PatchedUserRequest` for an existing one.
 fn checked(state: &State, asked: &StubRequest, pk: Option<i64>) -> Result<Map<String, Value>, Value> {
     const FIELDS: [&str; 10] =
         ["username", "name", "is_active", "last_login", "groups", "roles", "email", "attributes", "path", "type"];
@@ -155,7 +156,7 @@ fn checked(state: &State, asked: &StubRequest, pk: Option<i64>) -> Result<Map<St
         let is_right = match name.as_str() {
             "username" => value.as_str().is_some_and(|text| (1..=150).contains(&text.chars().count())),
             "name" => value.is_string(),
-            // An e-mail may be empty, but not anything.
+            // An e-mail may be empty; otherwise it must be an address.
             "email" => value.as_str().is_some_and(|text| text.len() <= 254 && (text.is_empty() || text.contains('@'))),
             "is_active" => value.is_boolean(),
             "attributes" => value.is_object(),
@@ -173,7 +174,7 @@ fn checked(state: &State, asked: &StubRequest, pk: Option<i64>) -> Result<Map<St
     if faults.is_empty() { Ok(fields) } else { Err(faults.into()) }
 }
 
-// ── who asks ──
+// ── callers ──
 
 async fn site_of(authentik: &Authentik) -> Site {
     Site::with(&authentik.settings()).await
@@ -221,7 +222,7 @@ async fn a_new_member_gets_an_account_and_the_same_request_again_changes_nothing
 }
 
 #[tokio::test]
-async fn a_member_that_is_there_gets_an_account_by_its_own_names() {
+async fn an_existing_member_gets_an_account_with_its_own_names() {
     let authentik = Authentik::start();
     let site = site_of(&authentik).await;
     let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim"});
@@ -235,7 +236,7 @@ async fn a_member_that_is_there_gets_an_account_by_its_own_names() {
     let by_sub = site.internal().get("/internal/members/by-sub/chosen-subject").await.data();
     assert_eq!((&by_sub["uid"], &by_sub["authentik_user_id"]), (&local["uid"], &json!("5")));
 
-    // Names that are given change on both sides, and so does the status.
+    // Names in the request change on both sides, and so does the status.
     let body = json!({"sub": "chosen-subject", "username": "kim.l", "email": "kl@example.org", "display_name": "Kim L.", "is_active": false});
     let changed = ensure(&site.internal(), body).await.data();
     assert_eq!(changed["result"], "updated");
@@ -248,7 +249,7 @@ async fn a_member_that_is_there_gets_an_account_by_its_own_names() {
         (&json!("kim.l"), &json!("kl@example.org"), &json!("suspended"))
     );
 
-    // An account that is gone there is made anew.
+    // An account that was deleted at Authentik is created again.
     authentik.state().accounts.clear();
     authentik.add(json!({"username": "somebody"}));
     let remade = ensure(&site.internal(), json!({"uid": made["uid"]})).await.data();
@@ -261,7 +262,7 @@ async fn a_member_that_is_there_gets_an_account_by_its_own_names() {
 }
 
 #[tokio::test]
-async fn an_account_that_was_there_before_keeps_what_it_has() {
+async fn an_existing_account_keeps_its_values() {
     let authentik = Authentik::start();
     let site = site_of(&authentik).await;
     let attributes = json!({"phone": "1", "settings": {"locale": "en"}});
@@ -305,7 +306,8 @@ async fn accounts_of_others_are_not_taken_over() {
     ] {
         assert_eq!(ensure(&site.internal(), body.clone()).await.is(29_303_000).word(), word, "{body}");
     }
-    // Its member was renamed here, and another one has the name now: the account still belongs to the first.
+    // The member of this account was renamed here, and another member has its former name: the account still belongs to
+    // the first member.
     let renamed = format!("/admin/members/{}", first["uid"].as_str().expect("uid"));
     site.admin().patch(&renamed, json!({"username": "kim2"})).await.done();
     site.admin()
@@ -351,7 +353,7 @@ async fn a_failing_authentik_changes_nothing_here() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said_before_authentik_is_asked() {
+async fn bad_requests_are_refused_before_authentik_is_called() {
     let authentik = Authentik::start();
     let site = site_of(&authentik).await;
     let nameless = site.admin().post("/admin/members", json!({"email": "only@example.org"})).await.data();
@@ -369,7 +371,7 @@ async fn what_cannot_be_is_said_before_authentik_is_asked() {
     assert_eq!(reply.is(10_101_000).fields(), ["body.username"]);
     assert_eq!((authentik.server.asked(), members(&site).await), (0, json!(2)));
 
-    // Tenant by tenant: a foreign member is a missing one, and anyone who is made belongs to the tenant.
+    // A client in a tenant does not find a foreign member, and a member that it creates belongs to the tenant.
     let acme = site.organization("acme").await;
     let inside = site.internal().with("x-tenant-id", "acme");
     ensure(&inside, json!({"uid": nameless["uid"], "username": "only"})).await.is(29_301_000);
@@ -379,7 +381,7 @@ async fn what_cannot_be_is_said_before_authentik_is_asked() {
 }
 
 #[tokio::test]
-async fn without_settings_it_says_what_is_missing() {
+async fn without_settings_the_error_names_the_missing_settings() {
     let site = Site::start().await;
     let reply = ensure(&site.internal(), json!({"username": "kim"})).await;
     assert_eq!((reply.status, reply.is(29_605_000).word()), (501, "authentik_not_configured"));

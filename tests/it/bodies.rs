@@ -1,4 +1,5 @@
-//! Request bodies: read only once it is known who sends them, within their limits, and so many at a time.
+//! Request bodies: read only after the caller is authenticated, within their size limits, and within a limit on all
+//! bodies in flight.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +15,7 @@ use crate::site::{As, Member, Organization, Site};
 
 const MIB: usize = 1_024 * 1_024;
 
-/// A request of which only the head and so much of the body is sent.
+/// A request with its head and this many bytes of its body.
 fn begun(line: &str, headers: &str, length: usize, sent: usize) -> Vec<u8> {
     let mut request = head(line, &format!("{headers}content-length: {length}\r\n"));
     request.resize(request.len() + sent, b' ');
@@ -27,12 +28,12 @@ fn bearer(token: &str) -> String {
 
 const JSON: &str = "content-type: application/json\r\n";
 
-/// Nothing more comes.
+/// Whether the server closes the connection without sending more.
 fn is_over(mut stream: TcpStream) -> bool {
     stream.read(&mut [0]).unwrap_or(0) == 0
 }
 
-/// Every operation that takes a body: its name, method and path.
+/// Every operation that takes a body: its id, request line, and whether it requires a credential.
 fn with_body(document: &Value) -> Vec<(String, String, bool)> {
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -50,7 +51,7 @@ fn with_body(document: &Value) -> Vec<(String, String, bool)> {
 }
 
 #[tokio::test]
-async fn a_strangers_body_is_not_waited_for() {
+async fn the_body_of_an_unauthenticated_caller_is_not_waited_for() {
     let site = Site::start().await;
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let operations = with_body(&document);
@@ -59,7 +60,7 @@ async fn a_strangers_body_is_not_waited_for() {
     for (id, line, is_guarded) in operations {
         for headers in [JSON, "content-type: application/json\r\nexpect: 100-continue\r\n"] {
             let mut stream = connect(&site);
-            // Of 8 MiB nothing comes.
+            // Nothing of the announced 8 MiB is sent.
             let answer = exchange(&mut stream, &begun(&line, headers, 8 * MIB, 0));
             let expected: &[u16] = match id.as_str() {
                 "authenticate_for_sftpgo" | "take_wordpress_hint" => &[501],
@@ -74,11 +75,12 @@ async fn a_strangers_body_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn every_body_comes_after_its_caller() {
+async fn every_operation_authenticates_before_it_reads_the_body() {
     let site = Site::start().await;
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
 
-    // What is no JSON, of a wrong type, or nothing at all says nothing to a stranger about the operation.
+    // A body that is not JSON, has a wrong type or is empty tells an unauthenticated caller nothing about the
+    // operation.
     for (id, line, _) in with_body(&document).into_iter().filter(|(_, _, is_guarded)| *is_guarded) {
         let (method, path) = line.split_once(' ').expect("two words");
         for (content_type, body) in [("application/json", "{"), ("text/plain", "x"), ("application/wasm", "")] {
@@ -111,12 +113,12 @@ async fn a_public_body_holds_at_its_limit_and_not_one_past_it() {
         assert_ne!((post(page, form, 2_048).await, page), (413, page));
         assert_eq!((post(page, form, 2_049).await, page), (413, page));
     }
-    // A caller who is known may send more.
+    // An authenticated caller may send more.
     let known = site.admin().send_raw(Method::POST, "/admin/members", "application/json", padded(2_049)).await;
     assert_eq!(known.word(), "bad_input");
 }
 
-/// The operations with a long body: name, request, a media type, and what a body of blanks is answered with.
+/// The operations with a long body: name, request line, a media type, and the answer to a body of blanks.
 const LARGE: [(&str, &str, &str, &str); 3] = [
     ("import_catalog", "PUT /api/v1/permissions/catalog", "application/json", "malformed_body"),
     ("import_users", "POST /admin/users/import", "application/json", "malformed_body"),
@@ -124,13 +126,13 @@ const LARGE: [(&str, &str, &str, &str); 3] = [
 ];
 
 #[tokio::test]
-async fn a_long_body_is_read_only_from_who_holds_the_permission() {
+async fn a_long_body_is_read_only_from_a_caller_with_the_permission() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (plain, client, lacking) =
         (acme.member().await, site.client(&["members:write"]).await, site.client(&["audit:read"]).await);
     let header = |caller: &As<'_>| caller.headers().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect::<String>();
-    // Who may send it, and who is told why not.
+    // A caller with the permission, and callers who are refused.
     let callers = [
         ("nobody", String::new(), [Err(401), Err(401), Err(401)]),
         ("a wrong token", bearer("x.y.z"), [Err(401), Err(401), Err(401)]),
@@ -146,7 +148,7 @@ async fn a_long_body_is_read_only_from_who_holds_the_permission() {
             let headers = format!("{headers}{named}content-type: {media}\r\n");
             let mut stream = connect(&site);
             match expected {
-                // The answer comes before the body does.
+                // The answer comes before the body is read.
                 Err(status) => {
                     let answer = exchange(&mut stream, &begun(line, &headers, 2 * MIB, 0));
                     assert_eq!(answer.status, status, "{who} {id}: {}", answer.body);
@@ -177,7 +179,7 @@ async fn a_catalog_holds_at_its_limit_and_not_one_past_it() {
 }
 
 #[tokio::test]
-async fn a_body_is_asked_for_once_its_caller_is_known() {
+async fn a_client_that_expects_100_continue_gets_it_after_authentication() {
     let site = Site::start().await;
     let mut stream = connect(&site);
     let body = json!({"username": "kim"}).to_string();
@@ -193,9 +195,10 @@ async fn a_body_is_asked_for_once_its_caller_is_known() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_wants_leaves_the_connection_as_it_was() {
+async fn an_unread_short_body_is_drained_and_the_connection_stays_usable() {
     let site = Site::start().await;
-    // A small one of a stranger, one of an operation that takes none, and one beside a GET: the next request is heard.
+    // A short body of an unauthenticated caller, one of an operation without a body, and one of a GET: the next request
+    // on the connection is answered.
     for (line, headers, length) in [
         ("POST /admin/members", JSON.to_owned(), 100_000),
         ("POST /nowhere", JSON.to_owned(), 100_000),
@@ -211,7 +214,7 @@ async fn a_body_that_nobody_wants_leaves_the_connection_as_it_was() {
 }
 
 #[tokio::test]
-async fn of_a_strangers_long_body_little_is_read_away() {
+async fn little_of_the_long_body_of_an_unauthenticated_caller_is_drained() {
     let site = Site::start().await;
     for (coding, frame) in [
         (format!("content-length: {}\r\n", 8 * MIB), String::new()),
@@ -225,18 +228,18 @@ async fn of_a_strangers_long_body_little_is_read_away() {
         let answer = exchange(&mut stream, &request);
 
         assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{coding}");
-        // What goes on is cut off.
+        // The connection is closed when more bytes come.
         let blanks = [b' '; 65_536];
         let sent = (0..128).take_while(|_| stream.write_all(&blanks).is_ok()).count();
         assert!(sent < 128 || is_over(stream), "{coding}");
     }
 }
 
-/// Small limits, so that a few bodies fill them.
+/// Small limits, so that a few bodies reach them.
 const NARROW: &str = "[limits]\nbytes_in_flight = 16384\npublic_body_bytes = 1024\nbody_bytes = 16384\n\
                       catalog_bytes = 16384\nimport_bytes = 16384\n[plugins]\nfile_bytes = 16384\n";
 
-/// Begins a body and waits until the server holds all that was sent of it.
+/// Begins a body and waits until the server holds all of the bytes that were sent.
 fn hold(site: &Site, line: &str, headers: &str, (length, sent): (usize, usize), in_all: u64) -> TcpStream {
     hold_on(connect(site), site, &begun(line, headers, length, sent), in_all)
 }
@@ -271,7 +274,7 @@ async fn bytes_in_flight_hold_at_their_limit_and_not_one_past_it() {
     assert_eq!((at_limit.status, &at_limit.body["detail"]), (400, &json!("malformed_body")));
     assert_eq!((beyond.status, &beyond.body["detail"]), (503, &json!("busy")));
     assert_eq!(beyond.header("retry-after"), Some("1"));
-    // What has no body is served all the while, and bodies are again later.
+    // Requests without a body are served meanwhile, and bodies are accepted again later.
     site.admin().get("/me").await.done();
     assert_eq!(finish(held, 8_384).body["detail"], "malformed_body");
     wait_until_held(&site, 0);
@@ -279,7 +282,7 @@ async fn bytes_in_flight_hold_at_their_limit_and_not_one_past_it() {
 }
 
 #[tokio::test]
-async fn the_bodies_of_one_organization_keep_those_of_another_out_no_longer_than_they_come() {
+async fn slow_bodies_of_one_organization_do_not_keep_out_those_of_another() {
     let site = Site::with(NARROW).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (loud, quiet) = (acme.member().await, bolt.member().await);
@@ -291,21 +294,21 @@ async fn the_bodies_of_one_organization_keep_those_of_another_out_no_longer_than
 
     assert_eq!(send(&quiet, 384).body["detail"], "malformed_body", "at the limit");
     wait_until_held(&site, 16_000);
-    // One more of the other's makes the oldest go, though it is larger than that.
+    // One more body of the other organization ends the oldest body of the first, even though the new one is larger.
     assert_eq!(send(&quiet, 8_000).body["detail"], "malformed_body");
     for gone in &mut held[..2] {
         let cut = exchange(gone, b"");
         assert_eq!((cut.status, &cut.body["detail"]), (503, &json!("busy")));
     }
     wait_until_held(&site, 8_000);
-    // The loud one gets back what is free, and costs the other nothing.
+    // The first organization gets the bytes that are free, at no cost for the other.
     let of_quiet = hold(&site, "PATCH /me", &quiet, (8_192, 8_000), 16_000);
     assert_eq!(send(&loud, 4_000).body["detail"], "busy");
     assert_eq!(finish(of_quiet, 192).body["detail"], "malformed_body");
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_takes_its_bytes_along() {
+async fn the_bytes_of_a_closed_connection_are_freed() {
     let site = Site::with(NARROW).await;
     let headers = format!("{}{JSON}", bearer(&site.admin_token));
     let held = hold(&site, "POST /admin/members", &headers, (16_384, 16_000), 16_000);
@@ -316,7 +319,7 @@ async fn a_caller_who_goes_away_takes_its_bytes_along() {
 }
 
 #[tokio::test]
-async fn strangers_fill_a_quarter_and_shut_nobody_out() {
+async fn unauthenticated_callers_fill_a_quarter_and_keep_nobody_out() {
     let site = Site::with(NARROW).await;
     let login = |length: usize| exchange(&mut connect(&site), &begun("POST /auth/login", JSON, length, length));
     let long = begun("POST /auth/login", JSON, 1_024, 1_000);
@@ -328,14 +331,14 @@ async fn strangers_fill_a_quarter_and_shut_nobody_out() {
 
     assert_eq!(login(96).body["detail"], "malformed_body", "at the limit");
     wait_until_held(&site, 4_000);
-    // Who is known has space of its own, and a small body gets in for the oldest of the largest ones.
+    // Authenticated callers have their own share, and a small body takes the space of the oldest of the largest bodies.
     site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
     assert_eq!(login(97).body["detail"], "malformed_body");
     let cut = exchange(&mut held[0], b"");
     assert_eq!((cut.status, &cut.body["detail"]), (503, &json!("busy")));
     wait_until_held(&site, 3_000);
     held[0] = hold_on(connect_from([127, 0, 0, 6], &site).await, &site, &long, 4_000);
-    // One that is as large as the others makes nobody go.
+    // A body as large as the others displaces none of them.
     let late = exchange(&mut connect_from([127, 0, 0, 7], &site).await, &long);
     assert_eq!((late.status, &late.body["detail"]), (503, &json!("busy")));
     drop(held);
@@ -344,7 +347,7 @@ async fn strangers_fill_a_quarter_and_shut_nobody_out() {
 }
 
 #[tokio::test]
-async fn what_makes_somebody_known_is_short_and_no_longer() {
+async fn sign_in_bodies_hold_at_their_limit_and_not_one_past_it() {
     let site = Site::with("limits.sign_in_bytes = 1024\nlimits.public_body_bytes = 2048").await;
     let form = "application/x-www-form-urlencoded";
     for (path, media, is_sign_in) in [
@@ -362,7 +365,7 @@ async fn what_makes_somebody_known_is_short_and_no_longer() {
 }
 
 #[tokio::test]
-async fn what_may_be_sent_fits_into_the_bytes_in_flight() {
+async fn every_body_limit_fits_into_the_bytes_in_flight() {
     for (name, others) in [
         ("limits.body_bytes", "[limits]\nbody_bytes = 67108864\nbytes_in_flight = 67108863"),
         ("limits.catalog_bytes", "[limits]\nbytes_in_flight = 8388607"),
@@ -383,7 +386,7 @@ async fn what_may_be_sent_fits_into_the_bytes_in_flight() {
 }
 
 #[tokio::test]
-async fn many_strangers_with_much_to_say_cost_no_memory() {
+async fn many_large_bodies_of_unauthenticated_callers_use_no_memory() {
     const STRANGERS: usize = 60;
     let site = Site::start().await;
     let before = site.peak_memory_kb();
@@ -391,7 +394,7 @@ async fn many_strangers_with_much_to_say_cost_no_memory() {
 
     std::thread::scope(|scope| {
         for _ in 0..STRANGERS {
-            // They send on whatever they are told, until they are cut off.
+            // They keep sending after the answer, until the connection is closed.
             scope.spawn(|| drop(connect(&site).write_all(&request)));
         }
     });
@@ -402,9 +405,10 @@ async fn many_strangers_with_much_to_say_cost_no_memory() {
     assert_eq!(site.metric("roster_body_bytes"), 0);
 }
 
-// ── a credential that ends while its request is on its way ──
+// ── a credential that ends while its request is being received ──
 
-/// Each kind of credential, with all that becomes of it while a body is held back, and whether the request is still done.
+/// Each kind of credential, with the events that happen while a body is held back, and whether the request is still
+/// carried out.
 const HELD: [(&str, &[(&str, bool)]); 8] = [
     ("token", &OF_SESSIONS),
     ("cookie", &OF_SESSIONS),
@@ -459,23 +463,23 @@ const OF_SESSIONS: [(&str, bool); 7] = [
     ("two factors", false),
 ];
 
-/// What is shown, and what it takes to end it.
-struct Shown<'s> {
+/// A credential in use, and what is needed to end it.
+struct Credential<'s> {
     caller: As<'s>,
     line: &'static str,
     body: Value,
     member: Member<'s>,
-    /// The address of the key or client.
+    /// The path of the key or client.
     path: String,
     maker: As<'s>,
-    /// The address of what gives its maker the right.
-    seat: String,
+    /// The path of the role assignment that gives the creator the right.
+    assignment_path: String,
 }
 
-async fn shown<'s>(organization: &Organization<'s>, kind: &str) -> Shown<'s> {
+async fn credential_of<'s>(organization: &Organization<'s>, kind: &str) -> Credential<'s> {
     let site = organization.site;
     let member = organization.member_with_role("tenant_owner").await;
-    let (maker, seat) = second_administrator(site).await;
+    let (maker, assignment_path) = second_administrator(site).await;
     let text = |made: &Value, name: &str| made[name].as_str().expect("text").to_owned();
     let own = member.caller();
     let make = async |caller: &As<'_>, path: &str, body: Value| {
@@ -508,17 +512,17 @@ async fn shown<'s>(organization: &Organization<'s>, kind: &str) -> Shown<'s> {
         _ if kind.ends_with("key") => ("POST /api/v1/quota/reservations", json!({"size": 1})),
         _ => ("POST /admin/members", json!({"username": name})),
     };
-    Shown { caller, line, body, member, path, maker, seat }
+    Credential { caller, line, body, member, path, maker, assignment_path }
 }
 
-/// What becomes of it.
-async fn befall(organization: &Organization<'_>, shown: &Shown<'_>, what: &str) {
-    let (site, uid) = (organization.site, &shown.member.uid);
+/// Makes this event happen to the credential.
+async fn end_credential(organization: &Organization<'_>, credential: &Credential<'_>, what: &str) {
+    let (site, uid) = (organization.site, &credential.member.uid);
     let (admin, at) = (site.admin(), format!("/admin/members/{uid}"));
-    let owner = if shown.path.starts_with("/me") { shown.member.caller() } else { shown.maker.clone() };
+    let owner = if credential.path.starts_with("/me") { credential.member.caller() } else { credential.maker.clone() };
     match what {
         "nothing" => {}
-        "signed out" => shown.member.caller().post("/auth/logout", json!({})).await.done(),
+        "signed out" => credential.member.caller().post("/auth/logout", json!({})).await.done(),
         "reset" => admin.patch(&at, json!({"password": "Another-horse-8"})).await.done(),
         "suspended" => admin.post(&format!("{at}/deactivate"), json!({})).await.done(),
         "erased" => admin.delete(&at).await.done(),
@@ -531,42 +535,42 @@ async fn befall(organization: &Organization<'_>, shown: &Shown<'_>, what: &str) 
             let rule = json!({"second_factor_required": true});
             admin.patch(&format!("/admin/organizations/{}", organization.id), rule).await.done();
         }
-        "rotated" => owner.post(&format!("{}/rotate", shown.path), json!({})).await.done(),
+        "rotated" => owner.post(&format!("{}/rotate", credential.path), json!({})).await.done(),
         "rotated twice" => {
             for _ in 0..2 {
-                owner.post(&format!("{}/rotate", shown.path), json!({})).await.done();
+                owner.post(&format!("{}/rotate", credential.path), json!({})).await.done();
             }
         }
-        "taken over" => admin.post(&format!("{}/rotate", shown.path), json!({})).await.done(),
-        "revoked" | "deleted" => owner.delete(&shown.path).await.done(),
-        "inactive" => admin.patch(&shown.path, json!({"status": "inactive"})).await.done(),
-        "narrowed" => admin.patch(&shown.path, json!({"scopes": ["members:read"]})).await.done(),
-        "other addresses" => admin.patch(&shown.path, json!({"allowed_ips": ["192.0.2.0/24"]})).await.done(),
-        "other paths" => admin.patch(&shown.path, json!({"allowed_paths": ["/me"]})).await.done(),
-        "maker demoted" => admin.with("x-tenant-id", "platform").delete(&shown.seat).await.done(),
+        "taken over" => admin.post(&format!("{}/rotate", credential.path), json!({})).await.done(),
+        "revoked" | "deleted" => owner.delete(&credential.path).await.done(),
+        "inactive" => admin.patch(&credential.path, json!({"status": "inactive"})).await.done(),
+        "narrowed" => admin.patch(&credential.path, json!({"scopes": ["members:read"]})).await.done(),
+        "other addresses" => admin.patch(&credential.path, json!({"allowed_ips": ["192.0.2.0/24"]})).await.done(),
+        "other paths" => admin.patch(&credential.path, json!({"allowed_paths": ["/me"]})).await.done(),
+        "maker demoted" => admin.with("x-tenant-id", "platform").delete(&credential.assignment_path).await.done(),
         _ => panic!("{what}"),
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_held_back_changes_nothing_once_its_credential_has_ended() {
+async fn a_held_back_body_changes_nothing_after_its_credential_has_ended() {
     let site = Site::start().await;
     let cases = HELD.iter().flat_map(|(kind, ways)| ways.iter().map(move |(what, is_done)| (*kind, *what, *is_done)));
     for (n, (kind, what, is_done)) in cases.enumerate() {
         let organization = site.organization(&format!("o{n}")).await;
-        let shown = shown(&organization, kind).await;
-        let body = shown.body.to_string();
+        let credential = credential_of(&organization, kind).await;
+        let body = credential.body.to_string();
         let headers: String =
-            shown.caller.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            credential.caller.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let mut stream = connect(&site);
-        let request = begun(shown.line, &format!("{headers}{JSON}expect: 100-continue\r\n"), body.len(), 0);
+        let request = begun(credential.line, &format!("{headers}{JSON}expect: 100-continue\r\n"), body.len(), 0);
         stream.write_all(&request).expect("a head");
-        // The body is asked for, which is once the caller is known.
+        // The server sends `100 Continue` after the caller is authenticated.
         let mut go_on = [0; 25];
         stream.read_exact(&mut go_on).expect("an answer");
         assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n", "{kind}: {what}");
 
-        befall(&organization, &shown, what).await;
+        end_credential(&organization, &credential, what).await;
         let before = site.last_audit_entry().await["id"].clone();
         let answer = exchange(&mut stream, body.as_bytes());
 

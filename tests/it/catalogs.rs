@@ -1,5 +1,5 @@
-//! Catalogs from OpenAPI documents as services have them: what they become, which requests answer to which operation, and
-//! what an import asks before it takes something away.
+//! Catalogs imported from OpenAPI documents of services: the resulting permissions, which operation a request matches,
+//! and what an import requires before it removes entries.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn texts(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().map(|text| text.as_str().expect("text")).collect()
 }
 
-/// How an owner's request is answered: the reason, and the one permission that it rests on.
+/// The decision about an owner's request: the reason, and the one permission that it rests on.
 async fn answer(acme: &Organization<'_>, uid: &str, method: &str, path: &str) -> String {
     let asked = json!({"uid": uid, "method": method, "path": path, "explain": true});
     let answer = acme.check(asked).await;
@@ -39,7 +39,7 @@ async fn answer(acme: &Organization<'_>, uid: &str, method: &str, path: &str) ->
 }
 
 #[tokio::test]
-async fn documents_of_services_answer_for_their_operations() {
+async fn requests_match_the_operations_of_imported_documents() {
     type Case<'c> = (&'c str, String, &'c [(&'c str, &'c str)]);
     let cases: &[Case<'_>] = &[
         (
@@ -102,7 +102,8 @@ async fn documents_of_services_answer_for_their_operations() {
                 ("GET /contents/docs/a.md", "ok_role untagged.contents"),
                 ("GET /contents/a.md", "ok_role untagged.contents"),
                 ("GET /contents", "unmapped_route"),
-                // What has many segments is no umbrella: it adds nothing to what is more specific.
+                // A template with a parameter for many segments is not an umbrella: it adds nothing to a more specific
+                // template.
                 ("PUT /contents/readme", "ok_role untagged.readme"),
                 ("GET /contents/readme", "method_not_mapped"),
                 ("POST /proxy/a/b/c", "ok_role untagged.proxy"),
@@ -153,7 +154,7 @@ async fn documents_of_services_answer_for_their_operations() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_protected_is_listed_with_its_line_and_strict_refuses_it() {
+async fn unsupported_operations_are_listed_with_their_line_and_refused_by_strict() {
     let site = Site::start().await;
     let text = paths(&[
         "/fine: {get: {operationId: fine}}",
@@ -168,17 +169,17 @@ async fn what_cannot_be_protected_is_listed_with_its_line_and_strict_refuses_it(
     let skipped = done["skipped"].as_array().expect("a list");
     let places: Vec<Value> = skipped.iter().map(|one| json!([one["path"], one["method"], one["line"]])).collect();
     assert_eq!(places, [json!(["/elsewhere", null, 7]), json!(["/{a}{b}", "GET", 6])]);
-    assert!(skipped[1]["reason"].as_str().expect("text").contains("beside each other"), "{done}");
-    // The same as JSON, which has one line.
+    assert!(skipped[1]["reason"].as_str().expect("text").contains("adjacent parameters"), "{done}");
+    // The same as JSON on one line.
     let as_json = json!({"openapi": "3.0.3", "info": {"title": "lab"}, "paths": {"/fine": {"get": {"operationId": "fine"}}, "/{a}{b}": {"get": {}}}});
     let done = site.admin().put(&format!("{P}/catalog?dry_run=true"), as_json).await.data();
     assert_eq!((&done["skipped"][0]["line"], &done["changed"]), (&json!(1), &json!([])));
-    // Nothing that is left is no import: all there is would be orphaned.
+    // A document without any supported operation is refused: it would orphan every existing entry.
     assert_eq!(import(&site, "", &paths(&["'/{a}{b}': {get: {}}"])).await.is(BAD_CATALOG).fields().len(), 1);
 }
 
 #[tokio::test]
-async fn a_doubled_key_is_named_with_its_line() {
+async fn a_duplicate_key_is_reported_with_its_line() {
     let site = Site::start().await;
     let text = paths(&["/a: {get: {operationId: g}}", "/a: {post: {operationId: p}}"]);
     let reply = import(&site, "", &text).await;
@@ -213,7 +214,7 @@ async fn an_operation_with_another_name_is_renamed_and_roles_keep_it() {
     import(&site, "", &paths(&former)).await.done();
     let member = acme.member_with(&["x.list"]).await;
 
-    // The tag and the id are others.
+    // The tag and the operation id change.
     let next = ["/a: {get: {tags: [y], operationId: listAll}}", "/b: {get: {tags: [y], operationId: show}}"];
     let done = import(&site, "", &paths(&next)).await.data();
     let pair = |from: &str, to: &str| json!({"from": from, "to": to});
@@ -221,7 +222,7 @@ async fn an_operation_with_another_name_is_renamed_and_roles_keep_it() {
     assert_eq!((&done["added"], &done["changed"], &done["orphaned"]), (&json!([]), &json!([]), &json!([])));
     assert_eq!(answer(&acme, &member.uid, "GET", "/a").await, "ok_role y.listall");
 
-    // Names that change hands take nobody's rights along: an id that comes twice is numbered in the order of the paths.
+    // When names change places, nobody's rights follow the name: a duplicate id is numbered in the order of the paths.
     let twice = [
         "/a: {get: {tags: [y], operationId: listAll}}",
         "/Z: {get: {tags: [y], operationId: listAll}}",
@@ -233,7 +234,7 @@ async fn an_operation_with_another_name_is_renamed_and_roles_keep_it() {
     assert_eq!(answer(&acme, &member.uid, "GET", "/a").await, "ok_role y.listall_2");
     assert_eq!(answer(&acme, &member.uid, "GET", "/Z").await, "no_permission y.listall");
 
-    // So do two that swap theirs.
+    // The same for two operations that swap their names.
     let swapped = [
         "/a: {get: {tags: [y], operationId: show}}",
         "/Z: {get: {tags: [y], operationId: z}}",
@@ -261,7 +262,7 @@ async fn a_renamed_category_that_was_closed_stays_closed() {
     let done = import(&site, "", &paths(&["/a: {get: {tags: [y], operationId: list}}"])).await.data();
     assert_eq!(done["renamed"].as_array().map(Vec::len), Some(2));
     assert_eq!(answer(&acme, &owner.uid, "GET", "/a").await, "no_permission y.list");
-    // It moves out of what is closed.
+    // The operation moves out of the closed category.
     let next = ["/a: {get: {tags: [z], operationId: list}}", "/b: {get: {tags: [y], operationId: other}}"];
     import(&site, "", &paths(&next)).await.done();
     assert_eq!(answer(&acme, &owner.uid, "GET", "/a").await, "no_permission z.list");
@@ -282,19 +283,19 @@ async fn entries_of_another_document_are_orphaned_only_on_demand() {
         assert!(message.contains(part), "{part}: {message}");
     }
     let dry = import(&site, "?dry_run=true", &files).await.data();
-    assert_eq!((&dry["replaces"], texts(&dry["orphaned"]).len()), (&json!("a catalog in Roster's own form"), 2));
+    assert_eq!((&dry["replaces"], texts(&dry["orphaned"]).len()), (&json!("a catalog in Roster's own format"), 2));
     assert_eq!(
         site.admin().get(&format!("{P}/catalog?app=main")).await.data()["list"].as_array().map(Vec::len),
         Some(2)
     );
 
-    // An application of its own, and then its own next version.
+    // The document gets an application of its own, and then its next version.
     import(&site, "?app=files", &files).await.done();
     import(&site, "?app=files", &paths(&["/a: {put: {operationId: b}}"])).await.done();
     import(&site, "?app=files", &other).await.is(OF_ANOTHER);
     assert_eq!(import(&site, "?app=files&replace=true", &other).await.data()["orphaned"], json!(["untagged.b"]));
     import(&site, "?app=files", &files.replace("/a", "/c")).await.is(OF_ANOTHER);
-    // Our own form may add to it, and the document is still the same one.
+    // A catalog in our own form may add entries, and the document is still recognized as the same.
     let own = json!({"app": "files", "permissions": [
         {"name": "untagged"},
         {"name": "untagged.a", "parent": "untagged", "http_methods": "GET", "http_path": "/a"},
@@ -304,13 +305,13 @@ async fn entries_of_another_document_are_orphaned_only_on_demand() {
     let done = import(&site, "?app=files", &other).await.data();
     assert_eq!(done["orphaned"], json!(["untagged.more"]));
     assert!(texts(&done["notes"])[0].contains("roles keep them"), "{done}");
-    // The default application too, when it is said.
+    // The same when the default application is named.
     let done = import(&site, "?replace=true&prefix=lab", &files).await.data();
     assert_eq!(done["orphaned"], json!(["video", "video.list"]));
 }
 
 #[tokio::test]
-async fn a_new_application_is_every_owners_unless_the_import_says_whose() {
+async fn a_new_application_belongs_to_every_owner_unless_the_import_restricts_it() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (of_acme, of_bolt) = (acme.member_with_role("tenant_owner").await, bolt.member_with_role("tenant_owner").await);
@@ -327,11 +328,11 @@ async fn a_new_application_is_every_owners_unless_the_import_says_whose() {
     let done = import(&site, "?organizations=acme", &text).await.data();
     assert_eq!(done["organizations"], json!(["acme"]));
     assert_eq!(reasons().await, [ok, no]);
-    // It stays as it is until it is said otherwise, over a restart of the policy too.
+    // Its visibility stays until another import changes it, also after a reload of the policy.
     import(&site, "", &text).await.done();
     let reloaded = site.admin().post(&format!("{P}/policy/reload"), json!({})).await.data();
     assert_eq!((reasons().await, &reloaded["changed"]), ([ok.to_owned(), no.to_owned()], &json!(false)));
-    // Nobody ticks it where it is not, and it is in no list of rights.
+    // In other organizations nobody can tick its permissions, and no list of rights contains them.
     let role = bolt.admin().post(&format!("{P}/roles"), json!({"key": "readers"})).await.data();
     let url = format!("{P}/roles/{}/permissions", role["id"].as_str().expect("an id"));
     bolt.admin().put(&url, json!({"permission_ids": ["untagged.a"]})).await.is(NOT_HELD);
@@ -341,17 +342,17 @@ async fn a_new_application_is_every_owners_unless_the_import_says_whose() {
     let member = bolt.member_with(&["untagged.a"]).await;
     assert_eq!(answer(&bolt, &member.uid, "GET", "/a").await, ok);
     import(&site, "?organizations=acme", &text).await.done();
-    assert_eq!(answer(&bolt, &member.uid, "GET", "/a").await, no, "what was ticked before is not in force");
+    assert_eq!(answer(&bolt, &member.uid, "GET", "/a").await, no, "earlier ticks have no effect");
 
-    // Closed: nobody's, until an import in our own form opens it.
+    // Visible to nobody until an import in our own form opens it.
     let more = paths(&["/a: {get: {operationId: a}}", "/b: {get: {operationId: b}}"]);
     import(&site, "?closed=true", &more).await.done();
     assert_eq!(answer(&acme, &of_acme.uid, "GET", "/b").await, "no_permission untagged.b");
-    assert_eq!(reasons().await, [ok, no], "what was there is as it was");
+    assert_eq!(reasons().await, [ok, no], "existing entries are unchanged");
 }
 
 #[tokio::test]
-async fn the_command_says_what_is_skipped_and_what_it_asks() {
+async fn the_command_prints_skipped_operations_and_confirmations() {
     let site = Site::start().await;
     let file = site.path().join("lab.yaml");
     let name = file.display().to_string();
@@ -369,7 +370,7 @@ async fn the_command_says_what_is_skipped_and_what_it_asks() {
         crate::cli::roster(&all, site.path(), "")
     };
     let refused = run(&["--app", "lab", "--strict"]);
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("beside each other"));
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("adjacent parameters"));
     let done = run(&["--app", "lab", "--prefix", "lab", "--closed", "--multi-segment", "p"]);
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{done:?}");

@@ -1,4 +1,4 @@
-//! The decision over the wire: `POST /check`.
+//! Decisions over HTTP: `POST /check`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -99,7 +99,7 @@ async fn a_route_is_allowed_denied_unmapped_or_not_mapped_for_the_method() {
 }
 
 #[tokio::test]
-async fn an_odd_path_is_denied_and_never_cleaned() {
+async fn a_path_that_is_not_canonical_is_denied_and_never_normalized() {
     let site = Site::start().await;
     site.import(json!([{"name": "all", "http_methods": "*", "http_path": "/*rest"}, {"name": "root", "http_methods": "*", "http_path": "/"}])).await;
     let acme = site.organization("acme").await;
@@ -225,7 +225,7 @@ async fn the_most_specific_template_decides_without_falling_through() {
 }
 
 #[tokio::test]
-async fn a_star_takes_every_method_that_is_a_word() {
+async fn a_star_matches_every_method_that_is_a_token() {
     let site = Site::start().await;
     site.import(files()).await;
     let acme = site.organization("acme").await;
@@ -245,7 +245,7 @@ async fn a_star_takes_every_method_that_is_a_word() {
 }
 
 #[tokio::test]
-async fn paths_live_in_an_application() {
+async fn paths_belong_to_an_application() {
     let site = Site::start().await;
     for app in ["main", "files"] {
         let entry = json!({"name": format!("{app}.read"), "http_methods": "GET", "http_path": "/api/things"});
@@ -285,13 +285,13 @@ async fn a_batch_is_answered_in_order_up_to_a_hundred() {
     assert_eq!(answers, (0..100).map(|n| n % 3 == 0).collect::<Vec<_>>());
     let epochs: BTreeSet<u64> =
         decisions.as_array().expect("decisions").iter().filter_map(|decision| decision["epoch"].as_u64()).collect();
-    assert_eq!(epochs.len(), 1, "one snapshot answers all");
+    assert_eq!(epochs.len(), 1, "one snapshot decides all questions");
     assert_eq!(ask(&questions).await.is(BAD_INPUT).fields(), ["body.questions"]);
     assert_eq!(ask(&[]).await.is(BAD_INPUT).fields(), ["body.questions"]);
 }
 
 #[tokio::test]
-async fn a_question_is_exactly_one_question() {
+async fn a_question_is_either_a_route_a_permission_or_a_right() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let ask = async |body: Value| acme.owner().post(CHECK, body).await.is(BAD_INPUT).fields();
@@ -316,7 +316,7 @@ async fn a_question_is_exactly_one_question() {
 }
 
 #[tokio::test]
-async fn a_caller_can_ask_for_an_epoch_it_has_heard_of() {
+async fn a_caller_can_require_a_minimum_epoch() {
     let site = Site::start().await;
     site.import(files()).await;
     let acme = site.organization("acme").await;
@@ -364,7 +364,7 @@ async fn a_gate_that_fails_denies_with_its_own_reason() {
 }
 
 #[tokio::test]
-async fn a_suspended_member_of_another_tenant_looks_like_nobody() {
+async fn a_suspended_member_of_another_tenant_looks_like_an_unknown_one() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let foreign = bolt.member().await;
@@ -376,7 +376,7 @@ async fn a_suspended_member_of_another_tenant_looks_like_nobody() {
 }
 
 #[tokio::test]
-async fn an_inactive_organization_elsewhere_looks_like_no_organization() {
+async fn an_inactive_foreign_organization_looks_like_an_unknown_one() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let member = acme.member().await;
@@ -406,7 +406,7 @@ async fn a_platform_administrator_may_act_in_every_active_tenant() {
 }
 
 #[tokio::test]
-async fn a_change_counts_in_the_very_next_request() {
+async fn a_change_takes_effect_in_the_next_request() {
     let site = Site::start().await;
     site.import(files()).await;
     let acme = site.organization("acme").await;
@@ -421,7 +421,7 @@ async fn a_change_counts_in_the_very_next_request() {
     let (admin, roles) = (acme.admin(), format!("/api/v1/permissions/users/{}/roles", member.uid));
 
     for _ in 0..5 {
-        // A suspension ends what was signed in before it.
+        // A suspension ends earlier sessions.
         let me = site.bearer(&site.token(&member.username, PASSWORD).await);
         admin.post(&roles, json!({"role_id": role})).await.done();
         assert_eq!(ask().await, "ok_role");
@@ -445,7 +445,7 @@ async fn a_change_counts_in_the_very_next_request() {
 // ── grants ──
 
 #[tokio::test]
-async fn a_direct_right_answers_for_its_scope_and_a_star_for_all() {
+async fn a_grant_covers_its_scope_and_a_star_covers_all() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (one, all) = (acme.member().await, acme.member().await);
@@ -468,7 +468,7 @@ async fn a_direct_right_answers_for_its_scope_and_a_star_for_all() {
 }
 
 #[tokio::test]
-async fn a_right_over_an_inactive_organization_drops_out() {
+async fn a_grant_over_an_inactive_organization_has_no_effect() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let member = acme.member().await;
@@ -487,10 +487,10 @@ async fn a_right_over_an_inactive_organization_drops_out() {
     }
     assert!(ask("organization", &acme.id).await);
     let snapshot = member.caller().get("/me/permissions/snapshot?scope_type=tenant").await.data();
-    assert_eq!(snapshot["permissions"].as_array().map(Vec::len), Some(1), "the star only");
+    assert_eq!(snapshot["permissions"].as_array().map(Vec::len), Some(1), "only the star");
 }
 
-// ── who asks ──
+// ── callers ──
 
 #[tokio::test]
 async fn a_client_asks_in_the_tenant_it_names_by_id_or_code() {
@@ -518,12 +518,12 @@ async fn a_client_asks_in_the_tenant_it_names_by_id_or_code() {
 }
 
 #[tokio::test]
-async fn a_code_that_is_another_organization_s_id_does_not_take_its_place() {
+async fn a_code_equal_to_another_organization_s_id_does_not_shadow_the_id() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let asker = acme.member_with(&["roster.policy.check"]).await;
 
-    // Refused or taken: the id goes on to name the one whose id it is.
+    // Whether the code is refused or accepted, the id still names the organization with this id.
     site.admin().post("/admin/organizations", json!({"org_code": acme.id, "name": "Impostor"})).await;
 
     let question = json!({"uid": asker.uid, "permission": "roster.policy.check"});
@@ -610,7 +610,7 @@ async fn a_denial_is_explained_with_the_roles_that_would_have_allowed_it() {
 }
 
 #[tokio::test]
-async fn without_every_cited_row_the_answer_is_the_other_one() {
+async fn removing_every_cited_row_reverses_the_decision() {
     let site = Site::start().await;
     site.import(files()).await;
     let acme = site.organization("acme").await;
@@ -644,7 +644,7 @@ async fn without_every_cited_row_the_answer_is_the_other_one() {
     assert_eq!(acme.check(question).await["reason"], json!("no_permission"));
 
     let granted = acme.check(about_right.clone()).await["because"]["grant_ids"].clone();
-    assert_eq!(granted.as_array().map(Vec::len), Some(2), "the one and the star");
+    assert_eq!(granted.as_array().map(Vec::len), Some(2), "the exact scope and the star");
     for scope_id in ["*", "north"] {
         assert_eq!(acme.check(about_right.clone()).await["reason"], json!("ok_grant"));
         site.admin().post("/admin/permissions/revoke", right(&member.uid, "site", scope_id)).await.done();
@@ -668,7 +668,7 @@ async fn a_platform_administrator_is_explained_by_the_platform() {
     assert_eq!(because["allowed_by"][0]["sources"], json!(["manual"]));
 }
 
-// ── while it changes ──
+// ── during changes ──
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_answer_is_older_than_the_last_acknowledged_change() {
@@ -679,7 +679,7 @@ async fn no_answer_is_older_than_the_last_acknowledged_change() {
     let (role, member) = (acme.role("reader", &["one"]).await, acme.member().await);
     let roles = format!("/api/v1/permissions/users/{}/roles", member.uid);
     let (acknowledged, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    // The epoch of each change with what it made true, in the writer's order.
+    // The epoch of each change with its result, in the writer's order.
     let history = std::sync::Mutex::new(Vec::<(u64, bool)>::new());
     let read = async || {
         let (mut seen, mut asked) = (0, Vec::new());
@@ -718,7 +718,7 @@ async fn no_answer_is_older_than_the_last_acknowledged_change() {
 
 // ── paths ──
 
-/// A segment that is plain, encoded, odd or hostile.
+/// A path segment: plain, encoded, irregular or hostile.
 fn segment() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => "[a-c]{1,2}",
@@ -746,7 +746,7 @@ fn a_canonical_path_is_idempotent_and_never_odd() {
             prop_assert!(once.starts_with('/'));
             prop_assert!(&*once == "/" || !once[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")));
             prop_assert!(!once.contains(['%', '?', '#', ';', '\\']) && !once.chars().any(|c| c.is_ascii_control()));
-            // Written as a request would have to write it, it is its own canonical form.
+            // Encoded for a request, the path is its own canonical form.
             let mut written = String::new();
             for byte in once.bytes() {
                 match byte {
@@ -797,7 +797,7 @@ async fn poem_s_own_router_agrees_on_which_template_matches() {
                 continue;
             };
             let Ok(uri) = raw.parse::<poem::http::Uri>() else { continue };
-            // What they get to see is the canonical path, written for the wire again.
+            // poem's router gets the canonical path, encoded for the wire again.
             let wire = path
                 .bytes()
                 .map(|b| if b.is_ascii_graphic() { char::from(b).to_string() } else { format!("%{b:02X}") })

@@ -1,5 +1,5 @@
-//! What providers say of people, as real ones say it: odd optional fields, groups that are elsewhere, nested claims,
-//! tokens of programs. What is verified stays strict (`oidc.rs`).
+//! Claims in the forms that real providers send: malformed optional fields, groups in a separate document, nested
+//! claims, tokens of programs. Verification of tokens is tested in `oidc.rs`.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::oidc::{
 use crate::site::{Reply, Site};
 use crate::stub_server::{StubRequest, StubServer};
 
-/// Takes `changes` into an object; null takes a field out.
+/// Merges `changes` into an object; null removes a field.
 fn changed(mut object: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().expect("changes") {
         match value {
@@ -25,7 +25,7 @@ fn changed(mut object: Value, changes: &Value) -> Value {
     object
 }
 
-/// A sign-in at a provider whose id token and token answer differ from good ones.
+/// Signs in at a provider whose id token and token response differ from valid ones by these changes.
 async fn sign_in(rogue: &Rogue, site: &Site, claims: &Value, answer: &Value) -> Reply {
     let url = authorize_url(&site.nobody(), "lab").await;
     let (nonce, state) = (query(&url, "nonce").expect("a nonce"), query(&url, "state").expect("a state"));
@@ -39,10 +39,10 @@ async fn uid(site: &Site, reply: &Reply) -> Value {
     me(site, &token(reply)).await["uid"].clone()
 }
 
-// ── one odd optional field ──
+// ── one malformed optional field ──
 
 #[tokio::test]
-async fn one_odd_optional_field_breaks_no_sign_in() {
+async fn one_malformed_optional_field_breaks_no_sign_in() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "").await;
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
@@ -77,7 +77,7 @@ async fn one_odd_optional_field_breaks_no_sign_in() {
 }
 
 #[tokio::test]
-async fn an_odd_document_breaks_no_sign_in() {
+async fn an_unusual_discovery_document_breaks_no_sign_in() {
     let rogue = Rogue::start().await;
     let odd = json!({
         "claims_supported": "all", "scopes_supported": 7, "id_token_signing_alg_values_supported": null,
@@ -99,7 +99,7 @@ async fn an_odd_document_breaks_no_sign_in() {
 }
 
 #[tokio::test]
-async fn text_and_numbers_are_read_as_what_they_mean() {
+async fn claims_of_another_json_type_are_converted() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "").await;
     rogue.set("/me", Behaviour::Json(json!({"sub": 17})));
@@ -113,7 +113,7 @@ async fn text_and_numbers_are_read_as_what_they_mean() {
 }
 
 #[tokio::test]
-async fn a_client_s_secret_goes_where_the_provider_takes_it() {
+async fn the_client_secret_is_sent_by_the_method_that_the_provider_supports() {
     for (methods, is_in_form) in [
         (json!(null), false),
         (json!(["client_secret_basic", "client_secret_post"]), false),
@@ -157,7 +157,7 @@ async fn a_client_s_secret_goes_where_the_provider_takes_it() {
 // ── roles ──
 
 #[tokio::test]
-async fn roles_stay_when_the_provider_keeps_the_groups_elsewhere() {
+async fn roles_stay_when_the_provider_moves_the_groups_to_another_document() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
@@ -178,7 +178,7 @@ async fn roles_stay_when_the_provider_keeps_the_groups_elsewhere() {
         sign_in(&rogue, &site, &claims, &json!({})).await.done();
         assert_eq!(roles(&acme, &uid).await, ["oidc:editor"], "{claims}");
     }
-    // Lines are written by and by.
+    // Log lines are written asynchronously.
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_said =
         |log: &str| log.contains("the provider keeps it elsewhere") && log.contains("roles of the provider stay");
@@ -186,7 +186,7 @@ async fn roles_stay_when_the_provider_keeps_the_groups_elsewhere() {
         assert!(Instant::now() < deadline, "{}", site.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Where no document says so, a claim that is left out is an empty one.
+    // Without a reference to another document, an absent claim is an empty one.
     sign_in(&rogue, &site, &json!({"_claim_names": {"photos": "src1"}}), &json!({})).await.done();
     assert_eq!(roles(&acme, &uid).await, [""; 0]);
 }
@@ -205,7 +205,7 @@ async fn a_token_with_a_thousand_groups_signs_in() {
     let uid = uid(&site, &reply).await;
     assert_eq!(roles(&acme, &uid).await, ["oidc:editor"]);
 
-    // One more than is looked at: nothing is known.
+    // One group more than the limit: the groups are unknown.
     sign_in(&rogue, &site, &json!({"groups": groups}), &json!({})).await.done();
     assert_eq!(roles(&acme, &uid).await, ["oidc:editor"]);
 }
@@ -246,7 +246,7 @@ async fn role_claims_are_names_or_paths() {
     assert_eq!(held, ["oidc:by_name", "oidc:by_number", "oidc:by_url", "oidc:editor", "oidc:viewer_plus"]);
 }
 
-/// What a sync by a source's claims does.
+/// What a sync with the claims of a source changes.
 async fn synced(site: &Site, settings_source: &str, body: Value) -> Reply {
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -256,7 +256,7 @@ async fn synced(site: &Site, settings_source: &str, body: Value) -> Reply {
 }
 
 #[tokio::test]
-async fn claims_of_a_sync_are_facts_unless_the_settings_say_otherwise() {
+async fn claims_of_a_sync_give_external_keys_only_where_role_claims_names_them() {
     let rogue = Rogue::start().await;
     let zitadel = "urn:zitadel:iam:org:project:roles";
     let with = format!("role_claims = [\"groups\", {zitadel:?}]");
@@ -281,7 +281,7 @@ async fn claims_of_a_sync_are_facts_unless_the_settings_say_otherwise() {
 }
 
 #[tokio::test]
-async fn keys_are_the_same_in_every_spelling_of_one() {
+async fn every_spelling_of_an_external_key_is_the_same_key() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -290,7 +290,7 @@ async fn keys_are_the_same_in_every_spelling_of_one() {
     }
     map(&acme, "ldap", "cafe\u{301}", "chef").await;
     map(&acme, "ldap", "CN=Editors, OU=Groups,DC=example,DC=org", "chef").await;
-    // The same key again is the same mapping.
+    // The same key in another spelling updates the same mapping.
     map(&acme, "ldap", "cn=editors,ou=groups,dc=EXAMPLE,dc=org", "editor").await;
     let sync = async |key: &str| {
         let body = json!({"source": "ldap", "external_keys": [key], "dry_run": true});
@@ -311,7 +311,7 @@ async fn keys_are_the_same_in_every_spelling_of_one() {
 }
 
 #[tokio::test]
-async fn a_mapping_from_before_there_was_one_spelling_still_counts_as_it_is_written() {
+async fn a_mapping_from_before_normalization_still_matches_as_written() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -336,7 +336,7 @@ async fn a_mapping_from_before_there_was_one_spelling_still_counts_as_it_is_writ
     );
 }
 
-// ── tokens of programs, and of another kind ──
+// ── tokens of programs, and tokens of another kind ──
 
 #[tokio::test]
 async fn tokens_of_programs_never_become_members() {
@@ -362,7 +362,7 @@ async fn tokens_of_programs_never_become_members() {
         let reply = site.bearer(&bearer(&changes)).get("/me").await;
         assert_eq!(reply.is(28_501_000).word(), "invalid_bearer_token", "{changes}");
     }
-    // Nor by a sign-in.
+    // Nor do they by a sign-in.
     let reply = sign_in(&rogue, &site, &json!({"idtyp": "app"}), &json!({})).await;
     assert_eq!(reply.is(28_501_000).word(), "oidc_refused");
     assert_eq!(people(&site), before);
@@ -377,7 +377,7 @@ async fn tokens_of_programs_never_become_members() {
 }
 
 #[tokio::test]
-async fn an_access_token_is_as_long_as_a_head_may_be() {
+async fn an_access_token_may_be_as_long_as_a_request_head() {
     let rogue = Rogue::start().await;
     let site = rogue.site("limits.head_bytes = 65536", &format!("audience = {AUDIENCE:?}")).await;
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));

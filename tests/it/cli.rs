@@ -33,7 +33,7 @@ fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-/// What the client of this answer gets for a list of members.
+/// The response to a client with these credentials that lists members.
 async fn status(site: &Site, made: &Value) -> u16 {
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
     let caller = site.nobody().with("x-client-key", &text("client_key")).with("x-api-key", &text("api_key"));
@@ -45,7 +45,7 @@ fn init(data: &Path) -> Output {
 }
 
 #[test]
-fn init_makes_a_private_directory_and_a_first_administrator() {
+fn init_creates_a_private_directory_and_a_first_administrator() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("site");
     let uid = answer(&init(&data))["uid"].as_str().expect("uid").to_owned();
@@ -64,14 +64,14 @@ fn init_makes_a_private_directory_and_a_first_administrator() {
 }
 
 #[test]
-fn init_fails_clearly_where_there_is_a_site_already() {
+fn init_refuses_a_directory_that_holds_a_site() {
     let directory = tempfile::tempdir().expect("a directory");
     answer(&init(directory.path()));
     assert!(complaint(&init(directory.path())).contains("already"));
 }
 
 #[test]
-fn init_with_a_weak_password_says_all_that_is_wrong_and_makes_nothing() {
+fn init_with_a_weak_password_reports_every_fault_and_creates_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("site");
     let said = complaint(&roster(&["init", "--admin", "kim", "--password-stdin"], &data, "weak\n"));
@@ -80,7 +80,7 @@ fn init_with_a_weak_password_says_all_that_is_wrong_and_makes_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_is_made_while_the_server_runs_and_while_it_does_not() {
+async fn a_client_is_created_with_the_server_running_or_stopped() {
     let mut site = Site::start().await;
     let make = ["client", "create", "portal", "--scopes", "members:read,members:write"];
     let online = site.command(&make);
@@ -93,7 +93,7 @@ async fn a_client_is_made_while_the_server_runs_and_while_it_does_not() {
 }
 
 #[tokio::test]
-async fn every_scope_is_a_star() {
+async fn the_scope_star_is_accepted_and_printed() {
     let site = Site::start().await;
     let made = site.command(&["client", "create", "all", "--scopes", "*"]);
     assert_eq!(made["scopes"], json!(["*"]));
@@ -137,7 +137,7 @@ async fn a_catalog_is_compared_imported_and_exported_by_command() {
 }
 
 #[test]
-fn settings_are_checked_with_every_fault_and_shown_without_secrets() {
+fn config_check_reports_every_fault_and_config_show_hides_secrets() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("roster.toml"), "colour = 1\nlisten = \"here\"\n").expect("settings");
     let said = complaint(&roster(&["config", "check"], directory.path(), ""));
@@ -175,7 +175,7 @@ fn serve_on_an_empty_directory_prints_where_it_listens_and_a_set_up_link() {
 }
 
 #[test]
-fn a_command_without_a_site_says_what_to_do() {
+fn a_command_without_a_site_prints_the_next_step() {
     let directory = tempfile::tempdir().expect("a directory");
     let said = complaint(&roster(&["member", "list"], directory.path(), ""));
     assert!(said.contains("roster init"), "{said}");

@@ -1,4 +1,4 @@
-//! API clients, the internal secret, and members whom a gateway vouches for.
+//! API clients, the internal secret, and members asserted by a gateway.
 
 use reqwest::Method;
 use roster::kernel::ids::Timestamp;
@@ -20,7 +20,7 @@ fn refused(reply: &Reply) -> (u16, &str) {
     (reply.status, reply.word())
 }
 
-// ── who manages them ──
+// ── administration ──
 
 #[tokio::test]
 async fn only_the_platform_manages_clients() {
@@ -79,7 +79,7 @@ async fn a_secret_is_shown_once_and_kept_as_a_hash_only() {
 }
 
 #[tokio::test]
-async fn a_created_client_is_as_it_was_described() {
+async fn a_created_client_has_the_values_of_the_request() {
     let site = Site::start().await;
     let until = Timestamp::now().plus_ms(3_600_000).0;
     let body = json!({"name": "portal", "scopes": ["members:read", "permissions:check"], "allowed_ips": ["10.0.0.0/8", "::1"],
@@ -100,7 +100,7 @@ async fn a_created_client_is_as_it_was_described() {
 // ── input ──
 
 #[tokio::test]
-async fn every_bad_field_of_a_client_is_named_at_once() {
+async fn all_bad_fields_of_a_client_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"name": "\n", "scopes": [], "allowed_ips": "10.0.0.0/8", "rate_limit_per_min": 0, "expires_at": "soon",
         "api_key": "rs_x"});
@@ -112,7 +112,7 @@ async fn every_bad_field_of_a_client_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn every_bad_entry_of_a_clients_lists_is_named_at_once() {
+async fn all_bad_entries_of_a_clients_lists_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"name": "portal", "scopes": ["members:read", "clients:write", "members"], "allowed_ips": ["10.0.0.0/33"],
         "allowed_origins": ["*", "https://*.example.org", "https://a.example.org/"], "allowed_paths": ["admin", "/admin*"]});
@@ -143,7 +143,7 @@ async fn an_end_in_the_past_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_name_and_a_bad_scope_are_named_at_once() {
+async fn a_bad_name_and_a_bad_scope_are_reported_together() {
     let site = Site::start().await;
 
     let reply = site.admin().post("/admin/api-clients", json!({"name": "\n", "scopes": ["nope"]})).await;
@@ -176,18 +176,18 @@ async fn every_limit_of_a_client_holds_and_not_one_past_it() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_whole_is_a_whole_number() {
+async fn a_float_without_a_fraction_is_accepted_or_refused_by_its_field_name() {
     let site = Site::start().await;
     let text = br#"{"name": "portal", "scopes": ["*"], "rate_limit_per_min": 60.0}"#.to_vec();
 
     let reply = site.admin().send_raw(Method::POST, "/admin/api-clients", "application/json", text).await;
 
-    // Taken or refused, but then by its own name.
+    // Accepted or refused; a refusal names this field.
     assert!(reply.status == 200 || reply.is(10_101_000).fields() == ["body.rate_limit_per_min"], "{reply:?}");
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_clients() {
+async fn the_number_of_clients_is_limited() {
     let site = Site::with("limits.api_clients = 1").await;
     let body = json!({"name": "portal", "scopes": ["*"]});
     let (client_key, _) = made(&site, body.clone()).await;
@@ -199,10 +199,10 @@ async fn there_are_only_so_many_clients() {
     made(&site, body).await;
 }
 
-// ── how they are checked ──
+// ── authentication ──
 
 #[tokio::test]
-async fn an_unknown_client_an_inactive_one_and_a_wrong_secret_are_turned_away() {
+async fn an_unknown_client_an_inactive_one_and_a_wrong_secret_are_refused() {
     let site = Site::start().await;
     let (client_key, api_key) = made(&site, json!({"name": "portal", "scopes": ["members:read"]})).await;
     let (inactive, its_key) = made(&site, json!({"name": "old", "scopes": ["members:read"]})).await;
@@ -223,7 +223,7 @@ async fn an_unknown_client_an_inactive_one_and_a_wrong_secret_are_turned_away() 
 }
 
 #[tokio::test]
-async fn the_presence_of_a_client_key_decides_what_the_others_mean() {
+async fn the_client_key_header_decides_the_meaning_of_the_api_key_header() {
     let site = Site::start().await;
 
     let beside_a_token = site.admin().with("x-client-key", "rc_nobody").get("/admin/members").await;
@@ -234,7 +234,7 @@ async fn the_presence_of_a_client_key_decides_what_the_others_mean() {
 }
 
 #[tokio::test]
-async fn an_expired_client_is_told_so_even_with_a_wrong_secret() {
+async fn an_expired_client_is_reported_even_with_a_wrong_secret() {
     let site = Site::start().await;
     let soon = Timestamp::now().plus_ms(600).0;
     let (client_key, api_key) =
@@ -257,13 +257,13 @@ async fn an_expired_client_is_told_so_even_with_a_wrong_secret() {
 }
 
 #[tokio::test]
-async fn the_checks_of_a_client_come_in_their_order() {
+async fn the_checks_of_a_client_run_in_a_fixed_order() {
     let site = Site::start().await;
     let (client_key, api_key) = made(&site, json!({"name": "portal", "scopes": ["audit:read"]})).await;
     let at = format!("/admin/api-clients/{client_key}");
     let caller = with(&site, &client_key, &api_key);
 
-    // Each step takes away what was wrong the step before.
+    // Each step corrects what the previous step failed on.
     let wrong = json!({"allowed_origins": ["https://a.example.org"], "allowed_ips": ["192.0.2.1"], "allowed_paths": ["/jobs"],
         "rate_limit_per_min": 1});
     site.admin().patch(&at, wrong).await.done();
@@ -303,7 +303,7 @@ async fn an_origin_is_compared_as_a_whole() {
 }
 
 #[tokio::test]
-async fn an_address_is_the_peers_whatever_the_request_says() {
+async fn the_client_address_is_the_peer_s_whatever_the_request_says() {
     let site = Site::start().await;
     let body = json!({"name": "portal", "scopes": ["members:read"], "allowed_ips": ["192.0.2.7"]});
     let client = site.client_of(body).await;
@@ -315,7 +315,7 @@ async fn an_address_is_the_peers_whatever_the_request_says() {
 }
 
 #[tokio::test]
-async fn an_allowed_path_means_itself_under_both_addresses_and_no_neighbour() {
+async fn an_allowed_path_covers_itself_under_both_base_paths_and_no_other_path() {
     let site = Site::start().await;
     let paths = json!(["/admin/organizations", "/admin/members/*"]);
     let client = site.client_of(json!({"name": "portal", "scopes": ["*"], "allowed_paths": paths})).await;
@@ -346,7 +346,7 @@ async fn writing_includes_reading_and_a_star_includes_all() {
 }
 
 #[tokio::test]
-async fn a_client_names_the_tenant_in_which_it_asks() {
+async fn a_client_names_the_tenant_of_its_request() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("viewer").await;
@@ -363,7 +363,7 @@ async fn a_client_names_the_tenant_in_which_it_asks() {
 }
 
 #[tokio::test]
-async fn a_rate_counts_to_its_limit_and_then_says_when_to_come_back() {
+async fn a_rate_limit_holds_and_then_answers_with_retry_after() {
     let site = Site::start().await;
     let client = site.client_of(json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 3})).await;
 
@@ -382,7 +382,7 @@ async fn a_rate_counts_to_its_limit_and_then_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_rate_is_neither_refilled_by_an_edit_nor_spent_by_what_is_refused() {
+async fn a_rate_limit_is_neither_reset_by_an_edit_nor_used_by_refused_requests() {
     let site = Site::start().await;
     let (client_key, api_key) =
         made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 1})).await;
@@ -397,10 +397,10 @@ async fn a_rate_is_neither_refilled_by_an_edit_nor_spent_by_what_is_refused() {
     assert_eq!(caller.get("/admin/members").await.header("ratelimit"), None);
 }
 
-// ── their life ──
+// ── rotation, update, deletion ──
 
 #[tokio::test]
-async fn a_former_secret_overlaps_and_the_one_before_it_ends() {
+async fn the_former_secret_is_valid_during_the_overlap_and_the_one_before_it_ends() {
     let site = Site::start().await;
     let (client_key, first) = made(&site, json!({"name": "portal", "scopes": ["members:read"]})).await;
     let rotate = async || {
@@ -430,7 +430,7 @@ async fn without_an_overlap_a_rotation_ends_the_former_secret_at_once() {
 }
 
 #[tokio::test]
-async fn an_edit_replaces_what_it_names_and_a_stale_one_is_refused() {
+async fn an_update_replaces_only_its_fields_and_a_stale_one_is_refused() {
     let site = Site::start().await;
     let (client_key, _) =
         made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 5})).await;
@@ -450,7 +450,7 @@ async fn an_edit_replaces_what_it_names_and_a_stale_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_deleted_client_is_gone_at_once() {
+async fn a_deleted_client_is_refused_at_once() {
     let site = Site::start().await;
     let (client_key, api_key) = made(&site, json!({"name": "portal", "scopes": ["members:read"]})).await;
     let at = format!("/admin/api-clients/{client_key}");
@@ -487,7 +487,7 @@ async fn the_last_use_of_a_client_outlives_a_restart() {
 // ── the internal secret ──
 
 #[tokio::test]
-async fn the_internal_secret_opens_internal_and_nothing_else() {
+async fn the_internal_secret_authenticates_internal_operations_only() {
     let site = Site::start().await;
 
     site.internal().get("/internal/members").await.done();
@@ -500,10 +500,10 @@ async fn the_internal_secret_opens_internal_and_nothing_else() {
     assert_eq!(site.internal().get("/api/v1/permissions/me").await.is(31_501_000).word(), "unauthenticated");
 }
 
-// ── members of a gateway ──
+// ── members asserted by a gateway ──
 
 #[tokio::test]
-async fn a_gateway_vouches_for_a_member_of_the_tenant_it_names() {
+async fn a_gateway_asserts_a_member_of_the_tenant_it_names() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let viewer = acme.member_with_role("viewer").await;
@@ -519,7 +519,7 @@ async fn a_gateway_vouches_for_a_member_of_the_tenant_it_names() {
 }
 
 #[tokio::test]
-async fn a_gateways_headers_mean_nothing_without_the_internal_secret() {
+async fn the_gateways_headers_are_ignored_without_the_internal_secret() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let viewer = acme.member_with_role("viewer").await;

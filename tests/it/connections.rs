@@ -1,4 +1,4 @@
-//! Connections: how long each may wait for its client, how many there may be, and who goes when there is no space.
+//! Connections: time limits, the limit on their number, and which one is closed when it is reached.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::hostile::until;
 use crate::site::Site;
 
-/// Longest wait for what comes at once, or never.
+/// Longest wait for something that happens at once or never.
 const PATIENCE: Duration = Duration::from_secs(30);
 const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: site\r\n\r\n";
 
@@ -24,7 +24,7 @@ fn connect(site: &Site) -> TcpStream {
     stream
 }
 
-/// A connection from another address of this machine.
+/// A connection from another loopback address.
 pub async fn connect_from(own: [u8; 4], site: &Site) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::from(own), 0).into()).expect("an address of this machine");
@@ -34,7 +34,7 @@ pub async fn connect_from(own: [u8; 4], site: &Site) -> TcpStream {
     stream
 }
 
-/// The next answer: status, head and body.
+/// Reads the next response: status, head and body.
 fn read_answer(stream: &mut TcpStream) -> (u16, String, Vec<u8>) {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -55,7 +55,7 @@ fn ask(stream: &mut TcpStream) {
     assert_eq!(read_answer(stream).0, 200);
 }
 
-/// The server has closed the connection, or does so within the time that it gives.
+/// Whether the server has closed the connection, or closes it within its time limit.
 fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(read) => read == 0,
@@ -70,7 +70,7 @@ fn system_limit(site: &Site, name: &str) -> Vec<String> {
     line.split_whitespace().take(2).map(str::to_owned).collect()
 }
 
-// ── clients that let the server wait ──
+// ── slow clients ──
 
 #[tokio::test]
 async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
@@ -102,7 +102,7 @@ async fn a_body_that_comes_too_slowly_is_answered_and_the_connection_closed() {
     let head =
         "POST /auth/login HTTP/1.1\r\nhost: site\r\ncontent-type: application/json\r\ncontent-length: 6000\r\n\r\n";
     stream.write_all(head.as_bytes()).expect("a head");
-    // One byte less than five seconds of the least rate.
+    // One byte less than five seconds at the minimum rate.
     stream.write_all(&[b' '; 4_999]).expect("some of a body");
 
     let (status, ..) = read_answer(&mut stream);
@@ -112,13 +112,13 @@ async fn a_body_that_comes_too_slowly_is_answered_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
+async fn a_client_that_does_not_read_its_responses_is_disconnected() {
     let site = Site::with("limits.answer_wait_ms = 200").await;
     let mut stream = connect(&site);
     let request = b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: site\r\n\r\n";
     stream.write_all(request).expect("a request");
     let length = read_answer(&mut stream).2.len();
-    // More than the system keeps for a client.
+    // More than the socket buffers hold.
     let count = 64 * 1024 * 1024 / length;
     stream.write_all(&request.repeat(count)).expect("requests");
 
@@ -130,7 +130,7 @@ async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
 }
 
 #[tokio::test]
-async fn a_head_may_be_so_long_and_no_longer() {
+async fn a_head_holds_at_its_limit_and_not_one_past_it() {
     const HEAD_BYTES_MAX: usize = 8_192;
     let site = Site::with(&format!("limits.head_bytes = {HEAD_BYTES_MAX}")).await;
     for (bytes, wanted) in [(HEAD_BYTES_MAX, 200), (HEAD_BYTES_MAX + 1, 431)] {
@@ -144,7 +144,7 @@ async fn a_head_may_be_so_long_and_no_longer() {
 }
 
 #[tokio::test]
-async fn only_http_1_is_spoken() {
+async fn only_http_1_is_supported() {
     let site = Site::start().await;
     let mut stream = connect(&site);
     // The preface of HTTP/2, its settings, and a request.
@@ -158,10 +158,10 @@ async fn only_http_1_is_spoken() {
 }
 
 #[tokio::test]
-async fn who_sends_a_body_that_is_not_read_still_gets_the_answer() {
+async fn a_client_whose_body_is_not_read_still_gets_the_response() {
     let site = Site::start().await;
     let mut stream = connect(&site);
-    // The method has no operation there: a proxy's GET with a body.
+    // A path without an operation for this method: a GET with a body, as a proxy may send it.
     let length = 4 * 1024 * 1024;
     let head = format!("GET /healthz HTTP/1.1\r\nhost: site\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("a head");
@@ -170,10 +170,10 @@ async fn who_sends_a_body_that_is_not_read_still_gets_the_answer() {
     assert!(is_closed(&mut stream));
 }
 
-// ── how many ──
+// ── limits on their number ──
 
 #[tokio::test]
-async fn one_connection_too_many_closes_the_one_that_waited_longest() {
+async fn one_connection_past_the_limit_closes_the_one_idle_longest() {
     let site = Site::with("limits.connections = 3").await;
     // The connection of the site's own client is the third one, and the oldest.
     let [mut first, mut second] = [connect(&site), connect(&site)];
@@ -183,12 +183,12 @@ async fn one_connection_too_many_closes_the_one_that_waited_longest() {
     ask(&mut third);
     let mut fourth = connect(&site);
     ask(&mut fourth);
-    assert!(is_closed(&mut second), "it waited longest");
+    assert!(is_closed(&mut second), "it was idle longest");
     [&mut third, &mut first, &mut fourth].into_iter().for_each(ask);
 }
 
 #[tokio::test]
-async fn a_crowd_from_one_address_does_not_take_a_connection_before_its_head_has_come() {
+async fn many_connections_from_one_address_do_not_displace_another_before_its_head() {
     let site = Site::with("limits.connections = 32").await;
     let crowd = [127, 0, 0, 2];
     let slow =
@@ -196,7 +196,7 @@ async fn a_crowd_from_one_address_does_not_take_a_connection_before_its_head_has
     let mut streams = Vec::new();
     let mut come = async |bytes: &[u8]| {
         let mut stream = connect_from(crowd, &site).await;
-        // It may be closed by now.
+        // The server may have closed it by now.
         let _ = stream.write_all(bytes);
         streams.push(stream);
     };
@@ -216,7 +216,7 @@ async fn a_crowd_from_one_address_does_not_take_a_connection_before_its_head_has
 }
 
 #[tokio::test]
-async fn one_address_keeps_no_other_one_out() {
+async fn one_address_cannot_take_the_connections_of_another() {
     let site = Site::with("limits.connections_per_address = 2").await;
     let mut other = connect(&site);
     ask(&mut other);
@@ -227,12 +227,12 @@ async fn one_address_keeps_no_other_one_out() {
     ask(&mut first);
     let mut third = connect_from(own, &site).await;
     ask(&mut third);
-    assert!(is_closed(&mut second), "it waited longest");
+    assert!(is_closed(&mut second), "it was idle longest");
     [&mut first, &mut third, &mut other].into_iter().for_each(ask);
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_brings_as_many_as_it_likes() {
+async fn a_trusted_proxy_has_no_limit_per_address() {
     let site = Site::with("trusted_proxies = [\"127.0.0.2\"]\nlimits.connections_per_address = 1").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -244,7 +244,7 @@ async fn a_trusted_proxy_brings_as_many_as_it_likes() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_refused_while_the_server_works_for_all_others() {
+async fn one_connection_past_the_limit_is_refused_while_all_others_are_in_use() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
@@ -265,18 +265,18 @@ async fn one_connection_too_many_is_refused_while_the_server_works_for_all_other
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((&body["code"], &body["detail"]), (&json!(35_606_000), &json!("busy")));
         assert!(is_closed(&mut stream));
-        // Commands come in another way.
+        // Commands use the local socket.
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
-        // Breaks the request to Authentik off, and so ends the one to us.
+        // Closes the connection to Authentik, and so ends the request to Roster.
         drop(working);
     });
     ask(&mut connect(&site));
 }
 
-// ── what the system gives ──
+// ── limits of the operating system ──
 
 #[tokio::test]
-async fn the_limit_of_open_files_is_raised_as_far_as_it_goes_and_connections_keep_within_it() {
+async fn the_limit_of_open_files_is_raised_to_its_maximum_and_limits_the_connections() {
     let raised = Site::with_limits("limits.connections = 400", "-Sn 300").await;
     assert_eq!(system_limit(&raised, "Max open files")[0], "656");
     assert!(!raised.log().contains("the limit of open files allows"));
@@ -292,9 +292,9 @@ async fn the_limit_of_open_files_is_raised_as_far_as_it_goes_and_connections_kee
 }
 
 #[tokio::test]
-async fn accepting_rests_while_there_are_no_descriptors_and_goes_on_afterwards() {
+async fn accepting_pauses_without_free_descriptors_and_resumes_afterwards() {
     let site = Site::with("log.level = \"info,roster=debug\"").await;
-    // Fewer than it has open: the next one fails.
+    // Fewer descriptors than it has open: the next accept fails.
     assert!(site.set_limit("--nofile=8:"));
     let mut stream = connect(&site);
     stream.write_all(GET).expect("a request");
@@ -306,10 +306,10 @@ async fn accepting_rests_while_there_are_no_descriptors_and_goes_on_afterwards()
 }
 
 #[tokio::test]
-async fn the_servers_memory_is_dumped_nowhere() {
+async fn the_server_writes_no_core_dumps() {
     let mut site = Site::start().await;
     assert_eq!(system_limit(&site, "Max core file size"), ["0", "0"]);
-    // Where this user may raise the limit again, the other half still holds.
+    // Where this user may raise the limit again, the dumpable flag is still tested.
     let _ = site.set_limit("--core=unlimited:unlimited");
     let status = site.end("ABRT").expect("a server");
     assert!(status.signal() == Some(6) && !status.core_dumped(), "{status}");

@@ -1,4 +1,4 @@
-//! The counterparts are what the other tests take them for, and our WordPress plugin does what its head says.
+//! The counterparts behave as the other tests assume, and our WordPress plugin does what its header comment says.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ use crate::counterparts::{Browser, CLIENT_SECRET, Oidc, Smtp, WordPress, http, q
 
 const ROLES: &str = "urn:zitadel:iam:org:project:roles";
 
-/// A part of a token, without checking anything.
+/// Decodes a part of a token without verifying it.
 fn part(token: &str, nth: usize) -> Value {
     let part = token.split('.').nth(nth).expect("a part");
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON")
@@ -26,7 +26,7 @@ async fn get_json(url: &str, token: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn the_provider_tells_the_claims_that_a_user_has_at_that_moment() {
+async fn the_provider_issues_the_current_claims_of_a_user() {
     let oidc = Oidc::start(json!({"users": {
         "alice": {
             "email": "alice@example.org", "email_verified": false, "name": "Alice 測試", "groups": ["staff"],
@@ -85,7 +85,7 @@ async fn the_provider_changes_its_key_and_its_clients_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_mail_arrives_by_starttls_from_whoever_signed_in() {
+async fn a_mail_is_delivered_by_starttls_after_authentication() {
     let smtp = Smtp::start(json!({"auth": "roster:Mail-pass-7", "reject": ["gone@example.org"], "tempfail": 1}));
     let ca = std::fs::read(smtp.ca.as_ref().expect("an authority")).expect("a file");
     let trust = TlsParameters::builder("127.0.0.1".into())
@@ -124,7 +124,7 @@ async fn a_mail_arrives_by_starttls_from_whoever_signed_in() {
 }
 
 #[tokio::test]
-async fn wordpress_signs_a_ticket_for_whoever_is_signed_in_there() {
+async fn wordpress_signs_a_ticket_for_a_signed_in_user() {
     let wordpress = WordPress::start();
     for (login, role) in
         [("admin", json!(["administrator"])), ("name with space", json!(["subscriber"])), ("dot.at@host", json!([]))]
@@ -152,7 +152,7 @@ async fn wordpress_signs_a_ticket_for_whoever_is_signed_in_there() {
 }
 
 #[tokio::test]
-async fn wordpress_signs_nothing_for_nobody() {
+async fn wordpress_signs_no_ticket_without_a_signed_in_user() {
     let wordpress = WordPress::start();
     let editor = wordpress.person("editor");
     let url = format!("{}/wp-json/roster/v1/ticket", wordpress.url);
@@ -165,19 +165,19 @@ async fn wordpress_signs_nothing_for_nobody() {
     assert_eq!(http.post(&url).send().await.expect("an answer").status(), 401);
     assert_eq!(post("editor", CLIENT_SECRET).await, 401);
     assert_eq!(post("editor", &editor.application_password).await, 200);
-    // A cookie without a nonce is what a stranger's page could send.
+    // A cookie without a nonce: a page of another site could send this.
     let mut browser = wordpress.browser_sign_in("editor", &editor.password).await;
     assert_eq!(browser.send(Method::POST, &url, &[], &[]).await.status, 401);
 }
 
 #[tokio::test]
-async fn wordpress_takes_a_browser_through_its_sign_in_and_back_with_a_ticket() {
+async fn wordpress_redirects_a_browser_to_its_sign_in_and_back_with_a_ticket() {
     let wordpress = WordPress::start();
-    let (door, back) =
+    let (sign_in_url, back) =
         (format!("{}/wp-admin/admin-post.php?action=roster_sign_in", wordpress.url), &wordpress.return_url);
     let mut browser = Browser::new();
 
-    let page = browser.get(&format!("{door}&state=s-1&return_to={back}")).await;
+    let page = browser.get(&format!("{sign_in_url}&state=s-1&return_to={back}")).await;
     let login = page.location().expect("the form");
     let here = query(&login, "redirect_to").expect("a way back");
     browser.get(&login).await;
@@ -192,10 +192,10 @@ async fn wordpress_takes_a_browser_through_its_sign_in_and_back_with_a_ticket() 
     assert_eq!(part(ticket.expect("the state"), 0)["login"], "subscriber");
     for bad in ["", &format!("{back}/"), &format!("{back}?next=1"), "https://example.org/", "javascript:alert(1)"] {
         for mut browser in [Browser::new(), wordpress.browser_sign_in("subscriber", &person.password).await] {
-            let page = browser.get(&format!("{door}&return_to={bad}")).await;
+            let page = browser.get(&format!("{sign_in_url}&return_to={bad}")).await;
             assert_eq!((page.status, page.location()), (400, None), "{bad}");
         }
     }
-    assert_eq!(browser.get(&format!("{door}&state=%20&return_to={back}")).await.status, 400);
-    assert_eq!(browser.get(&format!("{door}&return_to%5B%5D={back}")).await.status, 400);
+    assert_eq!(browser.get(&format!("{sign_in_url}&state=%20&return_to={back}")).await.status, 400);
+    assert_eq!(browser.get(&format!("{sign_in_url}&return_to%5B%5D={back}")).await.status, 400);
 }

@@ -1,7 +1,8 @@
-//! What Roster talks to, for real: an OpenID provider, an SMTP server, a WordPress with our plugin, and a browser.
+//! The real programs that Roster talks to: an OpenID provider, an SMTP server, a WordPress with our plugin, and a
+//! browser.
 //!
-//! Each is a program of `tests/counterparts` on a free port of loopback. It lives until its standard input closes,
-//! and this process holds the other end: whatever ends the tests ends the counterparts too.
+//! Each is a program of `tests/counterparts` on a free port of loopback. It runs until its standard input closes. This
+//! process holds the other end, so that the counterparts end with the tests, however these end.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -17,17 +18,17 @@ use tempfile::TempDir;
 
 use crate::site::{Site, http_client};
 
-/// The secret of every client of the provider that says no other.
+/// The secret of every client of the provider, unless a test sets another.
 pub const CLIENT_SECRET: &str = "a-client-secret-for-tests";
 
-/// A counterpart's process, and a folder for what it writes.
+/// A counterpart's process, and the folder for its files.
 struct Process {
     child: Child,
     folder: TempDir,
 }
 
 impl Process {
-    /// Starts a program of node; answers what it says when it is ready.
+    /// Starts a Node program and returns the JSON that it prints when it is ready.
     fn node(script: &str, arguments: impl FnOnce(&Path) -> Vec<String>) -> (Self, Value) {
         let folder = tempfile::tempdir().expect("a directory");
         let log = std::fs::File::create(folder.path().join("log")).expect("log");
@@ -50,7 +51,7 @@ impl Drop for Process {
             eprintln!("a counterpart's log:\n{}", self.log());
         }
         drop(self.child.stdin.take());
-        // Node stays for ever now and then when it is to end.
+        // Node sometimes hangs on exit.
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() > deadline {
@@ -63,12 +64,12 @@ impl Drop for Process {
     }
 }
 
-/// How long a counterpart may take until it is ready; a WordPress makes its database.
+/// How long a counterpart may take to get ready; WordPress creates its database first.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// Starts a program of `tests/counterparts`; answers its first line, which is empty when it failed.
+/// Starts a program of `tests/counterparts` and returns its first line, which is empty when it failed.
 ///
-/// Node stays silent for ever now and then when it is to start: it is started anew.
+/// Node sometimes hangs on start; then the program is started again.
 fn spawn(command: &mut Command) -> (Child, String) {
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts"))
@@ -81,7 +82,7 @@ fn spawn(command: &mut Command) -> (Child, String) {
         std::thread::spawn(move || {
             let mut line = String::new();
             let read = output.read_line(&mut line);
-            // Nobody listens to one that was given up.
+            // The receiver is gone when the program was given up.
             let _ = say.send(read.map(|_| line));
         });
         if let Ok(line) = said.recv_timeout(READY_WITHIN) {
@@ -93,7 +94,7 @@ fn spawn(command: &mut Command) -> (Child, String) {
     panic!("{command:?} is not ready after {READY_WITHIN:?}, three times");
 }
 
-/// An HTTP client that follows no redirects, as the tests look at each.
+/// An HTTP client that follows no redirects, because the tests inspect each one.
 pub fn http() -> reqwest::Client {
     let builder = http_client().redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(20)).build().expect("client")
@@ -101,7 +102,7 @@ pub fn http() -> reqwest::Client {
 
 // ── the OpenID provider ──
 
-/// A certified OpenID provider. Its settings stand in `oidc_provider.mjs`; the client `roster` is there by default.
+/// A certified OpenID provider. Its settings are in `oidc_provider.mjs`; it knows the client `roster` by default.
 pub struct Oidc {
     _process: Process,
     http: reqwest::Client,
@@ -114,17 +115,17 @@ impl Oidc {
         Self { _process: process, http: http(), issuer: ready["issuer"].as_str().expect("issuer").to_owned() }
     }
 
-    /// Another signing key instead of the present one: what the old one signed is worth nothing from now on.
+    /// Replaces the signing key. Signatures of the old key are no longer valid.
     pub async fn rotate_keys(&self) {
         self.control("rotate-keys", Value::Null).await;
     }
 
-    /// The user's claims from now on; null removes the user. The login name is the subject.
+    /// Sets the user's claims; null removes the user. The login name is the subject.
     pub async fn set_user(&self, login: &str, claims: Value) {
         self.control(&format!("users/{login}"), claims).await;
     }
 
-    /// Changes a client, or makes one: `{"redirect_uris": [...]}`.
+    /// Changes or creates a client: `{"redirect_uris": [...]}`.
     pub async fn set_client(&self, client_id: &str, changes: Value) {
         self.control(&format!("clients/{client_id}"), changes).await;
     }
@@ -135,19 +136,19 @@ impl Oidc {
         assert_eq!(answer.status(), 204, "{}", answer.text().await.expect("text"));
     }
 
-    /// How often a path was asked for, such as `/jwks` or `/me`, which is userinfo.
+    /// The number of requests for a path, such as `/jwks` or `/me`, which is userinfo.
     pub async fn requests_to(&self, path: &str) -> u64 {
         let answer = self.http.get(format!("{}/test/requests", self.issuer)).send().await.expect("an answer");
         answer.json::<Value>().await.expect("JSON")[path].as_u64().unwrap_or(0)
     }
 
-    /// A browser of its own follows `authorize_url`, signs in and consents; answers the first URL that begins with
-    /// `stop_prefix`, which it does not open. For a flow that hands out cookies take `Browser::sign_in`.
+    /// Signs in with a new browser: follows `authorize_url`, signs in and consents. Returns the first URL that begins
+    /// with `stop_prefix`, without opening it. For a flow that sets cookies use `Browser::sign_in`.
     pub async fn sign_in(&self, authorize_url: &str, login: &str, stop_prefix: &str) -> String {
         Browser::new().sign_in(authorize_url, login, stop_prefix).await
     }
 
-    /// Plays a client, with PKCE: what its token endpoint answers when `login` signed in.
+    /// Acts as a client with PKCE. Returns the response of the token endpoint after `login` signed in.
     pub async fn tokens(&self, client_id: &str, login: &str, scope: &str) -> Value {
         // The pair of RFC 7636, appendix B.
         const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -161,7 +162,7 @@ impl Oidc {
             ("scope", scope),
             ("code_challenge", CHALLENGE),
             ("code_challenge_method", "S256"),
-            // Without it there are no refresh tokens for `offline_access`.
+            // Without it the provider issues no refresh token for `offline_access`.
             ("prompt", "consent"),
         ]);
         let callback = self.sign_in(url.as_str(), login, REDIRECT_URI).await;
@@ -179,7 +180,7 @@ impl Oidc {
     }
 }
 
-/// A parameter of a URL.
+/// A query parameter of a URL.
 pub fn query(url: &str, name: &str) -> Option<String> {
     let url = Url::parse(url).expect("URL");
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
@@ -187,13 +188,13 @@ pub fn query(url: &str, name: &str) -> Option<String> {
 
 // ── the browser ──
 
-/// What a browser does without scripts: it keeps cookies, and goes one step at a time.
+/// A browser without scripts: it keeps cookies and makes one request at a time.
 pub struct Browser {
     http: reqwest::Client,
     cookies: Vec<Cookie>,
 }
 
-/// Cookies know hosts but not ports, as in every browser.
+/// A cookie. Cookies are bound to a host but not to a port, as in every browser.
 struct Cookie {
     host: String,
     path: String,
@@ -201,7 +202,7 @@ struct Cookie {
     value: String,
 }
 
-/// What a browser shows.
+/// A response as a browser shows it.
 #[derive(Debug)]
 pub struct Page {
     pub url: Url,
@@ -211,7 +212,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub fn location(&self) -> Option<String> {
         let location = self.headers.get("location")?.to_str().expect("text");
         Some(self.url.join(location).expect("URL").into())
@@ -275,7 +276,7 @@ impl Browser {
             match &*attribute.to_ascii_lowercase() {
                 "path" => path = text,
                 "max-age" => dead |= text.parse::<i64>().is_ok_and(|seconds| seconds <= 0),
-                // Who takes a cookie back by date alone writes the beginning of time.
+                // A server that deletes a cookie only by its date uses the start of the epoch.
                 "expires" => dead |= text.contains("1970"),
                 _ => {}
             }
@@ -287,8 +288,8 @@ impl Browser {
         }
     }
 
-    /// Follows redirects from `url`, signs in as `login` and consents where the provider asks; answers the first URL
-    /// that begins with `stop_prefix`, without opening it.
+    /// Follows redirects from `url`, signs in as `login`, and consents where the provider asks for it. Returns the
+    /// first URL that begins with `stop_prefix`, without opening it.
     pub async fn sign_in(&mut self, url: &str, login: &str, stop_prefix: &str) -> String {
         const STEPS_MAX: usize = 20;
         let mut page = self.get(url).await;
@@ -312,7 +313,7 @@ impl Browser {
 
 // ── the SMTP server ──
 
-/// A mail that arrived. `from` and `to` are what the client told the server, not what the headers say.
+/// A received mail. `from` and `to` come from the SMTP commands, not from the headers.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Mail {
     pub from: String,
@@ -322,21 +323,21 @@ pub struct Mail {
     pub html: String,
     /// By lower-case name.
     pub headers: HashMap<String, String>,
-    /// By TLS.
+    /// Whether it came over TLS.
     pub secure: bool,
-    /// Who signed in.
+    /// The authenticated SMTP user.
     pub user: Option<String>,
     pub raw: String,
 }
 
-/// An SMTP server. Its settings stand in `smtp_server.mjs`.
+/// An SMTP server. Its settings are in `smtp_server.mjs`.
 pub struct Smtp {
     _process: Process,
     pub port: u16,
-    /// The authority of its certificate, for `SSL_CERT_FILE`; none without TLS.
+    /// The certificate of its authority, for `SSL_CERT_FILE`; `None` without TLS.
     pub ca: Option<PathBuf>,
     mails: PathBuf,
-    /// How many mails to an address were asked for already.
+    /// The number of mails per address that `next_mail_to` has returned.
     taken: Mutex<HashMap<String, usize>>,
 }
 
@@ -353,14 +354,14 @@ impl Smtp {
         }
     }
 
-    /// Every mail so far, in order.
+    /// All mails so far, in order.
     pub fn mails(&self) -> Vec<Mail> {
         let text = std::fs::read_to_string(&self.mails).expect("mails");
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         whole.map(|line| serde_json::from_str(line).expect("a mail")).collect()
     }
 
-    /// The first mail to an address that was not asked for yet; waits for it.
+    /// Waits for the next mail to an address and returns it.
     pub async fn next_mail_to(&self, address: &str) -> Mail {
         let nth = {
             let mut taken = self.taken.lock().expect("no panic");
@@ -382,17 +383,18 @@ impl Smtp {
 
 // ── WordPress ──
 
-/// A WordPress with the plugin of `packaging/wordpress`. All tests share it: who changes people makes them first.
+/// A WordPress with the plugin of `packaging/wordpress`. All tests share it, so a test creates the accounts that it
+/// changes.
 #[derive(Deserialize)]
 pub struct WordPress {
     pub url: String,
-    /// The secret that the plugin signs with.
+    /// The secret with which the plugin signs tickets.
     pub ticket_secret: String,
-    /// The one URL that the plugin sends a browser back to. Nothing listens there.
+    /// The only URL to which the plugin redirects a browser. Nothing listens there.
     pub return_url: String,
-    /// The key that the plugin signs hints with.
+    /// The key with which the plugin signs its events.
     pub events_key: String,
-    /// The file that says where the plugin sends its hints.
+    /// The file that tells the plugin where to send its events.
     pub events_url: PathBuf,
     people: HashMap<String, Person>,
 }
@@ -404,14 +406,14 @@ pub struct Person {
     pub email: String,
     /// For wp-login.php.
     pub password: String,
-    /// For REST, by HTTP Basic.
+    /// For the REST API, by HTTP Basic.
     pub application_password: String,
 }
 
 impl WordPress {
-    /// Starts it when nobody did yet, which takes some seconds.
+    /// Starts WordPress unless it is running, which takes some seconds.
     pub fn start() -> &'static Self {
-        // The process is kept for its standard input, until this one ends.
+        // The process is kept for its standard input, which closes when this process ends.
         static WORDPRESS: OnceLock<(Child, WordPress)> = OnceLock::new();
         let (_, wordpress) = WORDPRESS.get_or_init(|| {
             let (child, line) = spawn(&mut Command::new("./start_wordpress.sh"));
@@ -425,17 +427,17 @@ impl WordPress {
         &self.people[login]
     }
 
-    /// Signs in by the form; answers the browser, whose cookies the site knows.
+    /// Signs in by the form and returns the browser with its cookies.
     pub async fn browser_sign_in(&self, login: &str, password: &str) -> Browser {
         let mut browser = Browser::new();
         let url = format!("{}/wp-login.php", self.url);
-        browser.get(&url).await; // Sets the cookie by which WordPress sees that there are cookies.
+        browser.get(&url).await; // Sets the test cookie with which WordPress detects cookie support.
         let page = browser.submit(&url, &[("log", login), ("pwd", password)]).await;
         assert_eq!(page.status, 302, "{page:?}");
         browser
     }
 
-    /// A ticket as a page's script gets one.
+    /// A ticket, requested as a page's script requests it.
     pub async fn ticket(&self, browser: &mut Browser) -> String {
         let nonce = browser.get(&format!("{}/wp-admin/admin-ajax.php?action=rest-nonce", self.url)).await.body;
         let url = format!("{}/wp-json/roster/v1/ticket", self.url);
@@ -448,7 +450,7 @@ impl WordPress {
 
 // ── SFTPGo ──
 
-/// A stub server for SFTPGo that keeps its rules; the real one cannot be installed here.
+/// A stub server that behaves like SFTPGo; the real one cannot be installed here.
 pub struct Sftpgo {
     process: Process,
     pub url: String,
@@ -467,7 +469,7 @@ impl Sftpgo {
         Self { process: Process { child, folder }, url: ready["url"].as_str().expect("a URL").to_owned() }
     }
 
-    /// The settings by which a site reaches it.
+    /// The settings with which a site connects to it.
     pub fn settings(&self) -> String {
         let file = |name: &str| self.process.folder.path().join(name);
         format!(
@@ -494,7 +496,7 @@ impl Sftpgo {
         (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("text")).expect("JSON"))
     }
 
-    /// From now on it asks a site who may come in, and tells it of files.
+    /// Makes it call a site's hooks for logins and file events.
     pub async fn call(&self, site: &Site) {
         let hook = |name: &str| format!("{}/api/v1/hooks/sftpgo/{name}", site.url);
         let hooks = json!({"external_auth": hook("auth"), "actions": hook("events"),
@@ -507,7 +509,7 @@ impl Sftpgo {
         self.lab("users", json!({})).await.1[name].clone()
     }
 
-    /// Waits until the user is as it should be.
+    /// Waits until the user satisfies the condition.
     pub async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

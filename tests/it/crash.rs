@@ -1,6 +1,6 @@
-//! Power cuts: the server is killed while it writes. What was answered is there, and nothing is half done.
+//! Power cuts: the server is killed while it writes. Every acknowledged write survives, and no write is partial.
 //!
-//! A short run is always on; `tests/run --full` makes it long.
+//! Every run includes a short form; `tests/run --full` runs a long one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::site::Site;
 
 const WRITERS: usize = 8;
 
-/// Grants one right after the other until the server is gone; answers what was acknowledged, by `scope_id`.
+/// Creates grants one after another until the server is killed. Returns the acknowledged ones by `scope_id`.
 async fn grant_until_gone(
     url: String,
     headers: Vec<(String, String)>,
@@ -47,7 +47,7 @@ async fn grant_until_gone(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_is_killed() {
+async fn a_killed_server_loses_no_acknowledged_write_and_keeps_no_partial_one() {
     let kills = crate::site::rounds(4, 200);
     let mut site = Site::start().await;
     let made = site.command(&["client", "create", "writer", "--scopes", "*"]);
@@ -86,7 +86,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
                 row.get(0)
             })
             .expect("count");
-        assert_eq!(audited as usize, kept.len(), "a grant without its audit row, or the other way round");
+        assert_eq!(audited as usize, kept.len(), "a grant without its audit row, or vice versa");
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
         let reloaded = site.admin().post("/api/v1/permissions/policy/reload", json!({})).await.data();
         assert_eq!(reloaded["changed"], Value::Bool(false));
@@ -94,7 +94,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
     assert!(acknowledged.len() > WRITERS, "the test wrote nothing");
 }
 
-/// Registers one file after the other until the server is gone; answers the ids that were acknowledged.
+/// Registers one file after another until the server is killed. Returns the acknowledged ids.
 async fn register_until_gone(url: String, key: String, name: String) -> Vec<String> {
     let http = crate::site::http_client().build().expect("client");
     let mut acknowledged = Vec::new();
@@ -114,7 +114,7 @@ async fn register_until_gone(url: String, key: String, name: String) -> Vec<Stri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_double_nothing() {
+async fn a_kill_during_registrations_and_deliveries_loses_and_duplicates_nothing() {
     let kills = crate::site::rounds(3, 60);
     let receiver = Receiver::willing();
     let mut site = Site::with(QUICK).await;
@@ -129,7 +129,7 @@ async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_dou
         let writers: Vec<_> = (0..WRITERS)
             .map(|n| tokio::spawn(register_until_gone(site.url.clone(), key.clone(), format!("{round}-{n}"))))
             .collect();
-        // Deliveries are under way too, when the server goes.
+        // Deliveries are also in progress when the server is killed.
         receiver.wait_for(before + 5 + round as usize % 7).await;
         site.kill();
         for writer in writers {
@@ -155,7 +155,7 @@ async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_dou
         assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
     }
-    until("all is delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0)
+    until("all are delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0)
         .await;
     let told: BTreeSet<String> = receiver
         .all()
@@ -163,17 +163,17 @@ async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_dou
         .map(|received| received.body["data"]["uuid"].as_str().expect("uuid").to_owned())
         .collect();
     let missed: Vec<&String> = acknowledged.difference(&told).collect();
-    assert!(missed.is_empty() && acknowledged.len() > WRITERS, "never told: {missed:?}");
+    assert!(missed.is_empty() && acknowledged.len() > WRITERS, "never delivered: {missed:?}");
 }
 
-// Linux can lower the limit of a running process; elsewhere the same code runs, untested.
+// Linux can lower the limit of a running process; elsewhere the same code runs without this test.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_still_reads() {
     let site = Site::start().await;
     let member = site.admin().post("/admin/members", json!({"username": "kim"})).await.data();
     site.limit_file_size(0);
-    // The write-ahead log may still have room for a little: it must run out within a bounded number of changes.
+    // The write-ahead log may have some space left; it is full after a bounded number of changes.
     let mut refused = None;
     for n in 0..2_000 {
         let reply = site

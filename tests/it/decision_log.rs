@@ -1,4 +1,4 @@
-//! The decision log: what is written, what is not, and that it never stands in the way.
+//! The decision log: which decisions it records, which it omits, and that it never blocks a check.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const FORBIDDEN: u64 = 31_505_000;
 
 // ── helpers ──
 
-/// Asks the same question so many times, a hundred in a request.
+/// Asks the same question this many times, a hundred per request.
 async fn ask(caller: &As<'_>, question: &Value, times: usize) {
     let mut left = times;
     while left > 0 {
@@ -35,15 +35,15 @@ fn reasons(list: &Value) -> Vec<&str> {
     list["items"].as_array().expect("items").iter().map(|item| item["reason"].as_str().expect("a reason")).collect()
 }
 
-/// Who holds `doc.read` in an organization, and who holds nothing.
+/// A member who holds `doc.read` in an organization, and one without permissions.
 async fn people(acme: &Organization<'_>) -> (String, String) {
     (acme.member_with(&["doc.read"]).await.uid, acme.member().await.uid)
 }
 
-// ── what is written ──
+// ── what is recorded ──
 
 #[tokio::test]
-async fn all_denials_are_logged_and_of_the_allowed_ones_every_so_many_th() {
+async fn all_denials_are_logged_and_a_sample_of_the_allows() {
     for (every, expected) in [(0, 0), (1, 25), (10, 2)] {
         let site = Site::with(&format!("[decisions]\nallow_every = {every}")).await;
         site.import(documents()).await;
@@ -58,7 +58,7 @@ async fn all_denials_are_logged_and_of_the_allowed_ones_every_so_many_th() {
 }
 
 #[tokio::test]
-async fn a_row_says_what_was_asked_and_what_became_of_it() {
+async fn a_row_holds_the_question_and_the_decision() {
     let site = Site::with("[decisions]\nallow_every = 1").await;
     site.import(documents()).await;
     let (id, owner_token, holder) = {
@@ -121,11 +121,11 @@ async fn a_row_says_what_was_asked_and_what_became_of_it() {
     assert_eq!(plugins.iter().map(|p| p["outcome"].as_str().expect("word")).collect::<Vec<_>>(), ["deny", "abstain"]);
     assert!(plugins[0]["fuel"].as_u64().expect("fuel") > 0);
     assert_eq!(plugins[0]["sha256"].as_str().expect("a digest").len(), 64);
-    assert!(!page.to_string().contains("shut"), "a plugin's own sentence may name people: {page}");
+    assert!(!page.to_string().contains("shut"), "a plugin's reason may contain names: {page}");
 }
 
 #[tokio::test]
-async fn secrets_are_known_by_parts_of_names_and_by_their_form() {
+async fn secrets_are_recognized_by_parts_of_names_and_by_their_form() {
     let site = Site::start().await;
     site.import(documents()).await;
     let acme = site.organization("acme").await;
@@ -156,7 +156,7 @@ async fn secrets_are_known_by_parts_of_names_and_by_their_form() {
 }
 
 #[tokio::test]
-async fn what_an_older_log_kept_is_not_shown_either() {
+async fn secrets_that_an_older_version_logged_are_not_shown() {
     let mut site = Site::start().await;
     site.import(documents()).await;
     let (id, uid) = {
@@ -192,7 +192,7 @@ async fn secrets_and_queries_of_paths_are_left_out() {
     acme.check(question).await;
     acme.check(json!({"uid": other, "method": "GET", "path": "/docs/7?token=s3cret-g"})).await;
     acme.check(json!({"uid": other, "method": "GET", "path": "/docs/../7?token=s3cret-h"})).await;
-    // A secret that is written in another way is the same one.
+    // A secret in another encoding is still recognized.
     let escaped = "/docs/eyJhbGciOiJub25lIn0%2EeyJzdWIiOiJraW0ifQ%2Es3cret-i";
     acme.check(json!({"uid": other, "method": "GET", "path": escaped})).await;
     assert_eq!(list(&acme.admin(), "limit=1").await["items"][0]["input"]["path"], "/docs/***");
@@ -212,7 +212,7 @@ async fn secrets_and_queries_of_paths_are_left_out() {
     }
 }
 
-// ── how it is read ──
+// ── reading ──
 
 #[tokio::test]
 async fn the_list_is_newest_first_narrowed_and_paged() {
@@ -287,7 +287,7 @@ async fn an_erased_member_is_erased_from_the_log() {
 // ── its limits ──
 
 #[tokio::test]
-async fn the_log_keeps_so_many_rows_and_the_oldest_go_first() {
+async fn the_log_drops_its_oldest_rows_past_its_limit() {
     let site = Site::with("[decisions]\nrows = 100").await;
     site.import(documents()).await;
     let acme = site.organization("acme").await;
@@ -302,7 +302,7 @@ async fn the_log_keeps_so_many_rows_and_the_oldest_go_first() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_goes() {
+async fn rows_past_their_retention_are_deleted() {
     let mut site = Site::with("[decisions]\nttl_s = 3600").await;
     site.import(documents()).await;
     let (id, other) = {
@@ -318,11 +318,11 @@ async fn what_is_too_old_goes() {
         rows.execute("update decisions set at = at - 3500000 where id = 2", []).expect("aged");
     });
     let list = site.admin().with("x-tenant-id", &id).get(DECISIONS).await.data();
-    assert_eq!(list["total"], 2, "one is past its time: {list}");
+    assert_eq!(list["total"], 2, "one entry is past its retention: {list}");
 }
 
 #[tokio::test]
-async fn what_the_queue_cannot_take_is_counted_and_no_check_waits_for_it() {
+async fn entries_past_the_queue_limit_are_counted_and_no_check_waits() {
     let site = Site::with("[decisions]\nqueue = 1").await;
     site.import(documents()).await;
     let acme = site.organization("acme").await;
@@ -336,7 +336,7 @@ async fn what_the_queue_cannot_take_is_counted_and_no_check_waits_for_it() {
     assert_eq!(total + dropped, 100, "{page}");
     assert!(total >= 1 && dropped >= 1, "{page}");
     assert_eq!(site.metric("roster_decisions_dropped_total"), dropped);
-    assert_eq!(list(&bolt.admin(), "").await["dropped"], 0, "what another organization lost is its own affair");
+    assert_eq!(list(&bolt.admin(), "").await["dropped"], 0, "an organization sees only its own dropped entries");
 }
 
 // ── its file ──
@@ -349,7 +349,7 @@ async fn the_log_outlives_a_restart_and_is_its_owner_s_alone() {
         let acme = site.organization("acme").await;
         (acme.id.clone(), acme.member().await.uid)
     };
-    // Stopped at once: what waited is written.
+    // The server stops at once: queued entries are written.
     site.admin().with("x-tenant-id", &id).post(CHECK, permission(&other, "doc.read")).await.done();
     site.restart().await;
     assert_eq!(list(&site.admin().with("x-tenant-id", &id), "").await["total"], 1);
@@ -389,7 +389,7 @@ async fn a_damaged_file_is_moved_aside_and_a_new_one_begins() {
         assert!(site.path().join("decisions.db.damaged").exists(), "{damage}");
         site.logged("moved aside");
     }
-    // What cannot be searched for a member goes when one is erased.
+    // A file that cannot be searched for a member is deleted when a member is erased.
     site.admin().delete(&format!("/admin/members/{other}")).await.done();
     assert!(!site.path().join("decisions.db.damaged").exists());
     site.admin_token = site.token(ADMIN, PASSWORD).await;
@@ -412,5 +412,5 @@ async fn a_full_disk_drops_rows_and_stops_no_check() {
     site.unlimit_file_size();
     let before = list(&acme.admin(), "").await["total"].as_u64().expect("total");
     ask(&acme.admin(), &permission(&other, "doc.read"), 5).await;
-    assert_eq!(list(&acme.admin(), "").await["total"], before + 5, "the log goes on: {}", site.log());
+    assert_eq!(list(&acme.admin(), "").await["total"], before + 5, "the log continues: {}", site.log());
 }

@@ -1,7 +1,7 @@
-//! A second, naive evaluator straight over the rows, against the answers of `POST /check`; and random administration,
-//! after which the policy in memory must be the one a rebuild would make.
+//! Compares the decisions of `POST /check` with a second, naive evaluator that reads the rows. After random
+//! administration, it also compares the policy in memory with a rebuilt one.
 //!
-//! It shares no code with `src/kernel/authz`: it is written from the policy's text, slow and plain.
+//! The evaluator shares no code with `src/kernel/authz`: it follows the text of the policy, slowly and simply.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::site::{ADMIN, As, PASSWORD, Site};
 
 const P: &str = "/api/v1/permissions";
 
-/// Which of Roster's own permissions no tenant can hold: an owner's empty cells in the grid.
+/// Roster's own permissions that no tenant can hold: the owner's empty cells in the grid.
 const GRID: &str = include_str!("grid.txt");
 
 // ── the naive evaluator ──
@@ -27,7 +27,7 @@ struct Entry {
     orphaned: bool,
 }
 
-/// In the order of what is more specific.
+/// Ordered by specificity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Segment {
     Literal(String),
@@ -40,7 +40,7 @@ struct Rows {
     organizations: HashMap<String, (String, bool)>,
     members: HashMap<String, bool>,
     memberships: HashSet<(String, String)>,
-    /// Role → is it open, and what it holds beside its ticks.
+    /// Per role: whether it is open, and what it holds beside its ticks.
     roles: HashMap<String, (bool, String)>,
     ticks: HashSet<(String, i64)>,
     assignments: Vec<(String, String, String)>,
@@ -114,14 +114,14 @@ impl Rows {
         }
     }
 
-    /// The reason of the answer.
+    /// The reason of the decision.
     fn decide(&self, tenant: &str, question: &Value) -> &'static str {
         let text = |name: &str| question[name].as_str().unwrap_or_default();
         let uid = text("uid");
         if !self.organizations[tenant].1 {
             return "tenant_inactive";
         }
-        // Belonging comes first: whether a stranger is suspended is nobody's business.
+        // Membership comes first: it must not show whether a member of another tenant is suspended.
         let belongs = self.memberships.contains(&(tenant.to_owned(), uid.to_owned())) || self.is_platform_admin(uid);
         match self.members.get(uid) {
             Some(true) if belongs => {}
@@ -190,7 +190,7 @@ impl Rows {
         if is_off { "tenant_inactive" } else { "ok_grant" }
     }
 
-    /// The permissions of which any one answers.
+    /// The permissions of a route, any one of which allows it.
     fn route(&self, app: &str, method: &str, path: &[String]) -> Result<Vec<i64>, &'static str> {
         let entries = || self.catalog.iter().filter(|(_, entry)| entry.app == app && !entry.orphaned);
         let templates: BTreeSet<&Vec<Segment>> = entries().filter_map(|(_, entry)| entry.template.as_ref()).collect();
@@ -248,7 +248,7 @@ fn matches(template: &[Segment], path: &[String]) -> bool {
     }
 }
 
-/// Does the umbrella match whatever the template matches?
+/// Whether the umbrella matches every path that the template matches.
 fn lies_over(umbrella: &[Segment], template: &[Segment]) -> bool {
     match (umbrella, template) {
         ([Segment::Rest], [_, ..]) => true,
@@ -262,7 +262,7 @@ fn lies_over(umbrella: &[Segment], template: &[Segment]) -> bool {
     }
 }
 
-/// The decoded segments of a path that everybody reads in the same way.
+/// The decoded segments of a path that every parser reads in the same way, or `None`.
 fn canonical(raw: &str) -> Option<Vec<String>> {
     let path = raw.split('?').next()?;
     if !path.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && !b"#;\\".contains(&byte)) {
@@ -293,12 +293,12 @@ fn decoded(segment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-// ── chance ──
+// ── random choices ──
 
-/// Xorshift: the seed of a run is in the message of its failure, and `ROSTER_TEST_SEED` repeats it.
-struct Chance(u64);
+/// Xorshift. The failure message contains the seed of the run, and `ROSTER_TEST_SEED` repeats it.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn new() -> Self {
         let seed = std::env::var_os("ROSTER_TEST_SEED").and_then(|text| text.to_str()?.parse().ok());
         Self(seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64 | 1))
@@ -319,13 +319,13 @@ impl Chance {
         list[self.below(list.len())].clone()
     }
 
-    /// Happens in so many of a hundred cases.
+    /// Returns true in this many of a hundred cases.
     fn happens(&mut self, per_cent: usize) -> bool {
         self.below(100) < per_cent
     }
 }
 
-// ── a site to ask about ──
+// ── the site under test ──
 
 const CODES: [&str; 4] = ["acme", "bolt", "crux", "platform"];
 const SOURCES: [&str; 5] = ["manual", "zitadel", "ldap", "scim", "oidc"];
@@ -333,16 +333,16 @@ const SOURCES: [&str; 5] = ["manual", "zitadel", "ldap", "scim", "oidc"];
 struct Town {
     site: Site,
     seed: u64,
-    chance: Chance,
+    chance: Random,
     organizations: Vec<String>,
-    /// The last of them is the administrator, about whom it is asked, but to whom nothing is done.
+    /// The last one is the administrator: questions include it, but no change affects it.
     members: Vec<String>,
     client: [String; 2],
 }
 
 impl Town {
     async fn found() -> Self {
-        let (site, chance) = (Site::start().await, Chance::new());
+        let (site, chance) = (Site::start().await, Random::new());
         for code in &CODES[..3] {
             site.organization(code).await;
         }
@@ -383,7 +383,7 @@ impl Town {
         self.site.nobody().with("x-client-key", &self.client[0]).with("x-api-key", &self.client[1])
     }
 
-    /// Templates that overlap, under two applications: one has umbrellas, the other lists HEAD.
+    /// Overlapping templates of two applications: one has umbrellas, the other lists HEAD.
     fn template(&mut self, app: &str) -> String {
         let mut path = String::new();
         for _ in 0..self.chance.below(4) {
@@ -428,7 +428,7 @@ impl Town {
         assert_eq!(reply.status, 200, "seed {}: {reply:?}", self.seed);
     }
 
-    /// Two roles that hold much, and who has them.
+    /// Two roles with many permissions, and their members.
     async fn staff(&mut self, organization: &str) {
         for key in ["role0", "role1"] {
             let names: Vec<String> = (0..40)
@@ -448,7 +448,7 @@ impl Town {
         }
     }
 
-    /// One change of a random kind; it may be refused, but not fail.
+    /// One random change; it may be refused, but not fail.
     async fn administer(&mut self) {
         let (organization, member) =
             (self.chance.of(&self.organizations), self.chance.of(&self.members[..self.members.len() - 1]));
@@ -599,7 +599,7 @@ impl Town {
         }
     }
 
-    /// Asks a batch in a random tenant; answers how many were allowed.
+    /// Asks a batch in a random tenant and returns the number of allows.
     async fn compare(&mut self, rows: &Rows) -> usize {
         let tenant = self.chance.of(&self.organizations);
         let questions: Vec<Value> = (0..100).map(|_| self.question(rows, &tenant)).collect();
@@ -629,7 +629,7 @@ fn texts(list: &Value, field: &str) -> Vec<String> {
 // ── the tests ──
 
 #[tokio::test]
-async fn ten_thousand_questions_are_answered_as_the_naive_evaluator_answers_them() {
+async fn ten_thousand_decisions_equal_those_of_the_naive_evaluator() {
     let mut town = Town::found().await;
     let mut allowed = 0;
     for _ in 0..20 {
@@ -649,7 +649,7 @@ async fn ten_thousand_questions_are_answered_as_the_naive_evaluator_answers_them
 }
 
 #[tokio::test]
-async fn whatever_is_administered_memory_and_rows_say_the_same() {
+async fn the_policy_in_memory_equals_a_rebuilt_one_after_random_changes() {
     let mut town = Town::found().await;
     for step in 1..=48 {
         for _ in 0..5 {

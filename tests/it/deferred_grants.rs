@@ -1,4 +1,5 @@
-//! What is given now and taken later: every kind of it, by every way in which its maker can lose the rights meanwhile.
+//! Deferred grants: links and keys that are created now and used later, of every kind, and every way in which their
+//! creator can lose the rights in between.
 
 use serde_json::{Value, json};
 
@@ -9,17 +10,17 @@ use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
 // ── links ──
 
-/// The links that somebody made.
+/// The links that one caller created.
 struct Links {
     with_role: String,
     without_role: String,
     password: String,
-    /// Whose password it is.
+    /// The member whose password the link sets.
     uid: String,
     username: String,
 }
 
-/// Makes one of each kind.
+/// Creates one link of each kind.
 async fn make(acme: &Organization<'_>, maker: &As<'_>) -> Links {
     let target = acme.member().await;
     let token = |reply: &Reply| reply.data()["token"].as_str().expect("a token").to_owned();
@@ -47,7 +48,7 @@ pub fn count(site: &Site, sql: &str) -> i64 {
     site.rows().query_row(sql, [], |row| row.get(0)).expect("a number")
 }
 
-/// All that links give.
+/// The rows that result from used links.
 fn given(site: &Site) -> [i64; 4] {
     [
         "select count(*) from members",
@@ -62,8 +63,8 @@ pub fn is_dead(reply: &Reply, why: &str) {
     assert_eq!((reply.is(28_501_000).status, reply.word()), (401, "invalid_link"), "{why}");
 }
 
-/// Every link is refused, by everybody and on its page, and gives nothing.
-async fn are_dead(site: &Site, links: &Links, why: &str) {
+/// Asserts that every link is refused, for every caller and on its page, and changes nothing.
+async fn assert_links_refused(site: &Site, links: &Links, why: &str) {
     let before = given(site);
     for token in [&links.with_role, &links.without_role] {
         is_dead(&accept(site, token).await, why);
@@ -76,7 +77,7 @@ async fn are_dead(site: &Site, links: &Links, why: &str) {
     site.token(&links.username, PASSWORD).await;
 }
 
-async fn are_alive(site: &Site, links: &Links) {
+async fn assert_links_valid(site: &Site, links: &Links) {
     accept(site, &links.with_role).await.done();
     accept(site, &links.without_role).await.done();
     reset(site, &links.password).await.done();
@@ -91,7 +92,7 @@ async fn with_an_application(site: &Site) -> Organization<'_> {
     acme
 }
 
-/// How a member loses what it had.
+/// A way in which a member loses its rights.
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
     Demoted,
@@ -132,7 +133,7 @@ pub async fn take(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
     .done();
 }
 
-/// Gives them back, where that can be.
+/// Gives the rights back, where that is possible.
 pub async fn give_back(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
     let (site, admin) = (acme.site.admin(), acme.admin());
     let path = format!("/api/v1/permissions/roles/{role}");
@@ -152,7 +153,7 @@ pub async fn give_back(acme: &Organization<'_>, way: Way, uid: &str, role: &str)
 }
 
 #[tokio::test]
-async fn a_link_ends_with_its_maker_s_rights_by_whatever_way_and_stays_ended() {
+async fn a_link_ends_when_its_creator_loses_the_rights_and_is_not_restored() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
     for (n, way) in WAYS.into_iter().enumerate() {
@@ -160,25 +161,25 @@ async fn a_link_ends_with_its_maker_s_rights_by_whatever_way_and_stays_ended() {
         let role = acme.role(&format!("maker{n}"), &RIGHTS).await;
         acme.assign(&maker.uid, &role).await;
         let (used, links) = (make(&acme, &maker.caller()).await, make(&acme, &maker.caller()).await);
-        are_alive(&site, &used).await;
+        assert_links_valid(&site, &used).await;
 
         take(&acme, way, &maker.uid, &role).await;
 
-        are_dead(&site, &links, &format!("{way:?}")).await;
-        // They are withdrawn: nothing brings them back.
+        assert_links_refused(&site, &links, &format!("{way:?}")).await;
+        // The links are withdrawn: nothing restores them.
         let open = "select count(*) from invitations where accepted_at is null";
         assert_eq!(count(&site, open), 0, "{way:?}");
         assert_eq!(count(&site, "select count(*) from one_time_tokens where maker is not null"), 0, "{way:?}");
         give_back(&acme, way, &maker.uid, &role).await;
-        are_dead(&site, &links, &format!("{way:?}, and back")).await;
+        assert_links_refused(&site, &links, &format!("{way:?}, and back")).await;
         let audit = site.admin().get("/admin/audit?action=promise.withdraw&limit=200").await.data();
-        // With them the password that a used link gave.
+        // The password set by a used link is withdrawn as well.
         assert_eq!(audit["total"], json!(4 * (n + 1)), "{way:?}");
     }
 }
 
 #[tokio::test]
-async fn an_administrator_who_was_demoted_does_not_come_back_by_an_own_link() {
+async fn a_demoted_administrator_cannot_regain_rights_by_its_own_link() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let admin = acme.member_with_role("tenant_admin").await;
@@ -194,7 +195,7 @@ async fn an_administrator_who_was_demoted_does_not_come_back_by_an_own_link() {
 }
 
 #[tokio::test]
-async fn another_s_loss_and_another_right_s_end_no_link() {
+async fn the_loss_of_unrelated_rights_ends_no_link() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
     let (maker, other) = (acme.member_with(&RIGHTS).await, acme.member_with(&RIGHTS).await);
@@ -204,17 +205,17 @@ async fn another_s_loss_and_another_right_s_end_no_link() {
 
     site.admin().delete(&format!("/admin/members/{}", other.uid)).await.done();
     take(&acme, Way::Demoted, &maker.uid, &more).await;
-    // While its organization is not active, nothing is given; with it the links are back.
+    // A link does not work while its organization is inactive, and works again afterwards.
     let path = format!("/admin/organizations/{}", acme.id);
     site.admin().post(&format!("{path}/deactivate"), json!({})).await.done();
     is_dead(&accept(&site, &links.with_role).await, "inactive");
     site.admin().post(&format!("{path}/activate"), json!({})).await.done();
 
-    are_alive(&site, &links).await;
+    assert_links_valid(&site, &links).await;
 }
 
 #[tokio::test]
-async fn a_link_is_worth_what_its_maker_may_give_when_it_is_taken() {
+async fn a_link_gives_only_what_its_creator_may_give_when_it_is_used() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
     let more = [&RIGHTS[..], &["roster.audit.list"]].concat();
@@ -222,7 +223,8 @@ async fn a_link_is_worth_what_its_maker_may_give_when_it_is_taken() {
     let (by_maker, by_admin) = (make(&acme, &maker.caller()).await, make(&acme, &admin.caller()).await);
     let role = acme.role_id("player").await;
 
-    // The promised role holds more now than its maker does, and the member whose password it is became an owner.
+    // The promised role now holds more than its creator, and the member whose password the link sets has become an
+    // owner.
     let path = format!("/api/v1/permissions/roles/{role}/permissions");
     acme.owner().put(&path, json!({"permission_ids": ["play", "roster.audit.list"]})).await.done();
     for links in [&by_maker, &by_admin] {
@@ -233,12 +235,12 @@ async fn a_link_is_worth_what_its_maker_may_give_when_it_is_taken() {
     is_dead(&reset(&site, &by_maker.password).await, "an owner now");
     is_dead(&reset(&site, &by_admin.password).await, "an owner now");
     accept(&site, &by_maker.without_role).await.done();
-    // Who holds it all the same keeps the promise.
+    // The link of a creator who still holds the rights works.
     accept(&site, &by_admin.with_role).await.done();
 }
 
 #[tokio::test]
-async fn what_the_command_line_promised_is_kept() {
+async fn a_link_made_by_the_command_line_stays_valid() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let made = site.command(&["invite", "create", "acme", "--role", "tenant_owner"]);
@@ -251,10 +253,10 @@ async fn what_the_command_line_promised_is_kept() {
     accept(&site, token).await.done();
 }
 
-// ── links of programs ──
+// ── links of API clients ──
 
-/// A client that may make every link, with its key.
-async fn office<'s>(site: &'s Site) -> (As<'s>, String) {
+/// A client that may create every kind of link, with its key.
+async fn client_with_every_link<'s>(site: &'s Site) -> (As<'s>, String) {
     let body = json!({"name": "office", "scopes": ["members:write", "permissions:write"]});
     let made = site.admin().post("/admin/api-clients", body).await.data();
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
@@ -267,10 +269,10 @@ async fn a_link_ends_with_the_client_that_made_it() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
     for way in ["deactivated", "deleted", "narrowed", "expired"] {
-        let (client, at) = office(&site).await;
+        let (client, at) = client_with_every_link(&site).await;
         let client = client.with("x-tenant-id", "acme");
         let (used, links) = (make(&acme, &client).await, make(&acme, &client).await);
-        are_alive(&site, &used).await;
+        assert_links_valid(&site, &used).await;
 
         let admin = site.admin();
         match way {
@@ -284,19 +286,19 @@ async fn a_link_ends_with_the_client_that_made_it() {
             }
         }
 
-        are_dead(&site, &links, way).await;
+        assert_links_refused(&site, &links, way).await;
         if way == "deactivated" {
             admin.patch(&at, json!({"status": "active"})).await.done();
-            are_dead(&site, &links, "active again").await;
+            assert_links_refused(&site, &links, "active again").await;
         }
     }
 }
 
 #[tokio::test]
-async fn of_a_client_that_was_narrowed_what_it_may_still_give_is_kept() {
+async fn a_client_with_fewer_scopes_keeps_the_links_that_it_may_still_create() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
-    let (client, at) = office(&site).await;
+    let (client, at) = client_with_every_link(&site).await;
     let links = make(&acme, &client.with("x-tenant-id", "acme")).await;
 
     site.admin().patch(&at, json!({"scopes": ["members:write"]})).await.done();
@@ -307,7 +309,7 @@ async fn of_a_client_that_was_narrowed_what_it_may_still_give_is_kept() {
 }
 
 #[tokio::test]
-async fn redeeming_a_client_s_link_counts_against_no_rate() {
+async fn using_a_client_s_link_does_not_count_against_its_rate_limit() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
     let body = json!({"name": "office", "scopes": ["members:write"], "rate_limit_per_min": 1});
@@ -319,9 +321,9 @@ async fn redeeming_a_client_s_link_counts_against_no_rate() {
     accept(acme.site, made["token"].as_str().expect("a token")).await.done();
 }
 
-// ── letters ──
+// ── mail notifications ──
 
-/// The token of the link in a letter.
+/// The token of the link in a mail.
 fn token_of(text: &str) -> String {
     let (_, rest) = text.split_once("token=").expect("a link");
     rest.chars().take_while(|c| !c.is_whitespace()).collect()
@@ -332,11 +334,11 @@ fn kim(n: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_welcome_ends_with_its_maker_and_what_the_member_asked_for_itself_does_not() {
+async fn a_welcome_mail_link_ends_with_its_creator_s_rights_and_a_requested_one_does_not() {
     let smtp = Smtp::start(json!({"tls": "none"}));
     let site = Site::with(&format!("outbox.backoff_s = 0\n{}", mailing(&smtp))).await;
     for (n, way) in ["kept", "deactivated", "deleted", "narrowed"].into_iter().enumerate() {
-        let (client, at) = office(&site).await;
+        let (client, at) = client_with_every_link(&site).await;
         client.post("/admin/users", kim(n)).await.done();
         let welcome = token_of(&smtp.next_mail_to(&format!("kim{n}@example.org")).await.text);
 
@@ -361,24 +363,24 @@ async fn a_welcome_ends_with_its_maker_and_what_the_member_asked_for_itself_does
 }
 
 #[tokio::test]
-async fn a_welcome_that_waits_does_not_go_out_once_its_maker_may_not_send_it() {
+async fn a_queued_welcome_mail_is_not_sent_after_its_creator_lost_the_right() {
     let smtp = Smtp::start(json!({"tls": "none", "tempfail": 1}));
     let site = Site::with(&format!("outbox.backoff_s = 2\noutbox.attempts = 5\n{}", mailing(&smtp))).await;
-    let (client, at) = office(&site).await;
+    let (client, at) = client_with_every_link(&site).await;
     client.post("/admin/users", kim(0)).await.done();
-    let letter = async || site.admin().get("/admin/deliveries?target=mail").await.data()["items"][0].clone();
-    until("a failure", async || letter().await["attempts"] == 1).await;
+    let mail_delivery = async || site.admin().get("/admin/deliveries?target=mail").await.data()["items"][0].clone();
+    until("a failure", async || mail_delivery().await["attempts"] == 1).await;
 
     site.admin().delete(&at).await.done();
 
-    until("no letter", async || letter().await["state"] == "delivered").await;
-    assert!(letter().await["last_error"].as_str().expect("why").contains("may not any more"));
+    until("the mail is settled", async || mail_delivery().await["state"] == "delivered").await;
+    assert!(mail_delivery().await["last_error"].as_str().expect("why").contains("may not any more"));
     assert_eq!(smtp.mails().len(), 0);
 }
 
 // ── keys of services ──
 
-/// A second platform administrator, with the path of its role.
+/// A second platform administrator, with the path of its role assignment.
 pub async fn second_administrator(site: &Site) -> (As<'_>, String) {
     let member = site.member().await;
     let link = json!({"organization": "platform"});
@@ -391,7 +393,7 @@ pub async fn second_administrator(site: &Site) -> (As<'_>, String) {
 }
 
 #[tokio::test]
-async fn the_key_of_a_service_opens_nothing_after_its_maker_until_somebody_else_answers_for_it() {
+async fn a_service_key_is_refused_after_its_creator_lost_the_right_until_somebody_else_rotates_it() {
     let site = Site::start().await;
     let new = json!({"service_name": "worker", "scopes": ["jobs:write"]});
     let claim = async |key: &Value| {
@@ -399,11 +401,11 @@ async fn the_key_of_a_service_opens_nothing_after_its_maker_until_somebody_else_
         site.nobody().with("x-api-key", key).post("/api/v1/jobs/claim", json!({})).await
     };
     let by_command_line = site.command(&["key", "create", "worker", "--service", "gpu", "--scopes", "jobs:write"]);
-    let (maker, seat) = second_administrator(&site).await;
+    let (maker, assignment_path) = second_administrator(&site).await;
     let key = maker.post("/admin/api-keys", new).await.data();
     claim(&key).await.done();
 
-    site.admin().with("x-tenant-id", "platform").delete(&seat).await.done();
+    site.admin().with("x-tenant-id", "platform").delete(&assignment_path).await.done();
 
     let refused = claim(&key).await;
     assert_eq!((refused.is(32_501_000).status, refused.word()), (401, "invalid_key"));
@@ -413,14 +415,14 @@ async fn the_key_of_a_service_opens_nothing_after_its_maker_until_somebody_else_
     assert_eq!(maker.post(&path, json!({})).await.status, 403);
     let rotated = site.admin().post(&path, json!({})).await.data();
     claim(&rotated).await.done();
-    // Its maker knows the former text: it has no grace.
+    // Its creator knows the former key, so there is no grace period.
     assert_eq!(claim(&key).await.word(), "invalid_key");
 }
 
-// ── from before makers were stored ──
+// ── rows from before creators were stored ──
 
 #[test]
-fn an_upgrade_withdraws_what_nobody_answers_for() {
+fn an_upgrade_withdraws_deferred_grants_without_a_creator() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
     let former = make_former(&file, 5);

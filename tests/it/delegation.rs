@@ -1,5 +1,5 @@
-//! What each kind of caller may give, change and make: every operation that hands something on, by every kind of caller
-//! who must not.
+//! What each kind of caller may give, change and create: every operation that hands on rights, called by every kind of
+//! caller who must be refused.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::permissions::platform_member;
 use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
-/// What Authentik is never asked: who may not is refused before.
+/// Authentik is never called: an unauthorized caller is refused before. Nothing listens here.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// All that somebody could become something by.
+/// All rows by which anyone could gain rights.
 fn rows(site: &Site) -> Vec<String> {
     const TABLES: [(&str, &str); 11] = [
         (
@@ -38,7 +38,7 @@ fn rows(site: &Site) -> Vec<String> {
     TABLES.iter().flat_map(dump).collect()
 }
 
-/// A site where Authentik could be asked, with a folder for its token that outlives it.
+/// A site with settings for Authentik. The folder with its token outlives the site.
 async fn started() -> (tempfile::TempDir, Site) {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("token");
@@ -47,52 +47,52 @@ async fn started() -> (tempfile::TempDir, Site) {
     (folder, Site::with(&settings).await)
 }
 
-/// One operation with what is sent.
-struct Road {
+/// One operation with its request.
+struct Call {
     name: &'static str,
     method: Method,
     path: String,
     body: Value,
 }
 
-fn road(name: &'static str, method: Method, path: String, body: Value) -> Road {
-    Road { name, method, path, body }
+fn call(name: &'static str, method: Method, path: String, body: Value) -> Call {
+    Call { name, method, path, body }
 }
 
-/// Every way to take somebody's account over, or to shut somebody out.
-fn roads_to_an_account(uid: &str, sub: &str, org: &str) -> Vec<Road> {
+/// Every request that takes over somebody's account or locks somebody out.
+fn account_takeover_calls(uid: &str, sub: &str, org: &str) -> Vec<Call> {
     let (member, user) = (format!("/admin/members/{uid}"), format!("/admin/users/{uid}"));
     let hash = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
     let (upsert, ensure) = ("/internal/users/upsert-by-sub", "/internal/authentik/users/ensure");
     vec![
-        road("password", Method::PATCH, member.clone(), json!({"password": "Another-horse-8"})),
-        road("password hash", Method::PATCH, member.clone(), json!({"password_hash": hash})),
-        road("e-mail", Method::PATCH, member.clone(), json!({"email": "mine@example.org"})),
-        road("username", Method::PATCH, member.clone(), json!({"username": "mine"})),
-        road("profile", Method::PATCH, member.clone(), json!({"display_name": "Mine"})),
-        road("account at Authentik", Method::PATCH, member.clone(), json!({"authentik_user_id": "77"})),
-        road("status", Method::PATCH, member.clone(), json!({"is_active": false})),
-        road("suspension", Method::POST, format!("{member}/deactivate"), json!({})),
-        road("activation", Method::POST, format!("{member}/activate"), json!({})),
-        road("reset link", Method::POST, format!("{member}/password-link"), json!({})),
-        road("erasure", Method::DELETE, member.clone(), Value::Null),
-        road("unlinking", Method::DELETE, format!("{member}/organizations/{org}"), Value::Null),
-        road("second factor", Method::DELETE, format!("{member}/second-factor"), Value::Null),
-        road("key", Method::POST, format!("{member}/api-keys"), json!({"name": "mine"})),
-        road("user's e-mail", Method::PATCH, user.clone(), json!({"email": "mine@example.org"})),
-        road("WordPress account", Method::PATCH, user.clone(), json!({"wordpress_id": 77})),
-        road("folder", Method::PATCH, user.clone(), json!({"sftpgo_username": "mine"})),
-        road("user's status", Method::PATCH, user.clone(), json!({"status": "suspended"})),
-        road("user's erasure", Method::DELETE, user, Value::Null),
-        road("subject's e-mail", Method::POST, upsert.into(), json!({"sub": sub, "email": "mine@example.org"})),
-        road("subject's profile", Method::POST, upsert.into(), json!({"sub": sub, "display_name": "Mine"})),
-        road("subject's status", Method::POST, upsert.into(), json!({"sub": sub, "is_active": false})),
-        road("Authentik's e-mail", Method::POST, ensure.into(), json!({"sub": sub, "email": "mine@example.org"})),
-        road("Authentik's profile", Method::POST, ensure.into(), json!({"uid": uid, "display_name": "Mine"})),
+        call("password", Method::PATCH, member.clone(), json!({"password": "Another-horse-8"})),
+        call("password hash", Method::PATCH, member.clone(), json!({"password_hash": hash})),
+        call("e-mail", Method::PATCH, member.clone(), json!({"email": "mine@example.org"})),
+        call("username", Method::PATCH, member.clone(), json!({"username": "mine"})),
+        call("profile", Method::PATCH, member.clone(), json!({"display_name": "Mine"})),
+        call("account at Authentik", Method::PATCH, member.clone(), json!({"authentik_user_id": "77"})),
+        call("status", Method::PATCH, member.clone(), json!({"is_active": false})),
+        call("suspension", Method::POST, format!("{member}/deactivate"), json!({})),
+        call("activation", Method::POST, format!("{member}/activate"), json!({})),
+        call("reset link", Method::POST, format!("{member}/password-link"), json!({})),
+        call("erasure", Method::DELETE, member.clone(), Value::Null),
+        call("unlinking", Method::DELETE, format!("{member}/organizations/{org}"), Value::Null),
+        call("second factor", Method::DELETE, format!("{member}/second-factor"), Value::Null),
+        call("key", Method::POST, format!("{member}/api-keys"), json!({"name": "mine"})),
+        call("user's e-mail", Method::PATCH, user.clone(), json!({"email": "mine@example.org"})),
+        call("WordPress account", Method::PATCH, user.clone(), json!({"wordpress_id": 77})),
+        call("folder", Method::PATCH, user.clone(), json!({"sftpgo_username": "mine"})),
+        call("user's status", Method::PATCH, user.clone(), json!({"status": "suspended"})),
+        call("user's erasure", Method::DELETE, user, Value::Null),
+        call("subject's e-mail", Method::POST, upsert.into(), json!({"sub": sub, "email": "mine@example.org"})),
+        call("subject's profile", Method::POST, upsert.into(), json!({"sub": sub, "display_name": "Mine"})),
+        call("subject's status", Method::POST, upsert.into(), json!({"sub": sub, "is_active": false})),
+        call("Authentik's e-mail", Method::POST, ensure.into(), json!({"sub": sub, "email": "mine@example.org"})),
+        call("Authentik's profile", Method::POST, ensure.into(), json!({"uid": uid, "display_name": "Mine"})),
     ]
 }
 
-/// Somebody who administers: uid, subject at Authentik, username, and where.
+/// An administrator: its organization, uid, subject at Authentik, and username.
 struct Administrator {
     organization: String,
     uid: String,
@@ -123,12 +123,12 @@ async fn administrator(acme: &Organization<'_>, role: &str) -> Administrator {
     Administrator { organization, uid, sub, username }
 }
 
-async fn go(caller: &As<'_>, road: &Road) -> Reply {
-    let body = (!road.body.is_null()).then(|| road.body.clone());
-    caller.send(road.method.clone(), &road.path, body).await
+async fn send_call(caller: &As<'_>, call: &Call) -> Reply {
+    let body = (!call.body.is_null()).then(|| call.body.clone());
+    caller.send(call.method.clone(), &call.path, body).await
 }
 
-/// Programs of every kind, as wide as they can be made and as narrow as the attack was.
+/// API clients and other programs of every kind, both with all scopes and with only the scopes of the attack.
 async fn programs<'s>(site: &'s Site) -> Vec<(&'static str, As<'s>)> {
     let key = site.admin().post("/admin/api-keys", json!({"service_name": "worker", "scopes": ["*"]})).await.data();
     let key = key["api_key"].as_str().expect("a key").to_owned();
@@ -149,14 +149,14 @@ async fn programs<'s>(site: &'s Site) -> Vec<(&'static str, As<'s>)> {
 // ── accounts ──
 
 #[tokio::test]
-async fn no_program_touches_an_administrator_by_any_operation() {
+async fn no_program_changes_an_administrator_by_any_operation() {
     let (_token, site) = started().await;
     let acme = site.organization("acme").await;
     let mut administrators = Vec::new();
     for role in ["tenant_owner", "tenant_admin", "member_manager", "platform_admin"] {
         administrators.push((role, administrator(&acme, role).await));
     }
-    // An administrator by what a role of the organization's own holds, not by its name.
+    // An administrator by the permissions of the organization's own role, not by the role's name.
     let custom = acme.role("deputy", &["roster.role.grant"]).await;
     let deputy = administrator(&acme, "viewer").await;
     acme.assign(&deputy.uid, &custom).await;
@@ -166,9 +166,9 @@ async fn no_program_touches_an_administrator_by_any_operation() {
 
     for (role, administrator) in &administrators {
         for (kind, program) in &programs {
-            for road in roads_to_an_account(&administrator.uid, &administrator.sub, &administrator.organization) {
-                let reply = go(program, &road).await;
-                let what = format!("{kind}: {} of {role}: {reply:?}", road.name);
+            for call in account_takeover_calls(&administrator.uid, &administrator.sub, &administrator.organization) {
+                let reply = send_call(program, &call).await;
+                let what = format!("{kind}: {} of {role}: {reply:?}", call.name);
                 let is_hidden = kind.ends_with("in acme") && *role == "platform_admin" && reply.status == 404;
                 assert!(is_hidden || matches!(reply.status, 401 | 403), "{what}");
                 if *kind == "client with members:write" && reply.status == 403 {
@@ -186,7 +186,7 @@ async fn no_program_touches_an_administrator_by_any_operation() {
 }
 
 #[tokio::test]
-async fn a_program_with_the_scope_goes_on_keeping_everybody_else() {
+async fn a_program_with_the_scope_administers_everybody_else() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let client = site.client(&["members:write"]).await;
@@ -208,7 +208,7 @@ async fn a_program_with_the_scope_goes_on_keeping_everybody_else() {
     }
 }
 
-/// By these a program lets itself in as somebody; by the others of `ON_STANDING` it does not.
+/// With these requests a program can sign in as the member; with those of `ON_STANDING` it cannot.
 const INTO_AN_ACCOUNT: [&str; 8] = [
     "password",
     "e-mail",
@@ -232,7 +232,7 @@ const ON_STANDING: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn a_program_lets_itself_in_as_nobody_who_holds_what_it_may_not_hand_out() {
+async fn a_program_cannot_take_over_an_account_with_rights_that_it_may_not_grant() {
     let site = Site::start().await;
     with_an_application(&site).await;
     let acme = site.organization("acme").await;
@@ -265,16 +265,16 @@ async fn a_program_lets_itself_in_as_nobody_who_holds_what_it_may_not_hand_out()
                     "a role of an application" => acme.assign(&uid, &player).await,
                     _ => {}
                 }
-                let roads = roads_to_an_account(&uid, &sub, &acme.id);
-                let mut road = roads.into_iter().find(|road| road.name == name).expect("a road");
-                // Each is another one's.
-                road.body = serde_json::from_str(&road.body.to_string().replace("mine", &format!("mine{number}")))
+                let calls = account_takeover_calls(&uid, &sub, &acme.id);
+                let mut call = calls.into_iter().find(|call| call.name == name).expect("a call");
+                // Each request uses different values.
+                call.body = serde_json::from_str(&call.body.to_string().replace("mine", &format!("mine{number}")))
                     .expect("a body");
                 if name == "WordPress account" {
-                    road.body = json!({"wordpress_id": number});
+                    call.body = json!({"wordpress_id": number});
                 }
 
-                let reply = go(program, &road).await;
+                let reply = send_call(program, &call).await;
 
                 let what = format!("{kind}: {name} of who holds {holds}: {reply:?}");
                 if may || ON_STANDING.contains(&name) {
@@ -288,7 +288,7 @@ async fn a_program_lets_itself_in_as_nobody_who_holds_what_it_may_not_hand_out()
 }
 
 #[tokio::test]
-async fn a_profile_is_its_member_s_the_platform_s_and_where_the_member_is_only_one_organization_s() {
+async fn a_profile_is_changed_by_its_member_the_platform_or_its_only_organization() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (manager, admin) = (acme.member_with_role("member_manager").await, acme.member_with_role("tenant_admin").await);
@@ -321,7 +321,7 @@ async fn with_an_application(site: &Site) {
 }
 
 #[tokio::test]
-async fn a_program_gives_by_invitation_and_sync_what_its_scopes_open() {
+async fn a_program_grants_by_invitation_and_sync_only_what_its_scopes_allow() {
     let site = Site::start().await;
     with_an_application(&site).await;
     let acme = site.organization("acme").await;
@@ -331,7 +331,7 @@ async fn a_program_gives_by_invitation_and_sync_what_its_scopes_open() {
     acme.role("empty", &[]).await;
     let given = |role: &str, scopes: &[&str]| match (role, scopes) {
         ("empty", _) => true,
-        // The application is the organization's to hand out; Roster's own only as far as the scopes open it.
+        // The organization may grant rights of the application; Roster's own permissions require the scopes for them.
         ("player", scopes) => scopes.contains(&"permissions:write") || scopes == ["*"],
         ("lister", scopes) => scopes.contains(&"members:write") || scopes == ["*"],
         ("member", scopes) => scopes.contains(&"organizations:read") || scopes == ["*"],
@@ -383,7 +383,7 @@ async fn a_program_gives_by_invitation_and_sync_what_its_scopes_open() {
 }
 
 #[tokio::test]
-async fn a_sync_by_a_program_takes_ordinary_roles_away_and_no_administrator_s() {
+async fn a_sync_by_a_program_removes_ordinary_roles_but_no_administrator_s() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let client = site.client(&["permissions:write"]).await.with("x-tenant-id", "acme");
@@ -405,7 +405,7 @@ async fn a_sync_by_a_program_takes_ordinary_roles_away_and_no_administrator_s() 
 }
 
 #[tokio::test]
-async fn what_only_people_give_no_program_gives() {
+async fn no_program_grants_what_only_people_may_grant() {
     let site = Site::start().await;
     with_an_application(&site).await;
     let acme = site.organization("acme").await;
@@ -414,43 +414,43 @@ async fn what_only_people_give_no_program_gives() {
     let uid = &member.uid;
     let office = "/api/v1/permissions";
     let user = json!({"username": "mine", "email": "mine@example.org", "org_code": "platform"});
-    let roads = [
-        road("assignment", Method::POST, format!("{office}/users/{uid}/roles"), json!({"role_id": role})),
-        road("ownership", Method::POST, format!("{office}/users/{uid}/roles"), json!({"role_id": owner})),
-        road("revocation", Method::DELETE, format!("{office}/users/{uid}/roles/{role}"), Value::Null),
-        road("role", Method::POST, format!("{office}/roles"), json!({"key": "mine"})),
-        road("ticks", Method::PUT, format!("{office}/roles/{role}/permissions"), json!({"permission_ids": ["cut"]})),
-        road(
+    let calls = [
+        call("assignment", Method::POST, format!("{office}/users/{uid}/roles"), json!({"role_id": role})),
+        call("ownership", Method::POST, format!("{office}/users/{uid}/roles"), json!({"role_id": owner})),
+        call("revocation", Method::DELETE, format!("{office}/users/{uid}/roles/{role}"), Value::Null),
+        call("role", Method::POST, format!("{office}/roles"), json!({"key": "mine"})),
+        call("ticks", Method::PUT, format!("{office}/roles/{role}/permissions"), json!({"permission_ids": ["cut"]})),
+        call(
             "mapping",
             Method::PUT,
             format!("{office}/role-mappings"),
             json!({"external_source": "ldap", "external_key": "x", "internal_role_key": "tenant_admin"}),
         ),
-        road("client", Method::POST, "/admin/api-clients".into(), json!({"name": "mine", "scopes": ["*"]})),
-        road("key", Method::POST, "/admin/api-keys".into(), json!({"service_name": "mine", "scopes": ["*"]})),
-        road("plugin", Method::POST, "/api/v1/plugins/mine/activate".into(), json!({"version": 1, "may_grant": true})),
-        road("place", Method::POST, format!("/admin/members/{uid}/organizations"), json!({"organization": "platform"})),
-        road("user", Method::POST, "/admin/users".into(), user),
-        road("invitation", Method::POST, "/admin/invitations".into(), json!({"role_key": "tenant_owner"})),
-        road("catalog", Method::PUT, format!("{office}/catalog"), json!({"permissions": []})),
+        call("client", Method::POST, "/admin/api-clients".into(), json!({"name": "mine", "scopes": ["*"]})),
+        call("key", Method::POST, "/admin/api-keys".into(), json!({"service_name": "mine", "scopes": ["*"]})),
+        call("plugin", Method::POST, "/api/v1/plugins/mine/activate".into(), json!({"version": 1, "may_grant": true})),
+        call("place", Method::POST, format!("/admin/members/{uid}/organizations"), json!({"organization": "platform"})),
+        call("user", Method::POST, "/admin/users".into(), user),
+        call("invitation", Method::POST, "/admin/invitations".into(), json!({"role_key": "tenant_owner"})),
+        call("catalog", Method::PUT, format!("{office}/catalog"), json!({"permissions": []})),
     ];
     let programs = programs(&site).await;
     let before = rows(&site);
 
     for (kind, program) in &programs {
-        for road in &roads {
-            let reply = go(program, road).await;
-            // Without an organization there is nothing to invite into; an owner is never made by invitation of a program.
-            let is_odd = road.name == "invitation" && matches!(reply.word(), "bad_input" | "system_role");
-            let is_hidden = road.name == "place" && reply.word() == "organization_not_found";
-            assert!(is_odd || is_hidden || matches!(reply.status, 401 | 403), "{kind}: {}: {reply:?}", road.name);
-            assert_eq!(rows(&site), before, "{kind}: {}", road.name);
+        for call in &calls {
+            let reply = send_call(program, call).await;
+            // Without an organization there is nothing to invite to, and no program can make an owner by invitation.
+            let is_odd = call.name == "invitation" && matches!(reply.word(), "bad_input" | "system_role");
+            let is_hidden = call.name == "place" && reply.word() == "organization_not_found";
+            assert!(is_odd || is_hidden || matches!(reply.status, 401 | 403), "{kind}: {}: {reply:?}", call.name);
+            assert_eq!(rows(&site), before, "{kind}: {}", call.name);
         }
     }
 }
 
 #[tokio::test]
-async fn a_quota_is_set_with_the_scope_for_it_and_by_no_other() {
+async fn a_quota_is_set_only_with_its_own_scope() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let uid = acme.member().await.uid;
@@ -476,7 +476,7 @@ async fn a_quota_is_set_with_the_scope_for_it_and_by_no_other() {
     }
 }
 
-// ── what an organization asks of its members ──
+// ── requirements of an organization for its members ──
 
 #[tokio::test]
 async fn no_program_puts_an_administrator_into_another_organization() {
@@ -485,20 +485,20 @@ async fn no_program_puts_an_administrator_into_another_organization() {
     let programs = programs(&site).await;
     for role in ["tenant_owner", "tenant_admin", "member_manager", "platform_admin", "member"] {
         let Administrator { uid, .. } = administrator(&acme, role).await;
-        let roads = [
-            road("by id", Method::POST, format!("/admin/members/{uid}/organizations/{}", strict.id), json!({})),
-            road(
+        let calls = [
+            call("by id", Method::POST, format!("/admin/members/{uid}/organizations/{}", strict.id), json!({})),
+            call(
                 "by name",
                 Method::POST,
                 format!("/admin/members/{uid}/organizations"),
                 json!({"organization": "strict"}),
             ),
         ];
-        for (road, (kind, program)) in roads.iter().flat_map(|road| programs.iter().map(move |program| (road, program)))
+        for (call, (kind, program)) in calls.iter().flat_map(|call| programs.iter().map(move |program| (call, program)))
         {
             let before = rows(&site);
-            let reply = go(program, road).await;
-            let what = format!("{kind}: {role} {}: {reply:?}", road.name);
+            let reply = send_call(program, call).await;
+            let what = format!("{kind}: {role} {}: {reply:?}", call.name);
             if role == "member" && kind.starts_with("client") && !kind.ends_with("in acme") {
                 assert_eq!(reply.status, 200, "{what}");
                 site.admin().delete(&format!("/admin/members/{uid}/organizations/{}", strict.id)).await.done();
@@ -510,14 +510,14 @@ async fn no_program_puts_an_administrator_into_another_organization() {
             }
             assert_eq!(rows(&site), before, "{what}");
         }
-        // People do, and once it is done it stays so for everybody.
-        site.admin().post(&roads[0].path, json!({})).await.done();
-        go(&programs[0].1, &roads[0]).await.done();
+        // A person may do this, and afterwards the membership is unchanged for every caller.
+        site.admin().post(&calls[0].path, json!({})).await.done();
+        send_call(&programs[0].1, &calls[0]).await.done();
     }
 }
 
 #[tokio::test]
-async fn people_say_who_needs_a_second_factor_and_for_the_platform_its_administrators() {
+async fn only_people_require_a_second_factor_and_for_the_platform_only_its_administrators() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
@@ -534,7 +534,7 @@ async fn people_say_who_needs_a_second_factor_and_for_the_platform_its_administr
             let reply = program.patch(path, rule(true)).await;
             assert!(matches!(reply.word(), "forbidden" | "organization_not_found"), "{path}: {reply:?}");
         }
-        // What is so already is no change.
+        // Sending the current value is not a change.
         narrow.patch(path, json!({"name": "Another", "second_factor_required": false})).await.done();
     }
     assert_eq!(editor.caller().patch(&platform_path, rule(true)).await.word(), "forbidden");

@@ -1,6 +1,6 @@
-//! The API document in the hands of others: validators, generators of clients, and a generator of requests.
+//! The OpenAPI document in third-party tools: validators, client generators, and a request generator.
 //!
-//! The tools are those of `tests/counterparts`, in the versions that are written there.
+//! The tools are those of `tests/counterparts`, in the versions that are pinned there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::site::{ADMIN, INTERNAL_SECRET, PASSWORD, Site, binary, rounds};
 
-/// A program that `tests/counterparts/install` brought, as Python's or as npm's.
+/// A program installed by `tests/counterparts/install`, from PyPI or npm.
 fn tool(name: &str) -> Command {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts");
     let python = folder.join("venv/bin").join(name);
     Command::new(if python.exists() { python } else { folder.join("node_modules/.bin").join(name) })
 }
 
-/// Runs it; answers what it printed.
+/// Runs it and returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e} (tests/counterparts/install)"));
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// The document in a file of its own.
+/// Writes the document to a file of its own.
 fn written(folder: &TempDir) -> PathBuf {
     let path = folder.path().join("document.json");
     let printed = Command::new(binary()).arg("openapi").output().expect("roster openapi").stdout;
@@ -39,18 +39,18 @@ fn counterparts(file: &str) -> PathBuf {
 }
 
 #[test]
-fn validators_find_nothing_wrong_with_the_document() {
+fn validators_accept_the_document() {
     let folder = tempfile::tempdir().expect("a folder");
     let document = written(&folder);
     run(tool("openapi-spec-validator").arg(&document));
     let config = counterparts("redocly.yaml");
-    // Warnings too: the summary says of each how many there are.
+    // Warnings are errors too: the summary counts them.
     let found =
         run(tool("redocly").arg("lint").arg(&document).arg("--config").arg(config).args(["--format", "summary"]));
     assert!(!found.contains("warning ") && !found.contains("error "), "{found}");
 }
 
-/// All operations of the code, by what it says of them.
+/// The operation ids in the source.
 fn operations_of_the_code(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -109,7 +109,7 @@ async fn a_generated_python_client_has_all_operations_and_calls_them() {
 }
 
 #[tokio::test]
-async fn generated_types_compile_with_a_client_and_fit_what_is_answered() {
+async fn generated_types_compile_with_a_client_and_match_the_responses() {
     let site = Site::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let document = written(&folder);
@@ -128,12 +128,12 @@ async fn generated_types_compile_with_a_client_and_fit_what_is_answered() {
     assert_eq!(said.trim(), "as it should");
 }
 
-/// Operations that would take the generator's own access away, answer as external systems want it, or wait for long.
+/// Operations that would end the generator's own access, answer in the form of an external system, or block for long.
 const NOT_ASKED: &str =
     "^/(hooks|auth|setup)/|^/me/(sessions|password|second-factor)|/rotate$|/policy/reload$|^/jobs/claim$";
 
 #[tokio::test]
-async fn generated_requests_are_answered_as_the_document_says() {
+async fn responses_to_generated_requests_match_the_document() {
     let secret = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(secret.path(), INTERNAL_SECRET).expect("written");
     let site = Site::with(&format!("internal_secret_file = {:?}", secret.path())).await;
@@ -150,7 +150,7 @@ async fn generated_requests_are_answered_as_the_document_says() {
         .args(["-H", &format!("Authorization: Bearer {}", site.admin_token)])
         .args(["--exclude-path-regex", NOT_ASKED])
         .args(["--phases", "examples,fuzzing", "--max-examples", &examples, "--seed", "1", "--no-shrink"])
-        // Python 3.11 confuses itself where two threads read source at the same time.
+        // Python 3.11 fails when two threads read source at the same time.
         .args(["--suppress-health-check", "all", "--workers", "1"])
         .args(["--checks", CHECKS]));
 }

@@ -1,5 +1,5 @@
-//! Secrets at rest: none lies in clear, the key file opens them and nothing else does, and its key can be changed, and
-//! come late, at any moment that a kill may choose.
+//! Secrets at rest: none is stored in clear, only the key file decrypts them, and the key can be rotated or introduced
+//! by an upgrade, even when the process is killed at any moment.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn rows(data: &Path) -> Connection {
     Connection::open(data.join("roster.db")).expect("the file")
 }
 
-/// A secret as it is stored: its place, and the statement that reads it.
+/// The stored secrets: for each one its place and the statement that reads it.
 fn stored(data: &Path) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let all = [
         ("server_key", "select x'01', server_key from site"),
@@ -52,7 +52,7 @@ fn stored(data: &Path) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     found
 }
 
-fn place<'a>(name: &str, row: &'a [u8]) -> SecretLocation<'a> {
+fn encryption_place<'a>(name: &str, row: &'a [u8]) -> SecretLocation<'a> {
     match name {
         "server_key" => SecretLocation::new("site", "server_key", row),
         "private_key" => SecretLocation::new("signing_keys", "private_key", row),
@@ -60,17 +60,17 @@ fn place<'a>(name: &str, row: &'a [u8]) -> SecretLocation<'a> {
     }
 }
 
-/// All secrets of a directory in clear.
-fn clear(data: &Path) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+/// All secrets of a directory, decrypted.
+fn decrypted_secrets(data: &Path) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let encryption = Encryption::open(&key_file(data)).expect("the key");
     let read = |(name, row, stored): (&'static str, Vec<u8>, Vec<u8>)| {
-        let clear = encryption.decrypt(place(name, &row), &stored).expect("decrypted");
+        let clear = encryption.decrypt(encryption_place(name, &row), &stored).expect("decrypted");
         (name, row, clear)
     };
     stored(data).into_iter().map(read).collect()
 }
 
-/// Do these bytes lie in one of the database's files, as they are or as text?
+/// Whether one of the database's files contains these bytes, as they are or as text.
 fn is_in_files(data: &Path, secret: &[u8]) -> bool {
     let forms = [secret.to_vec(), hex(secret).into_bytes(), hex(secret).to_uppercase().into_bytes()];
     let forms = forms.into_iter().chain([STANDARD.encode(secret).trim_end_matches('=').as_bytes().to_vec()]);
@@ -85,23 +85,23 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What must not lie in the files: of a PKCS #8 document only the key itself is secret.
-fn needle(name: &str, clear: &[u8]) -> Vec<u8> {
+/// The part of a secret that the files must not contain: of a PKCS #8 document only the key itself is secret.
+fn secret_part(name: &str, clear: &[u8]) -> Vec<u8> {
     match name {
-        // 16 bytes before the 32 of the seed (RFC 8410).
+        // 16 bytes precede the 32-byte seed (RFC 8410).
         "private_key" => clear[16..48].to_vec(),
         _ => clear.to_vec(),
     }
 }
 
-/// Runs a command that fails; answers what it says.
+/// Runs a command that fails and returns its message.
 fn failing(data: &Path) -> String {
     let output = Command::new(binary()).args(["signing-key", "list", "--data"]).arg(data).output().expect("roster");
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs a command and takes its life so much later, wherever it is by then.
+/// Runs a command and kills it after this time, wherever it is by then.
 fn killed_after(pause_ms: u64, data: &Path, arguments: &[&str]) {
     let mut child = Command::new(binary())
         .args(arguments)
@@ -121,7 +121,7 @@ fn succeeding(data: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A member with a second factor: its name, its app, and the secret.
+/// A member with a second factor: its name, its authenticator, and the secret.
 async fn with_factor(site: &Site) -> (String, Authenticator, Vec<u8>) {
     let member = site.member().await;
     let begun = member.caller().post("/me/second-factor", json!({"password": PASSWORD})).await.data();
@@ -132,12 +132,12 @@ async fn with_factor(site: &Site) -> (String, Authenticator, Vec<u8>) {
     (member.username, app, secret.as_ref().to_vec())
 }
 
-/// Do the signing keys, the server's key and the second factors work?
-async fn works(site: &Site, (name, app): (&str, &mut Authenticator), refresh: &serde_json::Value) {
+/// Whether the signing keys, the server's key and the second factors work.
+async fn assert_keys_work(site: &Site, (name, app): (&str, &mut Authenticator), refresh: &serde_json::Value) {
     site.admin().get("/me").await.done();
     let waiting = challenge(site, name).await;
     answer(site, &waiting, &app.code()).await.done();
-    // The successor of a refresh token is derived from the server's key: the same for the same token.
+    // The successor of a refresh token is derived from the server's key: the same token gives the same successor.
     let again = site.nobody().post("/auth/refresh", refresh.clone()).await;
     again.done();
 }
@@ -152,7 +152,7 @@ async fn session(site: &Site) -> serde_json::Value {
 // ── at rest ──
 
 #[tokio::test]
-async fn no_secret_lies_in_the_database_in_clear() {
+async fn no_secret_is_stored_in_clear() {
     let mut site = Site::start().await;
     site.command(&["signing-key", "rotate"]);
     let (_, _, totp) = with_factor(&site).await;
@@ -163,21 +163,21 @@ async fn no_secret_lies_in_the_database_in_clear() {
     }
 
     for round in 0..2 {
-        let secrets = clear(site.path());
+        let secrets = decrypted_secrets(site.path());
         assert_eq!(secrets.iter().filter(|(name, ..)| *name == "private_key").count(), 2);
         assert_eq!(secrets.iter().filter(|(name, ..)| *name == "secret").count(), 2);
         assert!(secrets.iter().any(|(_, _, clear)| *clear == totp));
         for (name, _, clear) in &secrets {
-            assert!(!is_in_files(site.path(), &needle(name, clear)), "{name} {round}");
+            assert!(!is_in_files(site.path(), &secret_part(name, clear)), "{name} {round}");
         }
         let key = std::fs::read_to_string(key_file(site.path())).expect("the key");
         assert!(!is_in_files(site.path(), key.trim().as_bytes()) && !site.log().contains(key.trim()));
-        // In the write-ahead log at first, then in the file.
+        // The secrets are in the write-ahead log first, and in the database file after a restart.
         site.restart().await;
     }
 }
 
-/// Every column of bytes is known here: as no secret, or as one that is encrypted.
+/// Every column of bytes must be listed here, either as not secret or as encrypted.
 #[test]
 fn every_column_of_bytes_is_an_id_a_digest_or_encrypted() {
     const ENCRYPTED: [(&str, &str); 3] =
@@ -205,7 +205,7 @@ fn every_column_of_bytes_is_an_id_a_digest_or_encrypted() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_missing_wrong_or_open_to_others_is_said_and_no_other_is_made() {
+async fn a_missing_wrong_or_readable_key_file_is_reported_and_not_replaced() {
     let mut site = Site::start().await;
     let refresh = session(&site).await;
     let (name, mut app, _) = with_factor(&site).await;
@@ -236,12 +236,12 @@ async fn a_key_that_is_missing_wrong_or_open_to_others_is_said_and_no_other_is_m
         write_key(&file, &good);
         assert_eq!(stored(data), before);
     });
-    works(&site, (&name, &mut app), &refresh).await;
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
 }
 
 #[tokio::test]
-async fn the_key_may_lie_elsewhere() {
-    // Outlives the site, which looks at its data once more when it ends.
+async fn the_key_file_may_be_in_another_folder() {
+    // Outlives the site, which reads its data once more when it is dropped.
     let elsewhere = tempfile::tempdir().expect("a folder");
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
@@ -253,7 +253,7 @@ async fn the_key_may_lie_elsewhere() {
         std::fs::write(data.join("roster.toml"), format!("encryption_key_file = {file:?}\n{settings}"))
             .expect("written");
     });
-    works(&site, (&name, &mut app), &refresh).await;
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
     let former = std::fs::read_to_string(&file).expect("the key");
 
     site.command(&["encryption-key", "rotate"]);
@@ -263,7 +263,7 @@ async fn the_key_may_lie_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_secret_counts_in_its_own_row_only() {
+async fn a_secret_is_valid_in_its_own_row_only() {
     let site = Site::start().await;
     let (one, mut app_of_one, _) = with_factor(&site).await;
     let (_, _, _) = with_factor(&site).await;
@@ -280,11 +280,11 @@ async fn a_secret_counts_in_its_own_row_only() {
 // ── rotation ──
 
 #[tokio::test]
-async fn a_rotation_changes_every_secret_s_form_and_nothing_else() {
+async fn a_rotation_re_encrypts_every_secret_and_changes_nothing_else() {
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
     let refresh = session(&site).await;
-    let (mut before, mut known) = (stored(site.path()), clear(site.path()));
+    let (mut before, mut known) = (stored(site.path()), decrypted_secrets(site.path()));
     known.sort();
     let mut former = std::fs::read_to_string(key_file(site.path())).expect("the key");
 
@@ -301,7 +301,7 @@ async fn a_rotation_changes_every_secret_s_form_and_nothing_else() {
         assert!(!next_file(site.path()).exists());
         let after = stored(site.path());
         assert!(after.iter().all(|secret| !before.contains(secret)));
-        let mut same = clear(site.path());
+        let mut same = decrypted_secrets(site.path());
         same.sort();
         assert_eq!(same, known);
         assert_eq!(site.last_audit_entry().await["action"], "encryption_key.rotate");
@@ -309,15 +309,15 @@ async fn a_rotation_changes_every_secret_s_form_and_nothing_else() {
             assert!(!site.log().contains(key.trim()));
         }
         former = now;
-        // What is made from now on is encrypted with it, in this run and in the next.
+        // Secrets created from now on are encrypted with the new key, in this run and in the next.
         with_factor(&site).await;
-        known = clear(site.path());
+        known = decrypted_secrets(site.path());
         before = stored(site.path());
         known.sort();
     }
     site.restart().await;
-    works(&site, (&name, &mut app), &refresh).await;
-    assert_eq!(clear(site.path()).len(), known.len());
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
+    assert_eq!(decrypted_secrets(site.path()).len(), known.len());
 }
 
 #[tokio::test]
@@ -338,53 +338,53 @@ async fn a_rotation_that_is_killed_anywhere_leaves_a_site_that_starts() {
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
     let refresh = session(&site).await;
-    let mut known = clear(site.path());
+    let mut known = decrypted_secrets(site.path());
     known.sort();
     let is_whole = |data: &Path| {
         succeeding(data, &["signing-key", "list"]);
         assert!(!next_file(data).exists() && !data.join("encryption.key.part").exists());
-        let mut now = clear(data);
+        let mut now = decrypted_secrets(data);
         now.sort();
         assert_eq!(now, known);
     };
     site.between_runs(|data| {
         let former = std::fs::read_to_string(key_file(data)).expect("the key");
-        // While the new key is written.
+        // Killed while the new key is written.
         write_key(&data.join("encryption.key.new.part"), "abc");
         succeeding(data, &["encryption-key", "rotate"]);
         is_whole(data);
-        // Before the rows are rewritten.
+        // Killed before the rows are rewritten.
         let first = std::fs::read_to_string(key_file(data)).expect("the key");
         assert_ne!(first, former);
         write_key(&next_file(data), &"7".repeat(64));
         is_whole(data);
         assert_eq!(std::fs::read_to_string(key_file(data)).expect("the key"), first);
-        // After they are, before the key file is replaced.
+        // Killed after the rows are rewritten and before the key file is replaced.
         succeeding(data, &["encryption-key", "rotate"]);
         let second = std::fs::read_to_string(key_file(data)).expect("the key");
         write_key(&next_file(data), &second);
         write_key(&key_file(data), &first);
         is_whole(data);
         assert_eq!(std::fs::read_to_string(key_file(data)).expect("the key"), second);
-        // The same, and the next thing that happens is a rotation.
+        // The same, and the next command is a rotation.
         write_key(&next_file(data), &second);
         write_key(&key_file(data), &first);
         succeeding(data, &["encryption-key", "rotate"]);
         is_whole(data);
-        // With a kill that comes when it comes.
+        // Killed after a delay, at any point.
         for pause_ms in [0, 5, 15, 30, 50, 80, 120, 200] {
             killed_after(pause_ms, data, &["encryption-key", "rotate"]);
             is_whole(data);
         }
     });
-    works(&site, (&name, &mut app), &refresh).await;
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
 }
 
 // ── upgrade ──
 
-/// Turns a directory into what a Roster of schema 5 would have left there: the same rows, with all secrets in clear.
-fn go_back(data: &Path) {
-    let secrets = clear(data);
+/// Turns a directory into one that a Roster of schema 5 would have left: the same rows, with all secrets in clear.
+fn downgrade_to_schema_5(data: &Path) {
+    let secrets = decrypted_secrets(data);
     let (file, newer) = (data.join("roster.db"), data.join("newer.db"));
     std::fs::rename(&file, &newer).expect("renamed");
     let old = make_former(&file, 5);
@@ -397,7 +397,7 @@ fn go_back(data: &Path) {
     let tables = names("select name from main.sqlite_schema where type = 'table' and name not like ?1", "sqlite_%");
     for table in &tables {
         if table == "site" {
-            // The server's key has another length there.
+            // In schema 5 the server's key has another length.
             let (_, _, key) = secrets.iter().find(|(name, ..)| *name == "server_key").expect("the key");
             let sql =
                 "insert into main.site (only, epoch, created_at, server_key, setup_hash, setup_expires_at, videos)
@@ -425,51 +425,51 @@ fn go_back(data: &Path) {
 }
 
 #[tokio::test]
-async fn the_secrets_of_an_older_directory_are_encrypted_and_leave_no_trace() {
+async fn an_upgrade_encrypts_all_secrets_and_leaves_no_clear_copy() {
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
     let refresh = session(&site).await;
-    let mut known = clear(site.path());
+    let mut known = decrypted_secrets(site.path());
     known.sort();
     let check = |data: &Path| {
-        let mut now = clear(data);
+        let mut now = decrypted_secrets(data);
         now.sort();
         assert_eq!(now, known);
         for (name, _, clear) in &known {
-            assert!(!is_in_files(data, &needle(name, clear)), "{name}");
+            assert!(!is_in_files(data, &secret_part(name, clear)), "{name}");
         }
     };
     site.between_runs(|data| {
-        go_back(data);
+        downgrade_to_schema_5(data);
         let found =
-            |data: &Path| known.iter().filter(|(name, _, clear)| is_in_files(data, &needle(name, clear))).count();
+            |data: &Path| known.iter().filter(|(name, _, clear)| is_in_files(data, &secret_part(name, clear))).count();
         assert_eq!(found(data), known.len());
 
         succeeding(data, &["signing-key", "list"]);
 
         check(data);
         let key = std::fs::read_to_string(key_file(data)).expect("the key");
-        // Killed when the key was made and no row was encrypted yet: the same key is used.
-        go_back(data);
+        // Killed after the key was created and before any row was encrypted: the same key is used.
+        downgrade_to_schema_5(data);
         write_key(&key_file(data), &key);
         succeeding(data, &["signing-key", "list"]);
         check(data);
         assert_eq!(std::fs::read_to_string(key_file(data)).expect("the key"), key);
-        // Killed when all were encrypted, and traces were left.
+        // Killed after all rows were encrypted, with clear copies left in free pages.
         let forget = "update site set encryption_key_id = null";
         assert_eq!(rows(data).execute(forget, []).expect("forgotten"), 1);
         rows(data)
             .execute_batch("create table traces (bytes blob) strict; pragma secure_delete = off;")
             .expect("a table");
         for (name, _, clear) in &known {
-            let needle = needle(name, clear);
+            let needle = secret_part(name, clear);
             rows(data).execute("insert into traces (bytes) values (?1)", [needle]).expect("a trace");
         }
         rows(data).execute_batch("drop table traces").expect("dropped");
         assert_eq!(found(data), known.len());
         succeeding(data, &["signing-key", "list"]);
         check(data);
-        // Then the key is not made anew.
+        // Then no new key is created.
         assert_eq!(rows(data).execute(forget, []).expect("forgotten"), 1);
         std::fs::remove_file(key_file(data)).expect("removed");
         assert!(failing(data).contains("encryption.key is missing"));
@@ -478,38 +478,38 @@ async fn the_secrets_of_an_older_directory_are_encrypted_and_leave_no_trace() {
         succeeding(data, &["signing-key", "list"]);
         check(data);
     });
-    works(&site, (&name, &mut app), &refresh).await;
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
 }
 
 #[tokio::test]
-async fn an_upgrade_that_is_killed_anywhere_is_gone_on_with() {
+async fn an_upgrade_that_is_killed_anywhere_is_resumed() {
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
     let refresh = session(&site).await;
-    let mut known = clear(site.path());
+    let mut known = decrypted_secrets(site.path());
     known.sort();
     site.between_runs(|data| {
         for pause_ms in [5, 15, 30, 50, 80, 120] {
-            go_back(data);
+            downgrade_to_schema_5(data);
             killed_after(pause_ms, data, &["signing-key", "list"]);
             succeeding(data, &["signing-key", "list"]);
-            let mut now = clear(data);
+            let mut now = decrypted_secrets(data);
             now.sort();
             assert_eq!(now, known, "{pause_ms}");
-            assert!(known.iter().all(|(name, _, clear)| !is_in_files(data, &needle(name, clear))), "{pause_ms}");
+            assert!(known.iter().all(|(name, _, clear)| !is_in_files(data, &secret_part(name, clear))), "{pause_ms}");
         }
     });
-    works(&site, (&name, &mut app), &refresh).await;
+    assert_keys_work(&site, (&name, &mut app), &refresh).await;
 }
 
 #[test]
-fn the_place_of_a_second_factor_is_its_member_s() {
+fn a_second_factor_secret_is_bound_to_its_member() {
     let folder = tempfile::tempdir().expect("a folder");
     let encryption = Encryption::open_or_make(&key_file(folder.path())).expect("a key");
     let id = encryption.key_id().expect("an id");
     let (one, other) = (MemberId::new(), MemberId::new());
     let stored = encryption.encrypt(id, SecretLocation::second_factor(&one), b"secret").expect("encrypted");
-    assert!(encryption.decrypt(place("secret", one.0.as_bytes()), &stored).is_ok());
+    assert!(encryption.decrypt(encryption_place("secret", one.0.as_bytes()), &stored).is_ok());
     assert!(encryption.decrypt(SecretLocation::second_factor(&other), &stored).is_err());
     assert!(encryption.decrypt(SecretLocation::server_key(), &stored).is_err());
 }

@@ -1,4 +1,4 @@
-//! What goes wrong around a server: its log, its terminal, its signals, its disk and the files in its directory.
+//! Faults around a server: its log, its terminal, its signals, its disk, and the files in its directory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ struct Server {
 }
 
 impl Server {
-    /// A new site, whose first line is read from standard output.
+    /// Starts a server on a new site. The first line of its standard output is read.
     fn start(change: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(binary());
@@ -61,7 +61,7 @@ fn roster(arguments: &[&str], data: &Path) -> Command {
     command
 }
 
-/// What a start on this directory says that needs a person.
+/// The message of a start on this directory that requires action by an operator.
 fn refusal(data: &Path) -> String {
     let output = roster(&["serve", "--listen", "127.0.0.1:0"], data).output().expect("roster serve");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -69,7 +69,7 @@ fn refusal(data: &Path) -> String {
     said
 }
 
-/// The words of what is wrong.
+/// The codes of the faults in the health report.
 async fn faults(site: &Site) -> (u16, Vec<String>) {
     let reply = site.nobody().get("/healthz").await;
     let word = |fault: &Value| fault["fault"].as_str().expect("a word").to_owned();
@@ -96,7 +96,7 @@ async fn organization(caller: &As<'_>, n: usize) -> crate::site::Reply {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_log_on_a_full_disk_stops_nothing() {
+async fn a_log_on_a_full_disk_does_not_block_the_server() {
     let site = Site::start().await;
     site.refuse_writes();
     for n in 0..20 {
@@ -117,7 +117,7 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_pipe_without_a_reader_stops_nothing() {
+async fn a_log_pipe_without_a_reader_does_not_block_the_server() {
     let mut server = Server::start(|command| {
         command.stderr(Stdio::piped()).env("ROSTER_LOG_LEVEL", "debug");
     });
@@ -132,7 +132,7 @@ async fn a_log_pipe_without_a_reader_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_pipe_that_nobody_reads_stops_nothing() {
+async fn an_unread_log_pipe_does_not_block_the_server() {
     let mut server = Server::start(|command| {
         command.stderr(Stdio::piped()).env("ROSTER_LOG_LEVEL", "trace").env("ROSTER_LOG_QUEUE", "8");
     });
@@ -146,7 +146,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_runs_on_when_nobody_reads_its_standard_output() {
+async fn a_server_continues_when_its_standard_output_is_not_read() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let mut command = roster(&["serve", "--listen", &free], directory.path());
@@ -159,7 +159,7 @@ async fn a_server_runs_on_when_nobody_reads_its_standard_output() {
 }
 
 #[tokio::test]
-async fn commands_end_quietly_when_nobody_reads_and_fail_when_nothing_can_be_written() {
+async fn commands_end_quietly_on_a_closed_pipe_and_fail_when_writes_fail() {
     let site = Site::start().await;
     for arguments in
         [&["openapi"][..], &["config", "show"], &["member", "list"], &["org", "list", "--json"], &["version"]]
@@ -187,12 +187,12 @@ async fn a_hangup_reloads_what_can_be_reloaded() {
     std::fs::write(&settings, before.replace("info", "debug") + "\n[limits]\nroles = 7\n").expect("settings");
     site.signal("HUP");
     site.logged("the settings were read again");
-    site.logged("this setting has changed and takes a restart setting=\"limits.roles\"");
+    site.logged("this setting has changed and needs a restart setting=\"limits.roles\"");
     site.nobody().with("x-request-id", "after-the-hangup").get("/healthz").await;
     site.logged("answered request_id=\"after-the-hangup\"");
     std::fs::write(&settings, "colour = 1").expect("settings");
     site.signal("HUP");
-    site.logged("nothing was taken over");
+    site.logged("the settings were not applied");
     assert_eq!(site.nobody().get("/healthz").await.status, 200);
     std::fs::write(&settings, before).expect("settings");
 }
@@ -225,7 +225,7 @@ fn move_database(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn no_site_is_founded_where_one_was() {
+async fn no_site_is_created_where_one_was() {
     let mut site = Site::start().await;
     let aside = tempfile::tempdir().expect("a directory");
     site.between_runs(|data| {
@@ -239,7 +239,7 @@ async fn no_site_is_founded_where_one_was() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(!output.status.success() && said.contains("database_missing"), "{arguments:?}: {said}");
         }
-        // An empty file is no database either.
+        // An empty file is not a database either.
         std::fs::write(data.join("roster.db"), "").expect("a file");
         assert!(refusal(data).contains("database_missing"));
         std::fs::remove_file(data.join("roster.db")).expect("gone");
@@ -249,7 +249,7 @@ async fn no_site_is_founded_where_one_was() {
 }
 
 #[tokio::test]
-async fn a_database_that_went_back_is_refused_until_the_mark_is_removed() {
+async fn a_database_that_was_set_back_is_refused_until_the_mark_is_removed() {
     let mut site = Site::start().await;
     let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     site.between_runs(|data| {
@@ -272,7 +272,7 @@ async fn a_database_that_went_back_is_refused_until_the_mark_is_removed() {
 }
 
 #[tokio::test]
-async fn a_write_ahead_log_that_is_lost_after_a_kill_is_missed() {
+async fn a_lost_write_ahead_log_is_detected_after_a_kill() {
     let mut site = Site::start().await;
     for n in 0..50 {
         organization(&site.admin(), n).await.done();
@@ -286,14 +286,14 @@ async fn a_write_ahead_log_that_is_lost_after_a_kill_is_missed() {
     std::fs::rename(&log, &aside).expect("a log");
     let said = refusal(site.path());
     assert!(said.contains("database_log_lost") || said.contains("database_went_back"), "{said}");
-    // Nothing was made of what is left, and with the log all is well.
+    // The refused start changed nothing, and with the log in place everything works.
     std::fs::rename(&aside, &log).expect("put back");
     site.start_again();
     assert_eq!(site.admin().get("/admin/organizations?keyword=o&limit=200").await.data()["total"], 51);
 }
 
 #[tokio::test]
-async fn a_log_that_another_program_took_into_the_file_is_not_missed() {
+async fn a_write_ahead_log_checkpointed_by_another_program_is_accepted() {
     let mut site = Site::start().await;
     organization(&site.admin(), 1).await.done();
     site.kill();
@@ -307,7 +307,7 @@ async fn a_log_that_another_program_took_into_the_file_is_not_missed() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_starts_without_a_free_byte_reads_and_heals() {
+async fn a_server_starts_on_a_full_disk_reads_and_recovers() {
     let mut site = Site::start().await;
     organization(&site.admin(), 0).await.done();
     for (n, is_killed) in [(1, false), (2, true)] {
@@ -316,14 +316,14 @@ async fn a_server_starts_without_a_free_byte_reads_and_heals() {
         } else {
             site.stop_for(|_| {});
         }
-        // Its space may be somebody else's now.
+        // Another file may use its space now.
         drop(std::fs::remove_file(site.path().join("roster.db-shm")));
         site.start_again_without_space();
         has_fault(&site, 200, "database_full").await;
         assert!(site.nobody().get("/healthz").await.body["faults"].to_string().contains("the disk is full"));
         assert_eq!(site.admin().get("/admin/organizations?keyword=o0").await.data()["total"], 1);
         assert_eq!(organization(&site.admin(), n).await.word(), "database_full");
-        assert_eq!(site.command(&["org", "list", "--keyword", "o0"])["total"], 1, "the socket is found without a note");
+        assert_eq!(site.command(&["org", "list", "--keyword", "o0"])["total"], 1, "the socket is still found");
         site.unlimit_file_size();
         is_well(&site).await;
         organization(&site.admin(), n).await.done();
@@ -333,15 +333,15 @@ async fn a_server_starts_without_a_free_byte_reads_and_heals() {
     }
 }
 
-/// Where a damaged page lies.
+/// Which page is damaged.
 enum Page {
-    /// The first one of a table or an index.
+    /// The root page of a table or an index.
     Of(&'static str),
-    /// The one with this text.
+    /// The page with this text.
     With(&'static str),
 }
 
-/// Overwrites a page; answers the whole file as it was.
+/// Overwrites a page and returns the whole file as it was.
 fn damage(data: &Path, page: &Page) -> Vec<u8> {
     const BYTES: usize = 4_096;
     let path = data.join("roster.db");
@@ -359,7 +359,7 @@ fn damage(data: &Path, page: &Page) -> Vec<u8> {
     };
     let before = std::fs::read(&path).expect("the file");
     let file = std::fs::File::options().write(true).open(&path).expect("the file");
-    // What stands before the tree of the first page says what kind of file it is.
+    // The first page begins with the file header, which is kept.
     file.write_all_at(&[0xa5; BYTES - 100], (number * BYTES + 100) as u64).expect("damage");
     if number > 0 {
         file.write_all_at(&[0xa5; 100], (number * BYTES) as u64).expect("damage");
@@ -368,7 +368,7 @@ fn damage(data: &Path, page: &Page) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_damaged_page_is_found_and_said_by_whoever_meets_it() {
+async fn a_damaged_page_is_reported_at_start_or_by_the_request_that_reads_it() {
     let mut site = Site::start().await;
     let file: PathBuf = site.path().join("roster.db");
     for n in 0..60 {
@@ -377,7 +377,7 @@ async fn a_damaged_page_is_found_and_said_by_whoever_meets_it() {
     let cases = [
         (Page::With("request-9-of-many"), Some("/admin/audit/verify")),
         (Page::Of("members_email_folded"), Some("/auth/login")),
-        // What the policy is made of, and what all is found by.
+        // Pages of the policy and of indexes that every lookup uses.
         (Page::Of("roles"), None),
         (Page::Of("sqlite_schema"), None),
     ];
@@ -418,7 +418,7 @@ async fn a_lock_file_that_is_removed_lets_no_second_server_in() {
     let output = roster(&["serve", "--listen", "127.0.0.1:0"], site.path()).output().expect("roster serve");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("another Roster serves"), "{said}");
-    assert!(!site.path().join("roster.lock").exists(), "who has not got the directory makes nothing in it");
+    assert!(!site.path().join("roster.lock").exists(), "a server without the directory creates nothing in it");
     assert_eq!(faults(&site).await, (200, vec!["lock_lost".to_owned()]));
     assert_eq!(site.command(&["member", "list"])["total"], 1);
     site.restart().await;

@@ -1,5 +1,5 @@
-//! The first five minutes of somebody new: the README and the manual as they stand, and what the command line says when
-//! something is not as it should be.
+//! The first five minutes of a new operator: the README and the manual as they are, and what the command line prints
+//! when something is wrong.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,7 +26,7 @@ fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Ends with its test.
+/// A server that ends with its test.
 struct Server(Child);
 
 impl Server {
@@ -55,7 +55,7 @@ impl Drop for Server {
 
 // ── the README and the manual ──
 
-/// The blocks of a page that are marked `sh`.
+/// The code blocks of a page that are marked `sh`.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let mut is_inside = false;
@@ -80,8 +80,8 @@ fn variables(blocks: &[String]) -> BTreeSet<String> {
     words.filter_map(|word| word.split_once('=').map(|(name, _)| name)).filter(is_name).map(str::to_owned).collect()
 }
 
-/// The README's blocks, but for the two that build the program, and then those of each page of the manual. A page knows
-/// what the README set, and nothing of other pages.
+/// The blocks of the README, without the two that build the program, followed by those of each page of the manual. A
+/// page can use variables of the README, but not of other pages.
 fn script() -> String {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
     let mut first = blocks(&readme);
@@ -110,7 +110,7 @@ fn script() -> String {
 fn the_blocks_of_the_readme_and_of_the_manual_work_in_order_in_one_directory() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
-    // A failing answer ends the script; the port is one of the test's own; a server that is left over goes with it.
+    // A failing command ends the script. The test has a port of its own. A trap ends a server that is still running.
     let before = "set -euo pipefail\ntrap 'kill ${SERVER:-} 2>/dev/null || true' EXIT\n\
                   curl() { command curl --fail-with-body --show-error \"$@\" && echo; }\n";
     let script = script().replace(":8480", &format!(":{port}"));
@@ -144,14 +144,14 @@ fn the_blocks_of_the_readme_and_of_the_manual_work_in_order_in_one_directory() {
     }
 }
 
-// ── beginning ──
+// ── starting ──
 
 #[test]
-fn a_server_that_starts_waits_for_a_command_and_not_for_a_server() {
+fn a_starting_server_waits_for_a_command_but_not_for_another_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("site");
     std::fs::create_dir(&data).expect("a folder");
-    // A command has the lock while it works, and names no socket.
+    // A running command holds the lock and has no socket.
     let held = std::fs::File::open(&data).expect("the folder");
     held.try_lock().expect("the lock");
     let mut child = Command::new(binary())
@@ -181,7 +181,7 @@ fn a_server_that_starts_waits_for_a_command_and_not_for_a_server() {
 }
 
 #[test]
-fn an_address_that_stands_for_all_is_printed_as_one_to_go_to() {
+fn a_wildcard_address_is_printed_as_one_that_a_browser_can_open() {
     for listen in ["0.0.0.0:0", "[::]:0"] {
         let folder = tempfile::tempdir().expect("a folder");
         let (_server, ready) = Server::start(folder.path(), &["--listen", listen]);
@@ -199,7 +199,7 @@ fn an_address_that_stands_for_all_is_printed_as_one_to_go_to() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_ends_a_command_quietly() {
+fn a_closed_pipe_ends_a_command_quietly() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("password"), PASSWORD).expect("a file");
     let password = folder.path().join("password").display().to_string();
@@ -228,10 +228,10 @@ fn a_pipe_that_nobody_reads_ends_a_command_quietly() {
     }
 }
 
-// ── what was meant ──
+// ── suggestions ──
 
 #[tokio::test]
-async fn what_was_probably_meant_is_said_of_settings_commands_flags_scopes_and_roles() {
+async fn misspelled_settings_commands_flags_scopes_and_roles_get_a_suggestion() {
     let site = Site::start().await;
     site.command(&["org", "create", "acme", "Acme"]);
     site.command(&["member", "create", "--username", "kim"]);
@@ -261,10 +261,10 @@ async fn what_was_probably_meant_is_said_of_settings_commands_flags_scopes_and_r
     }
 }
 
-// ── what is wrong ──
+// ── error messages ──
 
 #[test]
-fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
+fn a_directory_that_cannot_be_used_is_reported_and_not_replaced() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     std::fs::write(&file, "x").expect("a file");
@@ -272,7 +272,7 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
         let output = roster(command, &file);
         assert!(said(&output).contains("is a file, not a data directory"), "{command:?}: {}", said(&output));
     }
-    // Anyone who runs the tests as root is let in everywhere, and becomes somebody else.
+    // Root can open every directory, so tests that run as root switch to another user.
     let data = folder.path().join("closed");
     std::fs::create_dir(&data).expect("a folder");
     std::fs::write(data.join("roster.db"), "x").expect("a file");
@@ -281,7 +281,7 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
     let copy = folder.path().join("roster");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open");
     std::fs::copy(binary(), &copy).expect("a copy");
-    // An owner's server opens its own directory again.
+    // The server of the directory's owner makes its own directory accessible again.
     let commands: [&[&str]; 3] = [&["member", "list"], &["setup-link"], &["serve"]];
     for command in commands.into_iter().take(if is_root { 3 } else { 2 }) {
         let mut run = Command::new(if is_root { Path::new("setpriv") } else { &copy });
@@ -289,14 +289,14 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
             run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
         }
         let output = run.args(command).arg("--data").arg(&data).output().expect("roster");
-        let wanted = if is_root { "you are user 65534" } else { "is closed to you, its owner" };
+        let wanted = if is_root { "you are user 65534" } else { "is not accessible to you, its owner" };
         assert!(said(&output).contains(wanted), "{command:?}: {}", said(&output));
     }
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).expect("open");
 }
 
 #[tokio::test]
-async fn a_wrong_key_says_which_file_and_what_to_do() {
+async fn a_wrong_key_names_its_file_and_the_remedy() {
     let mut site = Site::start().await;
     let key = site.path().join("encryption.key");
     let right = std::fs::read(&key).expect("the key");
@@ -310,10 +310,10 @@ async fn a_wrong_key_says_which_file_and_what_to_do() {
     site.start_again();
 }
 
-// ── how people write ──
+// ── input as people write it ──
 
 #[tokio::test]
-async fn members_are_named_and_dates_and_sizes_written_as_people_do() {
+async fn members_dates_and_sizes_are_accepted_in_common_forms() {
     let site = Site::start().await;
     site.command(&["org", "create", "acme", "Acme"]);
     let kim = site.command(&["member", "create", "--username", "kim", "--email", "kim@example.org"]);
@@ -348,14 +348,14 @@ async fn members_are_named_and_dates_and_sizes_written_as_people_do() {
 }
 
 #[tokio::test]
-async fn failures_speak_of_flags_and_commands() {
+async fn errors_name_flags_and_commands() {
     let site = Site::start().await;
     site.command(&["member", "create", "--username", "kim"]);
     site.command(&["org", "create", "acme", "Acme"]);
     let cases: [(&[&str], &str); 11] = [
         (&["member", "link", "kim", "acme", "--role", "owner"], "acme has no role `owner`; it has `member`, "),
         (&["member", "create", "--name", "Kim"], "--username or --email"),
-        (&["invite", "create", "acme", "--expires-at", "2020-01-01"], "lies in the past"),
+        (&["invite", "create", "acme", "--expires-at", "2020-01-01"], "is in the past"),
         (&["invite", "create", "nowhere"], "there is no organization nowhere: `roster org list` shows them"),
         (&["member", "create", "--username", "a b"], "--username: must begin with a letter"),
         (&["member", "create", "--username", "lee", "--name", ""], "--name: "),
@@ -372,7 +372,7 @@ async fn failures_speak_of_flags_and_commands() {
 }
 
 #[test]
-fn a_port_that_is_taken_and_a_directory_that_is_not_there_say_what_to_do() {
+fn a_port_in_use_and_a_missing_directory_name_the_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address");
@@ -394,7 +394,7 @@ fn a_setting_that_names_a_file_is_named_when_the_file_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
+async fn an_import_prints_lines_and_members_and_that_no_mail_is_sent() {
     let site = Site::start().await;
     let file = site.path().join("members.csv");
     std::fs::write(&file, "sep=,\r\nusername,email\r\n\r\nkim,kim@example.org\r\neve,no-address\r\n").expect("a file");
@@ -410,7 +410,7 @@ async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
 }
 
 #[tokio::test]
-async fn what_people_need_to_know_of_an_answer_is_said_beside_it() {
+async fn commands_print_notes_beside_their_results() {
     let site = Site::start().await;
     site.command(&["org", "create", "acme", "Acme"]);
     site.command(&["member", "create", "--email", "lee@example.org"]);
@@ -433,7 +433,7 @@ async fn what_people_need_to_know_of_an_answer_is_said_beside_it() {
 }
 
 #[tokio::test]
-async fn erasing_a_member_is_asked_for_on_a_terminal_and_nowhere_else() {
+async fn erasing_a_member_asks_for_confirmation_on_a_terminal_only() {
     let site = Site::start().await;
     for username in ["kim", "lee", "max"] {
         site.command(&["member", "create", "--username", username]);
@@ -460,7 +460,7 @@ async fn erasing_a_member_is_asked_for_on_a_terminal_and_nowhere_else() {
 }
 
 #[test]
-fn a_server_that_goes_away_in_the_middle_says_that_its_work_may_have_been_done() {
+fn a_lost_connection_is_reported_as_possibly_done() {
     let data = tempfile::tempdir().expect("a folder");
     std::fs::write(data.path().join("roster.db"), "").expect("a file");
     let held = std::fs::File::open(data.path()).expect("the folder");
@@ -478,7 +478,7 @@ fn a_server_that_goes_away_in_the_middle_says_that_its_work_may_have_been_done()
 }
 
 #[test]
-fn every_command_describes_its_arguments_and_has_an_example_that_it_takes() {
+fn every_command_describes_its_arguments_and_has_a_valid_example() {
     fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
         for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
             let path = format!("{path} {}", inner.get_name());
@@ -499,7 +499,7 @@ fn every_command_describes_its_arguments_and_has_an_example_that_it_takes() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let example = help.strip_prefix("Example:\n  ").unwrap_or_else(|| panic!("{path} has no example"));
         assert!(example == path || example.starts_with(&format!("{path} ")), "{path}: {example}");
-        // Words in single quotes are one.
+        // Single quotes enclose one argument.
         let words = example.split('\'').enumerate().flat_map(|(n, part)| match n % 2 {
             0 => part.split_whitespace().collect::<Vec<_>>(),
             _ => vec![part],

@@ -1,14 +1,15 @@
-//! Whose folder is whose: a name at SFTPGo, or a username that the site gave. Nobody takes a folder by taking its name.
+//! Folders belong to SFTPGo usernames, or to usernames that the site assigned. Nobody gets access to a folder by taking
+//! its name.
 
 use serde_json::{Value, json};
 
 use crate::site::{As, Organization, PASSWORD, Site};
 use crate::videos::{Media, register, service};
 
-/// A way in which somebody comes by a username, and whether the site gave it.
-type Way = (&'static str, bool);
+/// A way to get a username, and whether it counts as assigned by the site.
+type Source = (&'static str, bool);
 
-const WAYS: [Way; 17] = [
+const WAYS: [Source; 17] = [
     ("a platform administrator creates", true),
     ("a platform administrator in a tenant creates", false),
     ("a platform administrator names", true),
@@ -32,8 +33,8 @@ async fn create(caller: &As<'_>, body: Value) -> String {
     caller.post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned()
 }
 
-/// Brings about that somebody has this username, and answers who.
-async fn take(site: &Site, way: &str, name: &str) -> String {
+/// Gives a new member this username in this way and returns the member.
+async fn give_username(site: &Site, way: &str, name: &str) -> String {
     let acme = site.admin().with("x-tenant-id", "acme");
     let (admin, owner) = (site.admin(), &acme);
     let client = site.client(&["members:write"]).await;
@@ -106,14 +107,14 @@ async fn with_an_owner(site: &Site) -> Organization<'_> {
 }
 
 #[tokio::test]
-async fn an_import_finds_nobody_by_a_username_that_the_site_did_not_give() {
+async fn an_import_matches_no_member_by_a_username_that_the_site_did_not_assign() {
     let site = Site::start().await;
     with_an_owner(&site).await;
     site.organization("bolt").await;
     let import = async |row: Value| site.admin().post("/admin/users/import", json!({"users": [row]})).await.data();
     for (n, (way, is_by_site)) in WAYS.iter().enumerate() {
         let name = format!("archive-{n}");
-        let uid = take(&site, way, &name).await;
+        let uid = give_username(&site, way, &name).await;
         let seen = async || site.admin().get(&format!("/admin/users/{uid}")).await.data();
         let before = seen().await;
         let row = json!({"username": name, "email": format!("real-{n}@example.org"), "wordpress_id": 100 + n,
@@ -122,7 +123,7 @@ async fn an_import_finds_nobody_by_a_username_that_the_site_did_not_give() {
         let done = import(row).await;
 
         if *is_by_site {
-            // Who has a folder by another name keeps it.
+            // A member with a folder of another name keeps it.
             let found = if *way == "a user is created with it" { "failed" } else { "changed" };
             assert_eq!(done[found][0]["username"], json!(name), "{way}: {done}");
             continue;
@@ -133,12 +134,12 @@ async fn an_import_finds_nobody_by_a_username_that_the_site_did_not_give() {
 }
 
 #[tokio::test]
-async fn an_import_finds_who_has_a_name_elsewhere_that_the_row_has_too() {
+async fn an_import_matches_a_member_by_an_external_name_in_the_row() {
     let site = Site::start().await;
     with_an_owner(&site).await;
     for (n, identity) in [json!({"wordpress_id": 7}), json!({"sftpgo_username": "archive-1"})].into_iter().enumerate() {
         let name = format!("archive-{n}");
-        let uid = take(&site, "a tenant's owner creates", &name).await;
+        let uid = give_username(&site, "a tenant's owner creates", &name).await;
         site.admin().patch(&format!("/admin/users/{uid}"), identity).await.done();
         for (number, outcome) in [(8, if n == 0 { "failed" } else { "changed" }), (7, "changed")] {
             let row = json!({"username": name, "wordpress_id": number + n, "display_name": format!("Kim {number}")});
@@ -149,7 +150,7 @@ async fn an_import_finds_who_has_a_name_elsewhere_that_the_row_has_too() {
 }
 
 #[tokio::test]
-async fn the_site_stands_for_a_username_that_there_is() {
+async fn username_by_site_requires_a_username() {
     let site = Site::start().await;
     let uid = create(&site.admin(), json!({"email": "kim@example.org"})).await;
     let reply = site.admin().patch(&format!("/admin/members/{uid}"), json!({"username_by_site": true})).await;
@@ -157,18 +158,18 @@ async fn the_site_stands_for_a_username_that_there_is() {
 }
 
 #[tokio::test]
-async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
+async fn a_username_names_a_folder_only_if_the_site_assigned_it() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = with_an_owner(&site).await;
     let name = |n: usize| format!("archive-{n}");
-    // What lies there already, before anybody has the name.
+    // These files exist before any member has the name.
     (0..WAYS.len()).for_each(|n| drop(media.file(&format!("{}/claimed.mp4", name(n)), 10)));
     site.admin().post("/api/v1/videos/import", json!({})).await.done();
 
     let mut people = Vec::new();
     for (n, (way, _)) in WAYS.iter().enumerate() {
-        people.push(take(&site, way, &name(n)).await);
+        people.push(give_username(&site, way, &name(n)).await);
         media.file(&format!("{}/imported.mp4", name(n)), 10);
         media.file(&format!("{}/registered.mp4", name(n)), 10);
     }
@@ -190,7 +191,7 @@ async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
         let expected = if *is_by_site { json!(people[n]) } else { Value::Null };
         assert_eq!(owners, vec![&expected; 3], "{way}");
     }
-    // By the person's own hand there is no folder either, until the site says so.
+    // A username that the member chose gives no folder either, until the site confirms it.
     let chosen = WAYS.iter().position(|(way, _)| *way == "an invited person chooses").expect("the row");
     let person = site.bearer(&site.token(&name(chosen), PASSWORD).await);
     let path = media.file(&format!("{}/own.mp4", name(chosen)), 10);
@@ -198,7 +199,7 @@ async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
     let at = format!("/admin/members/{}", people[chosen]);
     site.admin().patch(&at, json!({"username_by_site": true})).await.done();
     register(&person, &path).await.done();
-    // And no longer, once a tenant gives another name.
+    // And no longer after an organization changes it.
     let renamed = acme.owner().patch(&at, json!({"username": "archive-other"})).await;
     renamed.done();
     let path = media.file("archive-other/own.mp4", 10);

@@ -1,5 +1,5 @@
-//! What works on after it was made, and who answers for it: keys that somebody else made for a member, API clients,
-//! webhooks.
+//! Credentials that stay valid after their creation, and the caller who is responsible for them: keys that somebody
+//! else created for a member, API clients, webhooks.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
 }
 
-/// A key of the member that somebody else makes, with its id.
+/// A key that another caller creates for the member, with its id.
 async fn key_for(maker: &As<'_>, uid: &str) -> (String, String) {
     let made = maker.post(&format!("/admin/members/{uid}/api-keys"), json!({"name": "station"})).await.data();
     (text(&made["api_key"]), text(&made["id"]))
@@ -32,7 +32,7 @@ async fn is_refused(site: &Site, key: &str, why: &str) {
 }
 
 fn given_keys(site: &Site) -> i64 {
-    // Keys that a member makes while somebody else's password is in use are that one's.
+    // Keys that a member creates while signed in with a password that somebody else chose belong to that person.
     let sql = "select count(*) from api_keys k join members m on m.id = k.member_id
                where k.maker is not null and k.maker is not m.password_maker";
     count(site, sql)
@@ -41,7 +41,7 @@ fn given_keys(site: &Site) -> i64 {
 // ── keys of members ──
 
 #[tokio::test]
-async fn a_member_s_key_ends_with_its_maker_s_rights_by_whatever_way_and_stays_ended() {
+async fn a_member_s_key_ends_when_its_creator_loses_the_rights_and_is_not_restored() {
     let site = Site::start().await;
     site.import(json!([{"name": "play", "http_methods": "GET", "http_path": "/play"}])).await;
     let acme = site.organization("acme").await;
@@ -64,9 +64,9 @@ async fn a_member_s_key_ends_with_its_maker_s_rights_by_whatever_way_and_stays_e
     }
 }
 
-/// What becomes of a member whose keys others made; and whether a key lives on that an administrator of its organization
-/// made, and one of the platform's.
-const TURNS: [(&str, bool, bool); 10] = [
+/// Events that happen to a member whose keys others created, and whether a key survives that was created by an
+/// administrator of its organization, and by one of the platform.
+const MEMBER_EVENTS: [(&str, bool, bool); 10] = [
     ("leaves the organization", false, true),
     ("belongs to another one too", false, true),
     ("becomes an owner", false, true),
@@ -79,7 +79,7 @@ const TURNS: [(&str, bool, bool); 10] = [
     ("makes a key of its own", true, true),
 ];
 
-async fn turn(acme: &Organization<'_>, bolt: &Organization<'_>, target: &Member<'_>, what: &str) {
+async fn cause(acme: &Organization<'_>, bolt: &Organization<'_>, target: &Member<'_>, what: &str) {
     let (site, admin) = (acme.site, acme.site.admin());
     let at = format!("/admin/members/{}", target.uid);
     match what {
@@ -114,18 +114,18 @@ async fn turn(acme: &Organization<'_>, bolt: &Organization<'_>, target: &Member<
 }
 
 #[tokio::test]
-async fn a_member_s_key_follows_its_member_nowhere_that_its_maker_does_not_reach() {
+async fn a_member_s_key_ends_when_its_member_moves_out_of_its_creator_s_reach() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let administrator = acme.member_with_role("tenant_admin").await;
-    for (what, by_administrator, by_platform) in TURNS {
+    for (what, by_administrator, by_platform) in MEMBER_EVENTS {
         let target = acme.member().await;
         let (ours, _) = key_for(&administrator.caller(), &target.uid).await;
         let (platforms, _) = key_for(&site.admin(), &target.uid).await;
         let own = own_key(&target).await;
         let is_reset = ["has its password set by an administrator", "gets a new password by a link"].contains(&what);
 
-        turn(&acme, &bolt, &target, what).await;
+        cause(&acme, &bolt, &target, what).await;
 
         for (key, lives, whose) in [
             (&ours, by_administrator, "organization's"),
@@ -141,7 +141,7 @@ async fn a_member_s_key_follows_its_member_nowhere_that_its_maker_does_not_reach
 }
 
 #[tokio::test]
-async fn who_may_not_keep_a_promise_makes_no_key() {
+async fn a_caller_creates_no_key_for_a_member_with_a_direct_grant() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (administrator, target) = (acme.member_with_role("tenant_admin").await, acme.member().await);
@@ -154,13 +154,13 @@ async fn who_may_not_keep_a_promise_makes_no_key() {
     let path = format!("/admin/members/{}/api-keys", target.uid);
     let refused = administrator.caller().post(&path, json!({"name": "station"})).await;
 
-    // It holds the right today, and nobody would see it lose the right.
+    // The caller holds the right today, and its loss would not be noticed.
     assert_eq!(refused.is(29_505_000).word(), "not_held");
     assert_eq!(given_keys(&site), 0);
 }
 
 #[tokio::test]
-async fn a_member_takes_a_key_over_and_the_text_that_its_maker_knows_ends() {
+async fn a_member_takes_over_a_key_and_the_key_that_its_creator_knows_ends() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (administrator, target) = (acme.member_with_role("tenant_admin").await, acme.member().await);
@@ -175,7 +175,7 @@ async fn a_member_takes_a_key_over_and_the_text_that_its_maker_knows_ends() {
 }
 
 #[tokio::test]
-async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_promotion() {
+async fn the_first_key_of_a_user_has_few_scopes_and_ends_with_its_creator_or_a_promotion() {
     let site = Site::start().await;
     site.import(json!([{"name": "play", "http_methods": "GET", "http_path": "/play"}])).await;
     let acme = site.organization("acme").await;
@@ -192,7 +192,7 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
     .into_iter()
     .enumerate()
     {
-        let (maker, seat) = second_administrator(&site).await;
+        let (maker, assignment_path) = second_administrator(&site).await;
         let made = maker.post("/admin/api-clients", json!({"name": "shop", "scopes": ["members:write"]})).await.data();
         let at = format!("/admin/api-clients/{}", text(&made["client_key"]));
         let shop =
@@ -215,7 +215,7 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
             "becomes an owner" => acme.assign(&uid, &acme.role_id("tenant_owner").await).await,
             "its program is switched off" => site.admin().patch(&at, json!({"status": "inactive"})).await.done(),
             "its program is narrowed" => site.admin().patch(&at, json!({"scopes": ["members:read"]})).await.done(),
-            _ => site.admin().with("x-tenant-id", "platform").delete(&seat).await.done(),
+            _ => site.admin().with("x-tenant-id", "platform").delete(&assignment_path).await.done(),
         }
 
         if !lives {
@@ -235,9 +235,9 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
     }
 }
 
-/// A key that was made elsewhere: anyone who gave its digest may know its text, but the owner of the machine.
+/// A key created elsewhere: the caller who supplied its digest may know the key, except the operator of the machine.
 #[tokio::test]
-async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() {
+async fn a_key_imported_by_its_digest_has_no_grace_for_the_importer() {
     const ELSEWHERE: &str = "muser_made_elsewhere";
     let site = Site::start().await;
     let acme = site.organization("acme").await;
@@ -272,7 +272,7 @@ async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() 
 
 // ── passwords ──
 
-/// Somebody whose password another one chose, signed in by it; with a key that was made then.
+/// A member whose password another caller chose, signed in with it, and a key created in that session.
 async fn with_chosen_password<'s>(
     acme: &Organization<'s>,
     maker: &As<'_>,
@@ -305,8 +305,9 @@ async fn with_chosen_password<'s>(
     (target, key, password)
 }
 
-/// What becomes of such a member or of who chose the password; and whether the session, the password and the key live on.
-const FATES: [(&str, &str, [bool; 3]); 12] = [
+/// Events that happen to such a member or to the creator of the password, and whether the session, the password and the
+/// key survive.
+const PASSWORD_EVENTS: [(&str, &str, [bool; 3]); 12] = [
     ("administrator", "nothing", [true; 3]),
     ("administrator", "leaves the organization", [false; 3]),
     ("administrator", "belongs to another one too", [false; 3]),
@@ -317,17 +318,17 @@ const FATES: [(&str, &str, [bool; 3]); 12] = [
     ("administrator", "its maker is erased", [false; 3]),
     ("client", "nothing", [true; 3]),
     ("client", "becomes an owner", [false; 3]),
-    // Programs come back: what they made is asked when it is used.
+    // A client can be activated again: what it created is checked at each use.
     ("client", "its maker is switched off", [true, false, false]),
     ("client", "gets another role", [true; 3]),
 ];
 
 #[tokio::test]
-async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_all_that_it_opened() {
+async fn a_password_chosen_by_another_ends_with_its_creator_s_rights_along_with_its_sessions_and_keys() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     for how in ["created", "set", "by a link"] {
-        for (kind, what, lives) in FATES {
+        for (kind, what, lives) in PASSWORD_EVENTS {
             let administrator = acme.member_with_role("tenant_admin").await;
             let made = json!({"name": "shop", "scopes": ["members:write"]});
             let made = site.admin().post("/admin/api-clients", made).await.data();
@@ -344,7 +345,7 @@ async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_al
                     let new = json!({"old_password": password, "new_password": "A-third-horse-9"});
                     target.caller().post("/me/password", new).await.done();
                     password = "A-third-horse-9";
-                    turn(&acme, &bolt, &target, "becomes an owner").await;
+                    cause(&acme, &bolt, &target, "becomes an owner").await;
                 }
                 "its maker is demoted" => {
                     let role = acme.role_id("tenant_admin").await;
@@ -355,7 +356,7 @@ async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_al
                     let at = format!("/admin/api-clients/{}", text(&made["client_key"]));
                     site.admin().patch(&at, json!({"status": "inactive"})).await.done();
                 }
-                _ => turn(&acme, &bolt, &target, what).await,
+                _ => cause(&acme, &bolt, &target, what).await,
             }
 
             let login = json!({"login": target.username, "password": password});
@@ -367,7 +368,7 @@ async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_al
 }
 
 #[tokio::test]
-async fn who_may_make_no_keys_makes_none_by_a_password_of_another() {
+async fn a_caller_without_the_right_to_create_keys_gets_none_by_setting_a_password() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let manager = acme.member_with_role("member_manager").await;
@@ -386,7 +387,7 @@ async fn who_may_make_no_keys_makes_none_by_a_password_of_another() {
 // ── clients ──
 
 #[tokio::test]
-async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_it() {
+async fn a_client_is_refused_after_its_creator_lost_the_rights_until_another_administrator_rotates_it() {
     let site = Site::start().await;
     site.organization("acme").await;
     let by_command_line = site.command(&["client", "create", "portal", "--scopes", "members:read"]);
@@ -395,7 +396,7 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
     };
     let list = async |made: &Value| of(made).get("/admin/members?limit=1").await;
     for way in ["demoted", "suspended", "erased"] {
-        let (maker, seat) = second_administrator(&site).await;
+        let (maker, assignment_path) = second_administrator(&site).await;
         let made =
             maker.post("/admin/api-clients", json!({"name": "office", "scopes": ["members:write"]})).await.data();
         let path = format!("/admin/api-clients/{}", text(&made["client_key"]));
@@ -404,7 +405,7 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
         let uid = text(&maker.get("/me").await.data()["uid"]);
 
         match way {
-            "demoted" => site.admin().with("x-tenant-id", "platform").delete(&seat).await.done(),
+            "demoted" => site.admin().with("x-tenant-id", "platform").delete(&assignment_path).await.done(),
             "suspended" => site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done(),
             _ => site.admin().delete(&format!("/admin/members/{uid}")).await.done(),
         }
@@ -418,7 +419,7 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
         let of_client = format!("client {}", text(&made["client_key"]));
         assert_eq!(targets.iter().filter(|target| **target == of_client.as_str()).count(), 1, "{way}: {targets:?}");
         list(&by_command_line).await.done();
-        // A change moves nothing: who knows the secret is still the one who answers for it.
+        // An update does not transfer responsibility: the creator still knows the secret.
         site.admin().patch(&path, json!({"rate_limit_per_min": 600})).await.done();
         assert_eq!(list(&made).await.word(), "invalid_client", "{way}");
         let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
@@ -431,7 +432,7 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
 // ── webhooks ──
 
 #[tokio::test]
-async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it_on() {
+async fn a_webhook_is_off_after_its_creator_lost_the_rights_until_another_caller_rotates_it() {
     let receiver = Receiver::willing();
     let site = Site::with(QUICK).await;
     let acme = site.organization("acme").await;
@@ -453,7 +454,8 @@ async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it
         assert_eq!(status().await, "inactive", "{way:?}");
         let unheard = format!("unheard{n}");
         acme.owner().post("/admin/members", json!({"username": unheard})).await.done();
-        // Nobody switches on what nobody answers for, and nobody but who answers for it says where it sends to.
+        // Nobody is responsible for the webhook now. The owner must rotate its secret before it can activate it or
+        // change its URL.
         for change in [json!({"status": "active"}), json!({"url": format!("{}/other", receiver.url)})] {
             assert_eq!(acme.owner().patch(&path, change).await.word(), "not_held", "{way:?}");
         }
@@ -465,7 +467,8 @@ async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it
         let names: Vec<&Value> = heard.iter().map(|event| &event.body["data"]["username"]).collect();
         assert_eq!(names.last(), Some(&&json!(format!("heard{n}"))), "{way:?}: {names:?}");
         assert!(!names.contains(&&json!(unheard)), "{way:?}: {names:?}");
-        // The owner answers for it now: what else becomes of its first maker means nothing, and neither does who renames it.
+        // The owner is responsible now: further changes of the first creator have no effect, and renaming by another
+        // caller does not transfer the responsibility.
         let colleague = acme.member_with(&["roster.outbox.update_webhook", "roster.outbox.create_webhook"]).await;
         colleague.caller().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
         site.admin().delete(&format!("/admin/members/{}", colleague.uid)).await.done();

@@ -1,4 +1,4 @@
-//! Direct grants, and the snapshot of a member's rights.
+//! Direct grants, and the list of a member's own rights.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::site::{Organization, Site};
 const GRANT: &str = "/admin/permissions/grant";
 const REVOKE: &str = "/admin/permissions/revoke";
 
-/// The right to watch one video, for a subject.
+/// A grant to watch one video, for a subject.
 fn right(sub: &str) -> Value {
     json!({"authentik_sub": sub, "scope_type": "video", "scope_id": "v1", "module": "player", "action": "watch"})
 }
@@ -20,16 +20,16 @@ async fn snapshot(site: &Site, sub: &str) -> Value {
     site.internal().get(&format!("/internal/permissions/{sub}/snapshot")).await.data()
 }
 
-fn shown(sub: &str) -> Value {
+fn entry(sub: &str) -> Value {
     let mut right = right(sub);
     right.as_object_mut().unwrap().remove("authentik_sub");
     right
 }
 
-// ── who may ──
+// ── access ──
 
 #[tokio::test]
-async fn only_the_platform_and_programs_grant() {
+async fn only_the_platform_and_api_clients_grant() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let reader = site.client(&["permissions:read"]).await;
@@ -65,10 +65,10 @@ async fn nobody_grants_a_right_they_do_not_hold() {
 
     assert_eq!(without.is(29_505_000).word(), "not_held");
     assert_eq!(with.data()["result"], "granted");
-    assert_eq!(member.caller().get("/me/permissions/snapshot").await.data()["permissions"], json!([shown("")]));
+    assert_eq!(member.caller().get("/me/permissions/snapshot").await.data()["permissions"], json!([entry("")]));
 }
 
-/// A member of the organization `platform` with one permission, who is not its administrator.
+/// A member of the organization `platform` with one permission, who is not a platform administrator.
 async fn platform_member<'s>(site: &'s Site, platform: &str, permission: &str) -> crate::site::Member<'s> {
     let here = site.admin().with("x-tenant-id", platform);
     let member = site.member().await;
@@ -115,11 +115,11 @@ async fn an_unknown_subject_becomes_an_active_member() {
         (&kim["status"], &kim["email"], &kim["display_name"]),
         (&json!("active"), &json!("kim@example.org"), &json!("Kim"))
     );
-    assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([shown("sub-1")]));
+    assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([entry("sub-1")]));
 }
 
 #[tokio::test]
-async fn a_subject_whose_e_mail_somebody_has_is_not_created_nor_linked() {
+async fn a_subject_with_a_taken_e_mail_is_neither_created_nor_linked() {
     let site = Site::start().await;
     let owner = site.admin().post("/admin/members", json!({"email": "kim@example.org"})).await.data();
     let mut body = right("sub-1");
@@ -134,7 +134,7 @@ async fn a_subject_whose_e_mail_somebody_has_is_not_created_nor_linked() {
 }
 
 #[tokio::test]
-async fn an_unknown_member_is_no_subject_to_create() {
+async fn an_unknown_uid_is_not_created() {
     let site = Site::start().await;
 
     for uid in ["019abcde-0000-7000-8000-00000000dead", "x"] {
@@ -145,7 +145,7 @@ async fn an_unknown_member_is_no_subject_to_create() {
 }
 
 #[tokio::test]
-async fn a_member_is_named_in_one_way() {
+async fn a_member_is_named_by_either_uid_or_subject() {
     let site = Site::start().await;
     let mut both = right("sub-1");
     both["uid"] = json!(site.member().await.uid);
@@ -161,7 +161,7 @@ async fn a_member_is_named_in_one_way() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_grant_is_named_at_once() {
+async fn all_bad_fields_of_a_grant_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"authentik_sub": "", "email": "x", "display_name": "", "scope_type": "Video", "scope_id": "\n",
         "action": "*", "effect": "allow"});
@@ -202,7 +202,7 @@ async fn every_part_of_a_right_holds_at_its_limit_and_not_one_past_it() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_grants() {
+async fn the_number_of_grants_is_limited() {
     let site = Site::with("limits.grants = 1").await;
     let first = site.admin().post(GRANT, right("sub-1")).await.data();
 
@@ -229,7 +229,7 @@ async fn a_refused_grant_leaves_no_member_behind() {
 // ── revoking ──
 
 #[tokio::test]
-async fn what_was_revoked_is_gone_and_revoking_again_deletes_nothing() {
+async fn a_revoked_grant_is_gone_and_revoking_again_deletes_nothing() {
     let site = Site::start().await;
     let first = site.admin().post(GRANT, right("sub-1")).await.data();
 
@@ -243,7 +243,7 @@ async fn what_was_revoked_is_gone_and_revoking_again_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn revoking_from_nobody_says_so() {
+async fn revoking_from_an_unknown_member_is_an_error() {
     let site = Site::start().await;
 
     let reply = site.admin().post(REVOKE, right("sub-1")).await;
@@ -252,7 +252,7 @@ async fn revoking_from_nobody_says_so() {
 }
 
 #[tokio::test]
-async fn a_star_is_a_scope_of_its_own_to_revoke() {
+async fn the_scope_star_is_revoked_separately() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -274,7 +274,7 @@ async fn allowed(organization: &Organization<'_>, uid: &str) -> (Value, Value) {
 // ── the snapshot ──
 
 #[tokio::test]
-async fn a_guest_and_a_program_have_no_snapshot_of_their_own() {
+async fn an_unauthenticated_caller_and_a_client_have_no_rights_of_their_own_to_list() {
     let site = Site::start().await;
 
     for caller in [site.nobody(), site.internal(), site.client(&["*"]).await] {
@@ -300,7 +300,7 @@ async fn a_snapshot_shows_the_rights_and_roles_that_are_in_force() {
     let epoch = reply.data()["epoch"].clone();
     assert!(epoch.as_u64().unwrap() > 1);
     let whole =
-        json!({"authentik_sub": null, "uid": viewer.uid, "permissions": [shown("")], "roles": [role], "epoch": epoch});
+        json!({"authentik_sub": null, "uid": viewer.uid, "permissions": [entry("")], "roles": [role], "epoch": epoch});
     assert_eq!(reply.data(), whole);
 }
 
@@ -328,13 +328,13 @@ async fn a_snapshot_is_narrowed_by_scope_type_and_module() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_the_caller_has_is_not_sent_again() {
+async fn a_snapshot_with_a_matching_etag_is_not_sent_again() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
     let first = member.caller().get("/me/permissions/snapshot").await;
     let etag = first.header("etag").unwrap().to_owned();
-    // Something else on the site changes.
+    // An unrelated change on the site.
     site.member().await;
     let again = async |sent: &str| member.caller().with("if-none-match", sent).get("/me/permissions/snapshot").await;
 
@@ -352,19 +352,19 @@ async fn a_snapshot_that_the_caller_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_tag_that_a_proxy_weakened_is_still_known() {
+async fn an_etag_weakened_by_a_proxy_still_matches() {
     let site = Site::start().await;
     let member = site.member().await;
     let etag = member.caller().get("/me/permissions/snapshot").await.header("etag").unwrap().to_owned();
 
-    // RFC 9110 §13.1.2: If-None-Match compares weakly, and a proxy that compresses weakens the tag.
+    // RFC 9110 §13.1.2: If-None-Match uses the weak comparison, and a proxy that compresses weakens the tag.
     let reply = member.caller().with("if-none-match", &format!("W/{etag}")).get("/me/permissions/snapshot").await;
 
     assert_eq!(reply.status, 304);
 }
 
 #[tokio::test]
-async fn a_filtered_snapshot_has_its_own_tag() {
+async fn a_filtered_snapshot_has_its_own_etag() {
     let site = Site::start().await;
     site.admin().post(GRANT, right("sub-1")).await.done();
     let at = "/internal/permissions/sub-1/snapshot";
@@ -376,7 +376,7 @@ async fn a_filtered_snapshot_has_its_own_tag() {
 }
 
 #[tokio::test]
-async fn the_rights_of_a_suspended_member_drop_out_at_once_and_come_back() {
+async fn the_rights_of_a_member_end_with_a_suspension_and_return_with_activation() {
     let site = Site::start().await;
     site.admin().post(GRANT, right("sub-1")).await.done();
     let uid = snapshot(&site, "sub-1").await["uid"].as_str().unwrap().to_owned();
@@ -385,11 +385,11 @@ async fn the_rights_of_a_suspended_member_drop_out_at_once_and_come_back() {
     assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([]));
 
     site.admin().post(&format!("/admin/members/{uid}/activate"), json!({})).await.done();
-    assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([shown("sub-1")]));
+    assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([entry("sub-1")]));
 }
 
 #[tokio::test]
-async fn rights_of_an_inactive_organization_drop_out_at_once() {
+async fn rights_end_at_once_when_their_organization_becomes_inactive() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     for (scope_type, scope_id) in [("organization", acme.id.as_str()), ("tenant", "acme"), ("video", "acme")] {
@@ -404,7 +404,7 @@ async fn rights_of_an_inactive_organization_drop_out_at_once() {
 }
 
 #[tokio::test]
-async fn a_service_asks_for_a_subject_that_there_is() {
+async fn a_service_lists_the_rights_of_an_existing_subject() {
     let site = Site::start().await;
     site.admin().post(GRANT, right("a/b c")).await.done();
 
@@ -418,7 +418,7 @@ async fn a_service_asks_for_a_subject_that_there_is() {
 }
 
 #[tokio::test]
-async fn an_erased_members_grants_are_gone_for_whoever_has_the_subject_next() {
+async fn the_next_member_with_an_erased_members_subject_has_none_of_its_grants() {
     let site = Site::start().await;
     site.admin().post(GRANT, right("sub-1")).await.done();
     let uid = snapshot(&site, "sub-1").await["uid"].as_str().unwrap().to_owned();

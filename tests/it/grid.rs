@@ -1,6 +1,6 @@
-//! The grid of system roles × Roster's own permissions, as a fresh organization has it.
+//! The grid of system roles × Roster's own permissions in a new organization.
 //!
-//! Kept as text, so that a change of policy shows as a readable difference. `UPDATE_EXPECT=1` writes it anew.
+//! Kept as text, so that a change of policy shows as a readable diff. `UPDATE_EXPECT=1` rewrites the file.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ fn file() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/grid.txt")
 }
 
-/// What a member with this role alone may do.
+/// The permissions of a member with only this role.
 async fn held(acme: &Organization<'_>, role: &str) -> BTreeSet<String> {
     let member = acme.member_with_role(role).await;
     let me = member.caller().get("/api/v1/permissions/me").await.data();
@@ -45,6 +45,6 @@ async fn the_grid_of_system_roles_is_as_committed() {
     assert_eq!(
         grid.lines().collect::<Vec<_>>(),
         committed.lines().collect::<Vec<_>>(),
-        "UPDATE_EXPECT=1 writes the grid anew"
+        "UPDATE_EXPECT=1 rewrites the grid"
     );
 }

@@ -1,4 +1,4 @@
-//! The HTTP surface around the operations: envelope, limits, origins, addresses, repeats, versions.
+//! HTTP behaviour around the operations: envelope, limits, origins, addresses, idempotency, versions.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::site::{ADMIN, INTERNAL_SECRET, PASSWORD, Site};
 
-/// What the default limit of a body lets in.
+/// The default limit of a request body.
 const BODY_BYTES_MAX: usize = 1_048_576;
-/// How much of a longer one is read away, for a caller who is known.
+/// The part of a longer body that is drained for an authenticated caller.
 const DRAIN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
-/// An answer as it came over a socket, without a client's help.
+/// A response read from a socket, without an HTTP client.
 pub struct Plain {
     pub status: u16,
     head: String,
@@ -29,7 +29,7 @@ impl Plain {
     }
 }
 
-/// Sends these bytes and reads one answer of JSON or of nothing.
+/// Sends these bytes and reads one response with a JSON body or without a body.
 pub fn exchange(stream: &mut TcpStream, request: &[u8]) -> Plain {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("time-out");
     stream.write_all(request).expect("a request");
@@ -58,7 +58,7 @@ pub fn head(request_line: &str, headers: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_names_one_host_at_most() {
+async fn a_request_has_one_host_header_at_most() {
     let site = Site::start().await;
     for (host, status) in [
         ("site.example.org", 200),
@@ -87,7 +87,7 @@ async fn a_request_names_one_host_at_most() {
     }
     for (request, status) in [
         ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\n\r\n", 200),
-        // A proxy that passes none: what a cookie does is judged by `public_url`.
+        // For a proxy that forwards no host, cookies are checked against `public_url`.
         ("GET /api/v1/version HTTP/1.1\r\n\r\n", 200),
         ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\nhost: site\r\n\r\n", 400),
         ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\nHost: other\r\n\r\n", 400),
@@ -105,7 +105,7 @@ async fn a_request_names_one_host_at_most() {
 // ── the envelope ──
 
 #[tokio::test]
-async fn a_failure_has_one_shape_whatever_failed() {
+async fn every_failure_has_the_same_envelope() {
     let site = Site::start().await;
 
     let reply = site.admin().post("/admin/members", json!({"username": "-"})).await;
@@ -123,7 +123,7 @@ async fn a_failure_has_one_shape_whatever_failed() {
 }
 
 #[tokio::test]
-async fn what_an_operation_does_not_have_is_answered_with_what_was_probably_meant() {
+async fn unknown_parameters_are_refused_with_a_suggestion() {
     let site = Site::start().await;
     let said = |reply: &crate::site::Reply| reply.body["fields"][0]["message"].as_str().unwrap_or_default().to_owned();
     let admin = site.admin();
@@ -135,7 +135,7 @@ async fn what_an_operation_does_not_have_is_answered_with_what_was_probably_mean
     let nothing = admin.post("/admin/members", json!({"username": "kim", "colour": "red"})).await;
     let kind = admin.send_raw(Method::POST, "/admin/members", "text/plain", b"{}".to_vec()).await;
 
-    assert_eq!(said(&parameter), "is no parameter of this operation (did you mean limit?)");
+    assert_eq!(said(&parameter), "is not a parameter of this operation (did you mean limit?)");
     assert_eq!(said(&field), "is not a field of this request (did you mean password?)");
     assert_eq!(said(&inner), "is not a field of this request (did you mean permission?)");
     assert_eq!(said(&nothing), "is not a field of this request");
@@ -144,7 +144,7 @@ async fn what_an_operation_does_not_have_is_answered_with_what_was_probably_mean
 }
 
 #[tokio::test]
-async fn a_success_has_one_shape_and_no_data_where_there_is_none() {
+async fn every_success_has_the_same_envelope_and_data_only_where_there_is_some() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -158,7 +158,7 @@ async fn a_success_has_one_shape_and_no_data_where_there_is_none() {
 }
 
 #[tokio::test]
-async fn where_there_is_nothing_the_answer_says_where_to_look() {
+async fn an_unknown_path_is_route_not_found() {
     let site = Site::start().await;
 
     for path in
@@ -170,7 +170,7 @@ async fn where_there_is_nothing_the_answer_says_where_to_look() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_text_is_a_path_to_nothing() {
+async fn a_path_that_is_not_utf_8_is_not_found() {
     let site = Site::start().await;
 
     for path in ["/admin/members/%ff", "/admin/members/%00", "/admin/members/%F0%28%8C%28"] {
@@ -180,7 +180,7 @@ async fn a_path_that_is_not_text_is_a_path_to_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_id_is_taken_over_when_it_is_plain() {
+async fn a_request_id_of_plain_characters_is_kept() {
     let site = Site::start().await;
     let answered = async |id: &str| {
         let reply = site.nobody().with("x-request-id", id).get("/api/v1/version").await;
@@ -195,10 +195,10 @@ async fn a_request_id_is_taken_over_when_it_is_plain() {
     }
 }
 
-// ── methods and addresses ──
+// ── methods and paths ──
 
 #[tokio::test]
-async fn a_wrong_method_is_answered_with_the_right_ones() {
+async fn a_wrong_method_is_answered_with_the_allowed_ones() {
     let site = Site::start().await;
     for (method, path, allow) in [
         (Method::PUT, "/me", "GET, PATCH"),
@@ -218,7 +218,7 @@ async fn a_wrong_method_is_answered_with_the_right_ones() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_beside_the_operations_is_answered_with_the_right_ones_too() {
+async fn a_wrong_method_outside_the_api_is_answered_with_the_allowed_ones() {
     let site = Site::start().await;
     for (path, allow) in [
         ("/healthz", "GET"),
@@ -236,7 +236,7 @@ async fn a_wrong_method_beside_the_operations_is_answered_with_the_right_ones_to
 }
 
 #[tokio::test]
-async fn a_head_is_a_get_without_its_body() {
+async fn a_head_request_is_a_get_without_its_body() {
     let site = Site::start().await;
     let admin = format!("Bearer {}", site.admin_token);
 
@@ -325,7 +325,7 @@ async fn the_limit_of_bodies_is_a_setting() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_read_away_and_the_connection_lives_on() {
+async fn a_large_body_is_drained_and_the_connection_stays_open() {
     let site = Site::start().await;
     let mut stream = connect(&site);
     let token = &site.admin_token;
@@ -371,7 +371,7 @@ async fn a_body_without_end_is_answered_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn every_address_that_reads_a_body_limits_it() {
+async fn every_path_that_reads_a_body_limits_it() {
     let site = Site::start().await;
     let body = vec![b'x'; BODY_BYTES_MAX + 1];
 
@@ -383,7 +383,7 @@ async fn every_address_that_reads_a_body_limits_it() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let site = Site::with("limits.body_wait_ms = 50").await;
     let mut stream = connect(&site);
 
@@ -425,7 +425,7 @@ async fn a_body_that_is_not_one_json_value_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_object_is_a_bad_body() {
+async fn a_body_that_is_not_an_object_is_refused() {
     let site = Site::start().await;
 
     for body in [json!(null), json!([]), json!("x"), json!(7), json!(true)] {
@@ -435,7 +435,7 @@ async fn a_body_that_is_no_object_is_a_bad_body() {
 }
 
 #[tokio::test]
-async fn every_unknown_field_is_named_at_once() {
+async fn all_unknown_fields_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"org_code": "acme", "a/b": 1, "c~d": 2, "": 3, "__proto__": {}, "é": 4});
 
@@ -448,7 +448,7 @@ async fn every_unknown_field_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn more_faults_than_anybody_reads_are_not_listed() {
+async fn the_number_of_listed_faults_is_limited() {
     let site = Site::start().await;
     let body: serde_json::Map<String, Value> = (0..10_000).map(|n| (format!("f{n}"), json!(n))).collect();
 
@@ -458,7 +458,7 @@ async fn more_faults_than_anybody_reads_are_not_listed() {
 }
 
 #[tokio::test]
-async fn only_json_is_taken_for_json() {
+async fn only_json_media_types_are_accepted() {
     let site = Site::start().await;
     let post = async |content_type: &str| {
         let body = json!({"username": format!("u{}", uuid::Uuid::now_v7().simple())}).to_string().into_bytes();
@@ -489,7 +489,7 @@ async fn only_json_is_taken_for_json() {
 // ── browsers ──
 
 #[tokio::test]
-async fn an_origin_that_is_listed_exactly_gets_its_headers_and_no_other_does() {
+async fn only_an_exactly_listed_origin_gets_cors_headers() {
     let site = Site::with("cors.origins = [\"https://portal.example.org\"]").await;
     let asked = async |origin: &str| site.nobody().with("origin", origin).get("/me").await;
 
@@ -510,7 +510,7 @@ async fn an_origin_that_is_listed_exactly_gets_its_headers_and_no_other_does() {
         "",
     ] {
         let reply = asked(origin).await;
-        // Withheld, never refused: the answer is the same.
+        // The headers are withheld, and the request is not refused: the response is otherwise the same.
         assert_eq!((reply.word(), reply.header("vary")), ("missing_bearer_token", Some("Origin")), "{origin}");
         assert_eq!(reply.header("access-control-allow-origin"), None, "{origin}");
         assert_eq!(reply.header("access-control-allow-credentials"), None, "{origin}");
@@ -518,7 +518,7 @@ async fn an_origin_that_is_listed_exactly_gets_its_headers_and_no_other_does() {
 }
 
 #[tokio::test]
-async fn without_a_list_no_origin_gets_headers() {
+async fn without_a_list_no_origin_gets_cors_headers() {
     let site = Site::start().await;
 
     let reply = site.nobody().with("origin", &site.url).get("/api/v1/version").await;
@@ -528,7 +528,7 @@ async fn without_a_list_no_origin_gets_headers() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_for_whom_it_may_concern() {
+async fn a_preflight_is_answered_for_listed_origins() {
     let site = Site::with("cors.origins = [\"https://portal.example.org\"]").await;
     let asked = async |origin: &str| {
         let caller = site.nobody().with("origin", origin).with("access-control-request-method", "PATCH");
@@ -553,7 +553,7 @@ async fn a_preflight_is_answered_for_whom_it_may_concern() {
 }
 
 #[tokio::test]
-async fn a_star_is_no_origin_to_configure() {
+async fn a_star_is_refused_as_a_configured_origin() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("roster.toml"), "cors.origins = [\"*\"]").unwrap();
 
@@ -568,7 +568,7 @@ async fn a_star_is_no_origin_to_configure() {
 
 // ── addresses ──
 
-/// The address that the audit has for a change with this header.
+/// The address that the audit log records for a change with this header.
 async fn recorded(site: &Site, forwarded: &[&str]) -> Value {
     let mut caller = site.admin();
     for value in forwarded {
@@ -580,7 +580,7 @@ async fn recorded(site: &Site, forwarded: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn nobody_says_where_they_come_from_unless_they_are_trusted() {
+async fn a_forwarded_address_is_ignored_unless_the_peer_is_trusted() {
     let site = Site::with("trusted_proxies = [\"10.0.0.0/8\"]").await;
 
     for forwarded in ["203.0.113.7", "10.1.2.3", "127.0.0.1, 203.0.113.7"] {
@@ -589,7 +589,7 @@ async fn nobody_says_where_they_come_from_unless_they_are_trusted() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_as_far_as_it_vouches() {
+async fn a_trusted_proxy_is_believed_up_to_the_first_untrusted_address() {
     let site = Site::with("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").await;
     for (forwarded, address) in [
         (&["203.0.113.7"][..], "203.0.113.7"),
@@ -608,7 +608,7 @@ async fn a_trusted_proxy_is_believed_as_far_as_it_vouches() {
 }
 
 #[tokio::test]
-async fn nonsense_on_the_left_does_not_hide_an_address_on_the_right() {
+async fn invalid_entries_on_the_left_do_not_hide_an_address_on_the_right() {
     let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
 
     for forwarded in [
@@ -640,12 +640,12 @@ async fn a_clients_address_is_the_one_that_the_proxy_saw() {
     asked("203.0.113.255").await.done();
     assert_eq!(asked("203.0.114.0").await.is(32_505_000).word(), "ip_not_allowed");
     assert_eq!(asked("203.0.113.7, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
-    // Anyone who comes through the proxy is not at the proxy's own address.
+    // A client behind the proxy does not have the proxy's own address.
     assert_eq!(asked("nonsense, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
 }
 
 #[tokio::test]
-async fn the_host_that_a_request_names_appears_nowhere() {
+async fn the_host_header_of_a_request_appears_in_no_response() {
     let site = Site::start().await;
     let caller = site.nobody().with("host", "evil.example").with("x-forwarded-host", "evil.example");
 
@@ -658,7 +658,7 @@ async fn the_host_that_a_request_names_appears_nowhere() {
 }
 
 #[tokio::test]
-async fn no_page_is_framed() {
+async fn no_page_can_be_framed() {
     let site = Site::start().await;
 
     let manual = ["/manual", "/manual?q=quota", "/manual/security"];
@@ -672,7 +672,7 @@ async fn no_page_is_framed() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_by_nobody_unless_it_says_so() {
+async fn responses_are_not_cached_unless_they_allow_it() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let login = json!({"login": ADMIN, "password": PASSWORD});
@@ -699,10 +699,10 @@ async fn an_answer_is_kept_by_nobody_unless_it_says_so() {
     }
 }
 
-// ── what strangers leave behind ──
+// ── unauthenticated callers in the logs ──
 
 #[tokio::test]
-async fn what_a_stranger_sends_as_a_client_key_is_written_nowhere() {
+async fn an_unknown_client_key_is_logged_nowhere() {
     let site = Site::with("log.level = \"trace\"").await;
     let acme = site.organization("acme").await;
     let secrets = ["rs_a-secret-in-the-wrong-header", "Correct-horse-9", "eyJhbGciOiJFZERTQSJ9.e30.c2ln"];
@@ -733,7 +733,7 @@ async fn what_a_stranger_sends_as_a_client_key_is_written_nowhere() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_turned_away_is_known_to_the_log() {
+async fn a_refused_client_is_named_in_the_log() {
     let site = Site::start().await;
     let made = site.admin().post("/admin/api-clients", json!({"name": "portal", "scopes": ["*"]})).await.data();
     let key = made["client_key"].as_str().unwrap();
@@ -746,7 +746,7 @@ async fn a_client_that_is_turned_away_is_known_to_the_log() {
 }
 
 #[tokio::test]
-async fn what_is_not_our_fault_is_no_error_and_is_told_once() {
+async fn expected_failures_are_logged_once_and_not_as_errors() {
     let site = Site::start().await;
     let answers = async |path: &str, status: u16| {
         for _ in 0..20 {
@@ -768,7 +768,7 @@ async fn what_is_not_our_fault_is_no_error_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_path_is_written_down_up_to_a_length() {
+async fn logged_paths_are_cut_to_a_limit() {
     let site = Site::start().await;
     let long = "x".repeat(4_000);
 
@@ -783,8 +783,8 @@ async fn a_path_is_written_down_up_to_a_length() {
 }
 
 #[tokio::test]
-async fn cookies_count_at_the_public_address_only() {
-    // Asked by nobody; it only says from which address this machine would speak to others.
+async fn cookies_are_accepted_for_the_public_address_only() {
+    // Sends nothing: the socket only tells from which address this machine would connect to others.
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("192.0.2.1:9").expect("a network beside loopback");
     let near = socket.local_addr().unwrap().ip();
@@ -807,7 +807,7 @@ async fn cookies_count_at_the_public_address_only() {
             assert_eq!(refused.is(28_505_000).word(), "wrong_host", "{host} {path}");
         }
     }
-    // A token is sent by no browser.
+    // No browser sends a bearer token by itself.
     site.admin().with("host", "evil.example").get("/me").await.done();
 }
 
@@ -821,7 +821,7 @@ async fn the_documentation_loads_nothing_from_elsewhere() {
 
     let page = reply.body.as_str().unwrap();
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/html; charset=utf-8")));
-    // What stands in scripts is no markup, and the policy below lets them load nothing.
+    // The content of scripts is not markup, and the policy below forbids scripts to load anything.
     let markup = |part: &str| part.split_once('>').map(|(tag, _)| format!("<script{tag}>")).unwrap_or_default();
     let (first, scripts) = page.split_once("<script").unwrap();
     let (_, last) = page.rsplit_once("</script>").unwrap();
@@ -838,7 +838,7 @@ async fn the_documentation_loads_nothing_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_document_is_fetched_once() {
+async fn documents_and_pages_are_revalidated_by_their_etag() {
     let site = Site::start().await;
 
     for path in ["/api/v1/openapi.json", "/api/v1/docs", "/manual", "/manual/reference/settings"] {
@@ -852,7 +852,7 @@ async fn the_document_is_fetched_once() {
 }
 
 #[tokio::test]
-async fn the_documentation_is_compressed_for_those_who_take_it() {
+async fn the_documentation_is_compressed_for_clients_that_accept_it() {
     let site = Site::start().await;
 
     for path in ["/api/v1/openapi.json", "/api/v1/docs", "/manual/reference/settings"] {
@@ -885,10 +885,10 @@ async fn the_documentation_is_compressed_for_those_who_take_it() {
     }
 }
 
-// ── the operator's addresses ──
+// ── endpoints for operators ──
 
 #[tokio::test]
-async fn a_healthy_site_says_so_in_the_form_that_others_expect() {
+async fn a_healthy_site_answers_with_status_ok() {
     let site = Site::start().await;
 
     for path in ["/healthz", "/readyz"] {
@@ -899,7 +899,7 @@ async fn a_healthy_site_says_so_in_the_form_that_others_expect() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_the_local_socket_where_no_token_is_set() {
+async fn without_a_token_metrics_are_served_on_the_local_socket_only() {
     let site = Site::start().await;
 
     assert!(site.metrics().contains("\nroster_panics_total 0\n"));
@@ -911,7 +911,7 @@ async fn metrics_are_for_the_local_socket_where_no_token_is_set() {
 }
 
 #[tokio::test]
-async fn the_metrics_token_opens_them_and_no_address_does() {
+async fn metrics_over_the_network_require_the_token_from_every_address() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "a-token-for-metrics\n").unwrap();
     for proxies in ["", "trusted_proxies = [\"127.0.0.1\"]"] {
@@ -934,7 +934,7 @@ async fn the_metrics_token_opens_them_and_no_address_does() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_operation_and_never_by_who_asked() {
+async fn requests_are_counted_by_operation_and_never_by_caller() {
     let site = Site::start().await;
     let member = site.member().await;
     site.admin().get(&format!("/admin/members/{}", member.uid)).await.done();
@@ -947,7 +947,7 @@ async fn requests_are_counted_by_operation_and_never_by_who_asked() {
 }
 
 #[tokio::test]
-async fn the_set_up_of_the_command_line_is_closed_to_the_network() {
+async fn set_up_by_the_command_line_is_not_reachable_over_the_network() {
     let site = Site::start().await;
 
     let reply = site.admin().post("/setup/link", json!({})).await;
@@ -955,7 +955,7 @@ async fn the_set_up_of_the_command_line_is_closed_to_the_network() {
     assert_eq!(reply.is(10_301_000).word(), "route_not_found");
 }
 
-// ── repeats ──
+// ── idempotency keys ──
 
 #[tokio::test]
 async fn a_repeat_gets_the_same_answer_and_changes_nothing() {
@@ -984,7 +984,7 @@ async fn parallel_repeats_are_one_request() {
 }
 
 #[tokio::test]
-async fn a_key_is_for_one_request() {
+async fn an_idempotency_key_is_for_one_request() {
     let site = Site::start().await;
     let caller = site.admin().with("idempotency-key", "k1");
     caller.post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.done();
@@ -992,14 +992,14 @@ async fn a_key_is_for_one_request() {
     let reused = caller.post("/admin/organizations", json!({"org_code": "globex", "name": "Globex"})).await;
 
     assert_eq!(reused.is(10_309_000).word(), "idempotency_key_reused");
-    // Another operation and another caller have keys of their own.
+    // Another operation and another caller may use the same key.
     caller.post("/admin/members", json!({"username": "kim"})).await.done();
     let client = site.client(&["*"]).await.with("idempotency-key", "k1");
     client.post("/admin/organizations", json!({"org_code": "globex", "name": "Globex"})).await.done();
 }
 
 #[tokio::test]
-async fn a_key_that_was_used_in_one_tenant_makes_nothing_of_it_in_another() {
+async fn an_idempotency_key_of_one_tenant_returns_nothing_in_another() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
     let body = json!({"key": "editor"});
@@ -1007,12 +1007,12 @@ async fn a_key_that_was_used_in_one_tenant_makes_nothing_of_it_in_another() {
     let first = acme.admin().with("idempotency-key", "k1").post("/api/v1/permissions/roles", body.clone()).await.data();
     let second = globex.admin().with("idempotency-key", "k1").post("/api/v1/permissions/roles", body).await;
 
-    // Refused as another request, or made where it was asked for: never the other tenant's role.
+    // Refused as another request, or created in the second tenant; never the response of the first tenant.
     assert_ne!(second.body["data"]["id"], first["id"]);
 }
 
 #[tokio::test]
-async fn a_failure_is_not_remembered() {
+async fn a_failure_is_not_stored_for_a_repeat() {
     let site = Site::start().await;
     let caller = site.admin().with("idempotency-key", "k1");
     site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
@@ -1027,7 +1027,7 @@ async fn a_failure_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn an_answer_that_showed_a_secret_is_not_repeated() {
+async fn a_response_with_a_secret_is_not_repeated() {
     let site = Site::start().await;
     let caller = site.admin().with("idempotency-key", "k1");
     let body = json!({"name": "portal", "scopes": ["*"]});
@@ -1044,7 +1044,7 @@ async fn an_answer_that_showed_a_secret_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_for_whoever_may_still_ask() {
+async fn a_repeat_requires_the_permission_again() {
     let site = Site::start().await;
     let client = site.client(&["organizations:write"]).await.with("idempotency-key", "k1");
     let made = site.last_audit_entry().await["target"].as_str().unwrap().replace("client ", "");
@@ -1057,7 +1057,7 @@ async fn a_repeat_is_for_whoever_may_still_ask() {
 }
 
 #[tokio::test]
-async fn a_key_holds_at_its_limit_and_not_one_past_it() {
+async fn an_idempotency_key_holds_at_its_limit_and_not_one_past_it() {
     let site = Site::start().await;
     let post = async |key: &str| {
         let body = json!({"username": format!("u{}", uuid::Uuid::now_v7().simple())});
@@ -1072,7 +1072,7 @@ async fn a_key_holds_at_its_limit_and_not_one_past_it() {
 }
 
 #[tokio::test]
-async fn a_key_is_remembered_across_a_restart() {
+async fn an_idempotency_key_survives_a_restart() {
     let mut site = Site::start().await;
     let body = json!({"org_code": "acme", "name": "Acme"});
     let first = site.admin().with("idempotency-key", "k1").post("/admin/organizations", body.clone()).await.data();
@@ -1083,15 +1083,15 @@ async fn a_key_is_remembered_across_a_restart() {
     assert_eq!(again.data(), first);
 }
 
-// ── errors of ours ──
+// ── internal errors ──
 
 #[tokio::test]
-async fn the_internal_cause_is_for_the_log_only() {
+async fn the_cause_of_an_internal_error_appears_in_the_log_only() {
     let site = Site::start().await;
 
     let reply = site.bearer("x.y.z").get("/me").await;
 
     let keys: Vec<&str> = reply.body.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["code", "detail", "error", "message", "request_id"]);
-    assert_eq!(reply.body["message"], "the access token is not valid any more: sign in again");
+    assert_eq!(reply.body["message"], "the access token is no longer valid: sign in again");
 }

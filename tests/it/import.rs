@@ -1,4 +1,4 @@
-//! Import of members with quotas and names elsewhere.
+//! Import of members with their quotas and external names.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ async fn import(site: &Site, query: &str, file: &str) -> Reply {
     site.admin().send_raw(Method::POST, &format!("{IMPORT}{query}"), "text/csv; charset=utf-8", file.into()).await
 }
 
-/// How many were created, changed, unchanged and failed.
+/// The numbers of created, changed, unchanged and failed rows.
 fn counts(difference: &Value) -> [u64; 4] {
     let length = |kind: &str| difference[kind].as_array().expect("a list").len() as u64;
     [length("created"), length("changed"), difference["unchanged"].as_u64().expect("a number"), length("failed")]
@@ -28,7 +28,7 @@ async fn user(site: &Site, username: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_second_import_has_nothing_left_to_do() {
+async fn a_second_import_changes_nothing() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
 
@@ -53,7 +53,7 @@ async fn a_second_import_has_nothing_left_to_do() {
 }
 
 #[tokio::test]
-async fn a_change_names_its_fields_and_an_empty_cell_changes_nothing() {
+async fn changed_fields_are_reported_and_an_empty_cell_changes_nothing() {
     let site = Site::start().await;
     site.organization("acme").await;
     import(&site, "", FILE).await.done();
@@ -74,7 +74,7 @@ async fn a_change_names_its_fields_and_an_empty_cell_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+async fn a_dry_run_reports_the_changes_and_makes_none() {
     let site = Site::start().await;
     site.organization("acme").await;
     let audit = site.last_audit_entry().await["id"].clone();
@@ -85,7 +85,7 @@ async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn bad_rows_are_all_named_and_hold_up_no_other() {
+async fn all_bad_rows_are_reported_and_the_others_are_imported() {
     let site = Site::start().await;
     site.admin().post("/admin/members", json!({"username": "max", "email": "max@example.org"})).await.done();
     let file = "username,email,wordpress_id,quota_size,sftpgo_username,org_code\n\
@@ -128,7 +128,7 @@ async fn bad_rows_are_all_named_and_hold_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_folder_is_never_renamed_and_nobody_of_more_rights_is_changed_by_less() {
+async fn a_folder_is_never_renamed_and_a_member_with_more_rights_is_not_changed() {
     let site = Site::start().await;
     import(&site, "", "username,email\nkim,kim@example.org\n").await.done();
     let renamed = import(&site, "", "username,sftpgo_username\nkim,other\n").await.data();
@@ -151,7 +151,7 @@ async fn a_folder_is_never_renamed_and_nobody_of_more_rights_is_changed_by_less(
 }
 
 #[tokio::test]
-async fn json_says_the_same() {
+async fn a_json_import_is_equivalent() {
     let site = Site::start().await;
     let users = json!({"users": [
         {"username": "kim", "email": "kim@example.org", "wordpress_id": 17, "quota_size": 5, "display_name": null},
@@ -167,7 +167,7 @@ async fn json_says_the_same() {
 }
 
 #[tokio::test]
-async fn files_are_read_as_spreadsheets_of_every_country_write_them() {
+async fn files_in_the_encodings_and_separators_of_common_spreadsheets_are_read() {
     let site = Site::start().await;
     let utf_16: Vec<u8> = "\u{feff}username\temail\tdisplay_name\r\nann\tann@example.org\t許小明\r\n"
         .encode_utf16()
@@ -220,7 +220,7 @@ async fn files_that_cannot_be_read_are_refused_as_a_whole() {
     assert_eq!(reply.is(10_101_000).fields(), ["body.body"]);
     let reply = site.admin().send_raw(Method::POST, IMPORT, "text/plain", b"username\nkim\n".to_vec()).await;
     assert_eq!(reply.is(10_115_000).word(), "media_type");
-    // At the limits of rows and bytes, and one past.
+    // At the limits of rows and bytes, and one past each.
     assert_eq!(counts(&import(&site, "", "username,email\na11,a@x.org\nb11,b@x.org\n").await.data()), [2, 0, 0, 0]);
     let padded = |length: usize| format!("{:<length$}", "username\na11\n");
     assert_eq!(import(&site, "", &padded(1024)).await.status, 200);
@@ -228,7 +228,7 @@ async fn files_that_cannot_be_read_are_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn the_command_line_imports_and_complains_of_what_failed() {
+async fn the_command_line_imports_and_reports_failed_rows() {
     let site = Site::start().await;
     site.organization("acme").await;
     let file = site.path().join("members.csv");
@@ -241,22 +241,22 @@ async fn the_command_line_imports_and_complains_of_what_failed() {
     std::fs::write(&file, "username,quota_size\nkim,7\nnew,1\n").unwrap();
     let run = Command::new(binary()).args(["member", "import", path, "--data"]).arg(site.path()).output().unwrap();
     assert!(!run.status.success());
-    let expected = "~ kim: quota_size\n! line 3 (new): email: is missing, and a new member has one\n\
+    let expected = "~ kim: quota_size\n! line 3 (new): email: is required for a new member\n\
         0 created, 1 changed, 0 unchanged, 1 failed\n";
     assert_eq!(String::from_utf8(run.stdout).unwrap(), expected);
-    let complaint = "roster: 1 row failed; the others are done: repair the file and import it again\n";
+    let complaint = "roster: 1 row failed; the others are imported: correct the file and import it again\n";
     assert_eq!(String::from_utf8(run.stderr).unwrap(), complaint);
 
-    // A dry run says what would happen.
+    // A dry run reports what would happen.
     std::fs::write(&file, b"username;quota_size;display_name\nkim;8GB;\xb3\x5c\nnew;1;\n").unwrap();
     let run = Command::new(binary())
         .args(["member", "import", path, "--dry-run", "--encoding", "big5", "--data"])
         .arg(site.path())
         .output()
         .unwrap();
-    let expected = "~ kim: display_name, quota_size\n! line 3 (new): email: is missing, and a new member has one\n\
+    let expected = "~ kim: display_name, quota_size\n! line 3 (new): email: is required for a new member\n\
         would be: 0 created, 1 changed, 0 unchanged, 1 failed; nothing was done\n";
     let printed = String::from_utf8(run.stdout).unwrap();
     assert_eq!(printed.replace("quota_size, display_name", "display_name, quota_size"), expected);
-    assert_eq!(String::from_utf8(run.stderr).unwrap(), "roster: 1 row would fail; the others would be done\n");
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), "roster: 1 row would fail; the others would be imported\n");
 }

@@ -1,4 +1,4 @@
-//! Invitations: a link that makes its holder a member, once, with what its maker holds.
+//! Invitations: a link that makes its holder a member once, with no more rights than its creator holds.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,8 +40,8 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("a number")
 }
 
-/// A link that opens nothing: by the operation, by a member, and by the page, all alike.
-async fn opens_nothing(site: &Site, token: &str, why: &str) {
+/// Asserts that a link is refused in the same way by the operation, for a member, and on the page.
+async fn assert_link_refused(site: &Site, token: &str, why: &str) {
     let reply = accept(site, newcomer(token, "stranger")).await;
     assert_eq!(reply.is(28_501_000).word(), "invalid_link", "{why}");
     let joined = site.admin().post("/me/invitations/accept", json!({"token": token})).await;
@@ -53,7 +53,7 @@ async fn opens_nothing(site: &Site, token: &str, why: &str) {
 // ── the link ──
 
 #[tokio::test]
-async fn a_link_makes_a_member_with_its_role_once() {
+async fn a_link_creates_a_member_with_its_role_once() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
 
@@ -74,7 +74,7 @@ async fn a_link_makes_a_member_with_its_role_once() {
     let shown = acme.owner().get("/admin/invitations").await.data()["items"][0].clone();
     assert_eq!((&shown["status"], &shown["member_id"]), (&json!("accepted"), &me["uid"]));
     assert!(shown.get("token").is_none() && shown.get("url").is_none());
-    opens_nothing(&site, token, "used").await;
+    assert_link_refused(&site, token, "used").await;
 }
 
 #[tokio::test]
@@ -89,21 +89,21 @@ async fn unknown_expired_withdrawn_and_used_links_are_refused_alike() {
     site.nobody().get(&format!("/invitation?token={}", of(&short))).await;
     owner.delete(&format!("/admin/invitations/{id}")).await.done();
 
-    opens_nothing(&site, "inv_unknown", "unknown").await;
-    opens_nothing(&site, &of(&withdrawn), "withdrawn").await;
+    assert_link_refused(&site, "inv_unknown", "unknown").await;
+    assert_link_refused(&site, &of(&withdrawn), "withdrawn").await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while statuses(&owner).await == ["open"] {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(statuses(&owner).await, ["expired"]);
-    opens_nothing(&site, &of(&short), "expired").await;
+    assert_link_refused(&site, &of(&short), "expired").await;
     let again = owner.delete(&format!("/admin/invitations/{id}")).await;
     assert_eq!(again.is(29_301_000).word(), "invitation_not_found");
 }
 
 #[tokio::test]
-async fn what_is_typed_wrong_does_not_use_the_link_up() {
+async fn invalid_input_does_not_consume_the_link() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let taken = acme.member().await.username;
@@ -122,7 +122,7 @@ async fn what_is_typed_wrong_does_not_use_the_link_up() {
 }
 
 #[tokio::test]
-async fn of_many_who_hold_the_link_one_becomes_a_member() {
+async fn only_one_of_many_parallel_uses_of_a_link_succeeds() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({"role_key": "member"})).await;
@@ -138,7 +138,7 @@ async fn of_many_who_hold_the_link_one_becomes_a_member() {
 }
 
 #[tokio::test]
-async fn who_has_an_account_joins_with_it() {
+async fn an_existing_member_joins_with_its_account() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let member = bolt.member_with_role("viewer").await;
@@ -163,7 +163,7 @@ async fn who_has_an_account_joins_with_it() {
 }
 
 #[tokio::test]
-async fn an_organization_that_asks_for_a_second_factor_asks_the_newcomer_too() {
+async fn a_required_second_factor_applies_to_an_invited_member() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({"role_key": "member"})).await;
@@ -182,7 +182,7 @@ async fn an_organization_that_asks_for_a_second_factor_asks_the_newcomer_too() {
 }
 
 #[tokio::test]
-async fn the_address_of_a_link_is_the_sites_own_whatever_a_request_calls_it() {
+async fn the_url_of_a_link_ignores_the_host_header() {
     let site = Site::with("public_url = \"https://id.example.org\"").await;
     let acme = site.organization("acme").await;
 
@@ -193,10 +193,10 @@ async fn the_address_of_a_link_is_the_sites_own_whatever_a_request_calls_it() {
     assert!(made["url"].as_str().unwrap().starts_with("https://id.example.org/invitation?token=inv_"), "{made}");
 }
 
-// ── what an invitation may give ──
+// ── what an invitation may grant ──
 
 #[tokio::test]
-async fn nobody_invites_to_what_they_do_not_hold() {
+async fn nobody_invites_with_rights_they_do_not_hold() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (admin, manager) = (acme.member_with_role("tenant_admin").await, acme.member_with_role("member_manager").await);
@@ -229,7 +229,7 @@ async fn nobody_invites_to_what_they_do_not_hold() {
 }
 
 #[tokio::test]
-async fn into_platform_only_its_administrators_invite() {
+async fn only_platform_administrators_invite_to_the_platform() {
     let site = Site::start().await;
     let client = site.client(&["*"]).await.with("x-tenant-id", "platform");
     let platform = site.admin().with("x-tenant-id", "platform");
@@ -251,7 +251,7 @@ async fn into_platform_only_its_administrators_invite() {
 }
 
 #[tokio::test]
-async fn a_closed_role_is_not_promised_and_a_promise_of_it_is_not_kept() {
+async fn a_closed_role_cannot_be_invited_to_and_suspends_open_invitations() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let role = acme.role("editor", &[]).await;
@@ -261,7 +261,7 @@ async fn a_closed_role_is_not_promised_and_a_promise_of_it_is_not_kept() {
     acme.owner().patch(&path, json!({"status": "close"})).await.done();
 
     assert_eq!(invite(&acme.owner(), json!({"role_key": "editor"})).await.is(10_101_000).fields(), ["body.role_id"]);
-    opens_nothing(&site, &token, "its role is closed").await;
+    assert_link_refused(&site, &token, "its role is closed").await;
     acme.owner().patch(&path, json!({"status": "open"})).await.done();
     accept(&site, newcomer(&token, "kim")).await.done();
 }
@@ -279,21 +279,21 @@ async fn deleting_a_role_withdraws_its_open_invitations() {
 
     acme.owner().delete(&format!("/api/v1/permissions/roles/{role}")).await.done();
 
-    opens_nothing(&site, &open, "its role is gone").await;
+    assert_link_refused(&site, &open, "its role is gone").await;
     let shown = acme.owner().get("/admin/invitations").await.data();
     assert_eq!((&shown["total"], &shown["items"][0]["status"]), (&json!(1), &json!("accepted")));
     assert_eq!(shown["items"][0]["role_key"], Value::Null);
 }
 
 #[tokio::test]
-async fn an_inactive_organization_lets_nobody_in() {
+async fn an_invitation_to_an_inactive_organization_is_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({})).await;
     let path = format!("/admin/organizations/{}", acme.id);
 
     site.admin().post(&format!("{path}/deactivate"), json!({})).await.done();
-    opens_nothing(&site, &token, "inactive").await;
+    assert_link_refused(&site, &token, "inactive").await;
     site.admin().post(&format!("{path}/activate"), json!({})).await.done();
 
     accept(&site, newcomer(&token, "kim")).await.done();
@@ -325,7 +325,7 @@ async fn another_organization_neither_sees_nor_withdraws_an_invitation() {
 }
 
 #[tokio::test]
-async fn an_organization_has_open_invitations_up_to_its_limit_and_not_one_more() {
+async fn the_open_invitations_of_an_organization_hold_at_their_limit_and_not_one_past_it() {
     let site = Site::with("limits.invitations = 2").await;
     let acme = site.organization("acme").await;
     let first = token(&acme.owner(), json!({})).await;
@@ -341,7 +341,7 @@ async fn an_organization_has_open_invitations_up_to_its_limit_and_not_one_more()
 }
 
 #[tokio::test]
-async fn bad_invitations_say_all_that_is_wrong() {
+async fn all_faults_of_an_invitation_are_reported_together() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let both = json!({"role_key": "member", "role_id": acme.role_id("member").await});
@@ -360,7 +360,7 @@ async fn bad_invitations_say_all_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn an_invitation_ends_after_the_settings_time() {
+async fn an_invitation_expires_after_the_configured_time() {
     let site = Site::with("auth.invitation_ttl_s = 100").await;
     let acme = site.organization("acme").await;
 
@@ -368,13 +368,13 @@ async fn an_invitation_ends_after_the_settings_time() {
 
     let left = made["expires_at"].as_i64().unwrap() - now_ms();
     assert!((90_000..=100_000).contains(&left), "{left}");
-    // One may say another end, up to a year.
+    // A request may set another expiry, up to a year ahead.
     const YEAR_MS: i64 = 31_536_000_000;
     invite(&acme.owner(), json!({"expires_at": now_ms() + YEAR_MS - 5_000})).await.done();
 }
 
 #[tokio::test]
-async fn a_repeated_request_makes_no_second_link_and_shows_none() {
+async fn a_repeated_request_creates_no_second_link_and_does_not_show_the_first() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let caller = acme.owner().with("idempotency-key", "k1");
@@ -387,7 +387,7 @@ async fn a_repeated_request_makes_no_second_link_and_shows_none() {
 }
 
 #[tokio::test]
-async fn no_link_and_no_address_reaches_the_log_the_audit_or_the_rows() {
+async fn no_token_is_stored_or_logged_and_no_e_mail_is_audited() {
     let site = Site::with("log.level = \"trace\"\ndebug = true").await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({"email": "kim@example.org"})).await;
@@ -406,7 +406,7 @@ async fn no_link_and_no_address_reaches_the_log_the_audit_or_the_rows() {
 }
 
 #[tokio::test]
-async fn erasing_a_member_takes_its_address_out_of_the_invitation() {
+async fn erasing_a_member_removes_its_e_mail_from_the_invitation() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({"email": "kim@example.org"})).await;
@@ -452,7 +452,7 @@ fn text(page: &Reply) -> &str {
 }
 
 #[tokio::test]
-async fn the_page_shows_who_invites_and_makes_the_account() {
+async fn the_page_names_the_inviting_organization_and_creates_the_account() {
     let site = Site::start().await;
     let body = json!({"org_code": "acme", "name": "<b>Acme</b> & Sons"});
     site.admin().post("/admin/organizations", body).await.done();
@@ -493,7 +493,7 @@ async fn the_page_shows_who_invites_and_makes_the_account() {
 }
 
 #[tokio::test]
-async fn the_page_says_that_a_name_is_taken_and_keeps_the_link() {
+async fn the_page_reports_a_taken_username_and_keeps_the_link() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let taken = acme.member().await.username;
@@ -507,7 +507,7 @@ async fn the_page_says_that_a_name_is_taken_and_keeps_the_link() {
 }
 
 #[tokio::test]
-async fn the_page_asks_for_the_password_twice_and_tells_a_member_how_to_join() {
+async fn the_page_compares_both_passwords_and_tells_a_member_how_to_join() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({})).await;
@@ -530,7 +530,7 @@ async fn the_page_asks_for_the_password_twice_and_tells_a_member_how_to_join() {
 }
 
 #[tokio::test]
-async fn without_its_token_the_page_shows_and_makes_nothing() {
+async fn without_its_token_the_page_shows_and_creates_nothing() {
     let site = Site::start().await;
     let before = members(&site);
 

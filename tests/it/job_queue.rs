@@ -1,4 +1,4 @@
-//! Claims at any size: what is looked at, whose turn it is, what is held, and who waits.
+//! Claims on queues of any size: what a claim reads, the order among members, held jobs, and waiting workers.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use crate::site::{As, Site};
 use crate::videos::service;
 
 const CLAIM: &str = "/api/v1/jobs/claim";
-/// Far longer than anything here takes. Who is not woken before that gets nothing.
+/// Far longer than any step of these tests. A worker that is not woken before that gets nothing.
 const LONG_S: u64 = 30;
 
 fn none() -> Vec<Value> {
     Vec::new()
 }
 
-/// Changes that entered the writer since the start.
+/// The number of changes by the writer since the start.
 fn changes(site: &Site) -> u64 {
     site.metric("roster_writer_jobs")
 }
 
 async fn until_waiting(site: &Site, count: u64) {
-    until("they wait", async || site.metric("roster_jobs_waiting") == count).await;
+    until("the claims wait", async || site.metric("roster_jobs_waiting") == count).await;
 }
 
-/// A claim that waits.
+/// Starts a claim that waits.
 async fn wait(worker: &As<'_>, mut body: Value) -> Vec<Value> {
     body["wait_s"] = json!(LONG_S);
     claim(worker, body).await
@@ -45,7 +45,7 @@ async fn set_status(site: &Site, what: &str, status: &str) {
 }
 
 #[test]
-fn what_claims_and_leases_ask_is_answered_by_an_index_and_sorted_by_nobody() {
+fn the_statements_of_claims_and_leases_use_an_index_and_do_not_sort() {
     let connection = rusqlite::Connection::open_in_memory().expect("memory");
     connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     let of_jobs =
@@ -71,7 +71,7 @@ fn what_claims_and_leases_ask_is_answered_by_an_index_and_sorted_by_nobody() {
 }
 
 #[tokio::test]
-async fn a_claim_that_finds_nothing_does_not_enter_the_writer() {
+async fn a_claim_without_a_result_does_not_use_the_writer() {
     let site = Site::with("jobs.backoff_s = 3600").await;
     let bolt = site.organization("bolt").await;
     let (held, late, seen) = (site.member().await, bolt.member().await, site.member().await);
@@ -84,7 +84,7 @@ async fn a_claim_that_finds_nothing_does_not_enter_the_writer() {
     let gone = queue(&site, &seen.uid, None, 1).remove(0);
     let gone = Uuid::parse_str(&gone).expect("an id").into_bytes();
     site.write_rows(|rows| rows.execute("delete from jobs where id = ?1", [gone]));
-    // The first claim puts away what cannot be claimed.
+    // The first claim sets aside jobs that cannot be claimed.
     assert_eq!(claim(&key, json!({})).await, none());
     queue(&site, &late.uid, Some(&bolt.id), 1);
 
@@ -99,7 +99,7 @@ async fn a_claim_that_finds_nothing_does_not_enter_the_writer() {
 }
 
 #[tokio::test]
-async fn members_take_turns_within_one_claim_and_across_kinds_of_work() {
+async fn members_alternate_within_one_claim_and_across_processors() {
     let site = Site::start().await;
     let (many, few) = (site.member().await, site.member().await);
     let first = queue(&site, &many.uid, None, 2_000);
@@ -109,7 +109,8 @@ async fn members_take_turns_within_one_claim_and_across_kinds_of_work() {
     let got = claim(&key, json!({"count": 5})).await;
     assert_eq!(ids(&got), [&first[0], &late[0], &first[1], &late[1], &first[2]].map(Clone::clone));
 
-    // What waits for something else is in another queue of the same member, whose turn is the member's.
+    // Jobs that wait for another processor are in another queue of the same member, but the order among members covers
+    // both queues.
     for job in &got[..2] {
         steps(&key, job, &[("cut", "completed")]).await.done();
         report(&key, job, "fail", json!({"error": "asr is broken"})).await.done();
@@ -123,7 +124,7 @@ async fn members_take_turns_within_one_claim_and_across_kinds_of_work() {
 }
 
 #[tokio::test]
-async fn held_members_and_closed_organizations_are_passed_and_come_back() {
+async fn jobs_of_suspended_members_and_inactive_organizations_are_skipped_and_return() {
     const MEMBERS: usize = 520;
     let site = Site::start().await;
     let acme = site.organization("acme").await;
@@ -147,7 +148,7 @@ async fn held_members_and_closed_organizations_are_passed_and_come_back() {
         all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows").map(|row| row.expect("row")).collect()
     };
 
-    // One claim passes all that is closed, though it may not look at so much at once.
+    // One claim skips all closed queues, although it may not read that many at once.
     set_status(&site, &organization, "deactivate").await;
     assert_eq!(claim_one(&key).await["id"], json!(last));
     assert_eq!(claim(&key, json!({})).await, none());
@@ -156,12 +157,12 @@ async fn held_members_and_closed_organizations_are_passed_and_come_back() {
     assert_eq!(claim(&key, json!({})).await, none());
     assert_eq!(changes(&site), before);
 
-    // Most come back in the change itself, the rest soon after.
+    // Most jobs return in the change itself, the rest soon after.
     set_status(&site, &organization, "activate").await;
     assert_eq!(claim(&key, json!({"count": 5})).await.len(), 5);
-    until("all are open", async || states() == BTreeMap::from([("open".to_owned(), MEMBERS as i64 - 5)])).await;
+    until("all jobs are ready", async || states() == BTreeMap::from([("open".to_owned(), MEMBERS as i64 - 5)])).await;
 
-    // The same for members, each of whom comes back alone.
+    // The same for members, each of whom is activated separately.
     site.write_rows(|rows| rows.execute("update members set status = 'suspended' where created_at = 1", []));
     assert_eq!(claim(&key, json!({})).await, none());
     assert_eq!(states(), BTreeMap::from([("held".to_owned(), MEMBERS as i64 - 5)]));
@@ -183,7 +184,7 @@ async fn a_job_follows_its_video_to_another_owner() {
 }
 
 #[tokio::test]
-async fn who_waits_is_woken_by_whatever_makes_a_job_ready() {
+async fn a_waiting_claim_is_woken_by_everything_that_makes_a_job_ready() {
     let site = Site::with("jobs.backoff_s = 1").await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -204,7 +205,7 @@ async fn who_waits_is_woken_by_whatever_makes_a_job_ready() {
     });
     assert_eq!(jobs[0]["id"], job["id"]);
 
-    // A lease that runs out, and then the wait before the next attempt.
+    // An expired lease, followed by the wait before the next attempt.
     let jobs = wait(&key, json!({})).await;
     assert_eq!((&jobs[0]["id"], &jobs[0]["attempts"]), (&job["id"], &json!(1)));
     report(&key, &jobs[0], "fail", json!({"error": "broken", "retry": false})).await.done();
@@ -215,7 +216,7 @@ async fn who_waits_is_woken_by_whatever_makes_a_job_ready() {
         site.admin().post(&format!("/api/v1/jobs/{}/retry", text(&job["id"])), json!({})).await.done();
     });
 
-    // A member, and an organization, that is active again.
+    // The activation of a member, and of an organization.
     for what in [format!("/admin/members/{}", member.uid), format!("/admin/organizations/{}", acme.id)] {
         report(&key, &jobs[0], "fail", json!({"error": "once more"})).await.done();
         set_status(&site, &what, "deactivate").await;
@@ -229,7 +230,7 @@ async fn who_waits_is_woken_by_whatever_makes_a_job_ready() {
 }
 
 #[tokio::test]
-async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_than_may() {
+async fn one_waiting_claim_is_woken_per_job_and_the_number_of_waiting_claims_is_limited() {
     const WAITING: usize = 5;
     let mut site = Site::with(&format!("jobs.waiting = {WAITING}")).await;
     let member = site.member().await.uid;
@@ -245,10 +246,10 @@ async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_
     until_waiting(&site, WAITING as u64).await;
     let one_more = site.nobody().with("x-api-key", &key).post(CLAIM, json!({"wait_s": LONG_S})).await;
     assert_eq!((one_more.status, one_more.word(), one_more.header("retry-after")), (503, "busy", Some("1")));
-    // Who does not wait is none of them.
+    // A claim that does not wait is not counted.
     assert_eq!(claim(&site.nobody().with("x-api-key", &key), json!({"wait_s": 0})).await, none());
 
-    // One job wakes one, by one change; the others do not enter the writer.
+    // One job wakes one claim, by one change; the others do not use the writer.
     let uploads_key = uploads(&site, &member).await;
     let before = changes(&site);
     uploads_key.post("/api/v1/register", json!({"path": "kim/a.mp4", "size": 1})).await.done();
@@ -260,7 +261,7 @@ async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_
     until_waiting(&site, WAITING as u64 - 3).await;
     assert_eq!(changes(&site), before + 2 + 2 * 2);
 
-    // A key that is gone gets nothing, however long it has waited.
+    // A revoked key gets nothing, however long it has waited.
     let other = site.command(&["key", "create", "other", "--service", "other", "--scopes", "jobs:write"]);
     let request = http.post(format!("{url}{CLAIM}")).header("x-api-key", text(&other["api_key"]));
     let late = request.json(&json!({"wait_s": LONG_S, "processors": ["pose"]}));
@@ -269,7 +270,7 @@ async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_
     site.command(&["key", "revoke", &text(&other["id"])]);
     assert_eq!(late.await.expect("a claim"), 401);
 
-    // A stop keeps nobody waiting.
+    // A stop ends every wait.
     site.restart().await;
     let mut counts = Vec::new();
     for claim in claims {
@@ -280,7 +281,7 @@ async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_
 }
 
 #[tokio::test]
-async fn one_program_leaves_places_to_wait_in_for_others() {
+async fn one_client_cannot_take_every_waiting_slot() {
     let mut site = Site::with("jobs.waiting = 5\njobs.waiting_per_caller = 3").await;
     let key = |name: &str| {
         text(&site.command(&["key", "create", name, "--service", name, "--scopes", "jobs:write"])["api_key"])
@@ -299,7 +300,7 @@ async fn one_program_leaves_places_to_wait_in_for_others() {
     until_waiting(&site, 5).await;
 
     assert_eq!((one_more.status, one_more.word()), (503, "busy"));
-    // With nobody left the places are free again.
+    // After the restart all slots are free again.
     site.restart().await;
     for claim in claims {
         assert_eq!(claim.await.expect("a claim"), 200);
@@ -307,7 +308,7 @@ async fn one_program_leaves_places_to_wait_in_for_others() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_its_time_and_is_no_longer_than_the_settings_allow() {
+async fn a_wait_ends_at_its_timeout_which_the_settings_limit() {
     let site = Site::with("jobs.wait_s = 1").await;
     let key = worker(&site).await;
     assert_eq!(claim(&key, json!({"wait_s": 3_600})).await, none());

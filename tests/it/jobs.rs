@@ -1,4 +1,4 @@
-//! Jobs: who gets them, how long, in which order, and what becomes of them.
+//! Jobs: claims, leases, their order, and their results.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::site::{As, Reply, Site, binary};
 
 const NOW: &str = "cast(unixepoch('subsec') * 1000 as integer)";
 
-/// Queues a job for each of so many new videos of a member; answers their ids, the oldest first.
+/// Queues a job for each of several new videos of a member. Returns their ids, the oldest first.
 pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<String> {
     let member = Uuid::parse_str(uid).expect("uid").into_bytes();
     let organization = org_id.map(|id| Uuid::parse_str(id).expect("id").into_bytes());
@@ -58,7 +58,7 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
     })
 }
 
-/// A service that works.
+/// A service that claims jobs.
 pub async fn worker(site: &Site) -> As<'_> {
     let body = json!({"service_name": "worker", "scopes": ["jobs:write"]});
     let made = site.admin().post("/admin/api-keys", body).await.data();
@@ -89,7 +89,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
-async fn see(site: &Site, id: &Value) -> Value {
+async fn get_job(site: &Site, id: &Value) -> Value {
     site.admin().get(&format!("/api/v1/jobs/{}", text(id))).await.data()
 }
 
@@ -137,7 +137,7 @@ async fn twenty_workers_get_two_hundred_jobs_each_once() {
 }
 
 #[tokio::test]
-async fn a_claimed_job_says_what_there_is_to_do() {
+async fn a_claimed_job_lists_its_steps() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -178,13 +178,13 @@ async fn a_video_of_a_new_user_is_a_job_for_a_worker() {
     assert_eq!(claim(&key, json!({})).await, Vec::<Value>::new());
     let seen = site.admin().get(&format!("/api/v1/admin/users/{}", text(&user["id"]))).await.data();
     assert_eq!(seen["quota_used"], 5);
-    // With the video goes its job, no matter who has it.
+    // Deleting the video deletes its job, even while a worker holds it.
     own.delete(&format!("/api/v1/videos/{}", text(&video["uuid"]))).await.done();
     assert_eq!(report(&key, &job, "complete", json!({})).await.is(33_301_000).word(), "job_not_found");
 }
 
 #[tokio::test]
-async fn steps_wait_for_what_they_need_and_at_most_two_run() {
+async fn steps_wait_for_their_dependencies_and_at_most_two_run() {
     let site = Site::start().await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 1);
@@ -199,23 +199,23 @@ async fn steps_wait_for_what_they_need_and_at_most_two_run() {
     // At the limit of two, and one past it, which changes nothing.
     steps(&key, &job, &[("yolo", "running")]).await.done();
     assert_eq!(steps(&key, &job, &[("ocr", "running")]).await.is(33_309_000).word(), "processors_busy");
-    assert_eq!(state_of(&see(&site, &job["id"]).await, "ocr"), "ready");
+    assert_eq!(state_of(&get_job(&site, &job["id"]).await, "ocr"), "ready");
     let half = json!({"steps": [{"processor": "asr", "state": "running", "progress_percent": 50}]});
     let seen = report(&key, &job, "heartbeat", half).await.data();
     assert_eq!(seen["progress_percent"], 150 / 6);
-    // A step that is over stays over.
+    // A finished step cannot start again.
     assert_eq!(steps(&key, &job, &[("cut", "running")]).await.word(), "step_state");
     let last = [("yolo", "completed"), ("ocr", "skipped"), ("face", "completed"), ("pose", "completed")];
     steps(&key, &job, &last).await.done();
     let done = steps(&key, &job, &[("asr", "skipped")]).await.data();
     assert_eq!((&done["state"], &done["progress_percent"]), (&json!("done"), &json!(100)));
-    // Saying it again is saying it once.
+    // A repeated report changes nothing.
     report(&key, &job, "complete", json!({})).await.done();
     steps(&key, &job, &[("asr", "skipped")]).await.done();
 }
 
 #[tokio::test]
-async fn a_worker_that_claims_some_processors_leaves_the_others() {
+async fn a_claim_for_some_processors_leaves_the_other_steps() {
     let site = Site::start().await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 1);
@@ -231,13 +231,13 @@ async fn a_worker_that_claims_some_processors_leaves_the_others() {
     );
     assert_eq!(claim(&key, json!({"processors": ["asr"]})).await, Vec::<Value>::new());
     let rest = claim_one(&key).await;
-    // The first worker's lease is over.
+    // The first worker's lease has ended.
     assert_eq!(report(&key, &job, "complete", json!({})).await.is(33_309_000).word(), "lease_lost");
     assert_eq!(report(&key, &rest, "complete", json!({})).await.data()["state"], "done");
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_is_an_attempt_and_the_last_one_leaves_the_job_dead() {
+async fn an_expired_lease_counts_as_an_attempt_and_the_last_one_leaves_the_job_dead() {
     let site = Site::with("jobs.backoff_s = 0\njobs.attempts = 2").await;
     let member = site.member().await;
     let id = queue(&site, &member.uid, None, 1).remove(0);
@@ -250,7 +250,7 @@ async fn a_lease_that_runs_out_is_an_attempt_and_the_last_one_leaves_the_job_dea
         if let Some(job) = claim(&key, json!({"lease_s": 1})).await.pop() {
             break job;
         }
-        assert!(std::time::Instant::now() < deadline, "never claimed again");
+        assert!(std::time::Instant::now() < deadline, "the job is never claimed again");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
     assert_eq!((&second["id"], &second["attempts"]), (&json!(id), &json!(1)));
@@ -259,13 +259,13 @@ async fn a_lease_that_runs_out_is_an_attempt_and_the_last_one_leaves_the_job_dea
         assert_eq!(report(&key, &first, what, json!({})).await.is(33_309_000).word(), "lease_lost", "{what}");
     }
     assert_eq!(report(&key, &first, "fail", json!({"error": "late"})).await.word(), "lease_lost");
-    // What was over stays over; what ran begins again.
-    let seen = see(&site, &json!(id)).await;
+    // Finished steps stay finished; a running step starts again.
+    let seen = get_job(&site, &json!(id)).await;
     assert_eq!((state_of(&seen, "cut"), state_of(&seen, "asr")), ("completed", "ready"));
 
     until("dead", async || {
         assert_eq!(claim(&key, json!({})).await, Vec::<Value>::new());
-        see(&site, &json!(id)).await["state"] == "dead"
+        get_job(&site, &json!(id)).await["state"] == "dead"
     })
     .await;
     let told = events(&site, "job.dead");
@@ -279,7 +279,7 @@ async fn a_lease_that_runs_out_is_an_attempt_and_the_last_one_leaves_the_job_dea
 }
 
 #[tokio::test]
-async fn a_job_that_fails_waits_twice_as_long_each_time_and_failing_twice_is_failing_once() {
+async fn a_failed_job_waits_twice_as_long_each_time_and_a_repeated_failure_counts_once() {
     let site = Site::with("jobs.backoff_s = 600\njobs.attempts = 3").await;
     let member = site.member().await;
     let id = queue(&site, &member.uid, None, 1).remove(0);
@@ -310,7 +310,7 @@ async fn a_job_that_fails_waits_twice_as_long_each_time_and_failing_twice_is_fai
 }
 
 #[tokio::test]
-async fn a_job_that_no_attempt_can_save_is_dead_at_once() {
+async fn a_permanent_failure_leaves_the_job_dead_at_once() {
     let site = Site::start().await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 1);
@@ -323,7 +323,7 @@ async fn a_job_that_no_attempt_can_save_is_dead_at_once() {
 }
 
 #[tokio::test]
-async fn jobs_of_whoever_is_not_active_are_held_and_what_runs_goes_on() {
+async fn jobs_of_inactive_members_are_held_and_running_ones_continue() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -352,7 +352,7 @@ async fn jobs_of_whoever_is_not_active_are_held_and_what_runs_goes_on() {
 }
 
 #[tokio::test]
-async fn members_take_turns_however_many_jobs_one_has() {
+async fn members_alternate_however_many_jobs_one_has() {
     let site = Site::start().await;
     let (many, few) = (site.member().await, site.member().await);
     let first = queue(&site, &many.uid, None, 5);
@@ -369,7 +369,7 @@ async fn members_take_turns_however_many_jobs_one_has() {
 }
 
 #[tokio::test]
-async fn one_claim_takes_as_many_as_the_settings_allow_and_no_more() {
+async fn a_claim_holds_at_its_limit_and_not_one_past_it() {
     let site = Site::with("jobs.claim = 2").await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 4);
@@ -381,7 +381,7 @@ async fn one_claim_takes_as_many_as_the_settings_allow_and_no_more() {
 }
 
 #[tokio::test]
-async fn who_holds_a_lease_reports_and_nobody_else() {
+async fn only_the_holder_of_a_lease_reports() {
     let site = Site::start().await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 1);
@@ -392,18 +392,18 @@ async fn who_holds_a_lease_reports_and_nobody_else() {
         let nowhere = json!({"id": Uuid::now_v7().to_string(), "lease_id": job["lease_id"]});
         assert_eq!(report(&key, &nowhere, what, body).await.is(33_301_000).word(), "job_not_found", "{what}");
     }
-    // A member's own key works for nobody.
+    // A member's own key cannot claim jobs.
     let made = member.caller().post("/me/api-keys", json!({"name": "own"})).await.data();
     let own = site.nobody().with("x-api-key", &text(&made["api_key"]));
     own.post("/api/v1/jobs/claim", json!({})).await.is(33_505_000);
-    // A program with the scope does, and a service without it does not.
+    // A client with the scope can, and a service without it cannot.
     assert_eq!(claim(&site.client(&["jobs:write"]).await, json!({})).await, Vec::<Value>::new());
     site.client(&["jobs:read"]).await.post("/api/v1/jobs/claim", json!({})).await.is(32_505_000);
     report(&key, &job, "complete", json!({})).await.done();
 }
 
 #[tokio::test]
-async fn everybody_sees_the_own_jobs_and_a_tenant_only_its_own() {
+async fn a_member_sees_its_own_jobs_and_a_tenant_only_those_of_its_members() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (member, colleague) = (acme.member().await, acme.member().await);
@@ -425,10 +425,10 @@ async fn everybody_sees_the_own_jobs_and_a_tenant_only_its_own() {
     assert_eq!(total(colleague.caller()).await, 0);
     assert_eq!(total(stranger.caller()).await, 1);
     assert_eq!(stranger.caller().post(&format!("{path}/retry"), json!({})).await.word(), "job_not_found");
-    // No filter leads to those of others.
+    // No filter gives access to the jobs of others.
     let others = format!("/api/v1/jobs?member={}", member.uid);
     assert_eq!(colleague.caller().get(&others).await.data()["total"], 0);
-    // By key: within its scopes.
+    // A key sees jobs only within its scopes.
     let key = async |scopes: &[&str]| {
         let body = json!({"name": "own", "scopes": scopes});
         let made = member.caller().post("/me/api-keys", body).await.data();
@@ -436,7 +436,7 @@ async fn everybody_sees_the_own_jobs_and_a_tenant_only_its_own() {
     };
     assert_eq!(total(key(&["jobs:read"]).await).await, 1);
     key(&["me:read"]).await.get("/api/v1/jobs").await.is(32_505_000);
-    // Workers are the site's: none takes jobs in the name of one organization.
+    // Workers belong to the site: none claims jobs on behalf of one organization.
     let worker = worker(&site).await.with("x-tenant-id", "bolt");
     worker.post("/api/v1/jobs/claim", json!({"count": 5})).await.is(33_505_000);
 }
@@ -463,7 +463,7 @@ async fn lists_are_narrowed_by_state_member_video_and_processor() {
 }
 
 #[tokio::test]
-async fn a_lease_outlives_the_server_that_gave_it() {
+async fn a_lease_survives_a_restart() {
     let mut site = Site::start().await;
     let member = site.member().await;
     queue(&site, &member.uid, None, 2);
@@ -484,7 +484,7 @@ async fn a_lease_outlives_the_server_that_gave_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_claim_that_was_answered_is_lost_or_given_twice_when_the_server_is_killed() {
+async fn no_acknowledged_claim_is_lost_or_given_twice_when_the_server_is_killed() {
     const JOBS: usize = 300;
     let mut site = Site::start().await;
     let member = site.member().await.uid;
@@ -529,7 +529,7 @@ async fn no_claim_that_was_answered_is_lost_or_given_twice_when_the_server_is_ki
 }
 
 #[tokio::test]
-async fn what_was_done_long_ago_is_forgotten() {
+async fn finished_jobs_are_deleted_after_their_retention() {
     let mut site = Site::with("jobs.keep_s = 1000").await;
     let member = site.member().await;
     let old = queue(&site, &member.uid, None, 1).remove(0);

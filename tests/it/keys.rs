@@ -1,4 +1,4 @@
-//! API keys of members and services: what they open, how long, and what ends them.
+//! API keys of members and services: authentication, expiry, rotation, revocation.
 
 use reqwest::Method;
 use roster::kernel::ids::Timestamp;
@@ -11,7 +11,7 @@ use crate::site::{As, Member, Reply, Site};
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// A key that was just made: its id and its text.
+/// A new key: its id and its text.
 struct Key {
     id: String,
     text: String,
@@ -22,7 +22,7 @@ fn key_of(made: &Value) -> Key {
     Key { id: text("id"), text: text("api_key") }
 }
 
-/// A new key of the member's own.
+/// A new key that the member creates for itself.
 async fn own(member: &Member<'_>, body: Value) -> Key {
     key_of(&member.caller().post("/me/api-keys", body).await.data())
 }
@@ -50,10 +50,10 @@ async fn is_refused(site: &Site, text: &str, why: &str) {
     assert_eq!((reply.is(32_501_000).status, reply.word()), (401, "invalid_key"), "{why}");
 }
 
-// ── what they open ──
+// ── authentication ──
 
 #[tokio::test]
-async fn a_key_opens_what_is_its_members_own_as_header_and_as_bearer() {
+async fn a_key_authenticates_its_member_as_header_and_as_bearer() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("viewer").await;
@@ -69,7 +69,7 @@ async fn a_key_opens_what_is_its_members_own_as_header_and_as_bearer() {
 }
 
 #[tokio::test]
-async fn the_text_of_a_key_has_its_five_parts_and_is_kept_nowhere() {
+async fn the_text_of_a_key_has_five_parts_and_is_stored_nowhere() {
     let site = Site::with("log.level = \"trace\"").await;
     let member = site.member().await;
     let made = member.caller().post("/me/api-keys", json!({"name": "laptop"})).await.data();
@@ -95,7 +95,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn x_client_key_decides_what_x_api_key_means() {
+async fn the_client_key_header_makes_x_api_key_a_client_secret() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("viewer").await;
@@ -106,11 +106,11 @@ async fn x_client_key_decides_what_x_api_key_means() {
     let question = json!({"uid": member.uid, "permission": "roster.role.list"});
     let check = "/api/v1/permissions/check";
 
-    // Beside a client's key it is a client's secret, and nothing else.
+    // Together with a client key it is read as the client's secret and as nothing else.
     let both = with(&site, &key.text).with("x-client-key", &client_key);
     assert_eq!(both.post(check, question.clone()).await.word(), "invalid_api_key");
     assert_eq!(both.get("/me").await.is(28_501_000).word(), "missing_bearer_token");
-    // Alone it is a key of its own, and a client's secret is none.
+    // Alone it is read as an API key, and a client's secret is not one.
     assert_eq!(with(&site, &key.text).post(check, question.clone()).await.data()["allow"], true);
     assert_eq!(with(&site, &client_secret).post(check, question.clone()).await.is(31_501_000).word(), "invalid_key");
     let right = with(&site, &client_secret).with("x-client-key", &client_key).with("x-tenant-id", "acme");
@@ -118,7 +118,7 @@ async fn x_client_key_decides_what_x_api_key_means() {
 }
 
 #[tokio::test]
-async fn a_key_does_what_its_scopes_say_and_no_more() {
+async fn a_key_is_limited_to_its_scopes() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("viewer").await;
@@ -138,7 +138,7 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_key_never_gives_more_than_its_member_has() {
+async fn a_key_never_exceeds_the_rights_of_its_member() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (plain_member, viewer) = (acme.member().await, acme.member_with_role("viewer").await);
@@ -152,7 +152,7 @@ async fn a_key_never_gives_more_than_its_member_has() {
 }
 
 #[tokio::test]
-async fn a_key_neither_makes_nor_sees_keys() {
+async fn a_key_neither_creates_nor_lists_keys() {
     let site = Site::start().await;
     let member = site.member().await;
     let key = plain(&member).await;
@@ -179,17 +179,17 @@ async fn a_key_neither_makes_nor_sees_keys() {
     me(&site, &key.text).await.done();
 }
 
-// ── what only looks like one ──
+// ── invalid keys ──
 
 #[tokio::test]
-async fn what_only_looks_like_a_key_is_refused() {
+async fn forged_and_malformed_keys_are_refused() {
     let site = Site::start().await;
     let member = site.member().await;
     let key = plain(&member).await;
     let other = plain(&member).await;
     let parts: Vec<&str> = key.text.split('_').collect();
     let others: Vec<&str> = other.text.split('_').collect();
-    // Right in every part but the secret, with a checksum that fits.
+    // Correct in every part except the secret, with a valid checksum.
     let forged = format!("muser_{}_{}_{}", parts[1], parts[2], "0".repeat(64));
     let forged = format!("{forged}_{}", &hex(&secret::hash(&forged))[..8]);
 
@@ -220,10 +220,10 @@ async fn what_only_looks_like_a_key_is_refused() {
     me(&site, &key.text).await.done();
 }
 
-// ── how long ──
+// ── expiry ──
 
 #[tokio::test]
-async fn each_of_the_five_types_has_its_life() {
+async fn each_of_the_five_types_has_its_lifetime() {
     let site = Site::start().await;
     let member = site.member().await;
     for (kind, days) in [("muser", 90), ("mint", 30), ("memg", 1), ("msvc", 180), ("msys", 365)] {
@@ -257,7 +257,7 @@ async fn members_and_services_have_types_of_their_own() {
 }
 
 #[tokio::test]
-async fn an_end_lies_ahead_and_not_past_the_types_life() {
+async fn an_expiry_is_in_the_future_and_within_the_lifetime_of_the_type() {
     let site = Site::start().await;
     let member = site.member().await;
     let now = Timestamp::now().0;
@@ -278,7 +278,7 @@ async fn an_end_lies_ahead_and_not_past_the_types_life() {
 }
 
 #[tokio::test]
-async fn a_key_ends_at_its_end() {
+async fn a_key_expires() {
     let site = Site::start().await;
     let member = site.member().await;
     let end = Timestamp::now().0 + 3_000;
@@ -293,7 +293,7 @@ async fn a_key_ends_at_its_end() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_key_is_named_at_once() {
+async fn all_bad_fields_of_a_key_are_reported_together() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -315,7 +315,7 @@ async fn every_bad_field_of_a_key_is_named_at_once() {
 // ── rotation ──
 
 #[tokio::test]
-async fn a_rotated_key_keeps_its_id_and_the_former_text_works_through_its_grace() {
+async fn a_rotated_key_keeps_its_id_and_the_former_text_works_during_the_grace_period() {
     let mut site = Site::start().await;
     for (kind, grace_hours, days) in [("muser", 24, 90), ("mint", 24, 30), ("msvc", 48, 180), ("msys", 72, 365)] {
         let admin = site.admin();
@@ -354,7 +354,7 @@ async fn a_rotated_key_keeps_its_id_and_the_former_text_works_through_its_grace(
 }
 
 #[tokio::test]
-async fn a_second_rotation_ends_the_text_before_the_first() {
+async fn a_second_rotation_ends_the_first_text() {
     let site = Site::start().await;
     let member = site.member().await;
     let first = plain(&member).await;
@@ -369,7 +369,7 @@ async fn a_second_rotation_ends_the_text_before_the_first() {
 }
 
 #[tokio::test]
-async fn a_rotation_never_lengthens_the_life_of_the_former_text() {
+async fn a_rotation_never_extends_the_expiry_of_the_former_text() {
     let site = Site::start().await;
     let member = site.member().await;
     let end = Timestamp::now().0 + HOUR_MS;
@@ -392,7 +392,7 @@ async fn an_emergency_key_works_once_and_is_not_rotated() {
         assert_eq!(rotate.is(32_309_000).word(), "emergency_key");
         (key.id, key.text, member.token)
     };
-    // What takes no keys does not use it up.
+    // An operation that accepts no keys does not consume it.
     assert_eq!(site.bearer(&text).get("/me/api-keys").await.status, 403);
 
     me(&site, &text).await.done();
@@ -407,7 +407,7 @@ async fn an_emergency_key_works_once_and_is_not_rotated() {
 }
 
 #[tokio::test]
-async fn of_parallel_uses_of_an_emergency_key_exactly_one_succeeds() {
+async fn exactly_one_of_many_parallel_uses_of_an_emergency_key_succeeds() {
     const USES: usize = 16;
     let site = Site::start().await;
     let key = own(&site.member().await, json!({"name": "glass", "type": "memg"})).await;
@@ -420,7 +420,7 @@ async fn of_parallel_uses_of_an_emergency_key_exactly_one_succeeds() {
     assert!(replies.iter().filter(|reply| reply.status != 200).all(|reply| reply.word() == "invalid_key"));
 }
 
-// ── what ends them ──
+// ── revocation ──
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_on_the_next_request() {
@@ -439,7 +439,7 @@ async fn a_revoked_key_is_refused_on_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_suspended_members_key_sleeps_and_an_erased_members_key_is_gone() {
+async fn a_suspended_members_key_is_refused_until_activation_and_an_erased_members_key_is_deleted() {
     let site = Site::start().await;
     let member = site.member().await;
     let key = plain(&member).await;
@@ -450,7 +450,7 @@ async fn a_suspended_members_key_sleeps_and_an_erased_members_key_is_gone() {
         let asleep = site.nobody().with("x-api-key", &key.text).get(path).await;
         assert_eq!((asleep.status, asleep.word()), (403, "member_suspended"), "{path}");
         let wrong = site.nobody().with("x-api-key", &format!("{}x", key.text)).get(path).await;
-        assert_eq!((wrong.status, wrong.word()), (401, "invalid_key"), "who has no key is told nothing");
+        assert_eq!((wrong.status, wrong.word()), (401, "invalid_key"), "without the key nothing is revealed");
     }
     site.admin().post(&format!("{at}/activate"), json!({})).await.done();
     me(&site, &key.text).await.done();
@@ -464,7 +464,7 @@ async fn a_suspended_members_key_sleeps_and_an_erased_members_key_is_gone() {
 }
 
 #[tokio::test]
-async fn keys_outlive_a_restart() {
+async fn keys_survive_a_restart() {
     let mut site = Site::start().await;
     let key = plain(&site.member().await).await;
     let service = of_service(&site, &["permissions:check"]).await;
@@ -477,7 +477,7 @@ async fn keys_outlive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end() {
+async fn an_expiring_key_is_announced_once_and_deleted_long_after_its_expiry() {
     let smtp = plain_smtp();
     let mut site = Site::with(&mailing(&smtp)).await;
     let (soon, over, token) = {
@@ -505,10 +505,10 @@ async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end
     let past = Timestamp::now().0 - 31 * DAY_MS;
     site.while_stopped("update api_keys set expires_at = ?1 where id = ?2", (past, id(&over)));
 
-    // The first upkeep runs beside the first requests.
+    // The first housekeeping runs in parallel with the first requests.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while shown(&site).await.len() > 1 {
-        assert!(std::time::Instant::now() < deadline, "the key that is over was not forgotten");
+        assert!(std::time::Instant::now() < deadline, "the expired key was not deleted");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(shown(&site).await, [(true, soon.id.clone())]);
@@ -521,10 +521,10 @@ async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end
     me(&site, &soon.text).await.done();
 }
 
-// ── whose they are ──
+// ── ownership ──
 
 #[tokio::test]
-async fn a_foreign_members_key_looks_as_if_it_were_missing() {
+async fn a_foreign_members_key_is_answered_like_a_missing_one() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (member, other) = (acme.member().await, acme.member().await);
@@ -546,7 +546,7 @@ async fn a_foreign_members_key_looks_as_if_it_were_missing() {
 }
 
 #[tokio::test]
-async fn a_members_keys_are_made_by_whoever_may_change_its_credentials() {
+async fn a_members_keys_are_created_by_callers_that_may_change_its_credentials() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (member, admin) = (acme.member().await, acme.member_with_role("tenant_admin").await);
@@ -573,7 +573,7 @@ async fn a_members_keys_are_made_by_whoever_may_change_its_credentials() {
     ] {
         assert_eq!(caller.post(&at(uid), body.clone()).await.is(29_505_000).word(), word);
     }
-    // What a shared member calls its keys, and what they open, is no organization's to see.
+    // An organization does not see the names and scopes of the keys that a shared member created itself.
     both.caller().post("/me/api-keys", json!({"name": "bolt"})).await.done();
     for caller in [admin.caller(), owner.caller()] {
         assert_eq!(caller.get(&at(&both.uid)).await.is(29_505_000).word(), "forbidden");
@@ -585,7 +585,7 @@ async fn a_members_keys_are_made_by_whoever_may_change_its_credentials() {
 }
 
 #[tokio::test]
-async fn a_list_shows_all_of_a_key_but_what_could_open() {
+async fn a_list_shows_everything_of_a_key_except_its_secret() {
     let mut site = Site::start().await;
     let (key, token) = {
         let member = site.member().await;
@@ -593,7 +593,7 @@ async fn a_list_shows_all_of_a_key_but_what_could_open() {
     };
     me(&site, &key.text).await.done();
 
-    // Last use is written in batches, at the latest when the server stops.
+    // The last use is written in batches, at the latest when the server stops.
     site.restart().await;
 
     let shown = site.bearer(&token).get("/me/api-keys").await.data()["items"][0].clone();
@@ -609,7 +609,7 @@ async fn a_list_shows_all_of_a_key_but_what_could_open() {
 }
 
 #[tokio::test]
-async fn a_repeated_creation_makes_no_second_key_and_shows_no_secret_again() {
+async fn a_repeated_creation_creates_no_second_key_and_shows_no_secret_again() {
     let site = Site::start().await;
     let member = site.member().await;
     let caller = member.caller().with("idempotency-key", "once");
@@ -622,7 +622,7 @@ async fn a_repeated_creation_makes_no_second_key_and_shows_no_secret_again() {
 }
 
 #[tokio::test]
-async fn members_and_services_have_as_many_keys_as_the_settings_say_and_not_one_more() {
+async fn the_number_of_keys_holds_at_its_limit_and_not_one_past_it() {
     let site = Site::with("limits.api_keys_per_member = 2\nlimits.service_keys = 1").await;
     let (member, other) = (site.member().await, site.member().await);
     let first = plain(&member).await;
@@ -642,7 +642,7 @@ async fn members_and_services_have_as_many_keys_as_the_settings_say_and_not_one_
 // ── services ──
 
 #[tokio::test]
-async fn a_services_key_asks_for_decisions_in_the_tenant_it_names_and_is_nobody() {
+async fn a_services_key_checks_permissions_in_the_tenant_it_names_and_has_no_profile() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let viewer = acme.member_with_role("viewer").await;
@@ -665,7 +665,7 @@ async fn a_services_key_asks_for_decisions_in_the_tenant_it_names_and_is_nobody(
 }
 
 #[tokio::test]
-async fn services_keys_are_the_platforms_and_nobody_gives_scopes_beyond_their_own() {
+async fn services_keys_are_created_by_the_platform_with_scopes_that_the_caller_holds() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
@@ -692,7 +692,7 @@ async fn services_keys_are_the_platforms_and_nobody_gives_scopes_beyond_their_ow
     let own = format!("/admin/api-keys/{}", key_of(&made).id);
     keeper.caller().post(&format!("{own}/rotate"), json!({})).await.done();
     assert_eq!(keeper.caller().delete(&own).await.is(32_505_000).word(), "forbidden");
-    // A member's key is as safe here as under its member.
+    // This operation protects a member's key like the one below its member.
     let members = plain(&acme.member().await).await;
     let at = format!("/admin/api-keys/{}/rotate", members.id);
     assert_eq!(keeper.caller().post(&at, json!({})).await.is(32_505_000).word(), "forbidden");
@@ -703,13 +703,13 @@ async fn services_keys_are_the_platforms_and_nobody_gives_scopes_beyond_their_ow
     is_refused(&site, &members.text, "revoked by its id alone").await;
 }
 
-// ── keys that were made elsewhere ──
+// ── imported keys ──
 
-/// A key as the forerunner made them: no secret part of its own.
+/// A key as the predecessor of Roster created them: without a secret part of its own.
 const OLD: &str = "muser_0123456789abcdef0123456789abcdef_1700000000_89abcdef";
 
 #[tokio::test]
-async fn a_key_that_was_made_elsewhere_works_by_its_hash() {
+async fn an_imported_key_works_by_its_hash() {
     let mut site = Site::start().await;
     let (uid, token) = {
         let member = site.member().await;
@@ -730,7 +730,7 @@ async fn a_key_that_was_made_elsewhere_works_by_its_hash() {
     let late = json!({"name": "old", "key_hash": hex(&secret::hash("muser_x")), "expires_at": Timestamp::now().0 + 91 * DAY_MS});
     assert_eq!(site.admin().post(&at, late).await.is(10_101_000).fields(), ["body.expires_at"]);
 
-    // It is rotated into one of ours, and accepted through the grace also after a restart.
+    // It is rotated into a key of Roster's form, and accepted during the grace period, also after a restart.
     let rotate = format!("{at}/{}/rotate", made["id"].as_str().unwrap());
     let key = key_of(&site.admin().post(&rotate, json!({})).await.data());
     for _ in 0..2 {
@@ -742,7 +742,7 @@ async fn a_key_that_was_made_elsewhere_works_by_its_hash() {
     is_refused(&site, OLD, "revoked").await;
 }
 
-// ── by command ──
+// ── command line ──
 
 #[tokio::test]
 async fn keys_by_command() {
@@ -753,7 +753,7 @@ async fn keys_by_command() {
     let key = key_of(&made);
     assert_eq!((&made["type"], &made["scopes"]), (&json!("mint"), &json!(["me:read"])));
     me(&site, &key.text).await.done();
-    // The id as it stands in the text names the key too.
+    // The id without hyphens, as in the text, names the key too.
     let rotated = key_of(&site.command(&["key", "rotate", &key.id.replace('-', "")]));
     me(&site, &rotated.text).await.done();
     assert_eq!(site.command(&["key", "list", "--member", &uid])["items"][0]["id"], json!(key.id));

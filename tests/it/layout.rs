@@ -1,12 +1,12 @@
-//! The layout of the source, held by its import graph: which folder may use which, read off every `use` line and every path
-//! expression of `src` that is shipped.
+//! Tests the layout of the source by its import graph: which folder may use which one. The graph comes from every `use`
+//! line and every path expression of `src` that is shipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tidy::{files, shipped};
 
-/// What each feature uses of other features. Exactly this, and without a cycle: who adds an import adds it here, and who
-/// takes the last one away takes it away here too.
+/// The features that each feature uses. The table is exact and the graph has no cycle: adding or removing an import
+/// requires a change here.
 const FEATURES: &[(&str, &[&str])] = &[
     ("api_keys", &["members"]),
     ("decisions", &["members", "permissions"]),
@@ -23,7 +23,7 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("webhooks", &["members"]),
 ];
 
-/// What each part of the kernel uses of other parts.
+/// The parts of the kernel that each part uses.
 const KERNEL: &[(&str, &[&str])] = &[
     (
         "app",
@@ -71,29 +71,29 @@ const ABOVE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Imports that this layout forbids and that are not cut yet, each with what has to happen. Nothing may be added.
+/// Forbidden imports that still exist, each with the change that removes it. Nothing may be added.
 const STILL_TO_CUT: &[(&str, &str, &str)] = &[];
 
-/// Imports of another module's `api` or `store` that are not cut yet: the file, and what it uses.
+/// Imports of another module's `api` or `store` that still exist: the file, and what it uses.
 const FOREIGN_STILL_TO_CUT: &[(&str, &str)] = &[];
 
-/// Tables that more than one module writes, and that are not cut yet.
+/// Tables that more than one module still writes.
 const WRITERS_STILL_TO_CUT: &[(&str, &[&str])] = &[
-    // The number of videos is a column of the site's row: it needs a row of its own. And the mark of a start lies there.
+    // The number of videos is a column of the row `site`, as is the mark of a start. Both need a table of their own.
     ("site", &["features/quotas", "features/videos", "kernel/app", "kernel/db"]),
 ];
 
-/// The layers, from above.
+/// The layers, from the top.
 const LAYERS: [&[&str]; 4] = [&["cli", "server", "console"], &["integrations"], &["features"], &["kernel"]];
 
 fn layer(node: &str) -> usize {
     let top = node.split('/').next().unwrap_or(node);
-    LAYERS.iter().position(|layer| layer.contains(&top)).unwrap_or_else(|| panic!("{node} lies in no layer"))
+    LAYERS.iter().position(|layer| layer.contains(&top)).unwrap_or_else(|| panic!("{node} is in no layer"))
 }
 
-// ── reading ──
+// ── reading the source ──
 
-/// The text with comments and literals blanked.
+/// The source with comments and literals blanked.
 fn code(text: &str) -> String {
     let bytes: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -156,7 +156,7 @@ fn is_name(token: &str) -> bool {
 
 type Names = Vec<String>;
 
-/// Reads a tree of a `use` from `at`; answers where it ends.
+/// Reads one tree of a `use` declaration from `at`. Returns where it ends.
 fn read_tree(tokens: &[&str], mut at: usize, before: &[String], found: &mut Vec<(Names, String)>) -> usize {
     let mut path = before.to_vec();
     loop {
@@ -195,7 +195,7 @@ fn read_tree(tokens: &[&str], mut at: usize, before: &[String], found: &mut Vec<
     }
 }
 
-/// One file: where it lies as a module, what it imports, its paths, and the modules it declares.
+/// One source file: its module path, its imports, its path expressions, and the modules that it declares.
 struct File {
     name: String,
     module: Names,
@@ -236,7 +236,7 @@ fn read_file(name: &str, text: &str) -> File {
 }
 
 impl File {
-    /// The path from the crate's root; `None` for what is of another crate.
+    /// The path from the crate's root; `None` for a path of another crate.
     fn absolute(&self, path: &[String]) -> Option<Names> {
         let (first, rest) = path.split_first()?;
         let below = |base: &[String]| Some(base.iter().chain(rest).cloned().collect());
@@ -258,14 +258,14 @@ impl File {
         }
     }
 
-    /// All that it uses of this crate.
+    /// Every path of this crate that the file uses.
     fn used(&self) -> BTreeSet<Names> {
         let uses = self.uses.iter().map(|(path, _)| path);
         uses.chain(&self.paths).filter_map(|path| self.absolute(path)).filter(|path| !path.is_empty()).collect()
     }
 }
 
-/// The folder that counts as one: a feature, an integration, a part of the kernel, an entry point.
+/// The node of the graph that a path belongs to: a feature, an integration, a part of the kernel, an entry point.
 fn node(path: &[String]) -> String {
     let depth = if ["features", "integrations", "kernel"].contains(&path[0].as_str()) { 2 } else { 1 };
     path[..depth.min(path.len())].join("/")
@@ -278,7 +278,7 @@ fn source() -> Vec<File> {
 
 type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Which folder uses which, with one file that does.
+/// The edges of the graph, each with one file that causes it.
 fn graph(files: &[File]) -> Graph {
     let tops: BTreeSet<&str> = LAYERS.iter().copied().flatten().copied().collect();
     let mut graph = Graph::new();
@@ -297,7 +297,7 @@ fn graph(files: &[File]) -> Graph {
 fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut left = graph.clone();
     loop {
-        // What uses nothing that is left lies in no cycle.
+        // A node whose dependencies have all been removed is in no cycle.
         let done: Vec<String> = left
             .iter()
             .filter(|(_, used)| !used.iter().any(|used| left.contains_key(used)))
@@ -314,7 +314,7 @@ fn is_to_cut(own: &str, other: &str) -> bool {
     STILL_TO_CUT.iter().any(|(from, to, _)| (*from, *to) == (own, other))
 }
 
-/// The graph among the folders of these layers, as the tables have it.
+/// The edges among the nodes of these layers, in the form of the tables.
 fn within(graph: &Graph, layers: &[usize]) -> BTreeMap<String, BTreeSet<String>> {
     let short =
         |name: &str| name.split_once('/').filter(|_| layers.len() == 1).map_or(name, |(_, name)| name).to_owned();
@@ -333,7 +333,7 @@ fn written(table: &[(&str, &[&str])]) -> BTreeMap<String, BTreeSet<String>> {
     table.iter().map(|(own, used)| ((*own).into(), used.iter().map(|used| (*used).into()).collect())).collect()
 }
 
-/// As a table of this file.
+/// The edges formatted as a table of this file.
 fn shown(graph: &BTreeMap<String, BTreeSet<String>>) -> String {
     graph.iter().map(|(own, used)| format!("    (\"{own}\", &{:?}),\n", used.iter().collect::<Vec<_>>())).collect()
 }
@@ -341,31 +341,31 @@ fn shown(graph: &BTreeMap<String, BTreeSet<String>>) -> String {
 // ── rules ──
 
 #[test]
-fn imports_run_downward() {
+fn imports_go_down_only() {
     for (own, used) in graph(&source()) {
         for (other, file) in used {
             let is_up = layer(&other) < layer(&own);
-            assert!(!is_up || is_to_cut(&own, &other), "{file} looks up to {other}");
+            assert!(!is_up || is_to_cut(&own, &other), "{file} imports from the higher layer {other}");
         }
     }
 }
 
 #[test]
-fn who_uses_whom_is_written_down_and_has_no_cycle() {
+fn the_tables_equal_the_import_graph_which_has_no_cycle() {
     let graph = graph(&source());
     for (table, layers) in [(ABOVE, &[0, 1][..]), (FEATURES, &[2]), (KERNEL, &[3])] {
         let found = within(&graph, layers);
         assert!(written(table) == found, "the imports are not as written; they are:\n{}", shown(&found));
-        assert_eq!(cycle(&found), None, "the imports run in a circle");
+        assert_eq!(cycle(&found), None, "the imports have a cycle");
     }
     for (own, other, why) in STILL_TO_CUT {
         let is_there = graph.get(*own).is_some_and(|used| used.contains_key(*other));
-        assert!(is_there, "{own} → {other} is cut: take it off the list ({why})");
+        assert!(is_there, "{own} → {other} no longer exists: remove it from the list ({why})");
     }
 }
 
 #[test]
-fn a_feature_uses_only_the_front_of_another() {
+fn a_module_never_uses_the_api_or_store_of_another() {
     let mut found = BTreeSet::new();
     for file in source().iter().filter(|file| layer(&file.module[0]) > 0) {
         for path in
@@ -382,7 +382,7 @@ fn a_feature_uses_only_the_front_of_another() {
     assert_eq!(found, listed);
 }
 
-/// Tables that a statement writes.
+/// The tables that a statement writes.
 fn written_tables(text: &str) -> BTreeSet<String> {
     let words: Vec<String> = text
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '"'))
@@ -421,20 +421,20 @@ fn a_table_is_written_by_one_module() {
     assert!(several == listed, "tables with several writers:\n{}", shown(&several));
 }
 
-/// Words that are gone for good.
+/// Paths of former modules that must not return.
 const GONE: [&str; 4] = ["crate::wire", "crate::access", "crate::connect", "crate::routes"];
 
 #[test]
-fn words_that_went_do_not_come_back() {
+fn former_module_paths_are_not_used() {
     for (name, text) in files("src") {
         for word in GONE {
-            assert!(!text.contains(word), "{name} says {word}");
+            assert!(!text.contains(word), "{name} contains {word}");
         }
     }
 }
 
 #[test]
-fn the_reader_of_imports_reads_all_forms() {
+fn the_parser_of_imports_reads_all_forms() {
     let text = "
         //! use crate::kernel::no;
         mod child;

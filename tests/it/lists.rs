@@ -1,4 +1,4 @@
-//! Pages of lists: by `offset` as ever, and by `after` from the `next` of the page before.
+//! Pages of lists: by `offset`, and by `after` with the `next` cursor of the previous page.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use crate::site::{As, Site, binary};
 const BAD_INPUT: u64 = 10_101_000;
 
 #[test]
-fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
+fn every_list_with_offset_accepts_after_and_returns_next() {
     let output = Command::new(binary()).arg("openapi").output().expect("roster openapi");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut lists = 0;
@@ -27,7 +27,7 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
         let answer = named(&operation.value["responses"]["200"]);
         let envelope = named(&answer["content"]["application/json"]["schema"]);
         let page = named(&envelope["allOf"][1]["properties"]["data"]);
-        // What pages have in common stands once.
+        // Properties that all pages share are in a common schema.
         let page = page.get("allOf").map_or_else(|| page.clone(), |parts| named(&parts[0]));
         assert_eq!(page["properties"]["next"]["type"], "string", "{}", operation.id);
         let required = page["required"].as_array().expect("required");
@@ -36,7 +36,7 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
     assert!(lists > 20, "{lists}");
 }
 
-/// A site with some of everything.
+/// A site with some rows of every list.
 async fn filled(site: &Site) -> String {
     let acme = site.organization("acme").await;
     site.organization("bolt").await;
@@ -77,7 +77,7 @@ fn rows(page: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn pages_by_after_are_the_list() {
+async fn pages_by_after_together_equal_the_list() {
     let site = Site::start().await;
     let role = filled(&site).await;
     let acme = site.organization("delta").await;
@@ -123,7 +123,7 @@ async fn pages_by_after_are_the_list() {
             assert_eq!(one["total"].as_u64(), Some(total), "{path} {more}");
             assert_eq!(one["offset"], json!(0), "{path}");
             let Some(next) = one["next"].as_str() else { break };
-            assert!(walked.len() < all_rows.len(), "{path}: there is nothing behind {more}");
+            assert!(walked.len() < all_rows.len(), "{path}: no page after {more}");
             more = format!("limit=2&after={next}");
         }
         assert_eq!(walked, all_rows, "{path}");
@@ -141,7 +141,7 @@ async fn pages_by_after_are_the_list() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_none_of_this_list_is_bad_input() {
+async fn a_cursor_of_another_list_is_bad_input() {
     let site = Site::start().await;
     filled(&site).await;
     let next = page(&site.admin(), "/admin/members", "limit=1").await["next"].as_str().expect("a next page").to_owned();
@@ -169,7 +169,7 @@ async fn a_cursor_that_is_none_of_this_list_is_bad_input() {
 }
 
 #[tokio::test]
-async fn a_member_is_found_by_its_names_as_they_are_now() {
+async fn a_member_is_found_by_its_current_names_only() {
     let site = Site::start().await;
     let names = json!({
         "username": "quentin.ahre",
@@ -195,9 +195,9 @@ async fn a_member_is_found_by_its_names_as_they_are_now() {
     assert!(!found("zachar").await && !found("quentin").await);
 }
 
-/// Rows of each kind, more than two answers look at; three of them are what is looked for.
+/// Rows of each kind: more than two requests read. Three of them match.
 const ROWS: u32 = 9_000;
-/// `:owner` and `:tenant` are an owner's id and the organization's, in hex.
+/// `:owner` and `:tenant` are the ids of an owner and of the organization, in hex.
 const FEW_OF_MANY: &str = "
     create temp table n as
         with n (n) as (values (1) union all select n + 1 from n where n < :rows)
@@ -227,7 +227,7 @@ const FEW_OF_MANY: &str = "
     drop table n;";
 
 #[tokio::test]
-async fn few_of_many_rows_are_found_a_part_at_a_time_and_all_at_once_by_offset() {
+async fn few_matching_rows_are_found_in_parts_by_after_and_at_once_by_offset() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (owner, tenant) = (acme.member_with_role("tenant_owner").await, acme.id.replace('-', ""));
@@ -264,27 +264,27 @@ async fn few_of_many_rows_are_found_a_part_at_a_time_and_all_at_once_by_offset()
             answers += 1;
             assert!(answers < 9, "{path} has no end");
             let Some(next) = one["next"].as_str() else { break };
-            // Anyone who goes on by the offset, as ever, finds the rest.
+            // A client that continues by offset finds the remaining rows.
             assert!(!is_first || one["total"].as_u64() > Some(found.len() as u64), "{path}");
             more = format!("limit=50&after={next}");
         }
         assert_eq!(found, rows(&all), "{path}");
-        assert!(answers > 2, "{path}: {answers} answers looked at everything");
+        assert!(answers > 2, "{path}: {answers} answers read everything");
         let rest = page(caller, path, "offset=1&limit=1").await;
         assert_eq!((rows(&rest), &rest["total"]), (vec![found[1].clone()], &json!(3)), "{path}");
     }
-    // What an index finds is not walked.
+    // A filter with an index needs no scan in parts.
     let rare = site.admin().get("/admin/audit?action=test.rare").await.data();
     assert_eq!((rows(&rare).len(), &rare["total"], rare.get("next")), (3, &json!(3), None));
-    // Nor does an export end early.
+    // An export does not end early either.
     let exported = site.admin().get("/admin/audit/export?action=test.rare").await;
     assert_eq!(exported.body.to_string().matches("test.rare").count(), 3);
-    // These entries stand in no chain.
+    // These entries are not part of the chain.
     site.write_rows(|rows| rows.execute_batch("delete from audit where actor = 'test'"));
 }
 
 #[tokio::test]
-async fn organizations_of_a_member_of_many_are_in_their_order() {
+async fn many_organizations_of_a_member_are_listed_in_order() {
     let site = Site::start().await;
     let kim = site.member().await;
     site.write_rows(|rows| {
@@ -315,7 +315,7 @@ async fn organizations_of_a_member_of_many_are_in_their_order() {
     assert!(codes.is_sorted());
 }
 
-/// The counts of jobs as they would be counted.
+/// The counts of jobs, counted from the rows.
 const RECOUNTED: &str = "
     select coalesce(j.organization_id, x''), sum(j.state = 'queued'),
            sum(j.state = 'queued' and coalesce(m.status, 'active') <> 'active'), sum(j.state = 'leased'),
@@ -329,7 +329,7 @@ const KEPT: &str = "
     where queued + held + leased + done + dead > 0";
 
 #[test]
-fn kept_counts_of_jobs_are_what_is_counted() {
+fn stored_counts_of_jobs_equal_the_counted_rows() {
     let connection = rusqlite::Connection::open_in_memory().expect("memory");
     connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     connection

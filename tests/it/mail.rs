@@ -1,4 +1,4 @@
-//! Mails by the outbox, to a real SMTP server: tried again, given up, in two languages.
+//! Mail notifications by the outbox, sent to a real SMTP server: retries, permanent failures, two languages.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn until_state(site: &Site, expected: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_letter_that_the_server_puts_off_comes_later_with_a_link_that_works() {
+async fn a_mail_that_the_server_defers_is_sent_later_with_a_working_link() {
     let smtp = Smtp::start(json!({"tls": "none", "tempfail": 2}));
     let site = Site::with(&format!("{QUICK}{}", mailing(&smtp))).await;
 
@@ -45,7 +45,7 @@ async fn a_letter_that_the_server_puts_off_comes_later_with_a_link_that_works() 
     let token = token_of(&mail.text);
     let body = json!({"token": token, "new_password": "Another-horse-8"});
     site.nobody().post("/auth/password/reset", body).await.done();
-    // No event and no row holds it.
+    // No event and no row contains the link's token.
     let kept: String = site
         .rows()
         .query_row("select group_concat(data) || group_concat(request_id) from events", [], |row| row.get(0))
@@ -54,7 +54,7 @@ async fn a_letter_that_the_server_puts_off_comes_later_with_a_link_that_works() 
 }
 
 #[tokio::test]
-async fn a_mailbox_that_does_not_exist_is_given_up_at_once_and_holds_up_nobody() {
+async fn a_mail_to_an_unknown_mailbox_is_given_up_at_once_and_delays_no_other() {
     let smtp = Smtp::start(json!({"tls": "none", "reject": ["lost@example.org"]}));
     let site = Site::with(&format!("{QUICK}{}", mailing(&smtp))).await;
     site.admin().post("/admin/members", json!({"email": "lost@example.org"})).await.done();
@@ -70,7 +70,7 @@ async fn a_mailbox_that_does_not_exist_is_given_up_at_once_and_holds_up_nobody()
 }
 
 #[tokio::test]
-async fn a_letter_waits_while_the_server_is_down_and_who_asks_again_waits_no_longer() {
+async fn a_mail_waits_while_the_server_is_down_and_a_new_request_does_not_wait_longer() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let settings = format!(
         "outbox.backoff_s = 3600\nmail.host = \"127.0.0.1\"\nmail.port = {port}\nmail.security = \"none\"\nmail.from = \"roster@example.org\"\n"
@@ -88,7 +88,7 @@ async fn a_letter_waits_while_the_server_is_down_and_who_asks_again_waits_no_lon
 }
 
 #[tokio::test]
-async fn who_is_made_with_a_welcome_and_fills_the_storage_gets_letters_about_it() {
+async fn a_new_member_gets_a_welcome_mail_and_mails_about_its_quota() {
     let (smtp, media) = (plain_smtp(), Media::new());
     let settings = format!("public_url = \"https://roster.example.org\"\n{QUICK}{}", mailing(&smtp));
     let site = Site::with(&format!("{}{settings}", media.settings())).await;
@@ -130,7 +130,7 @@ async fn who_is_made_with_a_welcome_and_fills_the_storage_gets_letters_about_it(
 }
 
 #[tokio::test]
-async fn who_cannot_be_written_to_any_more_is_left_alone() {
+async fn suspended_members_and_members_without_an_e_mail_get_no_mail() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let settings = format!(
         "outbox.backoff_s = 3600\nmail.host = \"127.0.0.1\"\nmail.port = {port}\nmail.security = \"none\"\nmail.from = \"roster@example.org\"\n"
@@ -160,7 +160,7 @@ async fn who_cannot_be_written_to_any_more_is_left_alone() {
 }
 
 #[tokio::test]
-async fn letters_are_written_in_the_language_of_the_settings() {
+async fn mails_are_written_in_the_language_of_the_settings() {
     let smtp = plain_smtp();
     let settings = format!("mail.language = \"zh-TW\"\nauth.registration = true\n{QUICK}{}", mailing(&smtp));
     let site = Site::with(&settings).await;
@@ -176,7 +176,7 @@ async fn letters_are_written_in_the_language_of_the_settings() {
 }
 
 #[tokio::test]
-async fn letters_that_wait_when_mail_is_switched_off_are_given_up_with_the_reason() {
+async fn queued_mails_are_given_up_with_a_reason_when_mail_is_switched_off() {
     let smtp = Smtp::start(json!({"tls": "none", "tempfail": 1_000}));
     let settings = format!("outbox.backoff_s = 3600\n{}", mailing(&smtp));
     let mut site = Site::with(&settings).await;

@@ -1,11 +1,11 @@
-//! The one test binary: linking once is most of the time that separate binaries would cost.
+//! The one test binary. Linking once is faster: separate binaries would spend most of their time on linking.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::too_many_lines,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on shall stop"
+    reason = "a failed expectation must end the test"
 )]
 
 mod area_codes;

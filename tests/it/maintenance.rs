@@ -1,4 +1,5 @@
-//! The upkeep: what is over goes, in pieces between which others write; and what it asks of every member is in an index.
+//! Housekeeping: expired rows are deleted in batches between which other changes run, and its checks of every member
+//! use an index.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +7,13 @@ use rusqlite::Connection;
 
 use crate::site::Site;
 
-/// Rows of each kind: many pieces, and fewer than the events that are forgotten at a time.
+/// Rows of each kind: many batches, and fewer than the events that one run deletes.
 const ROWS: u32 = 9_000;
-/// Most that one change may take of SQLite's steps: a thousand for each row of a piece. Any of these kinds at once takes
-/// several times as much.
+/// The most steps of SQLite that one change may take: a thousand for each row of a batch. Deleting all rows of any kind
+/// at once takes several times as many.
 const STEPS_MAX: u64 = 200_000;
 
-/// So many rows of all that ends by itself, long over; among the registrations as many that wait for something else.
+/// This many expired rows of every kind; the registrations include as many that wait for something else.
 const OVER: &str = "
     pragma synchronous = off;
     begin;
@@ -59,13 +60,13 @@ const OVER: &str = "
     commit;";
 
 #[tokio::test]
-async fn what_is_over_goes_in_pieces_between_which_others_write() {
+async fn expired_rows_are_deleted_in_batches_between_which_other_changes_run() {
     let mut site = Site::start().await;
     site.between_runs(|path| {
         let rows = Connection::open(path.join("roster.db")).expect("the file");
         rows.execute_batch(&OVER.replace(":rows", &ROWS.to_string())).expect("rows");
     });
-    // All of it was done before anybody could ask.
+    // All of it ran before the first request.
     let rows = site.rows();
     let left = |what: &str| rows.query_row(&format!("select {what}"), [], |row| row.get::<_, i64>(0)).expect(what);
     for (what, expected) in [
@@ -84,14 +85,14 @@ async fn what_is_over_goes_in_pieces_between_which_others_write() {
     ] {
         assert_eq!(left(what), expected, "{what}");
     }
-    // The newest event stays, so that its number is never given twice.
+    // The newest event stays, so that its number is never used again.
     assert!(left("count(*) from events where at = 1") <= 1);
     let steps = site.metric("roster_writer_steps_largest");
     assert!(steps > 0 && steps < STEPS_MAX, "one change took {steps} steps");
 }
 
 #[test]
-fn the_kinds_of_password_hashes_are_found_in_an_index() {
+fn the_kinds_of_password_hashes_are_read_from_an_index() {
     let connection = Connection::open_in_memory().expect("memory");
     connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     const TAIL: &str = "c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";

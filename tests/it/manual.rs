@@ -1,5 +1,5 @@
-//! The manual: what it links to exists, what it generates is true, what it says is plain; and how it is served, searched
-//! and printed.
+//! The manual: its links lead to existing targets, its generated tables are current, its words are plain; and it is
+//! served, searched and printed.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -19,7 +19,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// Every Markdown file that people read: those at the top, and all below these folders.
+/// Every Markdown file for readers: those at the top, and all below these folders.
 fn markdown() -> Vec<String> {
     let mut found = vec!["README.md".to_owned()];
     let mut waiting: Vec<PathBuf> =
@@ -39,7 +39,7 @@ fn markdown() -> Vec<String> {
     found
 }
 
-/// The lines of a text that are not code, each with its number.
+/// The lines of a text outside of code blocks, each with its number.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut is_code = false;
     text.lines().enumerate().filter_map(move |(n, line)| {
@@ -49,7 +49,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The names that GitHub gives to the headings of a text.
+/// The anchors that GitHub gives to the headings of a text.
 fn anchors(text: &str) -> HashSet<String> {
     let mut found = HashSet::new();
     for (_, line) in prose(text) {
@@ -67,7 +67,7 @@ fn anchors(text: &str) -> HashSet<String> {
     found
 }
 
-/// What stands in the parentheses of links and pictures.
+/// The targets of links and images.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
@@ -118,7 +118,7 @@ fn the_readme_is_short_and_every_page_of_the_manual_is_in_the_program() {
 }
 
 #[test]
-fn every_generated_table_of_the_manual_is_true() {
+fn every_generated_table_of_the_manual_is_current() {
     let mut outdated = Vec::new();
     for (name, table) in roster::cli::tables().expect("tables") {
         let file = format!("packaging/manual/reference/{name}.md");
@@ -133,12 +133,12 @@ fn every_generated_table_of_the_manual_is_true() {
             outdated.push(file);
         }
     }
-    assert!(outdated.is_empty(), "{outdated:?} are not true: run the tests with UPDATE_EXPECT=1");
+    assert!(outdated.is_empty(), "{outdated:?} are outdated: run the tests with UPDATE_EXPECT=1");
 }
 
-/// Words of the house that nobody else knows, and words that are no plain English.
+/// Words that only this project used, and words that are not plain English.
 #[test]
-fn people_read_plain_words() {
+fn the_manual_uses_plain_words() {
     const BANNED: [&str; 22] = [
         "arrival",
         "arrivals",
@@ -163,13 +163,13 @@ fn people_read_plain_words() {
         "wing",
         "wings",
     ];
-    // Where they are what somebody means: characters of the alphabet.
+    // Phrases in which a forbidden word has its literal sense: characters of the alphabet.
     const MEANT: [&str; 2] = ["beginning with a letter", "an upper-case letter"];
     let mut found = Vec::new();
     for file in markdown() {
         for (n, line) in read(&file).lines().enumerate() {
             let line = MEANT.iter().fold(line.to_lowercase(), |line, meant| line.replace(meant, ""));
-            // Names on the wire and of settings are in code, and stay.
+            // Names of the API and of settings are in code spans, which are skipped.
             let told: String = line.split('`').step_by(2).collect::<Vec<_>>().join(" ");
             let mut words = told.split(|c: char| !c.is_alphanumeric() && !"-._".contains(c));
             if let Some(word) = words.find(|word| BANNED.contains(&word.trim_matches(['.', '-']))) {
@@ -218,7 +218,7 @@ async fn every_page_is_served_and_all_its_links_lead_somewhere() {
         let page = page.as_str().expect("a page");
         assert!(values(page, " id=\"").any(|name| name == part), "{path} has no {part}");
     }
-    // And from the documentation of the API to the manual.
+    // The documentation of the API links to the manual as well.
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     assert!(document["info"]["description"].as_str().expect("text").contains("](/manual)"));
 }
@@ -243,11 +243,11 @@ async fn a_search_finds_parts_of_pages_and_shows_the_query_as_text() {
         let results = page.split("<ol class=\"found\">").nth(1).unwrap_or_else(|| panic!("{query}: nothing"));
         assert!(results.contains(&format!("href=\"{wanted}\"")) && results.contains("<mark>"), "{query}: {results}");
     }
-    assert!(found("zzxxyy").await.contains("Nothing in the manual has <b>zzxxyy</b>"));
+    assert!(found("zzxxyy").await.contains("No part of the manual contains <b>zzxxyy</b>"));
     assert!(found("").await.contains("Type one or more words"));
     let hostile = found("%22%3E%3Cscript%3Ealert(1)%3C/script%3E").await;
     assert!(!hostile.contains("<script") && hostile.contains("&lt;script&gt;"));
-    // Longer than it is read, and not even text.
+    // A query longer than the limit, and one that is not UTF-8.
     found(&"quota+".repeat(500)).await;
     assert_eq!(site.nobody().get("/manual?q=%ff%fe").await.status, 200);
 }
@@ -264,7 +264,7 @@ async fn a_manual_page_below_a_stripped_path_links_below_it() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_not_there_is_answered_as_any_address() {
+async fn an_unknown_manual_page_is_answered_like_any_unknown_path() {
     let site = Site::start().await;
     for path in ["/manual/nothing", "/manual/", "/manual/reference", "/manual/reference/x", "/manual/../README.md"] {
         assert_eq!(site.nobody().get(path).await.is(10_301_000).word(), "route_not_found", "{path}");
@@ -289,7 +289,7 @@ fn help_prints_pages_of_the_manual_and_the_help_of_commands() {
         let printed = help(&[page.name]);
         let out = text(&printed.stdout);
         assert!(printed.status.success() && out.starts_with(&format!("{}\n===", page.title())), "{}: {out}", page.name);
-        // No terminal, so 80; code stays as it is.
+        // Without a terminal the width is 80; code is not wrapped.
         let mut lines = out.lines().filter(|line| line.chars().count() > 80 && line.contains(' '));
         let code: HashSet<&str> = page.text.lines().map(str::trim).collect();
         let is_one_word = |line: &str| line.trim().split(' ').count() == 1;
@@ -304,7 +304,7 @@ fn help_prints_pages_of_the_manual_and_the_help_of_commands() {
     );
     let other_way = Command::new(binary()).args(["member", "help", "create"]).output().expect("roster");
     assert_eq!(text(&other_way.stdout), command);
-    // One that is both.
+    // A topic that is both a page and a command.
     let both = text(&help(&["sftpgo"]).stdout);
     assert!(both.starts_with("SFTPGo\n======") && both.ends_with("The commands: roster sftpgo --help\n"), "{both}");
     let all = text(&help(&[]).stdout);
@@ -315,7 +315,7 @@ fn help_prints_pages_of_the_manual_and_the_help_of_commands() {
 }
 
 #[test]
-fn an_unknown_topic_is_a_usage_error_with_a_proposal() {
+fn an_unknown_topic_is_a_usage_error_with_a_suggestion() {
     for (words, meant) in [
         (&["sign-inn"][..], "(did you mean sign-in?)"),
         (&["setings"], "(did you mean settings?)"),
@@ -329,7 +329,7 @@ fn an_unknown_topic_is_a_usage_error_with_a_proposal() {
         assert!(said.contains(meant) && said.contains("`roster help`"), "{words:?}: {said}");
     }
     let other = Command::new(binary()).arg("zebra").output().expect("roster");
-    assert_eq!(other.status.code(), Some(2), "as clap has it");
+    assert_eq!(other.status.code(), Some(2), "a usage error, as with clap");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_page_has_the_width_of_its_terminal() {
             assert!(line.chars().count() <= width || is_one_word, "{width}: {line}");
         }
     }
-    // `script` gives it a terminal of 50 columns; elsewhere it takes other arguments.
+    // `script` provides a terminal of 50 columns; on other systems it takes other arguments.
     if !cfg!(target_os = "linux") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Role mappers in the sync: what they are told, what becomes of what they name, and that nothing happens when they fail.
+//! Role mappers in the sync: their input, the roles that result from their answers, and that a failure changes nothing.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,12 +17,12 @@ const NOT_HELD: u64 = 31_505_000;
 
 // ── helpers ──
 
-/// Uploads a component and puts it in force; answers the epoch from which it is.
+/// Uploads and enforces a component. Returns the epoch of the activation.
 pub async fn enforce(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
     put(&organization.owner(), plugin, component.to_vec(), json!({"mode": "enforce"})).await
 }
 
-/// The same for one that is only watched.
+/// The same in watch mode.
 async fn watch(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
     put(&organization.owner(), plugin, component.to_vec(), json!({"mode": "shadow"})).await
 }
@@ -31,14 +31,14 @@ async fn deactivate(organization: &Organization<'_>, plugin: &str) {
     organization.owner().post(&format!("{PLUGINS}/{plugin}/deactivate"), json!({})).await.done();
 }
 
-/// What a plugin, in force or watched, has done since.
+/// The metrics of an enforced or watched plugin since its activation.
 async fn figures(organization: &Organization<'_>, plugin: &str, mode: &str) -> Value {
     let plugin = organization.owner().get(&format!("{PLUGINS}/{plugin}")).await.data();
     let activations = plugin["activations"].as_array().expect("activations");
     activations.iter().find(|activation| activation["mode"] == mode).expect("an activation")["figures"].clone()
 }
 
-/// The latest line of a plugin's log.
+/// The newest line of a plugin's log.
 async fn last_line(organization: &Organization<'_>, plugin: &str) -> String {
     let log = organization.owner().get(&format!("{PLUGINS}/{plugin}/log")).await.data();
     log["items"][0]["message"].as_str().unwrap_or_else(|| panic!("no line: {log}")).to_owned()
@@ -63,7 +63,7 @@ async fn sync(organization: &Organization<'_>, uid: &str, keys: Value) -> Value 
     organization.owner().post(&sync_url(uid), body).await.data()
 }
 
-/// What a member holds, as `source:key`.
+/// The roles of a member, as `source:key`.
 async fn roles(organization: &Organization<'_>, uid: &str) -> Vec<String> {
     let held = organization.admin().get(&format!("{P}/users/{uid}/roles")).await.data();
     let text = |role: &Value, name: &str| role[name].as_str().expect("text").to_owned();
@@ -74,7 +74,7 @@ async fn roles(organization: &Organization<'_>, uid: &str) -> Vec<String> {
     found
 }
 
-/// An organization with these roles, which give nothing.
+/// An organization with these roles, which hold no permissions.
 async fn organization<'s>(site: &'s Site, org_code: &str, keys: &[&str]) -> Organization<'s> {
     let organization = site.organization(org_code).await;
     for key in keys {
@@ -83,16 +83,16 @@ async fn organization<'s>(site: &'s Site, org_code: &str, keys: &[&str]) -> Orga
     organization
 }
 
-/// How the last plugin answered.
+/// The outcome of the newest plugin call.
 fn outcome(synced: &Value) -> &str {
     let plugins = synced["plugins"].as_array().unwrap_or_else(|| panic!("no plugins: {synced}"));
     plugins.last().expect("a plugin")["outcome"].as_str().expect("a word")
 }
 
-// ── what a mapper names ──
+// ── answers of a mapper ──
 
 #[tokio::test]
-async fn what_a_mapper_names_takes_the_place_of_what_the_table_says() {
+async fn the_answer_of_a_mapper_replaces_the_roles_of_the_table() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor", "author", "helper"]).await;
     let member = acme.member().await;
@@ -120,14 +120,14 @@ async fn what_a_mapper_names_takes_the_place_of_what_the_table_says() {
     let by = json!([{"name": "departments", "version": 1, "sha256": sha256(&mapper), "fuel": fuel}]);
     assert_eq!(entry["after"], json!({"source": "ldap", "added": ["author"], "removed": ["editor"], "plugins": by}));
 
-    // Out of force, the table's answer is back.
+    // After deactivation, the roles of the table apply again.
     deactivate(&acme, "departments").await;
     let back = sync(&acme, &member.uid, json!(["staff"])).await;
     assert_eq!(back, json!({"added": ["editor"], "removed": ["author"], "kept": [], "unknown": []}));
 }
 
 #[tokio::test]
-async fn a_mapper_sees_keys_claims_and_what_the_table_says() {
+async fn a_mapper_gets_keys_claims_and_the_roles_of_the_table() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor", "film", "acme"]).await;
     let member = acme.member().await;
@@ -143,15 +143,15 @@ async fn a_mapper_sees_keys_claims_and_what_the_table_says() {
         (synced["added"].clone(), synced["ignored"].clone())
     };
     assert_eq!(named(wasm_fixtures::naming_claim("department", 9, 0)).await, (json!(["film"]), json!([])));
-    // The host's own names are the host's, whatever the source says.
+    // Facts with the host's prefix come from the host, even if the source sends the same names.
     assert_eq!(named(wasm_fixtures::naming_claim("roster.roles", 9, 0)).await, (json!(["editor"]), json!([])));
     assert_eq!(named(wasm_fixtures::naming_claim("org_code", 9, 0)).await, (json!(["acme"]), json!([])));
-    // The keys are those that the caller names; claims are none.
+    // The groups are the keys of the request; claims are not groups.
     assert_eq!(named(wasm_fixtures::naming_groups()).await, (json!([]), json!(["staff"])));
 }
 
 #[tokio::test]
-async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
+async fn mappers_run_in_order_and_each_gets_the_previous_answer() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["one", "two"]).await;
     let member = acme.member().await;
@@ -166,14 +166,14 @@ async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
     let synced = sync(&acme, &member.uid, json!([])).await;
     assert_eq!((&synced["added"], asked(&synced)), (&json!(["two"]), vec!["both roles".into(), "first roles".into()]));
 
-    // The other way round it has the table's answer to choose from, which is nothing.
+    // In the opposite order it selects from the roles of the table, of which there are none.
     deactivate(&acme, "both").await;
     enforce(&acme, "both", &both).await;
     let synced = sync(&acme, &member.uid, json!([])).await;
     assert_eq!((&synced["kept"], asked(&synced)), (&json!(["two"]), vec!["first roles".into(), "both roles".into()]));
     assert_eq!(roles(&acme, &member.uid).await, ["ldap:one", "ldap:two"]);
 
-    // The first to fail ends it.
+    // The first failure ends the sequence.
     enforce(&acme, "broken", &wasm_fixtures::trapping_mapper()).await;
     enforce(&acme, "last", &wasm_fixtures::naming(&[])).await;
     let failed = sync(&acme, &member.uid, json!([])).await;
@@ -182,7 +182,7 @@ async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
 }
 
 #[tokio::test]
-async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
+async fn the_filter_of_a_plugin_of_both_kinds_does_not_affect_mapping() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["staff"]).await;
     let member = acme.member().await;
@@ -192,7 +192,7 @@ async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
         "(call $list (local.get $groups) (local.get $groups_count))",
     );
     put(&acme.owner(), "both", both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
-    // One that only authorizes has no part in this.
+    // A plugin that is only an authorizer is not called.
     enforce(&acme, "other", &wasm_fixtures::denying("no")).await;
 
     let synced = sync(&acme, &member.uid, json!(["staff"])).await;
@@ -201,7 +201,7 @@ async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_given_is_left_out_and_named() {
+async fn roles_that_cannot_be_assigned_are_skipped_and_listed() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor", "closed"]).await;
     let globex = organization(&site, "globex", &["theirs"]).await;
@@ -221,7 +221,7 @@ async fn what_cannot_be_given_is_left_out_and_named() {
 }
 
 #[tokio::test]
-async fn a_dry_sync_asks_and_changes_nothing() {
+async fn a_dry_sync_calls_the_mappers_and_changes_nothing() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor"]).await;
     let member = acme.member().await;
@@ -237,7 +237,7 @@ async fn a_dry_sync_asks_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_plugin_gives_nothing_that_the_caller_of_a_sync_does_not_hold() {
+async fn a_mapper_assigns_no_role_beyond_what_the_caller_of_the_sync_holds() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["plain"]).await;
     acme.role("strong", &["roster.role.delete"]).await;
@@ -254,7 +254,7 @@ async fn a_plugin_gives_nothing_that_the_caller_of_a_sync_does_not_hold() {
     let given = syncer.caller().post(&sync_url(&member.uid), body.clone()).await.data();
     assert_eq!(given["added"], json!(["plain"]));
 
-    // Who may not sync has nobody asked, and who is missing is missing.
+    // A caller without the permission causes no call, and neither does an unknown member.
     enforce(&acme, "mapper", &wasm_fixtures::trapping_mapper()).await;
     assert_eq!(member.caller().post(&sync_url(&member.uid), body.clone()).await.word(), "forbidden");
     assert_eq!(acme.owner().post(&sync_url("no-id"), body.clone()).await.word(), "subject_not_found");
@@ -265,7 +265,7 @@ async fn a_plugin_gives_nothing_that_the_caller_of_a_sync_does_not_hold() {
 
 // ── failures ──
 
-/// A site on which a member holds `kept` by the source `ldap`.
+/// A site on which a member holds the role `kept` from the source `ldap`.
 async fn holding_kept<'s>(site: &'s Site) -> (Organization<'s>, String) {
     let acme = organization(site, "acme", &["kept", "other"]).await;
     let member = acme.member().await;
@@ -276,7 +276,7 @@ async fn holding_kept<'s>(site: &'s Site) -> (Organization<'s>, String) {
 }
 
 #[tokio::test]
-async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
+async fn every_failure_leaves_the_roles_unchanged_and_is_reported() {
     let site = Site::with("plugins.failures = 100").await;
     let (acme, uid) = holding_kept(&site).await;
     let many: Vec<String> = (0..257).map(|n| format!("r{n}")).collect();
@@ -314,13 +314,13 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
         assert_eq!(roles(&acme, &uid).await, ["ldap:kept"], "{n}");
     }
     assert_eq!(syncs(), before);
-    // The author finds it in the plugin's log, the operator in the server's.
+    // The author finds the cause in the plugin's log, the operator in the server's.
     assert!(last_line(&acme, "mapper").await.starts_with("output: "));
     site.logged("a role mapper failed");
 }
 
 #[tokio::test]
-async fn a_mapper_may_name_256_roles() {
+async fn a_mapper_may_answer_with_256_roles() {
     let site = Site::start().await;
     let (acme, uid) = holding_kept(&site).await;
     let mut many: Vec<String> = (0..255).map(|n| format!("r{n}")).collect();
@@ -335,7 +335,7 @@ async fn a_mapper_may_name_256_roles() {
 }
 
 #[tokio::test]
-async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
+async fn the_cause_of_a_mapper_s_failure_is_shown_only_with_the_right_to_see_plugins() {
     let site = Site::with("plugins.failures = 2").await;
     let (acme, uid) = holding_kept(&site).await;
     enforce(&acme, "mapper", &wasm_fixtures::refusing_mapper("secret text")).await;
@@ -348,13 +348,13 @@ async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
     let seen = ask(acme.owner()).await;
     assert!(seen["message"].as_str().is_some_and(|message| message.contains("secret text")), "{seen}");
 
-    // That was the second failure: it is asked no more, and still nothing moves.
+    // After the second failure the plugin is quarantined, and still no role changes.
     assert_eq!(ask(acme.owner()).await["outcome"], "quarantined");
     assert_eq!(roles(&acme, &uid).await, ["ldap:kept"]);
 }
 
 #[tokio::test]
-async fn an_input_at_its_limit_is_asked_and_one_byte_more_is_not() {
+async fn an_input_at_its_limit_is_sent_to_the_mapper_and_one_byte_more_is_not() {
     let site = Site::with("plugins.input_bytes = 1024").await;
     let (acme, uid) = holding_kept(&site).await;
     enforce(&acme, "mapper", &wasm_fixtures::naming(&["other"])).await;
@@ -366,14 +366,14 @@ async fn an_input_at_its_limit_is_asked_and_one_byte_more_is_not() {
         outcome(&acme.owner().post(&sync_url(&uid), body).await.data()).to_owned()
     };
 
-    // Two ids, the source, and the host's own claims: the short one counts as the places of its two texts.
+    // Two ids, the source, and the host's own claims: a short claim counts as the positions of its two texts.
     let own = 36 + 36 + "ldap".len() + "roster.roles".len() + 2 * 8 + "now_ms1763740800000".len();
     assert_eq!(ask(1024 - own).await, "roles");
     assert_eq!(ask(1024 - own + 1).await, "input");
 }
 
 #[tokio::test]
-async fn who_finds_no_turn_in_time_keeps_its_roles() {
+async fn a_mapper_call_that_finds_no_free_slot_in_time_leaves_the_roles_unchanged() {
     let settings = "plugins.calls_per_organization = 1\nplugins.wait_ms = 1\nplugins.map_roles_ms = 10000\n\
                     plugins.map_roles_fuel = 10000000000";
     let site = Site::with(settings).await;
@@ -393,7 +393,7 @@ async fn who_finds_no_turn_in_time_keeps_its_roles() {
 }
 
 #[tokio::test]
-async fn a_mapper_whose_bytes_are_not_those_that_were_uploaded_is_not_asked() {
+async fn a_mapper_whose_stored_bytes_were_changed_is_not_run() {
     let mut site = Site::start().await;
     let uid = {
         let (acme, uid) = holding_kept(&site).await;
@@ -403,7 +403,7 @@ async fn a_mapper_whose_bytes_are_not_those_that_were_uploaded_is_not_asked() {
     let compiled = site.path().join("compiled-plugins");
     let other = wasm_fixtures::naming(&["kept", "other"]);
     site.while_stopped("update plugin_components set component = ?1", [other]);
-    // What was compiled of the right ones goes too, and so nothing is there to run.
+    // The compiled component is removed too, so nothing can run.
     site.kill();
     std::fs::remove_dir_all(compiled).expect("the folder of compiled plugins");
     site.start_again();
@@ -415,10 +415,10 @@ async fn a_mapper_whose_bytes_are_not_those_that_were_uploaded_is_not_asked() {
     assert_eq!((outcome(&synced), &synced["kept"]), ("unavailable", &json!(["kept"])));
 }
 
-// ── watched only ──
+// ── watch mode ──
 
 #[tokio::test]
-async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
+async fn a_watched_mapper_has_no_effect_and_its_differences_are_counted() {
     let site = Site::start().await;
     let (acme, uid) = holding_kept(&site).await;
     let counted = async |plugin: &str| {
@@ -436,9 +436,9 @@ async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
     assert_eq!(counted("other").await, (json!({"roles": 1}), json!(1)));
     assert_eq!(last_line(&acme, "other").await, "ldap: in force it would add [other] and drop [kept]");
     assert_eq!(counted("broken").await, (json!({"trap": 1}), json!(0)));
-    assert!(site.log().contains("a watched plugin differs"), "{}", site.log());
+    assert!(site.log().contains("a shadow plugin differs"), "{}", site.log());
 
-    // The next version of a plugin is watched in the place of the one in force, even where that fails.
+    // The watched next version of a plugin gets the same input as the enforced one, even if the enforced one fails.
     enforce(&acme, "mapper", &wasm_fixtures::trapping_mapper()).await;
     watch(&acme, "mapper", &wasm_fixtures::naming_claim("roster.roles", 9, 0)).await;
     let failed = sync(&acme, &uid, json!(["staff"])).await;
@@ -454,7 +454,7 @@ async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
 // ── organizations ──
 
 #[tokio::test]
-async fn a_mapper_has_no_part_in_another_organizations_sync() {
+async fn a_mapper_is_not_called_in_another_organization_s_sync() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor"]).await;
     let globex = organization(&site, "globex", &["editor"]).await;
@@ -470,15 +470,15 @@ async fn a_mapper_has_no_part_in_another_organizations_sync() {
     assert_eq!(roles(&globex, &member.uid).await, [""; 0]);
 }
 
-// ── changes meanwhile ──
+// ── changes during a call ──
 
 #[tokio::test]
-async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_through() {
+async fn an_answer_of_a_replaced_version_is_never_applied() {
     let settings = "plugins.map_roles_ms = 10000\nplugins.map_roles_fuel = 10000000000";
     let site = Site::with(settings).await;
     let acme = organization(&site, "acme", &["role1", "role2", "role3"]).await;
     let member = acme.member().await;
-    // Each takes a while for its answer, in which the next one takes its place.
+    // Each version takes some time to answer, during which the next one replaces it.
     let versions: Vec<Vec<u8>> = (1..=3)
         .map(|n| {
             let role = format!("role{n}");
@@ -493,8 +493,8 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
     let body = json!({"source": "ldap", "external_keys": []});
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let answers = std::sync::atomic::AtomicUsize::new(0);
-    // Two are asked at any time, so that the third answer from now on is of a question asked from now on; the others wait
-    // for theirs.
+    // Two calls run at any time. The third answer from now on therefore belongs to a call that began from now on; the
+    // others wait for theirs.
     let answered_by_this_version = async || {
         let enough = answers.load(std::sync::atomic::Ordering::SeqCst) + 3;
         let answered = || (answers.load(std::sync::atomic::Ordering::SeqCst) >= enough).then_some(());
@@ -524,7 +524,7 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
 
     let mut versions_seen = std::collections::BTreeSet::new();
     for (epoch, synced) in a.into_iter().chain(b) {
-        // A sync is one epoch itself, so that one that came after a switch says a higher one.
+        // A sync raises the epoch itself, so a sync after a switch reports a higher one.
         let version = 1 + since.iter().filter(|since| epoch >= **since).count();
         assert_eq!(
             (outcome(&synced), &synced["plugins"][0]["version"]),
@@ -539,13 +539,13 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
 }
 
 #[tokio::test]
-async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
+async fn a_table_that_changes_during_a_mapper_call_is_read_again() {
     let settings = "plugins.map_roles_ms = 10000\nplugins.map_roles_fuel = 10000000000";
     let site = Site::with(settings).await;
     let acme = organization(&site, "acme", &["before", "after"]).await;
     let member = acme.member().await;
     map(&acme, "ldap", "staff", "before").await;
-    // The first has answered when the second begins to think.
+    // The first plugin has answered when the second starts.
     enforce(&acme, "first", &wasm_fixtures::naming_claim("roster.roles", 9, 0)).await;
     enforce(&acme, "mapper", &wasm_fixtures::naming_claim("roster.roles", 9, 200_000_000)).await;
     sync(&acme, &member.uid, json!([])).await;
@@ -564,7 +564,7 @@ async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
     };
     let ((synced, answered), changed) = tokio::join!(ask, change);
 
-    assert!(changed < answered, "the mapper was too quick for this test");
+    assert!(changed < answered, "the mapper was too fast for this test");
     assert_eq!(synced["added"], json!(["after"]));
     assert_eq!(roles(&acme, &member.uid).await, ["ldap:after"]);
 }
@@ -573,7 +573,7 @@ async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
 
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
 
-/// A certified provider, and a site that knows it as `lab` and looks at the claim `groups`.
+/// A certified provider, and a site that is configured for it as `lab` with the role claim `groups`.
 async fn lab(users: Value) -> (Oidc, Site) {
     let oidc = Oidc::start(json!({"users": users, "clients": [{"client_id": "roster", "redirect_uris": [REDIRECT]}]}));
     let secret = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("mapping-client.secret");
@@ -587,7 +587,7 @@ async fn lab(users: Value) -> (Oidc, Site) {
     (oidc, site)
 }
 
-/// Signs somebody in with the provider; answers its uid.
+/// Signs in with the provider and returns the member's uid.
 async fn sign_in(oidc: &Oidc, site: &Site, login: &str) -> String {
     let binding = "a-value-that-the-program-of-a-portal-keeps";
     let url = format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={binding}");
@@ -603,7 +603,7 @@ async fn sign_in(oidc: &Oidc, site: &Site, login: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
+async fn a_sign_in_with_a_provider_calls_the_mappers_of_each_organization() {
     let alice = json!({"groups": ["roster:film", "staff"], "name": "Alice", "preferred_username": "alice",
         "email": "alice@example.org", "email_verified": true, "department": "sound"});
     let (oidc, site) = lab(json!({"alice": alice})).await;
@@ -615,7 +615,7 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
     let shipped = std::fs::read(shipped).expect("the example");
     enforce(&acme, "groups", &shipped).await;
 
-    // At first sight already, before there is such a member.
+    // The first sign-in calls the mapper too, before the member exists.
     let uid = sign_in(&oidc, &site, "alice").await;
     assert_eq!(roles(&acme, &uid).await, ["oidc:by-table", "oidc:film"]);
     let after: String = site
@@ -628,14 +628,15 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
     assert_eq!((&after["added"], &after["plugins"][0]["name"]), (&json!(["by-table", "film"]), &json!("groups")));
     assert_eq!(after["plugins"][0]["sha256"], sha256(&shipped));
 
-    // Every claim of the provider is seen; another organization of the member's goes by its own table.
+    // The mapper gets every claim of the provider; another organization of the member uses its own table.
     globex.link(&uid).await;
     enforce(&acme, "groups", &wasm_fixtures::naming_claim("department", 9, 0)).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
     assert_eq!(roles(&acme, &uid).await, ["oidc:sound"]);
     assert_eq!(roles(&globex, &uid).await, ["oidc:by-table"]);
 
-    // One that fails stops nobody and takes nothing, here; there the table goes on.
+    // A failing mapper does not prevent the sign-in and removes no role here; in the other organization the table still
+    // applies.
     oidc.set_user("alice", json!({"groups": []})).await;
     enforce(&acme, "groups", &wasm_fixtures::trapping_mapper()).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
@@ -645,11 +646,11 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
 }
 
 #[tokio::test]
-async fn a_sign_in_with_wordpress_maps_by_plugin_but_not_for_an_organization_that_is_not_active() {
-    let neighbour = StubServer::start(|_| {
+async fn a_sign_in_with_wordpress_calls_no_mapper_of_an_inactive_organization() {
+    let stub = StubServer::start(|_| {
         stub_server::json(200, &json!({"id": 7, "username": "kim", "name": "Kim", "roles": ["author", "editor"]}))
     });
-    let settings = format!("wordpress.url = {:?}\nwordpress.organization = \"acme\"", neighbour.url);
+    let settings = format!("wordpress.url = {:?}\nwordpress.organization = \"acme\"", stub.url);
     let site = Site::with(&settings).await;
     let acme = organization(&site, "acme", &["author", "editor"]).await;
     enforce(&acme, "first", &wasm_fixtures::naming_claim("roles", 1, 0)).await;

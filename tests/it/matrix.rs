@@ -1,7 +1,8 @@
-//! Every operation of the document × every kind of wrong caller, and the right one.
+//! Every operation of the document × every kind of caller: each wrong one and the right one.
 //!
-//! What is expected follows from the document: which credentials an operation takes, and which permission or scope it
-//! needs. A row gives a valid request, so that only the caller can be at fault. An operation without a row fails.
+//! The expected results follow from the document: the credentials that an operation takes, and the permission or scope
+//! that it needs. A row gives a valid request, so that only the caller can be at fault. An operation without a row
+//! fails the test.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 use crate::videos::{Media, register};
 
-/// Operations that ask nobody who they are.
+/// Operations without authentication.
 const PUBLIC: [&str; 18] = [
     "login",
     "answer_second_factor",
@@ -27,15 +28,16 @@ const PUBLIC: [&str; 18] = [
     "refresh",
     "get_oidc_url",
     "exchange_oidc_code",
-    // SFTPGo's hooks know one key; `sftpgo` tries the wrong ones.
+    // SFTPGo's hooks have a key of their own; `sftpgo.rs` tests wrong keys.
     "authenticate_for_sftpgo",
     "prepare_for_sftpgo",
     "tell_of_sftpgo_file",
-    // The hints of WordPress are signed; `hints` tries the wrong signatures.
+    // WordPress events are signed; `wordpress_events.rs` tests wrong signatures.
     "take_wordpress_hint",
 ];
 
-/// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
+/// Operations that need no permission but a signed-in member: they show the caller's own data, or data that is not
+/// secret.
 const BUILTIN_PERMISSIONS: [&str; 25] = [
     "get_me",
     "update_me",
@@ -64,7 +66,7 @@ const BUILTIN_PERMISSIONS: [&str; 25] = [
     "release_reservation",
 ];
 
-/// Operations that show or change what is one's own without the permission, with what they answer about the rest.
+/// Operations that show or change the caller's own data without the permission, with the code for everything else.
 const OWN_TOO: [(&str, u64); 8] = [
     ("list_videos", 102_000),
     ("get_video", 33_301_000),
@@ -76,7 +78,7 @@ const OWN_TOO: [(&str, u64); 8] = [
     ("get_job", 33_301_000),
 ];
 
-/// Operations that a fresh member is let into, and has nothing for, with the word that says so.
+/// Operations that a fresh member may call without having any data for them, with the error code of the response.
 const NOTHING_YET: [(&str, &str); 6] = [
     ("heartbeat_job", "lease_lost"),
     ("complete_job", "lease_lost"),
@@ -86,10 +88,10 @@ const NOTHING_YET: [(&str, &str); 6] = [
     ("remove_my_second_factor", "second_factor_off"),
 ];
 
-/// Operations outside of the permission area that act in one organization: a client says in which.
+/// Operations outside of the permission area that act in one organization: a client must name it.
 const IN_ONE_ORGANIZATION: [&str; 3] = ["list_invitations", "create_invitation", "delete_invitation"];
 
-/// Operations of the services of this site, with the scope a client needs for them.
+/// Operations for the services of this site, with the scope that a client needs for them.
 const INTERNAL: [(&str, &str); 8] = [
     ("list_members_internal", "members:read"),
     ("get_member_by_sub", "members:read"),
@@ -101,10 +103,10 @@ const INTERNAL: [(&str, &str); 8] = [
     ("ensure_authentik_user", "members:write"),
 ];
 
-/// What the rows on clients give away, so that the right caller must hold it too.
+/// Permissions that the rows on clients grant, so that the right caller must hold them too.
 const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
 
-/// The scopes of clients that stand for an operation today; `*` is all of them.
+/// The scopes of clients that cover an operation today; `*` is all of them.
 const SCOPES: [&str; 15] = [
     "members:read",
     "members:write",
@@ -125,7 +127,7 @@ const SCOPES: [&str; 15] = [
 
 // ── the rows ──
 
-struct World<'s> {
+struct Fixture<'s> {
     site: &'s Site,
     acme: &'s Organization<'s>,
     media: &'s Media,
@@ -135,7 +137,7 @@ fn fresh(prefix: &str) -> String {
     format!("{prefix}{}", uuid::Uuid::now_v7().simple())
 }
 
-impl World<'_> {
+impl Fixture<'_> {
     async fn role(&self) -> String {
         self.acme.role(&fresh("r"), &[]).await
     }
@@ -185,7 +187,7 @@ impl World<'_> {
         subject
     }
 
-    /// The address of a new key of a member, or of a service.
+    /// The path of a new key of a member, or of a service.
     async fn api_key(&self, of: &str, body: Value) -> String {
         let made = self.site.admin().post(of, body).await.data();
         format!("{of}/{}", made["id"].as_str().expect("id"))
@@ -199,7 +201,7 @@ impl World<'_> {
         self.api_key("/admin/api-keys", json!({"service_name": "sample", "scopes": ["audit:read"]})).await
     }
 
-    /// The address of a new video of some member.
+    /// The path of a new video of some member.
     async fn video(&self) -> String {
         let member = self.acme.member().await;
         let made = register(&member.caller(), &self.media.file_of(&member, "a.mp4", 1)).await.data();
@@ -212,7 +214,7 @@ impl World<'_> {
         json!({"path": self.media.file(&format!("{}/{}", me["username"].as_str().expect("username"), fresh("f")), 1)})
     }
 
-    /// A request about what only its caller has; any other is the same for everybody.
+    /// A row about data of its own caller; every other row is the same for all callers.
     async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
         let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
         let own_key = async || text(&caller.post("/me/api-keys", json!({"name": "sample"})).await.data());
@@ -236,31 +238,31 @@ impl World<'_> {
         }
     }
 
-    /// A webhook of acme; nothing listens there.
+    /// A webhook of acme; nothing listens at its URL.
     async fn webhook(&self) -> String {
         let body = json!({"name": "sample", "url": "http://127.0.0.1:9/", "kinds": ["member.created"]});
         self.acme.admin().post("/admin/webhooks", body).await.data()["id"].as_str().expect("id").to_owned()
     }
 
-    /// A delivery of acme's that waits or was given up.
+    /// A delivery of acme that waits or was given up.
     async fn delivery(&self) -> String {
         let webhook = self.webhook().await;
         self.acme.admin().post("/admin/members", json!({"username": fresh("d")})).await.done();
         let waiting = self.acme.admin().get(&format!("/admin/deliveries?target={webhook}")).await.data();
-        // It is the only one of its webhook, which hears of no more.
+        // It is the only delivery of its webhook, which gets no more events.
         let path = format!("/admin/webhooks/{webhook}");
         self.acme.admin().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
         waiting["items"][0]["id"].as_str().expect("id").to_owned()
     }
 
-    /// The address of a new plugin.
+    /// The path of a new plugin.
     async fn plugin(&self, rest: &str) -> String {
         let name = plugin_name();
         crate::plugins::upload(&self.acme.owner(), &name, crate::wasm_fixtures::allowing()).await.done();
         format!("/plugins/{name}{rest}")
     }
 
-    /// The same, enforced with other settings before.
+    /// The same, activated twice with different settings.
     async fn enforced_plugin(&self, rest: &str) -> String {
         let path = self.plugin("").await;
         for deadline_ms in [7, 8] {
@@ -270,7 +272,7 @@ impl World<'_> {
         path + rest
     }
 
-    /// A mapping's external key.
+    /// The external key of a new mapping.
     async fn mapping(&self) -> String {
         let key = fresh("k");
         let body = json!({"external_source": "ldap", "external_key": key, "internal_role_key": self.role_key().await});
@@ -284,7 +286,7 @@ impl World<'_> {
         key
     }
 
-    /// A request that only its caller can spoil: path below the base path, and body.
+    /// A request that is valid except for its caller: path below the base path, and body.
     #[rustfmt::skip]
     async fn row(&self, operation: &str) -> Option<(String, Option<Value>)> {
         let id = &self.acme.id;
@@ -497,7 +499,7 @@ fn operations(document: &Value) -> Vec<Operation> {
     found
 }
 
-/// The scope of codes of a path.
+/// The scope of the error codes of a path.
 fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
@@ -529,19 +531,19 @@ fn area(path: &str) -> u64 {
 }
 
 impl Operation {
-    /// A failure of this scope and category; the permission area has its own 401 and 403.
+    /// The code of a failure of this scope and category; the permission area has its own codes for 401 and 403.
     fn code(&self, scope: u64, category: u64) -> u64 {
         let scope = if self.area == 31 && scope != 10 { 31 } else { scope };
         scope * 1_000_000 + category * 1_000
     }
 
-    /// What a caller without any credential that counts here is told.
+    /// The code for a caller without a credential that this operation takes.
     fn nobody(&self) -> u64 {
         let only_bearer = self.takes_bearer && !self.takes_client && !self.takes_internal && !self.takes_gateway;
         self.code(if only_bearer { 28 } else { self.area }, 501)
     }
 
-    /// What the owner of another organization is told.
+    /// The code for the owner of another organization.
     fn foreign(&self) -> u64 {
         let has_no_404 = crate::area_codes::defined(&self.id).is_some_and(|codes| !codes.contains(&31_301_000));
         if has_no_404 { 31_501_000 } else { self.code(29, 301) }
@@ -551,7 +553,7 @@ impl Operation {
         BUILTIN_PERMISSIONS.contains(&self.id.as_str())
     }
 
-    /// All scopes that do not cover what is needed.
+    /// All scopes that do not cover the needed one.
     fn other_scopes(&self) -> Vec<&'static str> {
         let needed = self.scope.as_deref().unwrap_or_default();
         let covers = |scope: &str| {
@@ -596,7 +598,7 @@ async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s>
     member
 }
 
-/// Roster's own permissions that open an operation: all of them, and those that a tenant can hold.
+/// Roster's own permissions that an operation needs: all of them, and those that a tenant can hold.
 async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) {
     let list = acme.owner().get("/api/v1/permissions/catalog?app=roster").await.data();
     let leaves = list["list"].as_array().expect("list").iter().filter(|node| node.get("http_path").is_some());
@@ -618,7 +620,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let settings = format!("{webhooks}{}{}{}{wordpress}", media.settings(), authentik.settings(), sftpgo.settings());
     let site = Site::with(&settings).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
-    let world = World { site: &site, acme: &acme, media: &media };
+    let world = Fixture { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;
     site.admin().post(&format!("/admin/members/{}/deactivate", suspended.uid), json!({})).await.done();
     let (all, of_tenants) = own_permissions(&acme).await;
@@ -667,7 +669,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
         refused.push(("a wrong internal secret", false_secret, code));
         if let Some(permission) = &operation.permission {
             let own_too = OWN_TOO.iter().find(|(id, _)| *id == operation.id).map(|(_, code)| *code);
-            // What needs a right over the site answers about one's own, where there is such a thing.
+            // An operation that needs a right over the site still answers about the caller's own data, if there is any.
             let without = own_too.unwrap_or_else(|| operation.code(operation.area, 505));
             let code = if is_site { without } else { operation.foreign() };
             refused.push(("a foreign owner", bolt.owner().with("x-tenant-id", &acme.id), code));
@@ -704,7 +706,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
                 Some(permission) => acme.member_with(&[permission]).await,
                 None => acme.member().await,
             };
-            // Who hands a direct right on holds it.
+            // A caller who grants a direct right must hold it.
             let right = json!({"uid": member.uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
             site.admin().post("/admin/permissions/grant", right).await.done();
             if operation.takes_gateway && !is_site {
@@ -748,7 +750,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
 }
 
 #[tokio::test]
-async fn the_lists_of_this_file_name_only_what_there_is() {
+async fn the_lists_of_this_file_name_existing_operations_only() {
     let site = Site::start().await;
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let known = operations(&document);

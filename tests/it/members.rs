@@ -1,18 +1,18 @@
-//! Members: who sees and changes them, what they may change of themselves, and what is left of one who was erased.
+//! Members: who sees and changes them, what they may change of themselves, and what remains of an erased member.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
-/// An id of the right form that nothing has.
+/// A valid id that no row has.
 const NOBODYS_ID: &str = "019abcde-0000-7000-8000-00000000dead";
 
 fn usernames(page: &Value) -> Vec<&str> {
     page["items"].as_array().expect("items").iter().filter_map(|item| item["username"].as_str()).collect()
 }
 
-/// The bad fields of a body; none when it is taken.
+/// The bad fields of a body; empty when it is accepted.
 async fn faults(caller: &As<'_>, body: Value) -> Vec<String> {
     let reply = caller.post("/admin/members", body).await;
     if reply.status == 200 {
@@ -25,10 +25,10 @@ async fn audit_total(site: &Site, action: &str) -> Value {
     site.admin().get(&format!("/admin/audit?action={action}")).await.data()["total"].clone()
 }
 
-// ── who may ──
+// ── access ──
 
 #[tokio::test]
-async fn a_guest_is_told_to_sign_in() {
+async fn an_unauthenticated_caller_must_sign_in() {
     let site = Site::start().await;
 
     let (office, me) = (site.nobody().get("/admin/members").await, site.nobody().get("/me").await);
@@ -39,7 +39,7 @@ async fn a_guest_is_told_to_sign_in() {
 }
 
 #[tokio::test]
-async fn a_member_of_no_organization_has_nothing_to_administer() {
+async fn a_member_of_no_organization_administers_nothing() {
     let site = Site::start().await;
     let stranger = site.member().await;
 
@@ -64,7 +64,7 @@ async fn a_member_without_the_right_neither_lists_nor_creates() {
 }
 
 #[tokio::test]
-async fn whoever_may_only_read_cannot_write() {
+async fn a_caller_with_read_permissions_cannot_write() {
     let site = Site::start().await;
     let (acme, reader) = (site.organization("acme").await, site.client(&["members:read"]).await);
     let viewer = acme.member_with_role("viewer").await;
@@ -117,7 +117,7 @@ async fn a_created_member_is_shown_without_its_password_and_can_sign_in() {
 // ── input ──
 
 #[tokio::test]
-async fn every_bad_field_of_a_new_member_is_named_at_once() {
+async fn all_bad_fields_of_a_new_member_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"username": "-", "email": "x", "display_name": "", "authentik_sub": "", "authentik_user_id": "",
         "password": "", "is_active": "yes", "role": "tenant_owner"});
@@ -132,7 +132,7 @@ async fn every_bad_field_of_a_new_member_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn a_weak_password_is_named_together_with_the_other_bad_fields() {
+async fn a_weak_password_is_reported_together_with_the_other_bad_fields() {
     let site = Site::start().await;
 
     let mut fields = faults(&site.admin(), json!({"username": "-", "password": "short"})).await;
@@ -142,7 +142,7 @@ async fn a_weak_password_is_named_together_with_the_other_bad_fields() {
 }
 
 #[tokio::test]
-async fn what_the_program_decides_cannot_be_assigned() {
+async fn read_only_fields_cannot_be_set() {
     let site = Site::start().await;
     let member = site.member().await;
     let decided = ["generation", "id", "organizations", "password_hash", "roles", "status", "uid", "version"];
@@ -159,7 +159,7 @@ async fn what_the_program_decides_cannot_be_assigned() {
 }
 
 #[tokio::test]
-async fn a_member_needs_a_name_to_be_found_by() {
+async fn a_member_needs_at_least_one_name() {
     let site = Site::start().await;
     let admin = site.admin();
 
@@ -203,7 +203,7 @@ async fn a_password_holds_at_its_limits_and_not_one_past_them() {
 }
 
 #[tokio::test]
-async fn a_name_that_somebody_has_is_refused_whatever_its_case() {
+async fn a_taken_name_is_refused_in_any_case() {
     let site = Site::start().await;
     let admin = site.admin();
     let kim = json!({"username": "kim", "email": "kim@example.org", "authentik_sub": "sub-1"});
@@ -216,14 +216,14 @@ async fn a_name_that_somebody_has_is_refused_whatever_its_case() {
     ] {
         assert_eq!(admin.post("/admin/members", body).await.is(29_303_000).word(), word);
     }
-    // A subject is the provider's: its case is not ours to fold.
+    // A subject belongs to the provider: its case is significant.
     admin.post("/admin/members", json!({"authentik_sub": "SUB-1"})).await.done();
 }
 
-// ── what is foreign ──
+// ── foreign members ──
 
 #[tokio::test]
-async fn a_foreign_member_looks_as_if_it_were_missing() {
+async fn a_foreign_member_is_answered_like_a_missing_one() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
     let theirs = globex.member().await;
@@ -247,7 +247,7 @@ async fn a_foreign_member_looks_as_if_it_were_missing() {
 }
 
 #[tokio::test]
-async fn a_list_shows_and_counts_only_what_is_reached() {
+async fn a_list_shows_and_counts_only_visible_members() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
     let (ours, theirs) = (acme.member().await, globex.member().await);
@@ -262,7 +262,7 @@ async fn a_list_shows_and_counts_only_what_is_reached() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_not_chosen_by_whoever_does_not_belong_to_it() {
+async fn only_a_member_of_a_tenant_can_name_it() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
 
@@ -290,7 +290,7 @@ async fn a_client_that_names_a_tenant_sees_that_tenant_only() {
 // ── lists ──
 
 #[tokio::test]
-async fn a_keyword_is_text_and_no_pattern() {
+async fn a_keyword_is_plain_text_not_a_pattern() {
     let site = Site::start().await;
     let admin = site.admin();
     for username in ["a_b", "axb"] {
@@ -305,7 +305,7 @@ async fn a_keyword_is_text_and_no_pattern() {
 }
 
 #[tokio::test]
-async fn a_display_name_is_found_by_itself() {
+async fn a_display_name_is_searched() {
     let site = Site::start().await;
     site.admin().post("/admin/members", json!({"username": "emile", "display_name": "Émile Östgård"})).await.done();
 
@@ -316,7 +316,7 @@ async fn a_display_name_is_found_by_itself() {
 }
 
 #[tokio::test]
-async fn a_page_is_capped_and_never_empty_by_wish() {
+async fn the_limit_of_a_page_has_a_minimum_and_a_maximum() {
     let site = Site::start().await;
     let (admin, internal) = (site.admin(), site.internal());
     for (caller, path, limit) in [
@@ -363,10 +363,10 @@ async fn members_are_listed_by_whether_they_are_active() {
     assert_eq!((usernames(&suspended), &suspended["items"][0]["status"]), (vec!["resting"], &json!("suspended")));
 }
 
-// ── changing ──
+// ── updates ──
 
 #[tokio::test]
-async fn nobody_changes_the_credentials_of_somebody_who_holds_more() {
+async fn nobody_changes_the_credentials_of_a_member_with_more_rights() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (manager, owner) = (acme.member_with_role("member_manager").await, acme.member_with_role("tenant_owner").await);
@@ -386,7 +386,7 @@ async fn nobody_changes_the_credentials_of_somebody_who_holds_more() {
 }
 
 #[tokio::test]
-async fn a_member_of_two_organizations_is_neither_ones_to_suspend() {
+async fn a_member_of_two_organizations_can_be_suspended_by_neither() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
     let member = acme.member().await;
@@ -403,7 +403,7 @@ async fn a_member_of_two_organizations_is_neither_ones_to_suspend() {
 }
 
 #[tokio::test]
-async fn the_right_to_change_a_member_is_not_the_right_to_suspend_it() {
+async fn the_right_to_update_a_member_does_not_include_suspension() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (editor, member) = (acme.member_with(&["roster.member.update"]).await, acme.member().await);
@@ -417,7 +417,7 @@ async fn the_right_to_change_a_member_is_not_the_right_to_suspend_it() {
 }
 
 #[tokio::test]
-async fn an_edit_changes_what_it_names_and_null_takes_away() {
+async fn an_update_changes_only_its_fields_and_null_clears_them() {
     let site = Site::start().await;
     let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim"});
     let uid = site.admin().post("/admin/members", body).await.data()["uid"].clone();
@@ -435,7 +435,7 @@ async fn an_edit_changes_what_it_names_and_null_takes_away() {
 }
 
 #[tokio::test]
-async fn an_edit_of_what_was_read_before_somebody_elses_is_stale() {
+async fn an_update_of_an_outdated_version_is_stale() {
     let site = Site::start().await;
     let member = site.member().await;
     let at = format!("/admin/members/{}", member.uid);
@@ -469,7 +469,7 @@ async fn every_visible_change_of_a_member_changes_its_version() {
 }
 
 #[tokio::test]
-async fn an_edit_that_changes_nothing_leaves_no_trace() {
+async fn an_update_without_a_change_is_not_recorded() {
     let site = Site::start().await;
     let member = site.member().await;
     let at = format!("/admin/members/{}", member.uid);
@@ -481,7 +481,7 @@ async fn an_edit_that_changes_nothing_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn an_account_id_goes_with_a_subject() {
+async fn an_account_id_requires_a_subject() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -491,7 +491,7 @@ async fn an_account_id_goes_with_a_subject() {
 }
 
 #[tokio::test]
-async fn suspending_twice_is_suspending_once() {
+async fn a_repeated_suspension_changes_nothing() {
     let site = Site::start().await;
     let member = site.member().await;
     let at = format!("/admin/members/{}", member.uid);
@@ -507,7 +507,7 @@ async fn suspending_twice_is_suspending_once() {
 }
 
 #[tokio::test]
-async fn the_last_of_its_kind_can_be_neither_suspended_nor_erased() {
+async fn the_last_owner_or_administrator_can_be_neither_suspended_nor_erased() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let admin = site.admin().get("/me").await.data()["uid"].clone();
@@ -571,7 +571,7 @@ async fn an_erased_member_stays_erased() {
 }
 
 #[tokio::test]
-async fn what_was_remembered_for_a_repeat_is_erased_with_the_member() {
+async fn stored_responses_of_idempotency_keys_are_erased_with_the_member() {
     let site = Site::start().await;
     let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim Example"});
     let once = site.admin().with("idempotency-key", "k1");
@@ -583,14 +583,14 @@ async fn what_was_remembered_for_a_repeat_is_erased_with_the_member() {
 }
 
 #[tokio::test]
-async fn answers_that_name_an_erased_member_are_given_to_nobody_until_they_are_forgotten() {
+async fn stored_responses_that_name_an_erased_member_are_not_returned() {
     let site = Site::start().await;
     let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim Example"});
     let once = site.admin().with("idempotency-key", "k1");
     let kim = once.post("/admin/members", body.clone()).await.data();
     let uid = kim["uid"].as_str().unwrap();
     assert_eq!(once.post("/admin/members", body.clone()).await.data(), kim);
-    // More than one read looks at, of which every third names it.
+    // More responses than one batch reads; every third names the member.
     site.write_rows(|rows| {
         rows.execute_batch(&format!(
             "insert into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
@@ -601,7 +601,7 @@ async fn answers_that_name_an_erased_member_are_given_to_nobody_until_they_are_f
              insert into erased_names (name) values ('{uid}');"
         ))
     });
-    // As right after the erasure: it is there, and nobody gets it.
+    // The state right after the erasure: the response is still stored, and nobody gets it.
     assert_eq!(once.post("/admin/members", body).await.word(), "email_exists");
 
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
@@ -613,7 +613,7 @@ async fn answers_that_name_an_erased_member_are_given_to_nobody_until_they_are_f
     assert_eq!((left("idempotency_keys where caller = 'test'"), left("erased_names")), (4_000, 0));
 }
 
-/// Tables with a row in which one of these texts stands.
+/// Tables with a row that contains one of these texts.
 fn rows_that_name(site: &Site, texts: &[&str]) -> Vec<String> {
     let rows = site.rows();
     let mut tables = rows.prepare("select name from sqlite_schema where type = 'table'").unwrap();
@@ -638,7 +638,7 @@ fn rows_that_name(site: &Site, texts: &[&str]) -> Vec<String> {
 // ── memberships ──
 
 #[tokio::test]
-async fn linking_gives_no_role_and_linking_twice_is_linking_once() {
+async fn linking_gives_no_role_and_a_repeated_link_changes_nothing() {
     let site = Site::start().await;
     let (acme, member) = (site.organization("acme").await, site.member().await);
     let at = format!("/admin/members/{}/organizations/{}", member.uid, acme.id);
@@ -654,7 +654,7 @@ async fn linking_gives_no_role_and_linking_twice_is_linking_once() {
 }
 
 #[tokio::test]
-async fn only_the_platform_and_its_programs_link() {
+async fn only_the_platform_and_its_clients_link_members() {
     let site = Site::start().await;
     let (acme, member) = (site.organization("acme").await, site.member().await);
     let at = format!("/admin/members/{}/organizations/{}", member.uid, acme.id);
@@ -671,7 +671,7 @@ async fn only_the_platform_and_its_programs_link() {
 }
 
 #[tokio::test]
-async fn what_is_missing_cannot_be_linked() {
+async fn missing_members_and_organizations_cannot_be_linked() {
     let site = Site::start().await;
     let (acme, member) = (site.organization("acme").await, site.member().await);
 
@@ -684,7 +684,7 @@ async fn what_is_missing_cannot_be_linked() {
 }
 
 #[tokio::test]
-async fn unlinking_takes_the_roles_along() {
+async fn unlinking_removes_the_roles() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let viewer = acme.member_with_role("viewer").await;
@@ -700,7 +700,7 @@ async fn unlinking_takes_the_roles_along() {
 }
 
 #[tokio::test]
-async fn the_last_owner_cannot_be_taken_out() {
+async fn the_last_owner_cannot_be_unlinked() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner().get("/me").await.data()["uid"].as_str().unwrap().to_owned();
@@ -712,7 +712,7 @@ async fn the_last_owner_cannot_be_taken_out() {
 }
 
 #[tokio::test]
-async fn a_manager_cannot_take_out_somebody_who_holds_more() {
+async fn a_manager_cannot_unlink_a_member_with_more_rights() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (manager, admin) = (acme.member_with_role("member_manager").await, acme.member_with_role("tenant_admin").await);
@@ -722,7 +722,7 @@ async fn a_manager_cannot_take_out_somebody_who_holds_more() {
     assert_eq!(reply.is(29_505_000).word(), "not_held");
 }
 
-// ── oneself ──
+// ── a member's own data ──
 
 #[tokio::test]
 async fn a_member_sees_itself_with_its_organizations() {
@@ -760,7 +760,7 @@ async fn a_member_changes_its_display_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_program_is_nobody_to_look_at_itself() {
+async fn an_api_client_has_no_profile() {
     let site = Site::start().await;
     let client = site.client(&["*"]).await;
 
@@ -768,7 +768,7 @@ async fn a_program_is_nobody_to_look_at_itself() {
     assert_eq!(site.internal().get("/me").await.is(28_501_000).word(), "missing_bearer_token");
 }
 
-// ── for the services of the site ──
+// ── operations for the services of the site ──
 
 #[tokio::test]
 async fn a_subject_becomes_a_member_once() {
@@ -837,7 +837,7 @@ async fn a_client_in_a_tenant_cannot_change_a_foreign_member_by_its_subject() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_subject_is_named_at_once() {
+async fn all_bad_fields_of_a_subject_are_reported_together() {
     let site = Site::start().await;
     let body =
         json!({"sub": "", "username": "a b", "email": "x", "display_name": 1, "is_active": null, "status": "active"});
@@ -870,7 +870,7 @@ async fn a_service_asks_about_members_and_their_organizations() {
 }
 
 #[tokio::test]
-async fn people_are_not_services() {
+async fn members_cannot_call_internal_operations() {
     let site = Site::start().await;
 
     for path in ["/internal/members", "/internal/members/by-sub/x", "/internal/organizations"] {
@@ -879,13 +879,13 @@ async fn people_are_not_services() {
     }
 }
 
-// ── how many there are, and what a refusal tells ──
+// ── limits on their number, and what a refusal reveals ──
 
 #[tokio::test]
-async fn a_site_has_as_many_members_as_the_settings_say_by_whatever_way_and_not_one_more() {
+async fn the_limit_of_members_holds_for_every_way_to_create_one_and_not_one_past_it() {
     const WAYS: [&str; 7] = ["member", "user", "import", "grant", "subject", "invitation", "owner"];
     for way in WAYS {
-        // The administrator, an owner, and one more.
+        // The administrator, an owner, and one more member.
         let site = Site::with("limits.members = 3\n").await;
         let acme = site.organization("acme").await;
         let make = async |n: usize| {
@@ -935,7 +935,7 @@ async fn a_site_has_as_many_members_as_the_settings_say_by_whatever_way_and_not_
 }
 
 #[tokio::test]
-async fn who_sees_one_organization_learns_few_names_of_others() {
+async fn a_caller_in_one_organization_can_test_few_names_of_others() {
     let site = Site::with("auth.slow_account_failures = 3\n").await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     for n in 0..5 {
@@ -949,7 +949,7 @@ async fn who_sees_one_organization_learns_few_names_of_others() {
     let new = |n: usize| json!({"email": format!("theirs{n}@example.org")});
     let create = async |body: Value| manager.caller().post("/admin/members", body).await;
 
-    // Who is its own it sees anyway.
+    // Names of its own members are not counted, because it sees them anyway.
     for n in 0..5 {
         assert_eq!(create(json!({"email": format!("ours{n}@example.org")})).await.word(), "email_exists");
     }
@@ -968,9 +968,9 @@ async fn who_sees_one_organization_learns_few_names_of_others() {
         assert_eq!((reply.status, reply.word()), (429, "too_many_failures"));
         assert!(reply.header("retry-after").is_some());
     }
-    // Nor do its other people learn more.
+    // Other callers of the same organization cannot test more names either.
     assert_eq!(acme.owner().post("/admin/members", new(3)).await.word(), "too_many_failures");
-    // Neither others nor the site wait for it.
+    // Callers in other organizations and of the site are not slowed down.
     bolt.owner().post("/admin/members", json!({"username": "free"})).await.done();
     for n in 0..5 {
         assert_eq!(site.admin().post("/admin/members", new(n)).await.word(), "email_exists");
@@ -978,8 +978,8 @@ async fn who_sees_one_organization_learns_few_names_of_others() {
 }
 
 #[tokio::test]
-async fn an_organization_makes_its_part_of_the_members_and_not_one_more() {
-    // The administrator and two owners, whom the site made; half of the others' places are for one.
+async fn an_organization_creates_members_up_to_its_share_and_not_one_past_it() {
+    // The administrator and two owners, whom the site created. One organization may use half of the remaining places.
     for (settings, part) in
         [("limits.members = 8\n", 4), ("limits.members = 8\nlimits.members_per_organization = 3\n", 3)]
     {
@@ -1005,12 +1005,12 @@ async fn an_organization_makes_its_part_of_the_members_and_not_one_more() {
 
         is_full(&make(&acme, "more".into()).await, "limits.members_per_organization");
         is_full(&invite("more").await, "limits.members_per_organization");
-        // Who leaves takes the place along; who is erased gives it back.
+        // A member who leaves the organization still counts; an erased one does not.
         acme.owner().delete(&format!("/admin/members/{}/organizations/{}", uids[0], acme.id)).await.done();
         is_full(&make(&acme, "more".into()).await, "limits.members_per_organization");
         site.admin().delete(&format!("/admin/members/{}", uids[1])).await.done();
         make(&acme, "again".into()).await.done();
-        // The other one finds what is left, and the site itself the rest.
+        // The other organization gets its share of the rest, and the site everything that is left.
         for n in 0..5 - part {
             make(&bolt, format!("theirs{n}")).await.done();
         }

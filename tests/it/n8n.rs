@@ -1,4 +1,5 @@
-//! The workflow of `packaging/n8n`: its structure, and its calls against a real Roster. A small program plays n8n.
+//! The workflow of `packaging/n8n`: its structure, and its calls against a real Roster. A small program plays the part
+//! of n8n.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,14 +22,14 @@ fn names(list: &Value) -> Vec<&str> {
 
 #[test]
 fn the_workflow_has_the_structure_that_n8n_imports_and_no_secret() {
-    /// Types and versions that were seen to work, in n8n 1 and 2.
+    /// Node types and versions that work in n8n 1 and 2.
     const KNOWN: [(&str, f64); 4] = [("webhook", 2.0), ("httpRequest", 4.2), ("if", 2.2), ("respondToWebhook", 1.1)];
     let workflow = workflow();
     let fields: BTreeSet<&str> = workflow.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(fields, BTreeSet::from(["id", "name", "active", "settings", "nodes", "connections"]));
     assert_eq!(workflow["active"], false);
     assert_eq!(workflow["settings"]["executionOrder"], "v1");
-    // An execution that is kept would keep the key of the new user.
+    // A stored execution would contain the key of the new user.
     assert_eq!(workflow["settings"]["saveDataSuccessExecution"], "none");
     assert_eq!(workflow["settings"]["saveDataErrorExecution"], "none");
 
@@ -69,11 +70,11 @@ fn the_workflow_has_the_structure_that_n8n_imports_and_no_secret() {
     assert_eq!(credentials.len(), 3);
 }
 
-/// A WordPress that makes and deletes users.
+/// A WordPress that creates and deletes users.
 fn wordpress() -> (StubServer, Arc<Mutex<BTreeMap<u64, String>>>) {
     let users: Arc<Mutex<BTreeMap<u64, String>>> = Arc::default();
     let known = users.clone();
-    let neighbour = StubServer::start(move |asked| {
+    let stub = StubServer::start(move |asked| {
         let mut users = known.lock().expect("no panic");
         assert_eq!(asked.authorization, "Basic YWRtaW46eA==");
         if asked.method == "DELETE" {
@@ -91,7 +92,7 @@ fn wordpress() -> (StubServer, Arc<Mutex<BTreeMap<u64, String>>>) {
         users.insert(id, username);
         stub_server::json(201, &json!({"id": id}))
     });
-    (neighbour, users)
+    (stub, users)
 }
 
 async fn play(wordpress: &str, roster: &str, client: &Value, execution: &str, form: Value) -> Value {
@@ -112,13 +113,13 @@ async fn play(wordpress: &str, roster: &str, client: &Value, execution: &str, fo
 }
 
 #[tokio::test]
-async fn a_form_makes_one_person_everywhere_or_nobody_anywhere() {
+async fn a_form_creates_the_person_everywhere_or_nowhere() {
     let site = Site::start().await;
     site.organization("acme").await;
-    let (neighbour, users) = wordpress();
+    let (stub, users) = wordpress();
     let scopes = json!({"name": "n8n", "scopes": ["members:write", "quotas:write"]});
     let client = site.admin().post("/admin/api-clients", scopes).await.data();
-    let run = async |execution: &str, form: Value| play(&neighbour.url, &site.url, &client, execution, form).await;
+    let run = async |execution: &str, form: Value| play(&stub.url, &site.url, &client, execution, form).await;
     let there = || users.lock().expect("no panic").len();
     let form = json!({"username": "kim", "email": "kim@example.org", "quota_size": 5_000, "org_code": "acme"});
 
@@ -129,19 +130,20 @@ async fn a_form_makes_one_person_everywhere_or_nobody_anywhere() {
     let user = site.admin().get(&path).await.data();
     assert_eq!((&user["wordpress_id"], &user["sftpgo_username"]), (&json!(17), &json!("kim")));
 
-    // The same form again: WordPress has the name.
+    // The same form again: WordPress already has the username.
     let again = run("2", form).await;
     assert_eq!((&again["status"], &again["body"]["failed"]), (&json!(409), &json!("wordpress")), "{again}");
-    // Roster has the e-mail: the user of WordPress is taken back.
+    // Roster already has the e-mail: the user at WordPress is deleted again.
     let refused = run("3", json!({"username": "kim2", "email": "kim@example.org"})).await;
     assert_eq!((&refused["status"], &refused["body"]["failed"]), (&json!(409), &json!("roster")), "{refused}");
     assert_eq!(there(), 1);
-    // Whether Roster has done it nobody knows: a hand is needed. Without an answer it is asked three times.
+    // It is unknown whether Roster has created the user, so the workflow asks for manual action. A request without an
+    // answer is made three times.
     let gone =
-        play(&neighbour.url, "http://127.0.0.1:9", &client, "4", json!({"username": "lee", "email": "l@x.org"})).await;
+        play(&stub.url, "http://127.0.0.1:9", &client, "4", json!({"username": "lee", "email": "l@x.org"})).await;
     assert_eq!((&gone["status"], gone["calls"].as_array().expect("calls").len()), (&json!(502), 4), "{gone}");
     assert_eq!(there(), 2);
-    // The answer to execution 1 got lost, and n8n asks again: nobody is made twice, and nobody is taken back.
+    // The answer to execution 1 was lost and n8n repeats the request: no second user is created, and none is deleted.
     users.lock().expect("no panic").clear();
     let repeat = json!({"username": "kim", "email": "kim@example.org", "quota_size": 5_000, "org_code": "acme"});
     let repeated = run("1", repeat).await;

@@ -1,4 +1,4 @@
-//! Sign-in with OpenID Connect providers: against a certified one, and against one that does everything wrong.
+//! Sign-in with OpenID Connect providers: a certified one, and one that misbehaves in every way.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::site::{As, Organization, Reply, Site};
 use crate::wasm_fixtures;
 
 pub const REDIRECT: &str = "http://127.0.0.1:9/callback";
-/// What binds the sign-ins of these tests, which no browser makes.
+/// The binding value of the sign-ins in these tests, which no browser makes.
 pub const BINDING: &str = "a-value-that-the-program-of-a-portal-keeps";
 pub const AUDIENCE: &str = "https://roster.example.org";
 const ZITADEL: &str = "urn:zitadel:iam:org:project:roles";
@@ -50,7 +50,7 @@ pub fn block(name: &str, issuer: &str, more: &str) -> String {
     )
 }
 
-/// A certified provider, and a site that knows it as `lab`.
+/// A certified provider, and a site that is configured for it as `lab`.
 async fn lab(mut config: Value, settings: &str, more: &str) -> (Oidc, Site) {
     config["clients"] = json!([{"client_id": "roster", "redirect_uris": [REDIRECT]}]);
     let oidc = Oidc::start(config);
@@ -67,7 +67,7 @@ pub fn returned(provider: &str, code: &str, state: &str) -> Value {
     json!({"provider": provider, "code": code, "state": state, "redirect_uri": REDIRECT, "binding": BINDING})
 }
 
-/// What comes back from the provider when `login` signs in there.
+/// The parameters of the callback after `login` signed in at the provider.
 async fn come_back(oidc: &Oidc, site: &Site, login: &str) -> Value {
     let url = authorize_url(&site.nobody(), "lab").await;
     let callback = oidc.sign_in(&url, login, REDIRECT).await;
@@ -86,7 +86,7 @@ pub async fn me(site: &Site, token: &str) -> Value {
     site.bearer(token).get("/me").await.data()
 }
 
-/// How many members and identities there are.
+/// The numbers of members and identities.
 pub fn people(site: &Site) -> (i64, i64) {
     let count = |table: &str| {
         site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("a number")
@@ -114,10 +114,10 @@ pub async fn roles(organization: &Organization<'_>, uid: &Value) -> Vec<String> 
     found
 }
 
-// ── a whole sign-in ──
+// ── a complete sign-in ──
 
 #[tokio::test]
-async fn a_person_signs_in_with_a_provider_and_is_the_same_member_every_time() {
+async fn repeated_sign_ins_with_a_provider_lead_to_the_same_member() {
     for alg in ["RS256", "ES256", "EdDSA"] {
         let alice = json!({"email": "alice@example.org", "email_verified": true, "name": "Alice 測試", "preferred_username": "alice"});
         let (oidc, site) = lab(json!({"alg": alg, "users": {"alice": alice}}), "", "").await;
@@ -146,7 +146,7 @@ async fn a_person_signs_in_with_a_provider_and_is_the_same_member_every_time() {
         let sessions = site.bearer(&token(&reply)).get("/me/sessions").await.data();
         assert_eq!(sessions["items"][0]["method"], "oidc lab");
 
-        // The same state and code once more, and the same person once more.
+        // The same state and code again, and then a new sign-in of the same person.
         let replayed = site.nobody().post("/auth/oidc/exchange", back).await;
         assert_eq!(replayed.is(28_501_000).word(), "invalid_state");
         let mut again = come_back(&oidc, &site, "alice").await;
@@ -161,7 +161,7 @@ async fn a_person_signs_in_with_a_provider_and_is_the_same_member_every_time() {
 }
 
 #[tokio::test]
-async fn the_only_provider_need_not_be_named_and_authentik_is_the_known_identity() {
+async fn the_only_provider_need_not_be_named_and_authentik_uses_the_existing_identities() {
     let oidc =
         Oidc::start(json!({"clients": [{"client_id": "roster", "redirect_uris": [REDIRECT]}], "users": {"alice": {}}}));
     let site = Site::with(&block("authentik", &oidc.issuer, "")).await;
@@ -194,10 +194,10 @@ async fn cookies_are_set_on_request() {
     }
 }
 
-// ── who somebody is ──
+// ── identification ──
 
 #[tokio::test]
-async fn an_email_links_nobody_and_is_taken_only_when_it_was_proved() {
+async fn an_e_mail_links_no_member_and_is_stored_only_when_it_is_verified() {
     let users = json!({
         "unproved": {"email": "a@example.org", "email_verified": false, "preferred_username": "not a username"},
         "taken": {"email": "Kim@example.org", "email_verified": true, "preferred_username": "KIM"},
@@ -213,7 +213,7 @@ async fn an_email_links_nobody_and_is_taken_only_when_it_was_proved() {
 }
 
 #[tokio::test]
-async fn userinfo_fills_gaps_and_nothing_is_overwritten() {
+async fn userinfo_fills_empty_fields_and_overwrites_nothing() {
     let alice = json!({"email": "alice@example.org", "email_verified": true, "name": "Alice"});
     let (oidc, site) = lab(json!({"users": {"alice": {}}, "claims_in_id_token": false}), "", "").await;
     let first = token(&sign_in(&oidc, &site, "alice").await);
@@ -233,7 +233,7 @@ async fn userinfo_fills_gaps_and_nothing_is_overwritten() {
 }
 
 #[tokio::test]
-async fn a_suspended_member_is_refused_as_at_any_sign_in() {
+async fn a_suspended_member_is_refused_like_at_every_sign_in() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let first = token(&sign_in(&oidc, &site, "alice").await);
     let uid = me(&site, &first).await["uid"].as_str().expect("uid").to_owned();
@@ -265,7 +265,7 @@ async fn the_limit_on_members_holds_for_sign_ins_at_it_and_one_past_it() {
 // ── roles ──
 
 #[tokio::test]
-async fn roles_follow_the_claims_at_every_sign_in_in_every_form_that_claims_have() {
+async fn roles_follow_the_claims_of_every_form_at_every_sign_in() {
     let more = format!("organization = \"acme\"\nrole_claims = [\"groups\", {ZITADEL:?}, \"team\"]");
     let alice =
         json!({"groups": ["staff", "unknown"], ZITADEL: {"admin": {"1001": "acme.example.org"}}, "team": "film"});
@@ -300,12 +300,12 @@ async fn roles_follow_the_claims_at_every_sign_in_in_every_form_that_claims_have
         (uid.as_str().expect("uid").to_owned(), r#"{"added":["admin"],"removed":[],"source":"zitadel"}"#.to_owned())
     );
 
-    // Nothing changed, so nothing is recorded but the session.
+    // Nothing changed, so only the session is recorded.
     let before = audit_rows(&site);
     sign_in(&oidc, &site, "alice").await.done();
     assert_eq!(audit_rows(&site), before + 1);
 
-    // What the provider takes away is gone in the next request of the session that was there already.
+    // A role that the provider removes is gone in the next request of an existing session.
     oidc.set_user("alice", json!({"groups": [], "team": "film"})).await;
     sign_in(&oidc, &site, "alice").await.done();
     assert_eq!(roles(&acme, &uid).await, ["manual:manual", "oidc:filmer"]);
@@ -313,7 +313,7 @@ async fn roles_follow_the_claims_at_every_sign_in_in_every_form_that_claims_have
 }
 
 #[tokio::test]
-async fn a_mapping_never_makes_an_owner_and_a_missing_organization_stops_nobody() {
+async fn a_mapping_never_makes_an_owner_and_a_missing_organization_prevents_no_sign_in() {
     let more = "organization = \"acme\"\nrole_claims = [\"groups\"]";
     let (oidc, site) = lab(json!({"users": {"alice": {"groups": ["tenant_owner", "staff"]}}}), "", more).await;
 
@@ -330,7 +330,7 @@ async fn a_mapping_never_makes_an_owner_and_a_missing_organization_stops_nobody(
 // ── keys ──
 
 #[tokio::test]
-async fn a_new_key_of_the_provider_is_found_at_once_and_a_wrong_one_is_not_looked_for_again_and_again() {
+async fn a_new_key_of_the_provider_is_fetched_at_once_and_an_unknown_one_not_repeatedly() {
     let config = json!({"users": {"alice": {}}, "audience": AUDIENCE});
     let more = format!("audience = {AUDIENCE:?}");
     let (oidc, site) = lab(config, "auth.oidc_keys_retry_s = 3600", &more).await;
@@ -346,7 +346,7 @@ async fn a_new_key_of_the_provider_is_found_at_once_and_a_wrong_one_is_not_looke
     site.bearer(&new).get("/me").await.done();
 
     assert_eq!(oidc.requests_to("/jwks").await, asked + 1);
-    // The keys were asked for a moment ago: what the old key signed is refused without asking.
+    // The keys were fetched a moment ago: a signature of the old key is refused without another request.
     for _ in 0..3 {
         assert_eq!(site.bearer(&old).get("/me").await.is(28_501_000).word(), "invalid_bearer_token");
     }
@@ -355,13 +355,13 @@ async fn a_new_key_of_the_provider_is_found_at_once_and_a_wrong_one_is_not_looke
 }
 
 #[tokio::test]
-async fn a_provider_is_asked_again_when_the_time_of_its_document_or_of_a_missing_key_is_over() {
+async fn the_provider_s_document_and_keys_are_fetched_again_after_their_cache_time() {
     let config = json!({"users": {"alice": {}}, "audience": AUDIENCE});
     let document = "/.well-known/openid-configuration";
     let until = async |oidc: &Oidc, path: &str, times: u64, caller: As<'_>, request: &str| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while oidc.requests_to(path).await < times {
-            assert!(Instant::now() < deadline, "{path} was not asked for again");
+            assert!(Instant::now() < deadline, "{path} was not requested again");
             caller.get(request).await;
         }
     };
@@ -380,7 +380,7 @@ async fn a_provider_is_asked_again_when_the_time_of_its_document_or_of_a_missing
 // ── access tokens of the provider ──
 
 #[tokio::test]
-async fn an_access_token_of_the_provider_opens_me_and_makes_the_member_once() {
+async fn an_access_token_of_the_provider_authenticates_and_creates_the_member_once() {
     let alice = json!({"email": "alice@example.org", "email_verified": true});
     let config = json!({"users": {"alice": alice}, "audience": AUDIENCE});
     let (oidc, site) = lab(config, "", &format!("audience = {AUDIENCE:?}")).await;
@@ -393,7 +393,7 @@ async fn an_access_token_of_the_provider_opens_me_and_makes_the_member_once() {
     let rows = audit_rows(&site);
     assert_eq!((&me(&site, &foreign).await["uid"], &first["sub"]), (&first["uid"], &json!("alice")));
     assert_eq!(audit_rows(&site), rows);
-    // It opens doors for as long as it lives; it makes nothing that lives longer.
+    // It authenticates until it expires; it cannot create anything that lives longer.
     let key = site.bearer(&foreign).post("/me/api-keys", json!({"name": "lasting"})).await;
     assert_eq!(key.is(32_505_000).word(), "forbidden");
     // The same person by a sign-in.
@@ -406,7 +406,7 @@ async fn an_access_token_of_the_provider_opens_me_and_makes_the_member_once() {
 }
 
 #[tokio::test]
-async fn without_an_audience_no_access_token_of_a_provider_counts() {
+async fn without_an_audience_no_access_token_of_a_provider_is_accepted() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}, "audience": AUDIENCE}), "", "").await;
     let foreign = oidc.tokens("roster", "alice", "openid").await["access_token"].as_str().expect("t").to_owned();
     let before = people(&site);
@@ -417,7 +417,7 @@ async fn without_an_audience_no_access_token_of_a_provider_counts() {
 }
 
 #[tokio::test]
-async fn an_access_token_of_the_provider_is_no_way_around_a_second_factor() {
+async fn an_access_token_of_the_provider_does_not_bypass_the_second_factor() {
     let config = json!({"users": {"alice": {}, "bob": {}}, "audience": AUDIENCE});
     let more = format!("audience = {AUDIENCE:?}\norganization = \"acme\"");
     let (oidc, site) = lab(config, "", &more).await;
@@ -425,7 +425,7 @@ async fn an_access_token_of_the_provider_is_no_way_around_a_second_factor() {
     let foreign = oidc.tokens("roster", "alice", "openid").await["access_token"].as_str().expect("t").to_owned();
     let uid = me(&site, &foreign).await["uid"].as_str().expect("uid").to_owned();
 
-    // A second factor of one's own.
+    // A second factor of the member's own.
     let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
     let sql = "insert into second_factors (member_id, secret, confirmed_at, created_at) values (?1, x'00', 1, 1)";
     rows.execute(sql, [uuid::Uuid::parse_str(&uid).expect("id").into_bytes().to_vec()]).expect("written");
@@ -435,7 +435,7 @@ async fn an_access_token_of_the_provider_is_no_way_around_a_second_factor() {
     assert_eq!(reply.is(28_501_000).word(), "second_factor_required");
     assert!(reply.body["challenge"].is_string());
 
-    // One that the organization asks for, at first sight too.
+    // A second factor that the organization requires, also for a new member.
     let asked = json!({"second_factor_required": true});
     site.admin().patch(&format!("/admin/organizations/{}", acme.id), asked).await.done();
     let foreign = oidc.tokens("roster", "bob", "openid").await["access_token"].as_str().expect("t").to_owned();
@@ -444,10 +444,10 @@ async fn an_access_token_of_the_provider_is_no_way_around_a_second_factor() {
     assert_eq!(reply.is(28_501_000).word(), "second_factor_enrolment_required");
 }
 
-// ── what is asked for wrongly ──
+// ── invalid requests ──
 
 #[tokio::test]
-async fn a_redirect_address_counts_to_the_letter() {
+async fn a_redirect_uri_is_compared_exactly() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let good = come_back(&oidc, &site, "alice").await;
 
@@ -478,7 +478,7 @@ async fn a_redirect_address_counts_to_the_letter() {
 }
 
 #[tokio::test]
-async fn a_provider_must_be_known() {
+async fn an_unknown_provider_is_refused() {
     let site = Site::start().await;
     let none = site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}")).await;
     assert_eq!(none.is(28_605_000).word(), "not_configured");
@@ -497,7 +497,7 @@ async fn a_provider_must_be_known() {
 }
 
 #[tokio::test]
-async fn a_state_is_good_once_and_for_its_provider() {
+async fn a_state_is_valid_once_and_for_its_provider() {
     let oidc =
         Oidc::start(json!({"clients": [{"client_id": "roster", "redirect_uris": [REDIRECT]}], "users": {"alice": {}}}));
     let other = format!("http://localhost:{}", oidc.issuer.rsplit(':').next().expect("a port"));
@@ -519,7 +519,7 @@ async fn a_state_is_good_once_and_for_its_provider() {
     assert_eq!(exchange(returned("lab", "code", &"A".repeat(513))).await.is(10_101_000).fields(), ["body.state"]);
     assert_eq!(exchange(returned("other", "code", &state)).await.is(28_501_000).word(), "invalid_state");
 
-    // A code that the provider refuses uses the state up.
+    // A code that the provider refuses consumes the state.
     let state = query(&authorize_url(&site.nobody(), "lab").await, "state").expect("a state");
     assert_eq!(exchange(returned("lab", "no-code", &state)).await.is(28_501_000).word(), "oidc_refused");
     assert_eq!(exchange(returned("lab", "no-code", &state)).await.is(28_501_000).word(), "invalid_state");
@@ -528,7 +528,7 @@ async fn a_state_is_good_once_and_for_its_provider() {
 }
 
 #[tokio::test]
-async fn of_many_exchanges_of_one_state_at_most_one_succeeds() {
+async fn at_most_one_of_many_exchanges_of_one_state_succeeds() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let back = come_back(&oidc, &site, "alice").await;
 
@@ -541,7 +541,7 @@ async fn of_many_exchanges_of_one_state_at_most_one_succeeds() {
     assert!(refused.iter().all(|reply| reply.word() == "invalid_state"));
 }
 
-/// Begins a sign-in; answers the cookie that was set, and what comes back from the provider, without a binding.
+/// Begins a sign-in. Returns the cookie that was set, and the parameters of the provider's callback, without a binding.
 async fn begin(oidc: &Oidc, caller: As<'_>, binding: Option<&str>) -> (Option<String>, Value) {
     let binding = binding.map_or_else(String::new, |value| format!("&binding={value}"));
     let reply = caller.get(&format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}{binding}")).await;
@@ -564,7 +564,7 @@ async fn is_refused(caller: As<'_>, back: &Value, binding: Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_sign_in_belongs_to_the_browser_that_began_it() {
+async fn a_sign_in_is_bound_to_the_browser_that_began_it() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let browser = || site.nobody().with("sec-fetch-site", "same-origin");
 
@@ -580,7 +580,7 @@ async fn a_sign_in_belongs_to_the_browser_that_began_it() {
         is_refused(browser().with("cookie", &others), &back, binding).await;
         is_refused(browser().with("cookie", "oidc_state=x"), &back, binding).await;
     }
-    // A second tab leaves the first one as good as it was.
+    // A second tab does not invalidate the sign-in of the first.
     let (again, second) = begin(&oidc, browser().with("cookie", &cookie), None).await;
     assert_eq!(again.as_ref(), Some(&cookie));
     browser().with("cookie", &cookie).post("/auth/oidc/exchange", back).await.done();
@@ -588,14 +588,14 @@ async fn a_sign_in_belongs_to_the_browser_that_began_it() {
 }
 
 #[tokio::test]
-async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
+async fn without_a_cookie_a_sign_in_is_bound_by_a_value_of_its_caller() {
     let settings = "cors.origins = [\"https://portal.example.net\"]";
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), settings, "").await;
     let page = |fetch_site: &str, origin: &str| site.nobody().with("sec-fetch-site", fetch_site).with("origin", origin);
     let (portal, other) = ("https://portal.example.net", "https://evil.example");
     let unbound = format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}");
 
-    // A page of another site, whether it is known or not, and anyone who is no browser or an old one.
+    // A page of another site, listed or not, and a client that is not a browser or an old one.
     for caller in [page("cross-site", portal), page("cross-site", other), page("", other), site.nobody()] {
         let refused = caller.get(&unbound).await;
         assert_eq!(refused.is(10_101_000).fields(), ["query.binding"]);
@@ -603,7 +603,7 @@ async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
 
         let (none, back) = begin(&oidc, caller.clone(), Some(BINDING)).await;
         assert_eq!(none, None);
-        // Slipped to somebody else it is of no use, in whatever browser or program.
+        // In another browser or program the callback is of no use.
         let another = format!("{BINDING}-of-somebody-else");
         for binding in [None, Some(another.as_str()), Some(&BINDING[1..])] {
             is_refused(caller.clone(), &back, binding).await;
@@ -617,7 +617,7 @@ async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
         caller.post("/auth/oidc/exchange", bound).await.done();
     }
 
-    // Anyone who keeps a cookie may bind by a value all the same, and gets no cookie then.
+    // A caller that keeps cookies may still bind by a value, and then gets no cookie.
     let own = site.nobody().with("sec-fetch-site", "same-origin");
     let (none, mut back) = begin(&oidc, own.clone(), Some(BINDING)).await;
     assert_eq!(none, None);
@@ -627,7 +627,7 @@ async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
 }
 
 #[tokio::test]
-async fn a_binding_at_its_bounds_and_one_past_them() {
+async fn a_binding_holds_at_its_limits_and_not_one_past_them() {
     let (_oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let begun = async |length: usize| {
         let value = "x".repeat(length);
@@ -648,17 +648,17 @@ async fn a_binding_at_its_bounds_and_one_past_them() {
     }
 }
 
-// ── a provider that does everything wrong ──
+// ── a provider that misbehaves in every way ──
 
 #[derive(Clone)]
 pub enum Behaviour {
     Json(Value),
     Raw(u16, &'static str, Vec<u8>),
-    /// Takes the request and says nothing.
+    /// Accepts the request and never answers.
     Silence,
 }
 
-/// Answers what it was told to answer, path by path.
+/// A provider that answers as configured, path by path.
 pub struct Rogue {
     pub issuer: String,
     pub key: StoredKey,
@@ -666,7 +666,7 @@ pub struct Rogue {
 }
 
 impl Rogue {
-    /// Begins as a good provider with an EdDSA key.
+    /// Starts as a correct provider with an EdDSA key.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let issuer = format!("http://{}", listener.local_addr().expect("an address"));
@@ -711,7 +711,7 @@ impl Rogue {
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(&key.private_key)).expect("a token")
     }
 
-    /// The token endpoint's next answer.
+    /// Sets the next response of the token endpoint.
     pub fn give(&self, id_token: &str) {
         let answer = json!({"access_token": "opaque", "token_type": "Bearer", "expires_in": 60, "id_token": id_token});
         self.set("/token", Behaviour::Json(answer));
@@ -754,14 +754,14 @@ async fn serve(mut stream: tokio::net::TcpStream, answers: Arc<Mutex<HashMap<Str
     let _ = stream.shutdown().await;
 }
 
-/// Far less than a provider's silence lasts, and than many time-outs one after the other.
+/// Far shorter than the provider's silence and than several consecutive timeouts.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 fn html() -> Behaviour {
     Behaviour::Raw(200, "text/html", b"<html>Maintenance</html>".to_vec())
 }
 
-/// Begins a sign-in, has `id_token` made for its nonce, and goes on with it.
+/// Begins a sign-in, makes `id_token` for its nonce, and completes it.
 pub async fn exchanged(rogue: &Rogue, site: &Site, id_token: impl FnOnce(&str) -> String) -> Reply {
     let url = authorize_url(&site.nobody(), "lab").await;
     let (nonce, state) = (query(&url, "nonce").expect("a nonce"), query(&url, "state").expect("a state"));
@@ -770,7 +770,7 @@ pub async fn exchanged(rogue: &Rogue, site: &Site, id_token: impl FnOnce(&str) -
 }
 
 #[tokio::test]
-async fn an_id_token_is_believed_only_when_everything_about_it_is_right() {
+async fn an_id_token_is_accepted_only_when_every_part_is_valid() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "").await;
     let before = people(&site);
@@ -832,7 +832,7 @@ async fn an_id_token_is_believed_only_when_everything_about_it_is_right() {
 }
 
 #[tokio::test]
-async fn a_provider_that_misbehaves_before_a_sign_in_is_a_clear_error_within_its_time() {
+async fn a_provider_that_misbehaves_before_a_sign_in_causes_a_clear_error_within_the_timeout() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "").await;
     let before = people(&site);
@@ -875,7 +875,7 @@ async fn a_provider_that_misbehaves_before_a_sign_in_is_a_clear_error_within_its
 }
 
 #[tokio::test]
-async fn a_provider_that_misbehaves_during_a_sign_in_is_a_clear_error_and_makes_nobody() {
+async fn a_provider_that_misbehaves_during_a_sign_in_causes_a_clear_error_and_creates_no_member() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "").await;
     let before = people(&site);
@@ -911,7 +911,7 @@ async fn a_provider_that_misbehaves_during_a_sign_in_is_a_clear_error_and_makes_
 }
 
 #[tokio::test]
-async fn roles_stay_when_userinfo_cannot_be_read_and_a_stranger_s_userinfo_counts_for_nothing() {
+async fn roles_stay_when_userinfo_cannot_be_read_and_userinfo_of_another_subject_is_ignored() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
@@ -943,7 +943,7 @@ async fn roles_stay_when_userinfo_cannot_be_read_and_a_stranger_s_userinfo_count
 }
 
 #[tokio::test]
-async fn a_role_mapper_is_asked_only_when_all_that_the_provider_says_was_read() {
+async fn a_role_mapper_is_called_only_when_all_claims_could_be_read() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
@@ -968,7 +968,7 @@ async fn a_role_mapper_is_asked_only_when_all_that_the_provider_says_was_read() 
 }
 
 #[tokio::test]
-async fn a_state_whose_time_is_over_is_refused() {
+async fn an_expired_state_is_refused() {
     let rogue = Rogue::start().await;
     let site = rogue.site("auth.oidc_state_ttl_s = 1", "").await;
     let state = query(&authorize_url(&site.nobody(), "lab").await, "state").expect("a state");
@@ -980,7 +980,7 @@ async fn a_state_whose_time_is_over_is_refused() {
 }
 
 #[tokio::test]
-async fn a_foreign_access_token_is_believed_only_when_everything_about_it_is_right() {
+async fn a_provider_s_access_token_is_accepted_only_when_every_part_is_valid() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", &format!("audience = {AUDIENCE:?}")).await;
     let before = people(&site);
@@ -1025,12 +1025,12 @@ async fn a_foreign_access_token_is_believed_only_when_everything_about_it_is_rig
     }
     assert_eq!(people(&site), before);
     site.bearer(&right).get("/me").await.done();
-    // Elsewhere it counts as its member, who has no rights there.
+    // Other operations accept it as its member, who has no rights there.
     assert_eq!(site.bearer(&right).get("/admin/members").await.status, 403);
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_costs_the_bearers_of_its_tokens_one_request_at_a_time() {
+async fn requests_with_tokens_of_a_silent_provider_fail_within_the_timeout() {
     let rogue = Rogue::start().await;
     let site = rogue.site("", &format!("audience = {AUDIENCE:?}")).await;
     rogue.set("/.well-known/openid-configuration", Behaviour::Silence);

@@ -1,4 +1,4 @@
-//! The generated document.
+//! The generated OpenAPI document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -39,7 +39,7 @@ fn the_committed_document_is_what_the_binary_prints() {
         std::fs::write(path, printed).expect("written");
     }
     panic!(
-        "openapi/openapi.json is not fresh: `roster openapi > openapi/openapi.json`, or run the tests with UPDATE_EXPECT=1"
+        "openapi/openapi.json is outdated: `roster openapi > openapi/openapi.json`, or run the tests with UPDATE_EXPECT=1"
     );
 }
 
@@ -52,7 +52,7 @@ async fn the_server_serves_the_same_document() {
 }
 
 #[test]
-fn every_operation_says_what_it_is_and_how_it_fails() {
+fn every_operation_has_a_description_and_its_failures() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let mut ids = BTreeSet::new();
     for (name, operation) in operations(&document) {
@@ -82,7 +82,7 @@ fn every_operation_says_what_it_is_and_how_it_fails() {
     assert!(ids.len() > 150, "{}", ids.len());
 }
 
-/// The parameters of an operation, wherever they stand.
+/// The parameters of an operation, both inline and by reference.
 fn parameters(document: &Value, operation: &Value) -> Vec<Value> {
     let listed = operation["parameters"].as_array().into_iter().flatten();
     let resolved = listed.map(|parameter| match parameter["$ref"].as_str() {
@@ -109,19 +109,19 @@ fn the_document_is_short_and_in_reading_order() {
 }
 
 #[test]
-fn every_failure_has_a_heading_that_the_page_finds_by_its_status_and_by_its_word() {
+fn every_failure_has_a_heading_with_its_status_and_its_code() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let text = document["info"]["description"].as_str().expect("an introduction");
     for cause in roster::kernel::error::ErrorCode::ALL {
         let heading = format!("\n### {} {}\n\n{}\n", cause.status(), cause.as_str(), cause.message());
         assert_eq!(text.matches(&heading).count(), 1, "{heading}");
     }
-    // Columns of a table are cut off where the page is narrow.
+    // A narrow page cuts off the columns of a table.
     assert!(!text.contains("| `detail` |"), "{text}");
 }
 
 #[test]
-fn the_page_begins_with_signing_in_and_every_pattern_is_said_in_words() {
+fn the_page_begins_with_signing_in_and_every_pattern_is_described_in_words() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     assert_eq!(document["info"]["title"], "Roster API");
     let sessions = operations(&document).into_iter().filter(|(_, operation)| operation["tags"][0] == "Sessions");
@@ -148,7 +148,7 @@ fn the_page_begins_with_signing_in_and_every_pattern_is_said_in_words() {
 }
 
 #[tokio::test]
-async fn the_document_is_signed_by_who_runs_the_site() {
+async fn the_document_names_the_operator_of_the_site() {
     let settings = "[docs]\ntitle = \"Example Media\"\ndescription = \"Ours.\"\ncontact_name = \"The operators\"\n\
         contact_email = \"api@example.org\"\ncontact_url = \"https://example.org/api\"";
     let site = Site::with(settings).await;
@@ -160,7 +160,7 @@ async fn the_document_is_signed_by_who_runs_the_site() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_an_operation_does_not_have_is_refused() {
+async fn an_unknown_parameter_is_refused() {
     let site = Site::start().await;
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     for (name, operation) in operations(&document) {
@@ -183,7 +183,7 @@ async fn a_parameter_that_an_operation_does_not_have_is_refused() {
 }
 
 #[test]
-fn every_edit_takes_if_match() {
+fn every_update_accepts_if_match() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let has = |operation: &Value| parameters(&document, operation).iter().any(|p| p["name"] == "If-Match");
     let all = operations(&document);
@@ -209,7 +209,7 @@ fn parameters_of_a_path_are_those_of_its_template() {
 }
 
 #[test]
-fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unknown() {
+fn every_request_has_a_valid_example_and_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let inputs = roster::kernel::http::request_validator::Inputs::new(&document, roster::server::FORMATS);
     let mut seen = BTreeMap::new();
@@ -217,7 +217,7 @@ fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unkn
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
         let Some(schema) = schema.as_str().and_then(|path| path.rsplit('/').next()) else { continue };
         let component = &document["components"]["schemas"][schema];
-        assert_eq!(component["additionalProperties"], Value::Bool(false), "{name} takes unknown fields");
+        assert_eq!(component["additionalProperties"], Value::Bool(false), "{name} accepts unknown fields");
         let example = component.get("example").unwrap_or_else(|| panic!("{schema} has no example"));
         let faults = inputs.check_body(schema, example).expect("a rule that can be used");
         assert!(faults.is_empty(), "{schema}: {faults:?}");

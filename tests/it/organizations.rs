@@ -1,4 +1,4 @@
-//! Organizations: each is a tenant; the platform makes them, their owners name them.
+//! Organizations: each is a tenant. The platform creates them, and their owners name them.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ fn org_codes(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_organization_comes_with_its_system_roles() {
+async fn a_new_organization_has_the_system_roles() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
 
@@ -24,7 +24,7 @@ async fn an_organization_comes_with_its_system_roles() {
 }
 
 #[tokio::test]
-async fn a_guest_and_a_stranger_get_no_organizations() {
+async fn an_unauthenticated_caller_and_a_member_of_none_get_no_organizations() {
     let site = Site::start().await;
     let stranger = site.member().await;
 
@@ -36,7 +36,7 @@ async fn a_guest_and_a_stranger_get_no_organizations() {
 }
 
 #[tokio::test]
-async fn no_tenant_makes_another_one() {
+async fn no_tenant_creates_another_one() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let reader = site.client(&["organizations:read"]).await;
@@ -66,7 +66,7 @@ async fn a_member_sees_its_own_organization_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_foreign_organization_looks_as_if_it_were_missing() {
+async fn a_foreign_organization_is_answered_like_a_missing_one() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
 
@@ -81,7 +81,7 @@ async fn a_foreign_organization_looks_as_if_it_were_missing() {
 }
 
 #[tokio::test]
-async fn the_platform_sees_all_organizations_its_own_among_them() {
+async fn the_platform_sees_all_organizations_and_its_own() {
     let site = Site::start().await;
     site.organization("acme").await;
 
@@ -93,7 +93,7 @@ async fn the_platform_sees_all_organizations_its_own_among_them() {
 }
 
 #[tokio::test]
-async fn a_created_organization_is_as_it_was_described() {
+async fn a_created_organization_has_the_values_of_the_request() {
     let site = Site::start().await;
     let body =
         json!({"org_code": "acme.studios-1_x", "name": "Acme Studios", "tax_id": "12345678", "status": "inactive"});
@@ -109,7 +109,7 @@ async fn a_created_organization_is_as_it_was_described() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_new_organization_is_named_at_once() {
+async fn all_bad_fields_of_a_new_organization_are_reported_together() {
     let site = Site::start().await;
     let body = json!({"org_code": "Acme", "tax_id": "\n", "status": "open", "id": "x", "owner": "x"});
 
@@ -153,7 +153,7 @@ async fn a_code_is_unique_and_never_changes() {
 }
 
 #[tokio::test]
-async fn an_id_means_its_organization_whatever_codes_there_are() {
+async fn an_id_names_its_organization_even_if_another_has_it_as_its_code() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     site.admin().post("/admin/organizations", json!({"org_code": acme.id, "name": "Impostor"})).await;
@@ -166,7 +166,7 @@ async fn an_id_means_its_organization_whatever_codes_there_are() {
 }
 
 #[tokio::test]
-async fn an_owner_names_its_organization_but_does_not_switch_it() {
+async fn an_owner_names_its_organization_but_cannot_deactivate_it() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let at = format!("/admin/organizations/{}", acme.id);
@@ -183,7 +183,7 @@ async fn an_owner_names_its_organization_but_does_not_switch_it() {
 }
 
 #[tokio::test]
-async fn an_edit_of_an_organization_honours_if_match() {
+async fn an_update_of_an_organization_honours_if_match() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let at = format!("/admin/organizations/{}", acme.id);
@@ -196,7 +196,7 @@ async fn an_edit_of_an_organization_honours_if_match() {
 }
 
 #[tokio::test]
-async fn an_edit_is_recorded_with_what_was_before() {
+async fn an_update_is_recorded_with_the_former_values() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
 
@@ -209,7 +209,7 @@ async fn an_edit_is_recorded_with_what_was_before() {
 }
 
 #[tokio::test]
-async fn everything_in_an_inactive_organization_is_denied_at_once_and_nothing_is_lost() {
+async fn everything_in_an_inactive_organization_is_denied_and_nothing_is_lost() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let at = format!("/admin/organizations/{}", acme.id);
@@ -240,7 +240,7 @@ async fn the_built_in_organization_stays_active() {
 }
 
 #[tokio::test]
-async fn organizations_are_found_by_name_code_and_status() {
+async fn organizations_are_filtered_by_name_code_and_status() {
     let site = Site::start().await;
     for (org_code, name, status) in [("acme", "Östgård Film", "active"), ("globex", "Globex", "inactive")] {
         let body = json!({"org_code": org_code, "name": name, "status": status});
@@ -278,7 +278,7 @@ async fn a_service_finds_an_organization_by_its_code_only() {
 }
 
 #[tokio::test]
-async fn a_member_of_several_organizations_says_which() {
+async fn a_member_of_several_organizations_must_name_one() {
     let site = Site::start().await;
     let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
     let member = acme.member_with_role("viewer").await;

@@ -1,4 +1,4 @@
-//! The outbox: at least once, in order, each target for itself, whatever the external systems do.
+//! The outbox: delivery at least once and in order, independently for each target, whatever the external systems do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::passwords::until;
 use crate::receiver::{Answer, Received, Receiver, webhook};
 use crate::site::{Organization, Site};
 
-/// Webhooks to this machine, attempts one right after the other.
+/// Webhooks may use this machine, and attempts follow each other without a pause.
 pub const QUICK: &str = "webhooks.private_hosts = [\"127.0.0.1\"]\noutbox.backoff_s = 0\noutbox.attempts = 3\nneighbours.timeout_ms = 400\n";
 
 async fn create(site: &Site, username: &str) -> String {
@@ -31,7 +31,8 @@ async fn until_states(site: &Site, query: &str, expected: &[&str]) -> Vec<Value>
     deliveries(site, query).await
 }
 
-/// Events as they came first, each once: repeats are allowed, overtaking is not.
+/// The events in the order of their first arrival, each once: repeats are allowed, but a later event must not arrive
+/// first.
 fn order_of(received: &[Received]) -> Vec<i64> {
     let mut order: Vec<i64> = Vec::new();
     for event in received.iter().map(Received::event) {
@@ -47,7 +48,7 @@ fn is_rising(events: &[i64]) -> bool {
 }
 
 #[tokio::test]
-async fn an_event_is_told_once_it_is_committed_and_says_what_happened_to_whom() {
+async fn an_event_is_delivered_after_its_commit_with_its_action_and_member() {
     let receiver = Receiver::willing();
     let site = Site::with(QUICK).await;
     webhook(&site.admin(), &format!("{}/hook?token=abc", receiver.url), &["*"]).await;
@@ -55,7 +56,7 @@ async fn an_event_is_told_once_it_is_committed_and_says_what_happened_to_whom() 
     let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim"});
     let uid = site.admin().post("/admin/members", body).await.data()["uid"].as_str().unwrap().to_owned();
     let one = format!("/admin/members/{uid}");
-    // A change that changes nothing is no event.
+    // An update without a change is not an event.
     site.admin().patch(&one, json!({"display_name": "Kim"})).await.done();
     site.admin().patch(&one, json!({"display_name": "Kim A."})).await.done();
     site.admin().post(&format!("{one}/deactivate"), json!({})).await.done();
@@ -76,7 +77,7 @@ async fn an_event_is_told_once_it_is_committed_and_says_what_happened_to_whom() 
     assert_eq!((&first.body["member_id"], &first.body["organization_id"]), (&json!(uid), &Value::Null));
     assert!(first.body["at"].is_i64());
     assert_eq!(first.header("x-roster-event"), "member.created");
-    // Nothing of who was erased is left in the outbox.
+    // The outbox contains nothing of an erased member.
     assert_eq!(
         all[6].body["data"],
         json!({"username": null, "email": null, "display_name": null, "status": "deleted"})
@@ -126,7 +127,7 @@ async fn every_way_to_become_a_member_is_an_event() {
 }
 
 #[tokio::test]
-async fn who_registers_is_told_of_once_the_e_mail_is_proved() {
+async fn a_registration_is_an_event_after_the_e_mail_is_verified() {
     let (receiver, smtp) = (Receiver::willing(), crate::passwords::plain_smtp());
     let settings = format!("auth.registration = true\n{QUICK}{}", crate::passwords::mailing(&smtp));
     let site = Site::with(&settings.replace("timeout_ms = 400", "timeout_ms = 5000")).await;
@@ -146,7 +147,7 @@ async fn who_registers_is_told_of_once_the_e_mail_is_proved() {
 
 #[tokio::test]
 async fn a_mail_server_that_hangs_delays_no_webhook() {
-    // It takes connections, and says nothing.
+    // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let receiver = Receiver::willing();
     let settings = format!(
@@ -160,7 +161,7 @@ async fn a_mail_server_that_hangs_delays_no_webhook() {
         site.admin().post("/admin/members", json!({"email": email})).await.done();
         site.nobody().post("/auth/password/forgot", json!({"login": email})).await.done();
     }
-    until("letters wait", async || deliveries(&site, "target=mail").await.len() == 9).await;
+    until("nine mails are queued", async || deliveries(&site, "target=mail").await.len() == 9).await;
     webhook(&site.admin(), &receiver.url, &["member.created"]).await;
 
     let begun = Instant::now();
@@ -172,8 +173,8 @@ async fn a_mail_server_that_hangs_delays_no_webhook() {
 }
 
 #[tokio::test]
-async fn what_fails_keeps_the_later_events_waiting_until_it_went_through() {
-    // Every event fails twice before it is taken.
+async fn a_failing_event_holds_back_later_ones_until_it_is_delivered() {
+    // Every event fails twice before it is accepted.
     let receiver = Receiver::start(|_, nth| Answer::Status(if nth % 3 == 0 { 200 } else { 500 }));
     let site = Site::with(QUICK).await;
     webhook(&site.admin(), &receiver.url, &["member.created"]).await;
@@ -185,7 +186,7 @@ async fn what_fails_keeps_the_later_events_waiting_until_it_went_through() {
     let all = receiver.wait_for(15).await;
     let order = order_of(&all);
     assert!(order.len() == 5 && is_rising(&order), "{order:?}");
-    // The name of a delivery stays over its attempts, and is another for each event.
+    // The id of a delivery is the same for all of its attempts and different for each event.
     let mut attempts: BTreeMap<String, usize> = BTreeMap::new();
     all.iter().for_each(|event| *attempts.entry(event.header("x-roster-delivery").to_owned()).or_default() += 1);
     assert_eq!(attempts.into_values().collect::<Vec<_>>(), [3; 5]);
@@ -194,7 +195,7 @@ async fn what_fails_keeps_the_later_events_waiting_until_it_went_through() {
 }
 
 #[tokio::test]
-async fn after_so_many_attempts_an_event_is_dead_and_the_next_goes_on_until_somebody_retries() {
+async fn after_the_last_attempt_an_event_is_dead_the_next_is_delivered_and_a_retry_works() {
     let first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let is_bad = first.clone();
     let receiver = Receiver::start(move |event, _| {
@@ -221,7 +222,7 @@ async fn after_so_many_attempts_an_event_is_dead_and_the_next_goes_on_until_some
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
-    // By hand it goes again, with all attempts before it.
+    // A manual retry repeats it and keeps the number of earlier attempts.
     first.store(false, std::sync::atomic::Ordering::SeqCst);
     let dead = site.command(&["outbox", "list", "--state", "dead"]);
     assert_eq!((&dead["total"], &dead["items"][0]), (&json!(1), &rows[1]));
@@ -237,7 +238,7 @@ async fn after_so_many_attempts_an_event_is_dead_and_the_next_goes_on_until_some
 }
 
 #[tokio::test]
-async fn the_wait_between_attempts_grows_and_a_waiting_one_can_be_hurried() {
+async fn the_wait_between_attempts_grows_and_a_retry_ends_it() {
     let receiver = Receiver::start(|_, nth| Answer::Status(if nth < 3 { 500 } else { 200 }));
     let site = Site::with(&QUICK.replace("backoff_s = 0", "backoff_s = 1")).await;
     webhook(&site.admin(), &receiver.url, &["member.created"]).await;
@@ -251,7 +252,7 @@ async fn the_wait_between_attempts_grows_and_a_waiting_one_can_be_hurried() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
     let mut waits = rows[0]["next_at"].as_i64().unwrap() - now;
     if rows[0]["attempts"] == 1 {
-        // It was read before the second failure was written down.
+        // The list was read before the second failure was stored.
         until("the second failure", async || deliveries(&site, "").await[0]["attempts"] == 2).await;
         waits = deliveries(&site, "").await[0]["next_at"].as_i64().unwrap() - now;
     }
@@ -263,7 +264,7 @@ async fn the_wait_between_attempts_grows_and_a_waiting_one_can_be_hurried() {
 }
 
 #[tokio::test]
-async fn a_target_that_asks_for_time_gets_it() {
+async fn a_retry_after_header_is_honoured() {
     let asked = |after: &'static str| {
         Receiver::start(move |_, nth| match nth {
             1 => Answer::With(if after == "1" { 429 } else { 503 }, vec![("retry-after", after.into())], String::new()),
@@ -280,7 +281,7 @@ async fn a_target_that_asks_for_time_gets_it() {
     let waited = |all: Vec<Received>| all[1].at - all[0].at;
     let wait = waited(seconds.wait_for(2).await);
     assert!((Duration::from_millis(950)..Duration::from_millis(1_900)).contains(&wait), "{wait:?}");
-    // Nobody puts us off for longer than the settings say.
+    // No target can delay a delivery for longer than the settings allow.
     let wait = waited(late.wait_for(2).await);
     assert!((Duration::from_millis(1_950)..Duration::from_secs(4)).contains(&wait), "{wait:?}");
 }
@@ -310,7 +311,7 @@ async fn a_slow_or_hanging_target_delays_no_other() {
 }
 
 #[tokio::test]
-async fn odd_answers_are_failures_that_say_what_came_and_nothing_that_was_in_it() {
+async fn unusual_responses_are_failures_described_without_their_content() {
     let html =
         Receiver::start(|_, _| Answer::With(404, vec![("content-type", "text/html".into())], "<h1>secret</h1>".into()));
     let elsewhere = Receiver::willing();
@@ -353,7 +354,7 @@ async fn odd_answers_are_failures_that_say_what_came_and_nothing_that_was_in_it(
     assert_eq!((status(&ids[3]), status(&ids[0])), (json!("inactive"), json!("active")));
     assert_eq!(site.last_audit_entry().await["action"], "webhook.switch_off");
     assert!(!site.log().contains("token=abc") && !site.log().contains("<h1>"), "{}", site.log());
-    // Switched off, it hears of nothing.
+    // An inactive webhook gets no events.
     create(&site, "lee").await;
     until_states(&site, &format!("target={}", ids[0]), &["dead", "dead"]).await;
     assert_eq!(deliveries(&site, &format!("target={}", ids[3])).await.len(), 1);
@@ -383,7 +384,7 @@ async fn a_target_that_comes_back_gets_everything_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_and_nothing_overtakes_when_the_server_is_killed_while_it_delivers() {
+async fn a_kill_during_deliveries_loses_no_event_and_keeps_their_order() {
     let kills = crate::site::rounds(4, 100);
     let slow = Receiver::start(|_, nth| match nth % 5 {
         0 => Answer::Status(500),
@@ -400,7 +401,7 @@ async fn nothing_is_lost_and_nothing_overtakes_when_the_server_is_killed_while_i
             create(&site, &format!("r{round}-{n}")).await;
             acknowledged += 1;
         }
-        // In the middle of it, each time at another place.
+        // During a delivery, each time at another point.
         tokio::time::sleep(Duration::from_millis(u64::from(3 * (round % 7)))).await;
         site.kill();
         site.start_again();
@@ -430,7 +431,7 @@ async fn an_organization_sees_and_retries_its_own_events_only() {
     let receiver = Receiver::start(|_, _| Answer::Status(500));
     let site = Site::with(QUICK).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
-    // Who came before the webhooks is not told of.
+    // Members created before the webhook cause no event.
     let own = webhook(&acme.owner(), &receiver.url, &["member.created"]).await.0;
     let foreign = webhook(&bolt.owner(), &receiver.url, &["member.created"]).await.0;
     let everybodys = webhook(&site.admin(), &receiver.url, &["member.created"]).await.0;
@@ -461,7 +462,7 @@ async fn an_organization_sees_and_retries_its_own_events_only() {
     acme.owner().post(&path, json!({})).await.done();
     let entry = site.last_audit_entry().await;
     assert_eq!((&entry["action"], &entry["organization_id"]), (&json!("delivery.retry"), &json!(acme.id)));
-    // The platform sees an organization's as the organization does.
+    // The platform sees an organization's deliveries as the organization does.
     assert_eq!(acme.admin().get("/admin/deliveries").await.data()["total"], 1);
 }
 
@@ -493,7 +494,7 @@ async fn a_list_is_narrowed_by_state_target_kind_and_time() {
 }
 
 #[tokio::test]
-async fn what_is_over_for_long_is_forgotten_and_what_waits_is_not() {
+async fn old_finished_deliveries_are_deleted_and_waiting_ones_are_not() {
     let receiver =
         Receiver::start(|event, _| Answer::Status(if event.body["data"]["username"] == "wait" { 500 } else { 200 }));
     let mut site =
@@ -508,7 +509,7 @@ async fn what_is_over_for_long_is_forgotten_and_what_waits_is_not() {
     let month = 2_592_000_000_i64;
     site.while_stopped("update events set at = at - ?", [month]);
     site.while_stopped("update deliveries set updated_at = updated_at - ?", [month]);
-    until("what is over is forgotten", async || deliveries(&site, "").await.len() == 1).await;
+    until("old deliveries are deleted", async || deliveries(&site, "").await.len() == 1).await;
 
     assert_eq!(deliveries(&site, "").await[0]["state"], "pending");
     let events: i64 = site.rows().query_row("select count(*) from events", [], |row| row.get(0)).unwrap();

@@ -1,4 +1,5 @@
-//! What members do with their own videos, what their organization's plugins say to it, and the ceiling above them.
+//! What members do with their own videos, how their organization's plugins decide on it, and the organization's storage
+//! limit.
 
 use serde_json::{Value, json};
 
@@ -28,7 +29,7 @@ pub async fn commit(caller: &As<'_>, path: &str) -> crate::site::Reply {
 // ── plugins ──
 
 #[tokio::test]
-async fn a_registration_asks_the_plugins_of_the_owners_organization() {
+async fn a_registration_calls_the_plugins_of_the_owners_organization() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -40,7 +41,8 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     bind(&site, vec![("acme", covering), ("bolt", other)]).await;
     let file = |member: &Member<'_>, name: &str| media.file_of(member, name, 1_000);
 
-    // Members, services on their behalf, and reservations: the same question, with the same facts.
+    // Registrations by members, registrations by services for them, and reservations ask the same question with the
+    // same facts.
     for refused in [
         register(&kim.caller(), &file(&kim, "a.mp4")).await,
         register(&uploads, &file(&kim, "b.mp4")).await,
@@ -55,7 +57,8 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     }
     assert_eq!((videos(&site), quota(&kim).await["used"].clone()), (0, json!(0)));
     assert_eq!(site.last_audit_entry().await["outcome"], "denied");
-    // Another organization's rule, a filter that leaves it out, and who belongs nowhere.
+    // Another organization's plugin, a filter that does not match, and an owner without an organization do not affect
+    // it.
     register(&lee.caller(), &file(&lee, "a.mp4")).await.done();
     register(&nobody.caller(), &file(&nobody, "a.mp4")).await.done();
     let logged = async || site.admin().with("x-tenant-id", "acme").get("/api/v1/permissions/decisions").await.data();
@@ -69,7 +72,7 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_denies_a_registration_and_one_that_watches_does_not() {
+async fn a_failing_plugin_denies_a_registration_and_a_watched_one_does_not() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -80,15 +83,15 @@ async fn a_plugin_that_fails_denies_a_registration_and_one_that_watches_does_not
     bind(&site, vec![("acme", enforced("trap", wasm_fixtures::trapping()))]).await;
     let refused = register(&kim.caller(), &media.file_of(&kim, "b.mp4", 1_000)).await;
     assert_eq!((refused.status, refused.word()), (403, "forbidden"));
-    // What is known already costs nothing, and asks nobody.
+    // A known video uses no bytes, and no plugin is called.
     assert_eq!(register(&kim.caller(), &path).await.data()["already_exists"], true);
     assert_eq!((videos(&site), drift(&site)), (1, json!(0)));
 }
 
-// ── one's own ──
+// ── a member's own videos ──
 
 #[tokio::test]
-async fn members_give_their_own_videos_within_their_organization() {
+async fn members_transfer_their_own_videos_within_their_organization() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -103,7 +106,7 @@ async fn members_give_their_own_videos_within_their_organization() {
     }
     assert_eq!(to(&kim.caller(), &lee.uid).await.data()["uid"], lee.uid);
     assert_eq!((quota(&kim).await["used"].clone(), quota(&lee).await["used"].clone()), (json!(0), json!(100)));
-    assert_eq!(to(&kim.caller(), &kim.uid).await.word(), "video_not_found", "it is not kim's any more");
+    assert_eq!(to(&kim.caller(), &kim.uid).await.word(), "video_not_found", "it is no longer kim's");
 
     let own = register(&nobody.caller(), &media.file_of(&nobody, "a.mp4", 100)).await.data();
     let path = format!("/api/v1/videos/{}/transfer", own["uuid"].as_str().expect("uuid"));
@@ -113,7 +116,7 @@ async fn members_give_their_own_videos_within_their_organization() {
 }
 
 #[tokio::test]
-async fn members_claim_what_lies_in_their_own_folder() {
+async fn members_claim_the_videos_in_their_own_folder() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -139,10 +142,10 @@ async fn members_claim_what_lies_in_their_own_folder() {
     assert_eq!((owned, drift(&site)), (2, json!(0)));
 }
 
-// ── the ceiling ──
+// ── the storage limit of an organization ──
 
 #[tokio::test]
-async fn a_ceiling_warns_once_per_crossing_and_again_after_it_was_set_anew() {
+async fn a_ceiling_warns_once_per_crossing_and_again_after_it_was_changed() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -162,7 +165,7 @@ async fn a_ceiling_warns_once_per_crossing_and_again_after_it_was_set_anew() {
     assert_eq!(warnings(), [pair(80, 80)]);
     let last = register(&kim.caller(), &media.file_of(&kim, "b.mp4", 50)).await.data();
     assert_eq!(warnings(), [pair(80, 80), pair(95, 95)]);
-    // Below both and above again is another crossing.
+    // Usage that falls below both thresholds and rises again crosses them again.
     kim.caller().delete(&format!("/api/v1/videos/{}", last["uuid"].as_str().expect("uuid"))).await.done();
     register(&kim.caller(), &media.file_of(&kim, "c.mp4", 60)).await.done();
     assert_eq!(warnings(), [pair(80, 80), pair(95, 95), pair(95, 96)]);

@@ -1,4 +1,4 @@
-//! Passwords: changed, forgotten, brought along, hashed anew; and what slows down who guesses them.
+//! Passwords: change, reset, imported hashes, rehashing, and login throttling.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::site::{ADMIN, As, Member, PASSWORD, Reply, Site};
 
 const OTHER: &str = "Another-horse-8";
 
-/// Settings for mail to this server, without TLS.
+/// Settings for mail by this server, without TLS.
 pub fn mailing(smtp: &Smtp) -> String {
     format!(
         "mail.host = \"127.0.0.1\"\nmail.port = {}\nmail.security = \"none\"\nmail.from = \"Roster <roster@example.org>\"\n",
@@ -22,21 +22,21 @@ pub fn plain_smtp() -> Smtp {
     Smtp::start(json!({"tls": "none"}))
 }
 
-/// An answer without what differs from request to request.
+/// A response body without the fields that differ for every request.
 pub fn lasting(reply: &Reply) -> Value {
     let mut body = reply.body.clone();
     body["request_id"] = Value::Null;
     body
 }
 
-/// Changes rows behind the server's back.
+/// Changes rows beside the server.
 pub fn meddle(site: &Site, sql: &str) {
     let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
     rows.busy_timeout(Duration::from_secs(5)).expect("a timeout");
     rows.execute_batch(sql).expect("the change");
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so().await {
@@ -54,7 +54,7 @@ fn stored_hash(site: &Site, uid: &str) -> String {
     site.rows().query_row("select password_hash from members where id = ?", [id], |row| row.get(0)).expect("a hash")
 }
 
-/// A member with an e-mail, who can sign in.
+/// A member with an e-mail who can sign in.
 async fn member_with_email(site: &Site, email: &str) -> String {
     let body = json!({"email": email, "password": PASSWORD});
     site.admin().post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned()
@@ -73,10 +73,10 @@ fn token_in(text: &str) -> Value {
     json!(token.split_whitespace().next().expect("a token"))
 }
 
-// ── the rules ──
+// ── rules for passwords ──
 
 #[tokio::test]
-async fn a_common_password_is_refused_wherever_one_is_set() {
+async fn a_common_password_is_refused_by_every_operation_that_sets_one() {
     let site = Site::start().await;
     let member = site.member().await;
     let token = link_for(&site.admin(), &member.uid).await["token"].clone();
@@ -95,7 +95,7 @@ async fn a_common_password_is_refused_wherever_one_is_set() {
     reset(&site, &token, OTHER).await.done();
 }
 
-// ── one's own password ──
+// ── a member's own password ──
 
 async fn change(member: &Member<'_>, old: &str, new: &str) -> Reply {
     member.caller().post("/me/password", json!({"old_password": old, "new_password": new})).await
@@ -119,7 +119,7 @@ async fn a_changed_password_ends_every_other_session_and_keeps_this_one() {
 }
 
 #[tokio::test]
-async fn the_present_password_must_be_right_and_the_new_one_new() {
+async fn the_current_password_must_be_right_and_the_new_one_different() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -147,7 +147,7 @@ async fn a_stolen_session_cannot_guess_the_password() {
 }
 
 #[tokio::test]
-async fn who_has_no_password_is_told_how_to_get_one() {
+async fn a_member_without_a_password_is_told_how_to_get_one() {
     let site = Site::start().await;
     let member = site.member().await;
     meddle(&site, &format!("update members set password_hash = null where username = '{}'", member.username));
@@ -161,7 +161,7 @@ async fn who_has_no_password_is_told_how_to_get_one() {
 // ── hashes ──
 
 #[tokio::test]
-async fn a_password_is_hashed_anew_at_sign_in_when_the_settings_ask_for_more() {
+async fn a_password_is_rehashed_at_sign_in_when_the_settings_require_more() {
     let mut site = Site::start().await;
     let (uid, username, token) = {
         let member = site.member().await;
@@ -184,7 +184,7 @@ async fn a_password_is_hashed_anew_at_sign_in_when_the_settings_ask_for_more() {
     assert_eq!(stored_hash(&site, &uid), renewed);
 }
 
-/// Of the bcrypt of crypt_blowfish's own tests: the password is `U*U`.
+/// From the tests of bcrypt in crypt_blowfish: the password is `U*U`.
 const BCRYPT_TAIL: &str = "$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
 fn argon2_of_work(work: Params, password: &str) -> String {
@@ -202,7 +202,7 @@ fn argon2_of(algorithm: Algorithm, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_hash_from_elsewhere_signs_in_and_becomes_argon2id_at_once() {
+async fn an_imported_hash_signs_in_and_becomes_argon2id_at_once() {
     let site = Site::start().await;
 
     for (n, (hash, password)) in [
@@ -270,8 +270,8 @@ async fn hashes_of_wordpress_django_and_crypt_sign_in_and_become_argon2id_at_onc
 }
 
 #[tokio::test]
-async fn what_bcrypt_did_not_look_at_is_never_stored_anew() {
-    // Of 100 bytes, by PHP.
+async fn a_password_longer_than_bcrypt_reads_is_not_rehashed() {
+    // Of 100 bytes, made by PHP.
     const HASH: &str = "$2y$04$m3aAjtnP1MVa8hT.CW0q7OgtoniJYWD2f9OPeX8FNSIfUUX2tqJzu";
     let right = &"Long-Tail-9".repeat(10)[..100];
     let site = Site::start().await;
@@ -284,14 +284,14 @@ async fn what_bcrypt_did_not_look_at_is_never_stored_anew() {
         assert_eq!(stored_hash(&site, uid), HASH);
     }
     login(&site.nobody(), "kim", &right[..71]).await.is(28_501_000);
-    // A new password is a hash of all of it.
+    // A new password is hashed as a whole.
     let caller = site.bearer(&site.token("kim", right).await);
     let body = json!({"old_password": right, "new_password": "Another-horse-8"});
     caller.post("/me/password", body).await.done();
     assert!(stored_hash(&site, uid).starts_with("$argon2id$"));
 }
 
-/// The median of some sign-ins with a wrong password.
+/// The median duration of several sign-ins with a wrong password.
 async fn time_of_refusal(site: &Site, name: &str) -> Duration {
     let mut times = Vec::new();
     for _ in 0..5 {
@@ -304,8 +304,8 @@ async fn time_of_refusal(site: &Site, name: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn the_time_of_a_refusal_tells_nothing_of_the_hash() {
-    // Shows the order of magnitude only: what is equal is counted where the work is planned.
+async fn the_duration_of_a_refusal_reveals_nothing_of_the_hash() {
+    // Compares the order of magnitude only; unit tests of the planning compare the exact work.
     const RATIO_MAX: f64 = 3.0;
     let mut site = Site::start().await;
     let plain = site.member().await.username;
@@ -325,7 +325,7 @@ async fn the_time_of_a_refusal_tells_nothing_of_the_hash() {
         assert!(least > 3.0 * quick.as_secs_f64(), "{times:?} {quick:?}");
     };
     same(&site, 2).await;
-    // What is stored is known again after a start, and counts no more when it is gone.
+    // After a restart the stored kinds of hashes are read again, and a kind counts no more after its last hash is gone.
     site.restart().await;
     same(&site, 3).await;
     for name in ["bcrypt", "argon"] {
@@ -335,7 +335,7 @@ async fn the_time_of_a_refusal_tells_nothing_of_the_hash() {
 }
 
 #[tokio::test]
-async fn who_may_not_bring_a_hash_along_makes_nobody_s_sign_in_slower() {
+async fn a_refused_hash_import_does_not_slow_down_sign_ins() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let quick = time_of_refusal(&site, "nobody-1").await;
@@ -344,7 +344,7 @@ async fn who_may_not_bring_a_hash_along_makes_nobody_s_sign_in_slower() {
 
     acme.owner().post("/admin/members", new.clone()).await.is(29_505_000);
     site.client(&["members:write"]).await.post("/admin/members", new).await.is(29_505_000);
-    // One that is refused for another reason is nobody's either.
+    // A hash in a request that fails for another reason has no effect either.
     let taken = json!({"username": acme.member().await.username, "password_hash": hash});
     assert_eq!(site.admin().post("/admin/members", taken.clone()).await.word(), "username_exists");
     let renamed = format!("/admin/members/{}", acme.member().await.uid);
@@ -354,7 +354,7 @@ async fn who_may_not_bring_a_hash_along_makes_nobody_s_sign_in_slower() {
 }
 
 #[tokio::test]
-async fn a_hash_that_is_given_later_replaces_the_password_and_ends_what_is_signed_in() {
+async fn a_hash_set_later_replaces_the_password_and_ends_all_sessions() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -367,7 +367,7 @@ async fn a_hash_that_is_given_later_replaces_the_password_and_ends_what_is_signe
 }
 
 #[tokio::test]
-async fn a_hash_is_taken_from_the_platform_only_and_only_a_sound_one() {
+async fn only_the_platform_imports_hashes_and_only_valid_ones() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -437,7 +437,7 @@ async fn a_mailed_link_sets_a_new_password_once() {
 }
 
 #[tokio::test]
-async fn asking_for_a_link_answers_alike_whoever_is_asked_for() {
+async fn a_request_for_a_link_is_answered_alike_for_every_login() {
     let smtp = plain_smtp();
     let site = Site::with(&mailing(&smtp)).await;
     member_with_email(&site, "kim@example.org").await;
@@ -455,7 +455,7 @@ async fn asking_for_a_link_answers_alike_whoever_is_asked_for() {
     for login in ["sus@example.org", &nameless.username, "kim@example.org", "kim@example.org", "%"] {
         assert_eq!(ask(login).await, first, "{login}");
     }
-    // Kim asked twice within a minute.
+    // Kim requested two links within a minute.
     smtp.next_mail_to("kim@example.org").await;
     assert_eq!(ask(ADMIN).await, first);
     smtp.next_mail_to(ADMIN).await;
@@ -463,7 +463,7 @@ async fn asking_for_a_link_answers_alike_whoever_is_asked_for() {
 }
 
 #[tokio::test]
-async fn one_mail_a_minute_goes_to_a_member_and_voids_the_link_before() {
+async fn a_member_gets_one_mail_per_minute_which_voids_the_former_link() {
     let smtp = plain_smtp();
     let site = Site::with(&mailing(&smtp)).await;
     member_with_email(&site, "kim@example.org").await;
@@ -471,7 +471,7 @@ async fn one_mail_a_minute_goes_to_a_member_and_voids_the_link_before() {
     ask().await;
     let first = token_in(&smtp.next_mail_to("kim@example.org").await.text);
 
-    until("the delivery is written down", async || {
+    until("the delivery is stored", async || {
         site.admin().get("/admin/deliveries?state=delivered").await.data()["total"] == 1
     })
     .await;
@@ -484,7 +484,7 @@ async fn one_mail_a_minute_goes_to_a_member_and_voids_the_link_before() {
 }
 
 #[tokio::test]
-async fn who_asks_for_links_again_and_again_has_to_wait() {
+async fn repeated_requests_for_links_are_throttled() {
     let smtp = plain_smtp();
     let site = Site::with(&mailing(&smtp)).await;
     let ask = async |login: &str| site.nobody().post("/auth/password/forgot", json!({"login": login})).await;
@@ -497,12 +497,12 @@ async fn who_asks_for_links_again_and_again_has_to_wait() {
     assert_eq!(refused.is(28_604_000).word(), "too_many_failures");
     assert!(refused.header("retry-after").is_some());
     ask("somebody@example.org").await.done();
-    // Signing in is another matter.
+    // Sign-ins are not throttled by it.
     site.token(ADMIN, PASSWORD).await;
 }
 
 #[tokio::test]
-async fn without_mail_everybody_is_told_so_alike() {
+async fn without_mail_every_request_is_answered_alike() {
     let site = Site::start().await;
 
     for login in [ADMIN, "nobody@example.org"] {
@@ -512,7 +512,7 @@ async fn without_mail_everybody_is_told_so_alike() {
 }
 
 #[tokio::test]
-async fn mail_goes_by_tls_to_a_server_whose_authority_the_settings_name() {
+async fn mail_uses_tls_with_the_configured_certificate_authority() {
     let smtp = Smtp::start(json!({"auth": "roster:Mail-pass-7"}));
     let folder = tempfile::tempdir().expect("a directory");
     let password_file = folder.path().join("password");
@@ -535,7 +535,7 @@ async fn mail_goes_by_tls_to_a_server_whose_authority_the_settings_name() {
 }
 
 #[tokio::test]
-async fn mail_goes_by_tls_from_the_first_byte_where_the_settings_say_so() {
+async fn mail_uses_implicit_tls_when_configured() {
     let smtp = Smtp::start(json!({"tls": "implicit"}));
     let ca = smtp.ca.as_ref().expect("an authority").display().to_string();
     let settings = mailing(&smtp).replace("\"none\"", "\"tls\"") + &format!("mail.ca_file = \"{ca}\"\n");
@@ -561,7 +561,7 @@ async fn a_mail_that_is_refused_is_logged_without_its_address() {
 // ── links by an administrator ──
 
 #[tokio::test]
-async fn an_administrators_link_works_once_and_only_the_newest() {
+async fn an_administrators_link_works_once_and_only_the_newest_is_valid() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -582,7 +582,7 @@ async fn an_administrators_link_works_once_and_only_the_newest() {
 }
 
 #[tokio::test]
-async fn a_link_is_made_for_whom_one_may_change_and_who_is_active() {
+async fn a_link_is_created_for_active_members_that_the_caller_may_change() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let manager = acme.member_with_role("tenant_admin").await;
@@ -615,7 +615,7 @@ async fn the_secret_of_a_link_is_shown_once() {
 }
 
 #[tokio::test]
-async fn a_link_dies_with_its_time_its_members_status_and_a_changed_email() {
+async fn a_link_ends_by_expiry_suspension_and_a_changed_e_mail() {
     let site = Site::with("auth.reset_link_ttl_s = 1").await;
     let member = site.member().await;
     let token = link_for(&site.admin(), &member.uid).await["token"].clone();
@@ -638,7 +638,7 @@ async fn a_link_dies_with_its_time_its_members_status_and_a_changed_email() {
 }
 
 #[tokio::test]
-async fn the_command_line_makes_a_link_with_the_server_running_or_not() {
+async fn the_command_line_creates_a_link_with_the_server_running_or_stopped() {
     let mut site = Site::start().await;
     let (uid, username) = {
         let member = site.member().await;
@@ -703,10 +703,10 @@ async fn the_page_of_a_link_sets_the_password() {
     assert!(!site.log().contains(token));
 }
 
-// ── who guesses ──
+// ── login throttling ──
 
 #[tokio::test]
-async fn ten_wrong_passwords_slow_an_account_down_known_or_not() {
+async fn ten_wrong_passwords_throttle_a_login_whether_it_exists_or_not() {
     let site = Site::start().await;
     let member = site.member().await;
     let mut answers = Vec::new();
@@ -715,7 +715,7 @@ async fn ten_wrong_passwords_slow_an_account_down_known_or_not() {
         for _ in 0..10 {
             assert_eq!(login(&site.nobody(), name, OTHER).await.is(28_501_000).word(), "invalid_login");
         }
-        // The right password too: else the answer would tell which one it is.
+        // The right password is refused too; otherwise the response would reveal it.
         let refused = login(&site.nobody(), name, PASSWORD).await;
         assert_eq!(refused.is(28_604_000).word(), "too_many_failures");
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
@@ -727,7 +727,7 @@ async fn ten_wrong_passwords_slow_an_account_down_known_or_not() {
 }
 
 #[tokio::test]
-async fn below_a_path_of_a_shared_host_the_page_comes_back_there() {
+async fn below_a_public_path_the_link_and_its_form_use_this_path() {
     let site = Site::with("public_url = \"https://home.example.org/id\"").await;
     let link = link_for(&site.admin(), &site.member().await.uid).await;
     let token = link["token"].as_str().expect("a token");
@@ -739,7 +739,7 @@ async fn below_a_path_of_a_shared_host_the_page_comes_back_there() {
 }
 
 #[tokio::test]
-async fn an_account_is_one_account_by_whatever_name() {
+async fn all_names_of_an_account_share_one_throttle() {
     let site = Site::start().await;
     let body = json!({"username": "kim", "email": "kim@example.org", "password": PASSWORD});
     site.admin().post("/admin/members", body).await.done();
@@ -754,7 +754,7 @@ async fn an_account_is_one_account_by_whatever_name() {
 }
 
 #[tokio::test]
-async fn a_token_alone_sets_no_password_of_its_own_account() {
+async fn an_access_token_alone_cannot_reset_its_own_password() {
     let site = Site::start().await;
     let own = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
 
@@ -766,8 +766,8 @@ async fn a_token_alone_sets_no_password_of_its_own_account() {
 }
 
 #[tokio::test]
-async fn who_knows_only_the_password_of_before_gets_no_session() {
-    // Slow hashes, so that the change falls into the time of the sign-ins.
+async fn a_sign_in_with_the_former_password_gets_no_lasting_session() {
+    // Slow hashes, so that the change happens during the sign-ins.
     let site = Site::start().await;
     let member = site.member().await;
     for round in 0..5 {
@@ -777,7 +777,7 @@ async fn who_knows_only_the_password_of_before_gets_no_session() {
         let logins = (0..6).map(|_| async { login(&site.nobody(), &member.username, &old).await });
         let change = async { site.admin().patch(&path, json!({"password": new})).await.done() };
         let (replies, ()) = tokio::join!(futures_util::future::join_all(logins), change);
-        // Anyone who was let in before the change is out, and nobody is let in after it.
+        // A session from before the change is ended, and none is opened after it.
         for reply in replies.iter().filter(|reply| reply.status == 200) {
             let token = reply.data()["access_token"].as_str().expect("a token").to_owned();
             assert_eq!(site.bearer(&token).get("/me").await.word(), "invalid_bearer_token", "round {round}");
@@ -786,7 +786,7 @@ async fn who_knows_only_the_password_of_before_gets_no_session() {
 }
 
 #[tokio::test]
-async fn fifty_wrong_passwords_slow_an_address_down_whatever_the_account() {
+async fn fifty_wrong_passwords_throttle_an_address_for_all_accounts() {
     let site = Site::start().await;
 
     for n in 0..50 {
@@ -798,7 +798,7 @@ async fn fifty_wrong_passwords_slow_an_address_down_whatever_the_account() {
 }
 
 #[tokio::test]
-async fn the_owner_gets_in_from_elsewhere_while_somebody_guesses() {
+async fn a_member_signs_in_from_another_address_while_somebody_guesses() {
     let site = Site::with("trusted_proxies = [\"127.0.0.1/32\"]").await;
     let member = site.member().await;
     let from = |address: &str| site.nobody().with("x-forwarded-for", address);
@@ -808,7 +808,7 @@ async fn the_owner_gets_in_from_elsewhere_while_somebody_guesses() {
 
     login(&from("203.0.113.7"), &member.username, PASSWORD).await.is(28_604_000);
 
-    // A strange address has a few tries, and the one where the member is signed in has them all.
+    // An unknown address has a few attempts; the address of the member's session has all of them.
     login(&from("198.51.100.1"), &member.username, PASSWORD).await.done();
     for _ in 0..3 {
         login(&from("198.51.100.2"), &member.username, OTHER).await.is(28_501_000);
@@ -821,7 +821,7 @@ async fn the_owner_gets_in_from_elsewhere_while_somebody_guesses() {
 }
 
 #[tokio::test]
-async fn who_waited_may_try_again() {
+async fn a_throttled_caller_may_try_again_after_the_wait() {
     let site = Site::with("auth.slow_window_s = 1\nauth.slow_account_failures = 1").await;
     let member = site.member().await;
     let mut slowed = 0;
@@ -830,7 +830,7 @@ async fn who_waited_may_try_again() {
         login(&site.nobody(), &member.username, OTHER).await;
         let refused = login(&site.nobody(), &member.username, PASSWORD).await;
         slowed += u32::from(refused.status == 429);
-        until("patience ends", async || login(&site.nobody(), &member.username, PASSWORD).await.status == 200).await;
+        until("the wait ends", async || login(&site.nobody(), &member.username, PASSWORD).await.status == 200).await;
     }
 
     assert!(slowed > 0);

@@ -1,4 +1,4 @@
-//! Catalog, roles, assignments, mappings: the gateway definition's fifteen operations, and ours beside them.
+//! Catalog, roles, assignments, mappings: the fifteen operations of the gateway definition, and ours.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn fields(object: &Value) -> Vec<&str> {
     names
 }
 
-/// One field of each entry of a list.
+/// One field of each item of a list.
 fn each<'v>(list: &'v Value, field: &str) -> Vec<&'v str> {
     list.as_array().expect("a list").iter().map(|item| item[field].as_str().expect("text")).collect()
 }
@@ -54,7 +54,7 @@ fn sync_url(uid: &str) -> String {
     format!("{P}/users/{uid}/roles/sync")
 }
 
-/// A small catalog: two categories, and what hangs on them.
+/// A small catalog: two categories with their permissions.
 fn videos() -> Value {
     json!([
         {"name": "video"},
@@ -144,7 +144,7 @@ async fn the_catalog_is_a_list_or_a_tree_and_can_be_filtered() {
 }
 
 #[tokio::test]
-async fn a_bad_filter_of_the_catalog_names_all_its_faults() {
+async fn all_faults_of_a_catalog_filter_are_reported_together() {
     let site = Site::start().await;
     let reply = site.admin().get(&format!("{P}/catalog?status=ajar&type=robot&tree=perhaps")).await;
     assert_eq!(reply.is(BAD_INPUT).fields(), ["query.status", "query.tree", "query.type"]);
@@ -153,7 +153,7 @@ async fn a_bad_filter_of_the_catalog_names_all_its_faults() {
 // ── me ──
 
 #[tokio::test]
-async fn one_sees_only_permissions_that_are_in_force() {
+async fn a_member_sees_only_permissions_that_are_in_force() {
     let site = Site::start().await;
     site.import(videos()).await;
     let acme = site.organization("acme").await;
@@ -180,7 +180,7 @@ async fn one_sees_only_permissions_that_are_in_force() {
     assert_eq!(Value::Object(videos), json!({"video.item.delete": "open"}));
     assert_eq!(with_tree["permissions"], me["permissions"]);
     let video = with_tree["tree"].as_array().expect("a tree").iter().find(|node| node["id"] == "video").expect("video");
-    assert_eq!(video["children"][0]["children"][0]["id"], "video.item.delete", "hangs on what is only implied");
+    assert_eq!(video["children"][0]["children"][0]["id"], "video.item.delete", "its parent is only implied");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn me_needs_a_caller_and_a_tenant() {
 }
 
 #[tokio::test]
-async fn a_gateway_speaks_for_a_member_but_never_for_the_platform() {
+async fn a_gateway_asserts_a_member_but_never_rights_over_the_platform() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("tenant_admin").await;
@@ -244,13 +244,13 @@ async fn a_role_has_the_fields_of_the_definition() {
     let list = acme.owner().get(&roles).await.data();
     assert_eq!(fields(&list), ["roles"]);
     assert_eq!(list["roles"].as_array().expect("roles").last(), Some(&made));
-    assert!(list["roles"][0].get("creator_uid").is_none(), "nobody made a system role");
+    assert!(list["roles"][0].get("creator_uid").is_none(), "a system role has no creator");
     let plain = acme.owner().post(&roles, json!({"key": "plain"})).await.data();
     assert_eq!((&plain["display_name"], &plain["status"]), (&json!("plain"), &json!("open")));
 }
 
 #[tokio::test]
-async fn a_role_key_at_its_limits_and_one_past_them() {
+async fn a_role_key_holds_at_its_limits_and_not_one_past_them() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let create = async |key: Value| acme.owner().post(&format!("{P}/roles"), json!({"key": key})).await;
@@ -267,7 +267,7 @@ async fn a_role_key_at_its_limits_and_one_past_them() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_new_role_are_named_at_once() {
+async fn all_faults_of_a_new_role_are_reported_together() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let reply =
@@ -305,7 +305,7 @@ async fn a_role_can_be_renamed_and_closed_but_keeps_its_key() {
 }
 
 #[tokio::test]
-async fn a_system_role_keeps_its_status_and_its_life_but_not_its_name() {
+async fn a_system_role_can_be_renamed_but_neither_closed_nor_deleted() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     for key in ["tenant_owner", "tenant_admin", "member_manager", "member", "viewer"] {
@@ -360,7 +360,7 @@ async fn holders_of_a_role_are_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn an_organization_has_at_most_as_many_roles_as_the_setting_says() {
+async fn the_number_of_roles_of_an_organization_is_limited_by_a_setting() {
     let site = Site::with("[limits]\nroles = 6\nrole_mappings = 1\n").await;
     let acme = site.organization("acme").await;
 
@@ -373,7 +373,7 @@ async fn an_organization_has_at_most_as_many_roles_as_the_setting_says() {
     assert_eq!(map(&acme, "ldap", "b", "sixth").await.is(BAD_INPUT).fields(), ["body.external_key"]);
 }
 
-// ── what a role holds ──
+// ── permissions of a role ──
 
 #[tokio::test]
 async fn ancestors_are_implied_shown_in_menus_and_never_authorize_their_own_path() {
@@ -394,13 +394,13 @@ async fn ancestors_are_implied_shown_in_menus_and_never_authorize_their_own_path
     assert!(allowed("DELETE").await && !allowed("GET").await);
     assert!(!holds(&acme, &member.uid, "video.item").await);
 
-    // A list that was read can be sent back: what was implied stays implied.
+    // A list that was read can be sent back: implied permissions stay implied.
     let read: Vec<String> = ticks(&acme, &role).await.into_iter().collect();
     acme.owner().put(&ticks_url(&role), json!({"permission_ids": read})).await.done();
     assert_eq!(ticks(&acme, &role).await, implied);
     assert!(allowed("DELETE").await && !allowed("GET").await);
 
-    // Alone, it is meant.
+    // Sent alone, the permission is ticked.
     acme.owner().put(&ticks_url(&role), json!({"permission_ids": ["video.item"]})).await.done();
     assert!(!allowed("DELETE").await && allowed("GET").await);
     acme.owner().put(&ticks_url(&role), json!({"permission_ids": []})).await.done();
@@ -427,7 +427,7 @@ async fn one_unknown_permission_is_not_found_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_set_that_changed_since_it_was_read_is_not_overwritten() {
+async fn a_set_of_permissions_with_an_outdated_version_is_not_overwritten() {
     let site = Site::start().await;
     site.import(videos()).await;
     let acme = site.organization("acme").await;
@@ -494,7 +494,7 @@ async fn an_assignment_has_the_fields_of_the_definition() {
 }
 
 #[tokio::test]
-async fn who_or_what_is_unknown_cannot_be_assigned() {
+async fn unknown_members_and_roles_cannot_be_assigned() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (role, member) = (acme.role("editor", &[]).await, acme.member().await);
@@ -535,7 +535,7 @@ async fn a_role_is_revoked_from_all_its_sources() {
 }
 
 #[tokio::test]
-async fn the_last_owner_stays() {
+async fn the_last_owner_cannot_be_removed() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let first = acme.owner().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
@@ -555,7 +555,7 @@ async fn the_last_owner_stays() {
 }
 
 #[tokio::test]
-async fn an_owner_is_made_by_hand_and_not_synced_away() {
+async fn an_owner_is_assigned_manually_and_not_removed_by_a_sync() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let first = acme.owner().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
@@ -588,7 +588,7 @@ async fn a_source_other_than_manual_needs_the_right_to_sync() {
 // ── mappings ──
 
 #[tokio::test]
-async fn a_mapping_has_the_fields_of_the_definition_and_is_set_not_doubled() {
+async fn a_mapping_has_the_fields_of_the_definition_and_is_replaced_not_duplicated() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (editor, author) = (acme.role("editor", &[]).await, acme.role("author", &[]).await);
@@ -655,7 +655,7 @@ async fn a_mapping_is_deleted_by_body_or_by_query() {
 }
 
 #[tokio::test]
-async fn a_mapping_never_yields_an_owner_nor_an_unknown_role() {
+async fn a_mapping_names_neither_the_owner_role_nor_an_unknown_role() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     map(&acme, "ldap", "boss", "tenant_owner").await.is(SYSTEM);
@@ -667,7 +667,7 @@ async fn a_mapping_never_yields_an_owner_nor_an_unknown_role() {
 // ── sync ──
 
 #[tokio::test]
-async fn a_sync_touches_only_its_own_source() {
+async fn a_sync_changes_only_assignments_of_its_own_source() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -696,7 +696,7 @@ async fn a_sync_touches_only_its_own_source() {
 }
 
 #[tokio::test]
-async fn a_dry_sync_says_what_it_would_do_and_does_not() {
+async fn a_dry_sync_reports_the_changes_and_makes_none() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (role, member) = (acme.role("one", &[]).await, acme.member().await);
@@ -714,7 +714,7 @@ async fn a_dry_sync_says_what_it_would_do_and_does_not() {
 }
 
 #[tokio::test]
-async fn a_sync_leaves_closed_roles_out() {
+async fn a_sync_skips_closed_roles() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (role, member) = (acme.role("one", &[]).await, acme.member().await);
@@ -749,7 +749,7 @@ async fn a_client_with_the_scope_syncs_in_the_tenant_it_names() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_synced_is_refused() {
+async fn invalid_syncs_are_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -774,7 +774,7 @@ async fn what_cannot_be_synced_is_refused() {
     );
 }
 
-// ── nobody gives what they do not hold ──
+// ── nobody grants more than they hold ──
 
 #[tokio::test]
 async fn nobody_ticks_a_permission_they_do_not_hold() {
@@ -796,7 +796,7 @@ async fn nobody_ticks_a_permission_they_do_not_hold() {
     }
     assert_eq!(site.last_audit_entry().await["outcome"], json!("denied"));
     put(json!(["video.list", "roster.role.grant"])).await.done();
-    // What somebody else gave may stay.
+    // A permission that somebody else ticked may stay.
     acme.admin().put(&ticks_url(&role), json!({"permission_ids": ["video.item.delete", "video.list"]})).await.done();
     put(json!(["video.item.delete"])).await.done();
     put(json!(["video.item.delete", "video.item"])).await.done();
@@ -824,7 +824,7 @@ async fn an_owner_holds_all_of_the_tenant_and_nothing_of_the_site() {
 }
 
 #[tokio::test]
-async fn nobody_hands_out_a_role_that_gives_more_than_they_hold() {
+async fn nobody_assigns_a_role_that_holds_more_than_they_do() {
     let site = Site::start().await;
     site.import(videos()).await;
     let acme = site.organization("acme").await;
@@ -862,7 +862,7 @@ async fn nobody_hands_out_a_role_that_gives_more_than_they_hold() {
 }
 
 #[tokio::test]
-async fn nobody_takes_by_a_role_or_a_mapping_what_they_do_not_hold() {
+async fn nobody_removes_rights_they_do_not_hold_by_changing_a_role_or_a_mapping() {
     let site = Site::start().await;
     site.import(videos()).await;
     let acme = site.organization("acme").await;
@@ -901,7 +901,7 @@ async fn nobody_takes_by_a_role_or_a_mapping_what_they_do_not_hold() {
         let reply = go(clerk.caller(), taking).await;
         assert_eq!(reply.is(FORBIDDEN).word(), "not_held", "{taking:?}");
     }
-    // What it holds itself it takes, and what gives nothing.
+    // It may remove permissions that it holds, and roles without permissions.
     clerk.caller().put(&ticks_url(&big), json!({"permission_ids": ["video.item.delete"]})).await.done();
     clerk.caller().put(&mappings, mapping("small", "empty")).await.done();
     clerk.caller().patch(&role_url(&small), json!({"status": "close"})).await.done();
@@ -913,7 +913,7 @@ async fn nobody_takes_by_a_role_or_a_mapping_what_they_do_not_hold() {
 }
 
 #[tokio::test]
-async fn nobody_takes_a_direct_right_they_do_not_hold() {
+async fn nobody_revokes_a_grant_of_a_right_they_do_not_hold() {
     let site = Site::start().await;
     let clerk = platform_member(&site, &["roster.grant.create", "roster.grant.delete"]).await;
     let member = site.member().await;
@@ -929,7 +929,7 @@ async fn nobody_takes_a_direct_right_they_do_not_hold() {
 }
 
 #[tokio::test]
-async fn nobody_grants_a_direct_right_they_do_not_hold() {
+async fn nobody_creates_a_grant_of_a_right_they_do_not_hold() {
     let site = Site::start().await;
     let granter = platform_member(&site, &["roster.grant.create"]).await;
     let member = site.member().await;
@@ -945,7 +945,7 @@ async fn nobody_grants_a_direct_right_they_do_not_hold() {
 }
 
 #[tokio::test]
-async fn nobody_makes_a_client_with_scopes_they_do_not_hold() {
+async fn nobody_creates_a_client_with_scopes_they_do_not_hold() {
     let site = Site::start().await;
     let keeper = platform_member(&site, &["roster.client.create", "roster.client.update", "roster.member.list"]).await;
     let body = |scope: &str| json!({"name": "robot", "scopes": [scope]});
@@ -961,7 +961,7 @@ async fn nobody_makes_a_client_with_scopes_they_do_not_hold() {
 // ── closing and opening ──
 
 #[tokio::test]
-async fn what_is_closed_is_suspended_and_opening_restores_it() {
+async fn closed_permissions_have_no_effect_until_they_are_opened_again() {
     let site = Site::start().await;
     let all_open_but = |closed: &str| {
         let mut entries = videos();
@@ -997,7 +997,7 @@ async fn what_is_closed_is_suspended_and_opening_restores_it() {
 }
 
 #[tokio::test]
-async fn an_import_that_does_not_say_the_status_leaves_it() {
+async fn an_import_without_a_status_leaves_it_unchanged() {
     let site = Site::start().await;
     site.import(json!([{"name": "a", "status": "close"}, {"name": "b"}])).await;
     assert_eq!(
@@ -1011,7 +1011,7 @@ async fn an_import_that_does_not_say_the_status_leaves_it() {
 // ── tenants ──
 
 #[tokio::test]
-async fn what_belongs_to_another_tenant_looks_as_if_it_were_missing() {
+async fn objects_of_another_tenant_are_answered_like_missing_ones() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (role, member) = (acme.role("editor", &[]).await, acme.member_with_role("viewer").await);
@@ -1061,7 +1061,7 @@ async fn what_belongs_to_another_tenant_looks_as_if_it_were_missing() {
 // ── reload ──
 
 #[tokio::test]
-async fn a_reload_names_what_it_rebuilt_and_finds_nothing_to_change() {
+async fn a_reload_reports_what_it_rebuilt_and_changes_nothing() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let url = format!("{P}/policy/reload");
@@ -1081,7 +1081,7 @@ async fn a_reload_names_what_it_rebuilt_and_finds_nothing_to_change() {
 }
 
 #[tokio::test]
-async fn a_reload_takes_over_what_was_changed_behind_the_server_s_back_and_an_owner_does_so_now_and_then() {
+async fn a_reload_applies_rows_changed_beside_the_server_and_an_owner_s_reloads_are_throttled() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let url = format!("{P}/policy/reload");
@@ -1104,8 +1104,8 @@ async fn a_reload_takes_over_what_was_changed_behind_the_server_s_back_and_an_ow
     let own = acme.owner().post(&url, json!({})).await.data();
 
     assert_eq!((&own["tenant"], &own["changed"]), (&json!(acme.id), &json!(true)));
-    assert!(!sees(&kim).await && sees(&lee).await, "an organization's own policy and no other is looked at");
-    // Within the gap the owner gets the same answer; the site's administrator looks again.
+    assert!(!sees(&kim).await && sees(&lee).await, "only the organization's own policy is reloaded");
+    // Within the minimum interval the owner gets the same response; the site's administrator reloads again.
     assert_eq!(acme.owner().post(&url, json!({"tenant_id": "acme"})).await.data(), own);
     let all = site.admin().post(&url, json!({})).await.data();
     assert_eq!((&all["tenant"], &all["changed"]), (&json!("*"), &json!(true)));
@@ -1115,7 +1115,7 @@ async fn a_reload_takes_over_what_was_changed_behind_the_server_s_back_and_an_ow
 
 // ── import ──
 
-/// An OpenAPI document of this many operations, as services publish them.
+/// An OpenAPI document with this many operations, in the form that services publish.
 fn openapi(operations: usize) -> Value {
     let mut paths = Map::new();
     for n in 0..operations {
@@ -1128,7 +1128,7 @@ fn openapi(operations: usize) -> Value {
     json!({"openapi": "3.0.3", "info": {"title": "Files", "version": "2"}, "servers": [{"url": "https://files.example.org/api/v2"}], "paths": paths})
 }
 
-/// A document as YAML: JSON is YAML, but a real one is indented blocks.
+/// A document as YAML. JSON is YAML too, but real documents use indented blocks.
 fn yaml(value: &Value, indent: usize) -> String {
     let pad = "  ".repeat(indent);
     match value {
@@ -1141,7 +1141,7 @@ fn yaml(value: &Value, indent: usize) -> String {
 }
 
 #[tokio::test]
-async fn an_import_is_idempotent_and_says_what_it_did() {
+async fn an_import_is_idempotent_and_reports_its_changes() {
     let site = Site::start().await;
     let first = site.import(videos()).await;
     assert_eq!(
@@ -1153,7 +1153,7 @@ async fn an_import_is_idempotent_and_says_what_it_did() {
     assert_eq!(epoch.status, 200);
     let entry = site.last_audit_entry().await;
     assert_eq!(site.import(videos()).await, json!({"added": [], "changed": [], "orphaned": []}));
-    assert_eq!(site.last_audit_entry().await, entry, "nothing was done");
+    assert_eq!(site.last_audit_entry().await, entry, "nothing changed");
 
     let next = json!([
         {"name": "video"},
@@ -1168,7 +1168,7 @@ async fn an_import_is_idempotent_and_says_what_it_did() {
 }
 
 #[tokio::test]
-async fn an_orphan_answers_nothing_until_an_import_names_it_again() {
+async fn an_orphan_allows_nothing_until_an_import_contains_it_again() {
     let site = Site::start().await;
     site.import(videos()).await;
     let acme = site.organization("acme").await;
@@ -1185,7 +1185,7 @@ async fn an_orphan_answers_nothing_until_an_import_names_it_again() {
     assert_eq!(each(&list["list"], "id"), ["video"]);
 
     assert_eq!(site.import(videos()).await["added"], json!([]));
-    assert!(holds(&acme, &member.uid, "video.list").await, "the tick was kept");
+    assert!(holds(&acme, &member.uid, "video.list").await, "the permission is still ticked");
 }
 
 #[tokio::test]
@@ -1207,7 +1207,7 @@ async fn an_import_changes_only_its_own_application() {
 }
 
 #[tokio::test]
-async fn a_dry_import_only_answers() {
+async fn a_dry_import_changes_nothing() {
     let site = Site::start().await;
     let reply = import(&site.admin(), "?dry_run=true", json!({"permissions": [{"name": "a"}]})).await;
     assert_eq!(reply.data()["added"], json!(["a"]));
@@ -1252,7 +1252,7 @@ async fn an_openapi_document_of_a_service_is_a_catalog() {
 }
 
 #[tokio::test]
-async fn our_own_form_is_taken_as_yaml_too() {
+async fn our_own_catalog_form_is_accepted_as_yaml() {
     let site = Site::start().await;
     let text = "# ours\napp: files\npermissions:\n  - name: a\n  - name: a.read\n    parent: a\n    http_methods: GET|POST\n    http_path: /a/*rest\n";
     for kind in ["application/yaml", "application/x-yaml", "text/yaml; charset=utf-8"] {
@@ -1263,7 +1263,7 @@ async fn our_own_form_is_taken_as_yaml_too() {
 }
 
 #[tokio::test]
-async fn an_ambiguous_import_is_refused_naming_both() {
+async fn an_ambiguous_import_is_refused_and_both_entries_are_named() {
     let site = Site::start().await;
     let entries = json!([
         {"name": "a.one", "http_methods": "GET|POST", "http_path": "/a/:id"},
@@ -1283,7 +1283,7 @@ async fn an_ambiguous_import_is_refused_naming_both() {
 }
 
 #[tokio::test]
-async fn a_catalog_that_cannot_be_read_says_why() {
+async fn a_catalog_that_cannot_be_read_is_refused_with_the_reason() {
     let site = Site::start().await;
     let admin = site.admin();
     let url = format!("{P}/catalog");
@@ -1349,7 +1349,7 @@ async fn only_the_platform_imports_catalogs() {
 }
 
 #[tokio::test]
-async fn a_document_is_held_to_its_bounds_as_json_and_as_yaml() {
+async fn the_limits_of_a_document_hold_for_json_and_yaml() {
     let site = Site::with("limits.document_depth = 4\nlimits.document_nodes = 12\n").await;
     let put = async |kind: &str, body: String| {
         let url = format!("{P}/catalog?dry_run=true");
@@ -1373,12 +1373,12 @@ async fn a_document_is_held_to_its_bounds_as_json_and_as_yaml() {
             assert!(reply.body["message"].as_str().expect("a message").contains(word), "{kind}: {body}: {reply:?}");
         }
     }
-    // As deep as may be is a fault of the form, not of the depth.
+    // A document of the maximum depth fails by its form, not by its depth.
     for kind in ["application/json", "application/yaml"] {
         let reply = put(kind, format!("{{\"permissions\": {}}}", deep(3))).await;
         assert_ne!(reply.word(), "malformed_body", "{kind}: {reply:?}");
     }
-    // What a parser would read for long, or never end to build.
+    // Documents that a parser would take very long to read or expand.
     let bomb = (1..30).fold("a0: &a0 [x]\n".to_owned(), |all, n| all + &format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1));
     for body in
         ["[".repeat(200_000), format!("a: {}", "[".repeat(200_000)), "- ".repeat(100_000), "{a: ".repeat(50_000), bomb]

@@ -1,4 +1,4 @@
-//! The authors' kit: projects to begin with, the packer, and the worked examples in `plugins/`.
+//! The command line for plugin authors: new projects, the packer, and the examples in `plugins/`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn plugin(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(binary()).arg("plugin").args(arguments).current_dir(folder).output().expect("roster")
 }
 
-/// What a command prints as JSON, when it succeeds.
+/// The JSON output of a command that succeeds.
 fn answer(folder: &Path, arguments: &[&str]) -> Value {
     let output = plugin(folder, &[&["--json"], arguments].concat());
     let said = String::from_utf8_lossy(&output.stderr);
@@ -26,7 +26,7 @@ fn answer(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// What a command says, when it fails.
+/// The message of a command that fails.
 fn complaint(folder: &Path, arguments: &[&str]) -> String {
     let output = plugin(folder, &[&["--json"], arguments].concat());
     assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
@@ -38,7 +38,7 @@ fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The names of a folder's files, in order.
+/// The names of the files in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<_> =
@@ -48,7 +48,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn new_begins_a_project_in_every_language_and_of_every_kind() {
+fn new_creates_a_project_in_every_language_and_of_every_kind() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let sources = [("rust", "src/lib.rs"), ("js", "plugin.mjs"), ("c", "plugin.c"), ("python", "app.py")];
@@ -85,20 +85,24 @@ fn new_begins_a_project_in_every_language_and_of_every_kind() {
 }
 
 #[test]
-fn new_makes_an_authorizer_unless_told_otherwise() {
+fn new_creates_an_authorizer_by_default() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(answer(folder.path(), &["new", "--lang", "js", "plain"])["world"], "authorizer-plugin");
 }
 
 #[test]
-fn new_leaves_what_is_there_and_takes_names_that_a_site_takes() {
+fn new_overwrites_nothing_and_accepts_the_names_that_a_site_accepts() {
     let folder = tempfile::tempdir().expect("a folder");
     let new = |name: &str| complaint(folder.path(), &["new", "--lang", "c", "--", name]);
     std::fs::create_dir(folder.path().join("there")).expect("a folder");
-    assert_eq!(new("there"), "there is there already: choose another name, or another folder to be in");
+    assert_eq!(new("there"), "there already exists: choose another name, or run this in another folder");
     let long = "x".repeat(64);
     for name in ["", "Upper", "9lives", "-x", "a_b", "a.b", "../up", "/tmp/up", "ünder", &long] {
-        assert_eq!(new(name), "a plugin's name is 1 to 63 of a-z 0-9 - beginning with a letter", "{name}");
+        assert_eq!(
+            new(name),
+            "a plugin's name has 1 to 63 characters of a-z 0-9 -, and begins with a letter",
+            "{name}"
+        );
     }
     assert_eq!(names(folder.path()), ["there"]);
     answer(folder.path(), &["new", "--lang", "c", &long[..63]]);
@@ -118,7 +122,7 @@ fn examples() -> Vec<String> {
 }
 
 #[test]
-fn every_example_is_taken_and_answers_as_its_vectors_say() {
+fn every_example_is_accepted_and_passes_its_vectors() {
     assert_eq!(examples(), ["business-hours", "department-roles", "embargo", "group-mapper", "ownership"]);
     for name in examples() {
         let folder = plugins().join(&name);
@@ -137,7 +141,7 @@ fn every_example_is_taken_and_answers_as_its_vectors_say() {
 }
 
 #[test]
-fn the_sizes_in_the_authors_readme_are_those_of_the_examples() {
+fn the_sizes_in_the_plugin_readme_are_those_of_the_examples() {
     let path = plugins().join("README.md");
     let readme = std::fs::read_to_string(&path).expect("README.md");
     let sized = |line: &str| {
@@ -157,13 +161,13 @@ fn the_sizes_in_the_authors_readme_are_those_of_the_examples() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(path, right).expect("written");
     }
-    panic!("the sizes in plugins/README.md are not true: run the tests with UPDATE_EXPECT=1");
+    panic!("the sizes in plugins/README.md are outdated: run the tests with UPDATE_EXPECT=1");
 }
 
 #[test]
-fn a_build_without_its_toolchain_names_the_command_that_brings_it() {
+fn a_build_without_its_toolchain_names_the_command_that_installs_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    // A path with nothing but what the script itself needs.
+    // A PATH with only the tools that the script itself needs.
     let tools = folder.path().join("tools");
     std::fs::create_dir(&tools).expect("a folder");
     for tool in ["dirname", "sh"] {
@@ -191,14 +195,14 @@ fn a_build_without_its_toolchain_names_the_command_that_brings_it() {
     }
 }
 
-/// What `tests/counterparts/install` took from npm.
+/// The npm modules that `tests/counterparts/install` installed.
 fn modules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts/node_modules")
 }
 
-/// Runs a script that builds.
+/// Runs a build script.
 fn build(script: &Path, arguments: &[&str], out: &Path) {
-    // Stays from run to run, so that the standard library is built once.
+    // Kept between runs, so that the standard library is built once.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("plugins");
     let output = Command::new(script)
         .args(arguments)
@@ -206,7 +210,7 @@ fn build(script: &Path, arguments: &[&str], out: &Path) {
         .env("OUT", out)
         .env("CARGO_TARGET_DIR", target)
         .env("COMPONENTIZE_QJS", modules().join(".bin/componentize-qjs"))
-        // What cargo set for this test is of another compiler.
+        // Cargo set this variable for the compiler of this test, which is another one.
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -217,14 +221,14 @@ fn build(script: &Path, arguments: &[&str], out: &Path) {
     assert!(output.status.success(), "run tests/counterparts/install: {said}");
 }
 
-/// Builds an example from its source, into a folder of its own.
+/// Builds an example from its source, in a folder of its own.
 fn built(name: &str) -> tempfile::TempDir {
     let out = tempfile::tempdir().expect("a folder");
     build(&plugins().join("build"), &[name], out.path());
     out
 }
 
-/// What a component answers, with the names of the questions.
+/// The outcomes of a component, with the names of the test vectors.
 fn outcomes(component: &Path, vectors: &Path) -> Vec<Value> {
     let [component, vectors] = [component, vectors].map(|path| path.display().to_string());
     let tested = answer(&plugins(), &["test", &component, &vectors]);
@@ -246,13 +250,13 @@ fn the_rust_example_built_from_source_behaves_as_the_one_that_is_shipped() {
 }
 
 #[test]
-fn the_example_in_javascript_built_from_source_answers_as_its_vectors_say() {
+fn the_javascript_example_built_from_source_passes_its_vectors() {
     let out = built("department-roles");
     assert_eq!(answer(out.path(), &["check", "department-roles.wasm"])["ok"], true);
 }
 
 #[test]
-fn what_new_begins_builds_and_answers_as_its_vectors_say() {
+fn projects_created_by_new_build_and_pass_their_vectors() {
     let folder = tempfile::tempdir().expect("a folder");
     for lang in ["rust", "js"] {
         answer(folder.path(), &["new", "--lang", lang, "--kind", "both", lang]);
@@ -281,7 +285,7 @@ fn folder_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 }
 
 #[test]
-fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
+fn pack_makes_a_component_of_a_core_module_and_embeds_vectors() {
     let module = wasm_fixtures::authorizer_module("", "(call $allow)");
     let vectors = b"- {authorize: {action: GET, path: /videos}, expect: allow}";
     let folder = folder_with(&[("x.wasm", &module), ("v.yaml", vectors)]);
@@ -295,7 +299,7 @@ fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
         (&checked["ok"], &checked["exports"], &checked["bytes"]),
         (&json!(true), &json!(["authorizer"]), &packed["bytes"])
     );
-    // A component is written over when nothing else is said.
+    // Without an output path a component is overwritten.
     assert_eq!(answer(at, &["pack", "x.component.wasm", "--vectors", "v.yaml"])["file"], "x.component.wasm");
     assert_eq!(answer(at, &["test", "x.component.wasm"])["passed"], 1);
     let again = answer(at, &["pack", "x.wasm", "--vectors", "v.yaml", "-o", "y.wasm"]);
@@ -304,7 +308,7 @@ fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
 }
 
 #[test]
-fn pack_finds_the_world_by_the_exports_or_is_told() {
+fn pack_detects_the_world_by_the_exports_or_takes_it_as_an_argument() {
     let mapper = wasm_fixtures::role_mapper_module("", "(call $list (local.get $groups) (local.get $groups_count))");
     let folder = folder_with(&[("x.wasm", &mapper)]);
     for world in [&[][..], &["--world", "role-mapper-plugin"]] {
@@ -312,11 +316,14 @@ fn pack_finds_the_world_by_the_exports_or_is_told() {
         assert_eq!(answer(folder.path(), &["check", "x.component.wasm"])["exports"], json!(["role-mapper"]));
     }
     let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "policy-plugin"]);
-    assert!(said.starts_with("no component can be made of the module: ") && said.contains("authorize"), "{said}");
+    assert!(
+        said.starts_with("the module cannot be converted to a component: ") && said.contains("authorize"),
+        "{said}"
+    );
 }
 
 #[test]
-fn pack_says_what_is_wrong_and_writes_nothing() {
+fn pack_reports_errors_and_writes_nothing() {
     let text = |text: &str| wat::parse_str(text).expect("a module");
     let component = wasm_fixtures::allowing();
     let files: [(&str, &[u8]); 8] = [
@@ -336,8 +343,7 @@ fn pack_says_what_is_wrong_and_writes_nothing() {
     ];
     let folder = folder_with(&files);
     let pack = |arguments: &[&str]| complaint(folder.path(), &[&["pack"], arguments].concat());
-    let neither =
-        "this is neither a core module nor a component: pack takes what a compiler made, in WebAssembly's binary form";
+    let neither = "this is neither a core module nor a component: pack takes the output of a compiler, in WebAssembly's binary form";
 
     assert_eq!((pack(&["text.wat"]), pack(&["empty.wasm"])), (neither.into(), neither.into()));
     assert!(pack(&["missing.wasm"]).starts_with("missing.wasm cannot be read: "));
@@ -349,10 +355,10 @@ fn pack_says_what_is_wrong_and_writes_nothing() {
         pack(&["wasi.wasm"])
             .starts_with("the module imports wasi_snapshot_preview1 fd_write, which no plugin can have")
     );
-    assert!(pack(&["odd.wasm"]).starts_with("no component can be made of the module: "));
-    assert!(pack(&["component.wasm"]).ends_with("name test vectors to put into it, with --vectors"));
+    assert!(pack(&["odd.wasm"]).starts_with("the module cannot be converted to a component: "));
+    assert!(pack(&["component.wasm"]).ends_with("name test vectors to add with --vectors"));
     let worldly = pack(&["component.wasm", "--world", "policy-plugin", "--vectors", "v.yaml"]);
-    assert_eq!(worldly, "this is a component already, and has its world: leave --world out");
+    assert_eq!(worldly, "this is already a component, which has its world: omit --world");
     assert!(pack(&["component.wasm", "--vectors", "v.yaml"]).starts_with("test vector 1: expect is allow, abstain"));
     assert!(pack(&["component.wasm", "--vectors", "w.yaml"]).starts_with("w.yaml cannot be read: "));
     let mut sorted = files.map(|(name, _)| name);
@@ -361,12 +367,12 @@ fn pack_says_what_is_wrong_and_writes_nothing() {
 }
 
 #[test]
-fn a_module_that_says_its_world_is_not_told_another() {
+fn a_module_that_declares_its_world_cannot_be_packed_for_another() {
     let module =
         wasm_fixtures::module_of("authorizer-plugin", &wasm_fixtures::authorizer_module("", "(call $abstain)"));
     let folder = folder_with(&[("x.wasm", &module)]);
     let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "role-mapper-plugin"]);
-    assert_eq!(said, "the module says itself for which world it was built: leave the world out");
+    assert_eq!(said, "the module already declares the world that it was built for: leave the world out");
     answer(folder.path(), &["pack", "x.wasm"]);
     assert_eq!(answer(folder.path(), &["check", "x.component.wasm"])["ok"], true);
 }

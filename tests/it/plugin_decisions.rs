@@ -1,4 +1,4 @@
-//! Decisions with the organization's plugins.
+//! Decisions with the plugins of the organization.
 
 use proptest::prelude::*;
 use roster::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
@@ -13,7 +13,7 @@ const BAD_INPUT: u64 = 10_101_000;
 
 // ── helpers ──
 
-/// A plugin to bind.
+/// A plugin to upload and activate.
 pub struct Plug {
     pub name: &'static str,
     pub component: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Plug {
     pub filter: Value,
 }
 
-/// In force, for everything, without the right to grant.
+/// Enforced, without a filter, without the right to grant.
 pub fn enforced(name: &'static str, component: Vec<u8>) -> Plug {
     Plug { name, component, is_enforced: true, may_grant: false, filter: json!({}) }
 }
@@ -39,7 +39,7 @@ pub fn filtered(filter: Value, plug: Plug) -> Plug {
     Plug { filter, ..plug }
 }
 
-/// Uploads and activates plugins of organizations, in this order; what has a name that is there is its next version.
+/// Uploads and activates plugins of organizations in this order. A plugin whose name exists becomes its next version.
 pub async fn bind(site: &Site, plugs: Vec<(&str, Plug)>) {
     for (organization, plug) in plugs {
         let mode = if plug.is_enforced { "enforce" } else { "shadow" };
@@ -60,12 +60,12 @@ fn right(uid: &str, module: &str) -> Value {
     json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": module, "action": "view"})
 }
 
-/// A right in the organization itself: only such a one may its own rules give.
+/// A grant in the organization itself: an organization's own plugin may allow only such a right.
 fn own_right(uid: &str, organization: &str) -> Value {
     json!({"uid": uid, "scope_type": "organization", "scope_id": organization, "module": "cameras", "action": "view"})
 }
 
-/// Asks in an organization as the platform administrator.
+/// Checks in an organization as the platform administrator.
 async fn check(site: &Site, organization: &str, question: Value) -> Value {
     admin(site, organization).post(CHECK, question).await.data()
 }
@@ -87,7 +87,7 @@ async fn explained(site: &Site, organization: &str, mut question: Value) -> Valu
 }
 
 /// Each plugin of an explanation as `name version outcome`.
-fn heard(decision: &Value) -> Vec<String> {
+fn plugin_outcomes(decision: &Value) -> Vec<String> {
     let text = |asked: &Value| {
         let word = |name: &str| asked[name].as_str().expect("text").to_owned();
         format!("{} {} {} {}", word("name"), asked["version"], word("mode"), word("outcome"))
@@ -99,7 +99,7 @@ fn stage(decision: &Value) -> &str {
     decision["because"]["stages"][2]["verdict"].as_str().expect("a stage")
 }
 
-/// A catalog, with one entry that is closed.
+/// A catalog with one closed entry.
 pub fn documents() -> Value {
     json!([
         {"name": "doc"},
@@ -109,14 +109,14 @@ pub fn documents() -> Value {
     ])
 }
 
-/// Ids of an organization, of a member who holds `doc.read` there, and of one who holds nothing.
-struct Place {
+/// The ids of an organization, of a member who holds `doc.read` there, and of one without permissions.
+struct Fixture {
     id: String,
     holder: String,
     other: String,
 }
 
-impl Place {
+impl Fixture {
     async fn new(site: &Site, org_code: &str) -> Self {
         let organization = site.organization(org_code).await;
         let (holder, other) = (organization.member_with(&["doc.read"]).await.uid, organization.member().await.uid);
@@ -128,7 +128,7 @@ impl Place {
     }
 }
 
-// ── the order ──
+// ── how effects combine ──
 
 fn said() -> impl Strategy<Value = PluginEffect> {
     prop_oneof![
@@ -142,9 +142,10 @@ fn said() -> impl Strategy<Value = PluginEffect> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(crate::site::rounds(10_000, 1_000_000)))]
 
-    /// POLICY's order, written down a second time: deny and failure win, base allows, a right to grant opens.
+    /// The combination rule of POLICY, written a second time: a denial or a failure wins, base allows, and a plugin
+    /// that may grant allows.
     #[test]
-    fn what_plugins_say_settles_a_decision_as_the_order_has_it(
+    fn plugin_effects_are_combined_by_deny_overrides(
         base in (0..Reason::ALL.len()).prop_map(|n| Reason::ALL[n]),
         said in prop::collection::vec(said(), 0..6),
     ) {
@@ -157,15 +158,15 @@ proptest! {
             None => base,
         };
         prop_assert_eq!(settled, expected);
-        // Whatever the order they are asked in, the answer is the same.
+        // The result does not depend on the order.
         let backwards = combine_deny_overrides(base, said.iter().rev().copied());
         prop_assert_eq!(settled.allows(), backwards.allows());
-        // Without plugins, or with nothing but abstentions, base stands.
+        // Without plugins, or if every plugin abstains, the base decision stands.
         prop_assert_eq!(combine_deny_overrides(base, said.iter().map(|_| PluginEffect::Abstain)), base);
     }
 }
 
-/// What the policy's order says of one plugin, written from its text.
+/// The expected decision for one plugin, written from the text of the policy.
 fn expected(base: &'static str, may_be_asked: bool, can_be_opened: bool, plug: &(&str, bool, bool)) -> &'static str {
     let (outcome, is_enforced, may_grant) = *plug;
     let is_allowed = base.starts_with("ok_");
@@ -180,13 +181,13 @@ fn expected(base: &'static str, may_be_asked: bool, can_be_opened: bool, plug: &
 }
 
 #[tokio::test]
-async fn gates_base_and_a_plugin_decide_in_their_order() {
+async fn gates_base_and_plugins_decide_in_order() {
     let site = Site::with("[plugins]\nfailures = 10000").await;
     site.import(documents()).await;
     let (mut places, mut plugs) = (Vec::new(), Vec::new());
     for outcome in ["allow", "deny", "abstain", "trap"] {
         for (is_enforced, may_grant) in [(true, false), (true, true), (false, false), (false, true)] {
-            let place = Place::new(&site, &format!("o-{outcome}-{is_enforced}-{may_grant}")).await;
+            let place = Fixture::new(&site, &format!("o-{outcome}-{is_enforced}-{may_grant}")).await;
             plugs.push((outcome, is_enforced, may_grant));
             places.push(place);
         }
@@ -214,11 +215,11 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
     bind(&site, bound).await;
 
     for (place, plug) in places.iter().zip(&plugs) {
-        let Place { id, holder, other } = place;
+        let Fixture { id, holder, other } = place;
         let other_scope = json!({
             "uid": other, "scope_type": "organization", "scope_id": "platform", "module": "m", "action": "view",
         });
-        // The question, what base says, whether plugins are asked at all, and whether one could open it.
+        // The question, the base decision, whether plugins are called at all, and whether one could allow it.
         let cases = [
             (permission(holder, "doc.read"), "ok_role", true, true),
             (permission(other, "doc.read"), "no_permission", true, true),
@@ -258,7 +259,7 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
             assert_eq!(explained["reason"], expected, "{plug:?} {question}");
             let is_asked =
                 *may_be_asked && (base.starts_with("ok_") || (*base == "no_permission" && *can_be_opened && plug.2));
-            assert_eq!(heard(&explained).len(), usize::from(is_asked), "{plug:?} {question} {explained}");
+            assert_eq!(plugin_outcomes(&explained).len(), usize::from(is_asked), "{plug:?} {question} {explained}");
             let word = match plug {
                 (_, false, _) => "none_bound",
                 _ if !is_asked => "not_asked",
@@ -272,10 +273,10 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
 }
 
 #[tokio::test]
-async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
+async fn plugins_are_not_called_for_roster_s_own_permissions() {
     let site = Site::start().await;
     site.import(documents()).await;
-    let place = Place::new(&site, "acme").await;
+    let place = Fixture::new(&site, "acme").await;
     let owner = place.organization(&site).member_with_role("tenant_owner").await.uid;
     bind(&site, vec![(&place.id, enforced("shut", wasm_fixtures::denying("nobody gets in")))]).await;
     for question in [
@@ -284,19 +285,19 @@ async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
     ] {
         assert_eq!(reason(&site, &place.id, question).await, "ok_role");
     }
-    // And so the organization's own administration goes on.
+    // So the organization can still administer itself.
     admin(&site, &place.id).get("/api/v1/permissions/roles").await.done();
 }
 
 #[tokio::test]
-async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failure_decides() {
+async fn several_plugins_run_in_order_and_the_first_denial_or_failure_decides() {
     let site = Site::start().await;
     site.import(documents()).await;
     let (first, second, third, fourth) = (
-        Place::new(&site, "first").await,
-        Place::new(&site, "second").await,
-        Place::new(&site, "third").await,
-        Place::new(&site, "fourth").await,
+        Fixture::new(&site, "first").await,
+        Fixture::new(&site, "second").await,
+        Fixture::new(&site, "third").await,
+        Fixture::new(&site, "fourth").await,
     );
     bind(
         &site,
@@ -326,7 +327,7 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
     ] {
         let by_holder = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
         assert_eq!(
-            (by_holder["reason"].as_str(), heard(&by_holder)),
+            (by_holder["reason"].as_str(), plugin_outcomes(&by_holder)),
             (Some(of_holder), who.iter().map(|text| (*text).to_owned()).collect())
         );
         assert_eq!(reason(&site, &place.id, permission(&place.other, "doc.read")).await, of_other);
@@ -336,11 +337,11 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
 }
 
 #[tokio::test]
-async fn a_filter_says_which_questions_a_plugin_covers() {
+async fn a_filter_determines_which_questions_a_plugin_covers() {
     let site = Site::start().await;
     site.import(documents()).await;
     let (mut places, mut bound) = (Vec::new(), Vec::new());
-    // Which of: reading by name, reading by route, editing by route, a grant.
+    // Which of these questions: reading by permission, reading by route, editing by route, a grant.
     let cases = [
         (json!({}), [true, true, true, true]),
         (json!({"permissions": ["doc.read"]}), [true, true, false, false]),
@@ -377,15 +378,15 @@ async fn a_filter_says_which_questions_a_plugin_covers() {
 }
 
 #[tokio::test]
-async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
+async fn a_watched_plugin_has_no_effect_and_reports_its_would_be_decision() {
     let site = Site::with("[decisions]\nallow_every = 0").await;
     site.import(documents()).await;
-    let (alone, next) = (Place::new(&site, "alone").await, Place::new(&site, "next").await);
+    let (alone, next) = (Fixture::new(&site, "alone").await, Fixture::new(&site, "next").await);
     bind(
         &site,
         vec![
             (&alone.id, watched("shut", wasm_fixtures::denying("shut"))),
-            // What is in force denies; the next version, which is watched, would let it pass.
+            // The enforced version denies; the watched next version would allow.
             (&next.id, enforced("rule", wasm_fixtures::denying("shut"))),
             (&next.id, watched("rule", wasm_fixtures::abstaining())),
         ],
@@ -393,21 +394,21 @@ async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
     .await;
     let decision = explained(&site, &alone.id, permission(&alone.holder, "doc.read")).await;
     assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("ok_role"), "none_bound"));
-    assert_eq!(heard(&decision), ["shut 1 shadow deny"]);
+    assert_eq!(plugin_outcomes(&decision), ["shut 1 shadow deny"]);
     assert_eq!(decision["because"]["plugins"][0]["differed"], true);
     assert_eq!(decision["because"]["plugins"][0]["reason"], "shut");
     assert_eq!(decision.get("message"), None, "nobody was denied: {decision}");
-    // Where base denies, it would have changed nothing, and without the right to grant it is not even asked.
+    // Where base denies, the watched version would change nothing, and without the right to grant it is not called.
     let decision = explained(&site, &alone.id, permission(&alone.other, "doc.read")).await;
-    assert_eq!((decision["reason"].as_str(), heard(&decision)), (Some("no_permission"), vec![]));
+    assert_eq!((decision["reason"].as_str(), plugin_outcomes(&decision)), (Some("no_permission"), vec![]));
 
     let decision = explained(&site, &next.id, permission(&next.holder, "doc.read")).await;
     assert_eq!(decision["reason"], "plugin_denied");
-    assert_eq!(heard(&decision), ["rule 1 enforce deny", "rule 2 shadow abstain"]);
+    assert_eq!(plugin_outcomes(&decision), ["rule 1 enforce deny", "rule 2 shadow abstain"]);
     assert_eq!(decision["because"]["plugins"][1]["differed"], true);
 
     let logged =
-        async |place: &Place| admin(&site, &place.id).get("/api/v1/permissions/decisions?differed=true").await.data();
+        async |place: &Fixture| admin(&site, &place.id).get("/api/v1/permissions/decisions?differed=true").await.data();
     let list = logged(&alone).await;
     assert_eq!(list["total"], 1, "an allowed decision that is in no sample, but in which the two differ: {list}");
     assert_eq!(list["items"][0]["plugins"][0]["outcome"], "deny");
@@ -416,7 +417,7 @@ async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_learn_what() {
+async fn every_plugin_failure_denies_and_its_cause_is_shown_only_with_the_right_to_see_plugins() {
     let site = Site::with("[plugins]\nfailures = 10000\nauthorize_fuel = 100000").await;
     site.import(documents()).await;
     let hungry = "(drop (memory.grow (i32.const 4096))) (call $allow)";
@@ -439,7 +440,7 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
     ];
     let (mut places, mut bound, mut words) = (Vec::new(), Vec::new(), Vec::new());
     for (n, (word, component)) in cases.into_iter().enumerate() {
-        places.push(Place::new(&site, &format!("f{n}")).await);
+        places.push(Fixture::new(&site, &format!("f{n}")).await);
         bound.push(enforced("rule", component));
         words.push(word);
     }
@@ -450,7 +451,7 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
         assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("plugin_failed"), "plugin_failed"), "{word}");
         let asked = &decision["because"]["plugins"][0];
         let outcome = asked["outcome"].as_str().expect("a word");
-        // How deep a guest gets before its fuel ends is the machine's affair.
+        // How deep a guest recurses before its fuel ends depends on the machine.
         assert!(
             outcome == word || (word == "fuel" && outcome == "stack") || (word == "trap" && outcome == "output"),
             "{word}: {decision}"
@@ -466,10 +467,10 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_too_often_denies_unasked() {
+async fn a_quarantined_plugin_denies_without_a_call() {
     let site = Site::with("[plugins]\nfailures = 3").await;
     site.import(documents()).await;
-    let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
+    let (acme, bolt) = (Fixture::new(&site, "acme").await, Fixture::new(&site, "bolt").await);
     bind(
         &site,
         vec![
@@ -482,11 +483,11 @@ async fn a_plugin_that_fails_too_often_denies_unasked() {
         let mut outcomes = Vec::new();
         for _ in 0..4 {
             let decision = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
-            outcomes.extend(heard(&decision));
+            outcomes.extend(plugin_outcomes(&decision));
             let expected = if place.id == acme.id { "plugin_failed" } else { "ok_role" };
             assert_eq!(decision["reason"], expected);
         }
-        // Watched, it is left alone from then on.
+        // In watch mode it is skipped from then on.
         let expected: &[&str] = if place.id == acme.id {
             &["rule 1 enforce trap", "rule 1 enforce trap", "rule 1 enforce trap", "rule 1 enforce quarantined"]
         } else {
@@ -494,17 +495,17 @@ async fn a_plugin_that_fails_too_often_denies_unasked() {
         };
         assert_eq!(outcomes, expected);
     }
-    // What it does not cover goes on.
+    // Questions that it does not cover are decided as before.
     let holder = site.bearer(&site.admin_token);
     assert_eq!(holder.with("x-tenant-id", &acme.id).get("/api/v1/permissions/roles").await.status, 200);
     assert_eq!(reason(&site, &acme.id, permission(&acme.holder, "doc.edit")).await, "no_permission");
 }
 
 #[tokio::test]
-async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
+async fn a_plugin_decides_in_its_own_organization_and_for_every_member_in_it() {
     let site = Site::start().await;
     site.import(documents()).await;
-    let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
+    let (acme, bolt) = (Fixture::new(&site, "acme").await, Fixture::new(&site, "bolt").await);
     bolt.organization(&site).link(&acme.holder).await;
     let reader = bolt.organization(&site).role("reader", &["doc.read"]).await;
     bolt.organization(&site).assign(&acme.holder, &reader).await;
@@ -516,11 +517,11 @@ async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
     assert_eq!(reason(&site, &acme.id, question()).await, "plugin_denied");
     let elsewhere = explained(&site, &bolt.id, question()).await;
     assert_eq!((elsewhere["reason"].as_str(), stage(&elsewhere)), (Some("ok_role"), "none_bound"));
-    assert_eq!(heard(&elsewhere), [""; 0]);
-    // Who may do everything everywhere is a guest like others in the organization's own catalog.
+    assert_eq!(plugin_outcomes(&elsewhere), [""; 0]);
+    // In the organization's own catalog a plugin can deny even a platform administrator.
     assert_eq!(reason(&site, &acme.id, permission(&administrator, "doc.read")).await, "plugin_denied");
     assert_eq!(reason(&site, &bolt.id, permission(&administrator, "doc.read")).await, "ok_role");
-    // A question about the site is nobody's.
+    // A question about the site calls no organization's plugin.
     let about_the_site = site.client(&["permissions:check"]).await.post(CHECK, right(&acme.holder, "cameras")).await;
     assert_eq!(about_the_site.data()["reason"], "ok_grant");
     assert_eq!(reason(&site, &acme.id, right(&acme.holder, "cameras")).await, "plugin_denied");
@@ -530,7 +531,7 @@ async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
 async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
     let site = Site::start().await;
     site.import(documents()).await;
-    let acme = Place::new(&site, "acme").await;
+    let acme = Fixture::new(&site, "acme").await;
     bind(&site, vec![(&acme.id, enforced("short", wasm_fixtures::denying_actions_of("doc.read".len())))]).await;
     let raised = admin(&site, &acme.id).post("/api/v1/permissions/roles", json!({"key": "later"})).await.epoch();
     let mut last = permission(&acme.holder, "doc.edit");
@@ -552,13 +553,13 @@ async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
     assert_eq!(admin(&site, &acme.id).post(CHECK, ahead).await.word(), "epoch_not_reached");
 }
 
-// ── what the asker gives along ──
+// ── facts of the caller ──
 
 #[tokio::test]
-async fn facts_of_the_asker_reach_the_plugin() {
+async fn facts_of_the_caller_reach_the_plugin() {
     let site = Site::start().await;
     site.import(documents()).await;
-    let (acme, path) = (Place::new(&site, "acme").await, Place::new(&site, "path").await);
+    let (acme, path) = (Fixture::new(&site, "acme").await, Fixture::new(&site, "path").await);
     bind(
         &site,
         vec![
@@ -581,7 +582,7 @@ async fn facts_of_the_asker_reach_the_plugin() {
     ] {
         assert_eq!(told(json!({"zoo": value})).await.as_deref(), Some(text));
     }
-    // Without facts of the asker's, the last one is the moment; it may give another one.
+    // Without facts of the caller, the last fact is the current time; the caller may give another one.
     let now: i64 = told(json!({})).await.expect("a moment").parse().expect("a number");
     assert!(now > 1_600_000_000_000);
     assert_eq!(told(json!({"now_ms": 86_400_000})).await.as_deref(), Some("86400000"));
@@ -591,10 +592,10 @@ async fn facts_of_the_asker_reach_the_plugin() {
 }
 
 #[tokio::test]
-async fn names_of_the_host_are_refused_and_facts_have_a_limit() {
+async fn facts_with_the_host_s_names_are_refused_and_facts_have_a_limit() {
     let site = Site::with("[plugins]\ninput_bytes = 2048").await;
     site.import(documents()).await;
-    let acme = Place::new(&site, "acme").await;
+    let acme = Fixture::new(&site, "acme").await;
     let with = |context: Value| {
         let mut question = permission(&acme.holder, "doc.read");
         question["context"] = context;
@@ -623,13 +624,13 @@ async fn names_of_the_host_are_refused_and_facts_have_a_limit() {
 async fn an_input_that_is_too_long_for_the_plugin_denies() {
     let site = Site::with("[plugins]\ninput_bytes = 2048").await;
     site.import(documents()).await;
-    let acme = Place::new(&site, "acme").await;
+    let acme = Fixture::new(&site, "acme").await;
     bind(&site, vec![(&acme.id, enforced("silent", wasm_fixtures::abstaining()))]).await;
     let mut question = permission(&acme.holder, "doc.read");
     question["context"] = json!({"a": "x".repeat(2_000)});
     let decision = explained(&site, &acme.id, question).await;
     assert_eq!(
-        (decision["reason"].as_str(), heard(&decision)),
+        (decision["reason"].as_str(), plugin_outcomes(&decision)),
         (Some("plugin_failed"), vec!["silent 1 enforce input".to_owned()])
     );
 }

@@ -1,4 +1,4 @@
-//! What becomes of an upload: a version, or a refusal that says why.
+//! The results of an upload: a version, or a refusal with its reason.
 
 use futures_util::future::join_all;
 use roster::kernel::sandbox::vectors;
@@ -9,7 +9,7 @@ use crate::site::{Organization, Site};
 use crate::wasm_fixtures::{allowing, authorizer, component, denying, looping, naming};
 
 #[tokio::test]
-async fn an_upload_is_a_version_that_never_changes() {
+async fn an_upload_creates_an_immutable_version() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -31,7 +31,7 @@ async fn an_upload_is_a_version_that_never_changes() {
     );
     let more = upload(&owner, "hours", denying("two")).await.data();
     assert_eq!(more["version"], 2);
-    // The same bytes are what they were.
+    // The same bytes are the same version.
     let again = upload(&owner, "hours", one).await.data();
     assert_eq!(again, made);
     let plugin = owner.get("/api/v1/plugins/hours").await.data();
@@ -44,14 +44,14 @@ async fn an_upload_is_a_version_that_never_changes() {
         (&list["total"], &list["items"][0]["version"], &list["items"][0]["mode"]),
         (&json!(1), &json!(2), &Value::Null)
     );
-    // A failure of the dry run is told, not refused.
+    // A failure of the dry run is reported, and the upload is accepted.
     let failing = upload(&owner, "failing", looping()).await.data();
     assert_eq!((&failing["state"], &failing["report"]["dry_run"][0]["outcome"]), (&json!("tested"), &json!("failed")));
     assert_eq!(upload(&owner, "groups", naming(&["editor"])).await.data()["exports"], json!(["role-mapper"]));
 }
 
 #[tokio::test]
-async fn what_is_unfit_is_refused_with_the_cause_and_leaves_nothing() {
+async fn an_invalid_component_is_refused_with_the_cause_and_not_stored() {
     let site = Site::with("plugins.compile_bytes = 1073741824").await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -92,7 +92,7 @@ async fn what_is_unfit_is_refused_with_the_cause_and_leaves_nothing() {
     assert_eq!(left, 0);
 }
 
-/// With a section of vectors that is no list of them.
+/// A component whose section of vectors is not a list of vectors.
 fn with_section(component: &[u8], text: &[u8]) -> Vec<u8> {
     let name = vectors::SECTION.as_bytes();
     let mut section =
@@ -103,7 +103,7 @@ fn with_section(component: &[u8], text: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_vectors_that_a_component_brings_along_decide_whether_it_can_be_activated() {
+async fn the_vectors_in_a_component_decide_whether_it_can_be_activated() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -142,7 +142,7 @@ async fn names_are_letters_digits_and_hyphens_up_to_63() {
 }
 
 #[tokio::test]
-async fn a_file_may_have_what_its_organization_may_and_not_a_byte_more() {
+async fn the_size_of_a_component_holds_at_its_limit_and_not_one_byte_past_it() {
     let at_limit = denying(&"x".repeat(100));
     let beyond = denying(&"x".repeat(101));
     assert_eq!(beyond.len(), at_limit.len() + 1);
@@ -160,13 +160,13 @@ async fn a_file_may_have_what_its_organization_may_and_not_a_byte_more() {
     assert!(message.contains("plugins.large_organizations"), "{message}");
     assert_eq!(upload(&big.owner(), "hours", beyond).await.data()["version"], 1);
     assert_eq!(big.owner().get("/api/v1/plugins/hours").await.data()["versions"][0]["large"], true);
-    // Far beyond, nobody reads it.
+    // Far beyond the limit, the body is not read.
     let refused = upload(&big.owner(), "hours", vec![0; 6 * 1_024 * 1_024 + 1]).await;
     assert_eq!((refused.status, refused.word()), (400, "plugin_too_large"));
 }
 
 #[tokio::test]
-async fn an_organization_has_so_many_plugins_with_so_many_versions() {
+async fn the_numbers_of_plugins_and_of_versions_are_limited() {
     let site = Site::with("[plugins]\nper_organization = 2\nversions = 2").await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -176,7 +176,7 @@ async fn an_organization_has_so_many_plugins_with_so_many_versions() {
     assert_eq!(refused.is(34_309_000).word(), "plugins_full");
     upload(&owner, "one", denying("b")).await.done();
     assert_eq!(upload(&owner, "one", denying("c")).await.word(), "plugins_full");
-    // What was not stored was not kept compiled either.
+    // A refused component is not kept compiled either.
     assert_eq!(std::fs::read_dir(site.path().join("compiled-plugins")).expect("folder").count(), 2);
     assert_eq!(upload(&owner, "one", denying("a")).await.data()["version"], 1);
     owner.delete("/api/v1/plugins/one/versions/1").await.done();
@@ -188,12 +188,12 @@ async fn an_organization_has_so_many_plugins_with_so_many_versions() {
 }
 
 #[tokio::test]
-async fn an_organization_uploads_so_often_in_a_minute_refused_ones_included() {
+async fn uploads_per_minute_are_limited_and_refused_ones_count() {
     let site = Site::with("[plugins]\nuploads_per_min = 3").await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     upload(&acme.owner(), "hours", denying("a")).await.done();
     assert_eq!(upload(&acme.owner(), "hours", b"nothing".to_vec()).await.word(), "not_a_component");
-    // A name that cannot be, and somebody without the right, do not count.
+    // An invalid name and a caller without the permission do not count.
     assert_eq!(upload(&acme.owner(), "A", denying("a")).await.word(), "plugin_name");
     let viewer = acme.member_with_role("viewer").await.caller();
     assert_eq!(upload(&viewer, "hours", denying("a")).await.status, 403);
@@ -206,7 +206,7 @@ async fn an_organization_uploads_so_often_in_a_minute_refused_ones_included() {
 }
 
 #[tokio::test]
-async fn uploads_at_the_same_time_get_numbers_of_their_own() {
+async fn parallel_uploads_get_different_version_numbers() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -227,7 +227,7 @@ async fn uploads_at_the_same_time_get_numbers_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_component_that_exports_what_it_should_in_another_shape_is_refused() {
+async fn a_component_with_an_export_of_the_wrong_type_is_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let odd = wat::parse_str(
@@ -245,7 +245,7 @@ async fn a_component_that_exports_what_it_should_in_another_shape_is_refused() {
     assert_eq!(upload(&acme.owner(), "odd", starting).await.word(), "plugin_start");
 }
 
-/// Traps when it is started.
+/// Traps when it is instantiated.
 const STARTING: &str = r#"(module
   (memory (export "memory") 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0))
@@ -254,7 +254,7 @@ const STARTING: &str = r#"(module
   (func $start (unreachable))
   (start $start))"#;
 
-/// Denies, and carries so many bytes, which are no others' for another number.
+/// Denies, and carries this many bytes, which differ for every number.
 fn carrying(bytes: usize, number: usize) -> Vec<u8> {
     let text: String = format!("{number:08}").repeat(bytes / 8);
     authorizer(
@@ -287,11 +287,11 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
         upload(&acme.owner(), &format!("more-{n}"), carrying(3 * MIB, n)).await.done();
         assert!(site.metric("roster_plugin_cache_bytes") <= 10 * MIB as u64, "{n}");
     }
-    // What was only tried is unloaded, and its memory is the system's again.
+    // A component that was only tried is unloaded, and its memory is free again.
     assert_eq!(site.metric("roster_plugin_loaded_bytes"), in_force);
     let grown = site.resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1_024, "{grown} KiB");
-    // The oldest of all is on disk still, because it is in force.
+    // The oldest component stays on disk because it is in force.
     let folder = site.path().join("compiled-plugins");
     let files = || {
         let files =
@@ -303,7 +303,7 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
     assert_eq!(site.metric("roster_plugin_uncached"), 14);
     let check = || acme.check(json!({"uid": uid, "permission": "doc.read"}));
     assert_eq!(check().await["reason"], "plugin_denied");
-    // Of what is in force as much is loaded as may be, and the rest when it is asked.
+    // Components in force are loaded up to the limit; the others are loaded when they are called.
     for n in 1..=3 {
         let shadow = json!({"version": 1, "mode": "shadow"});
         activate(&acme.owner(), &format!("more-{n}"), shadow).await.done();
@@ -312,7 +312,7 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
     }
     assert!(site.metric("roster_plugin_unloaded") > 0);
     let acme = (acme.id, acme.owner_token);
-    // A smaller bound is kept to from the next start on.
+    // A smaller limit applies from the next start.
     site.between_runs(|folder| {
         let file = folder.join("roster.toml");
         let settings = std::fs::read_to_string(&file).expect("settings");

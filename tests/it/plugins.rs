@@ -1,4 +1,4 @@
-//! What is in force of an organization's plugins, and how it gets there and back.
+//! Activation, rollback, deactivation and quarantine of an organization's plugins.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ pub async fn activate(caller: &As<'_>, name: &str, body: Value) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/activate"), body).await
 }
 
-/// Uploads a component and puts it in force, or watches it, in this way; answers the epoch from which it is.
+/// Uploads a component and activates it with this body. Returns the epoch of the activation.
 pub async fn put(caller: &As<'_>, name: &str, component: Vec<u8>, mut how: Value) -> u64 {
     how["version"] = upload(caller, name, component).await.data()["version"].take();
     let activated = activate(caller, name, how).await;
@@ -36,7 +36,7 @@ pub async fn dry_run(caller: &As<'_>, name: &str, body: Value) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/dry-run"), body).await
 }
 
-async fn see(caller: &As<'_>, name: &str) -> Value {
+async fn get_plugin(caller: &As<'_>, name: &str) -> Value {
     caller.get(&format!("/api/v1/plugins/{name}")).await.data()
 }
 
@@ -49,7 +49,7 @@ fn states(plugin: &Value) -> Vec<&str> {
     plugin["versions"].as_array().expect("versions").iter().map(|v| v["state"].as_str().expect("state")).collect()
 }
 
-/// Which versions are in force, with their modes, and which are kept.
+/// The versions in force with their modes, and the versions kept for a rollback.
 fn in_force(plugin: &Value) -> (Vec<(u64, &str)>, Vec<u64>) {
     let number = |activation: &Value| activation["version"].as_u64().expect("a version");
     let bound = plugin["activations"].as_array().expect("activations").iter();
@@ -66,17 +66,17 @@ async fn three_versions(acme: &Organization<'_>) {
 }
 
 #[tokio::test]
-async fn a_version_is_watched_enforced_rolled_back_and_taken_out_each_in_one_epoch() {
+async fn a_version_is_watched_enforced_rolled_back_and_deactivated_each_in_one_epoch() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
     three_versions(&acme).await;
-    assert_eq!(states(&see(&owner, "hours").await), ["tested"; 3]);
+    assert_eq!(states(&get_plugin(&owner, "hours").await), ["tested"; 3]);
 
     let before = activate(&owner, "hours", json!({"version": 1, "mode": "shadow"})).await;
     assert_eq!(in_force(&before.data()), (vec![(1, "shadow")], vec![]));
     let first = activate(&owner, "hours", enforce(1)).await;
-    // The shadow of the same version ends.
+    // The watch mode of the same version ends.
     assert_eq!(in_force(&first.data()), (vec![(1, "enforce")], vec![]));
     assert_eq!(first.epoch(), before.epoch() + 1);
 
@@ -96,7 +96,7 @@ async fn a_version_is_watched_enforced_rolled_back_and_taken_out_each_in_one_epo
     assert_eq!(states(&watched), ["retired", "active", "shadow"]);
     activate(&owner, "hours", enforce(1)).await.done();
 
-    // Back to the second with all that it had, and on to the first.
+    // Back to the second version with all of its settings, and on to the first.
     let back = rollback(&owner, "hours").await;
     assert_eq!(back.data()["activations"][0], *present);
     assert_eq!(in_force(&rollback(&owner, "hours").await.data()), (vec![(1, "enforce"), (3, "shadow")], vec![]));
@@ -111,7 +111,7 @@ async fn a_version_is_watched_enforced_rolled_back_and_taken_out_each_in_one_epo
 }
 
 #[tokio::test]
-async fn the_audit_has_every_change_with_digest_and_settings() {
+async fn the_audit_log_records_every_change_with_digest_and_settings() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -143,7 +143,7 @@ async fn the_audit_has_every_change_with_digest_and_settings() {
 }
 
 #[tokio::test]
-async fn what_is_needed_cannot_be_deleted_and_numbers_are_not_used_twice() {
+async fn a_version_in_use_cannot_be_deleted_and_numbers_are_not_reused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -171,7 +171,7 @@ async fn what_is_needed_cannot_be_deleted_and_numbers_are_not_used_twice() {
     assert_eq!(upload(&owner, "hours", denying("four")).await.data()["version"], 4);
     let of_version = dry_run(&owner, "hours", json!({"version": 3, "input": {"action": "GET"}})).await;
     assert_eq!(of_version.word(), "plugin_version_not_found");
-    // The same bytes under another name stay when the first plugin goes.
+    // The same bytes under another name stay when the first plugin is deleted.
     upload(&owner, "other", denying("one")).await.done();
     owner.delete("/api/v1/plugins/hours").await.done();
     assert_eq!((compiled(), stored()), (1, 1));
@@ -204,7 +204,7 @@ async fn a_stale_if_match_changes_nothing() {
 }
 
 #[tokio::test]
-async fn looking_running_and_activating_are_separate_rights_and_an_owner_always_gets_out() {
+async fn seeing_running_and_activating_are_separate_rights_and_an_owner_can_always_deactivate() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     three_versions(&acme).await;
@@ -227,14 +227,14 @@ async fn looking_running_and_activating_are_separate_rights_and_an_owner_always_
     assert_eq!(may(&["roster.plugin.run"]).await, [403, 403, 403, 200, 403, 403]);
     assert_eq!(may(&["roster.plugin.upload"]).await, [403, 403, 403, 403, 200, 403]);
     assert_eq!(may(&["roster.plugin.activate"]).await, [403, 403, 403, 403, 403, 200]);
-    // Whatever is in force, also what denies everything.
+    // Whatever plugin is in force, even one that denies everything.
     let owner = acme.owner();
     for path in ["/api/v1/plugins", "/api/v1/plugins/hours", "/api/v1/plugins/hours/log"] {
         owner.get(path).await.done();
     }
     rollback(&owner, "hours").await.done();
     deactivate(&owner, "hours").await.done();
-    // Neither clients nor keys nor gateways come near.
+    // Clients, API keys and gateways have no access.
     let client = site.client(&["*"]).await.with("x-tenant-id", "acme");
     assert_eq!(client.get("/api/v1/plugins").await.status, 401);
     let uid = acme.member_with_role("tenant_owner").await.uid;
@@ -243,7 +243,7 @@ async fn looking_running_and_activating_are_separate_rights_and_an_owner_always_
 }
 
 #[tokio::test]
-async fn what_can_hand_out_rights_is_put_in_force_by_an_owner() {
+async fn a_plugin_that_can_grant_rights_is_activated_by_an_owner_only() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let rights = ["roster.plugin.activate", "roster.plugin.roll_back", "roster.plugin.deactivate"];
@@ -259,7 +259,7 @@ async fn what_can_hand_out_rights_is_put_in_force_by_an_owner() {
     activate(&owner, "groups", enforce(1)).await.done();
     activate(&owner, "hours", granting.clone()).await.done();
     activate(&helper, "hours", enforce(1)).await.done();
-    // What comes back is as strong as what was put in force.
+    // A rollback needs the same right as the activation that it restores.
     assert_eq!(rollback(&helper, "hours").await.word(), "owner_needed");
     rollback(&owner, "hours").await.done();
     deactivate(&helper, "hours").await.done();
@@ -267,7 +267,7 @@ async fn what_can_hand_out_rights_is_put_in_force_by_an_owner() {
 }
 
 #[tokio::test]
-async fn organizations_do_not_notice_each_other() {
+async fn plugins_of_organizations_are_independent() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let ours = upload(&acme.owner(), "hours", denying("ours")).await.data();
@@ -287,11 +287,11 @@ async fn organizations_do_not_notice_each_other() {
     }
     let foreign = bolt.owner().with("x-tenant-id", &acme.id).get("/api/v1/plugins/hours").await;
     assert_eq!(foreign.is(29_301_000).word(), "organization_not_found");
-    // The same name and the same bytes are the other's own first version.
+    // The same name and bytes are a first version of the other organization's own.
     let theirs = upload(&bolt.owner(), "hours", denying("ours")).await.data();
     assert_eq!((&theirs["version"], &theirs["sha256"]), (&json!(1), &ours["sha256"]));
     activate(&acme.owner(), "hours", enforce(1)).await.done();
-    assert_eq!(in_force(&see(&bolt.owner(), "hours").await), (vec![], vec![]));
+    assert_eq!(in_force(&get_plugin(&bolt.owner(), "hours").await), (vec![], vec![]));
     bolt.owner().delete("/api/v1/plugins/hours").await.done();
     let asked = dry_run(&acme.owner(), "hours", json!({"version": 1, "input": {"action": "GET"}})).await.data();
     assert_eq!(asked["reason"], "ours");
@@ -306,7 +306,7 @@ async fn after_a_restart_everything_is_as_it_was_and_nothing_is_compiled_again()
     activate(&acme.owner(), "hours", enforce(1)).await.done();
     activate(&acme.owner(), "hours", enforce(2)).await.done();
     let told = |plugin: Value| (in_force(&plugin).0.len(), plugin["versions"].clone(), plugin["history"].clone());
-    let before = told(see(&acme.owner(), "hours").await);
+    let before = told(get_plugin(&acme.owner(), "hours").await);
     let folder = site.path().join("compiled-plugins");
     let written = || {
         let files = std::fs::read_dir(&folder).expect("folder").map(|file| file.expect("file"));
@@ -317,12 +317,12 @@ async fn after_a_restart_everything_is_as_it_was_and_nothing_is_compiled_again()
         all
     };
     let files = written();
-    // What belongs to no stored component is swept away.
+    // Files that belong to no stored component are deleted.
     std::fs::write(folder.join(format!("{}-0-1", "ab".repeat(32))), b"stale").expect("a file");
     site.restart().await;
     assert_eq!(written(), files);
     let owner = site.bearer(&owner_token).with("x-tenant-id", &id);
-    assert_eq!(told(see(&owner, "hours").await), before);
+    assert_eq!(told(get_plugin(&owner, "hours").await), before);
     let asked = dry_run(&owner, "hours", json!({"input": {"action": "GET"}})).await.data();
     assert_eq!((&asked["version"], &asked["reason"]), (&json!(2), &json!("two")));
     rollback(&owner, "hours").await.done();
@@ -336,7 +336,7 @@ async fn after_a_restart_everything_is_as_it_was_and_nothing_is_compiled_again()
 }
 
 #[tokio::test]
-async fn a_quarantine_ends_with_the_next_activation_or_by_rolling_back() {
+async fn a_quarantine_ends_with_an_activation_or_a_rollback() {
     let mut site = Site::start().await;
     let acme = site.organization("acme").await;
     let (owner_token, id) = (acme.owner_token.clone(), acme.id.clone());
@@ -345,7 +345,7 @@ async fn a_quarantine_ends_with_the_next_activation_or_by_rolling_back() {
     activate(&acme.owner(), "hours", enforce(2)).await.done();
     site.while_stopped("update plugin_versions set quarantined_at = 7 where version <= 2", []);
     let owner = site.bearer(&owner_token).with("x-tenant-id", &id);
-    let plugin = see(&owner, "hours").await;
+    let plugin = get_plugin(&owner, "hours").await;
     assert_eq!(states(&plugin), ["quarantined", "quarantined", "tested"]);
     assert_eq!(
         (&plugin["activations"][0]["quarantined"], &plugin["versions"][1]["quarantined_at"]),
@@ -376,7 +376,7 @@ fn may_read(uid: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_check_lies_wholly_before_or_wholly_behind_a_switch() {
+async fn every_check_sees_either_the_old_or_the_new_version_during_a_switch() {
     const SWITCHES: usize = 30;
     let site = Site::start().await;
     let acme = site.organization("acme").await;
@@ -430,7 +430,7 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
     activate(&owner, "hours", enforce(2)).await.done();
     for n in 1..=4 {
         assert_eq!(acme.check(may_read(&uid)).await["reason"], "plugin_failed");
-        let plugin = see(&owner, "hours").await;
+        let plugin = get_plugin(&owner, "hours").await;
         assert_eq!(states(&plugin), ["retired", if n < 3 { "active" } else { "quarantined" }], "after {n}");
         assert_eq!(plugin["activations"][0]["figures"]["calls"]["trap"], json!(n.min(3)));
     }
@@ -451,7 +451,7 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
     site.admin_token = site.token(crate::site::ADMIN, crate::site::PASSWORD).await;
     let (owner, admin) = (site.bearer(&owner_token), site.admin().with("x-tenant-id", &id));
     let check = async || admin.post("/api/v1/permissions/check", may_read(&uid)).await.data()["reason"].clone();
-    assert_eq!(states(&see(&owner, "hours").await), ["retired", "quarantined"]);
+    assert_eq!(states(&get_plugin(&owner, "hours").await), ["retired", "quarantined"]);
     assert_eq!(check().await, "plugin_failed");
     assert_eq!(states(&rollback(&owner, "hours").await.data()), ["active", "quarantined"]);
     assert_eq!(check().await, "plugin_denied");
@@ -462,7 +462,7 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
 }
 
 #[tokio::test]
-async fn whoever_gets_no_turn_is_denied_and_that_is_no_failure_of_the_plugin() {
+async fn a_call_without_a_free_slot_denies_and_is_no_failure_of_the_plugin() {
     let site = Site::with(
         "[plugins]\nfailures = 1\ncalls_per_organization = 1\nwait_ms = 1\nlog_kept = 2
          authorize_ms = 10000\nauthorize_fuel = 10000000000",
@@ -486,7 +486,7 @@ async fn whoever_gets_no_turn_is_denied_and_that_is_no_failure_of_the_plugin() {
     };
     let (allowed, busy) = (outcomes("allow", "ok_role"), outcomes("busy", "plugin_failed"));
     assert!(allowed + busy == 5 && allowed > 0 && busy > 2, "{decisions:?}");
-    let plugin = see(&acme.owner(), "slow").await;
+    let plugin = get_plugin(&acme.owner(), "slow").await;
     assert_eq!(
         (states(&plugin), &plugin["activations"][0]["figures"]["calls"]["busy"]),
         (vec!["active"], &json!(busy))
@@ -496,7 +496,7 @@ async fn whoever_gets_no_turn_is_denied_and_that_is_no_failure_of_the_plugin() {
 }
 
 #[tokio::test]
-async fn a_watched_run_that_fails_leaves_an_enforced_one_of_the_same_version_alone() {
+async fn a_failure_in_watch_mode_does_not_affect_the_enforced_version() {
     let mut site = Site::with("[plugins]\nfailures = 2").await;
     let acme = site.organization("acme").await;
     let owner_token = acme.owner_token.clone();
@@ -510,7 +510,7 @@ async fn a_watched_run_that_fails_leaves_an_enforced_one_of_the_same_version_alo
         assert_eq!(acme.check(may_read(&uid)).await["reason"], "ok_role");
     }
     let quarantined = async |owner: &As<'_>| {
-        let plugin = see(owner, "hours").await;
+        let plugin = get_plugin(owner, "hours").await;
         [0, 1].map(|n| plugin["activations"][n]["quarantined"] == true)
     };
     assert_eq!(quarantined(&owner).await, [false, true]);
@@ -525,7 +525,7 @@ async fn a_watched_run_that_fails_leaves_an_enforced_one_of_the_same_version_alo
 }
 
 #[tokio::test]
-async fn an_inactive_organization_s_plugins_are_not_asked() {
+async fn plugins_of_an_inactive_organization_are_not_called() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let uid = reader(&acme).await;
@@ -542,12 +542,12 @@ async fn an_inactive_organization_s_plugins_are_not_asked() {
     );
     assert_eq!(acme.owner().get("/api/v1/plugins/hours").await.status, 403);
     site.admin().post(&format!("/admin/organizations/{}/activate", acme.id), json!({})).await.done();
-    assert_eq!(in_force(&see(&acme.owner(), "hours").await), (vec![(3, "enforce")], vec![]));
+    assert_eq!(in_force(&get_plugin(&acme.owner(), "hours").await), (vec![(3, "enforce")], vec![]));
     assert_eq!(acme.check(may_read(&uid)).await["because"]["plugins"][0]["outcome"], "allow");
 }
 
 #[tokio::test]
-async fn an_activation_that_cannot_be_is_refused_with_what_is_wrong() {
+async fn an_invalid_activation_is_refused_with_its_faults() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -592,7 +592,7 @@ async fn an_activation_that_cannot_be_is_refused_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_the_answer_its_cost_and_its_log_and_has_no_effect() {
+async fn a_dry_run_reports_answer_cost_and_log_and_has_no_effect() {
     let site = Site::with("plugins.authorize_ms = 5000").await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
@@ -612,7 +612,7 @@ async fn a_dry_run_tells_the_answer_its_cost_and_its_log_and_has_no_effect() {
     assert_eq!((&asked["outcome"], &asked["reason"]), (&json!("deny"), &json!("kim")));
     assert_eq!(asked["log"], json!([{"level": "warn", "message": "hello"}]));
     assert!(asked["fuel"].as_u64() > Some(0) && asked["memory_bytes"].as_u64() > Some(0), "{asked}");
-    // Who is not named is the caller.
+    // Without a member in the request, the caller is used.
     let me = owner.get("/me").await.data();
     let asked = dry_run(&owner, "talking", json!({"input": {"authorize": {"action": "PUT"}}})).await.data();
     assert_eq!(asked["reason"], me["uid"]);
@@ -647,11 +647,11 @@ async fn a_dry_run_tells_the_answer_its_cost_and_its_log_and_has_no_effect() {
     let long = dry_run(&owner, "talking", json!({"input": {"action": "x".repeat(70_000)}})).await.data();
     assert_eq!(long["fault"]["kind"], "input");
     assert_eq!(owner.get("/api/v1/plugins/talking/log").await.data()["total"], 0);
-    assert_eq!(states(&see(&owner, "looping").await), ["tested"]);
+    assert_eq!(states(&get_plugin(&owner, "looping").await), ["tested"]);
 }
 
 #[tokio::test]
-async fn plugins_by_command_while_the_server_runs_and_while_it_does_not() {
+async fn plugins_by_command_with_the_server_running_or_stopped() {
     let mut site = Site::start().await;
     let acme = site.organization("acme").await;
     let (token, id) = (acme.owner_token.clone(), acme.id.clone());
@@ -696,7 +696,7 @@ async fn plugins_by_command_while_the_server_runs_and_while_it_does_not() {
     let shown = site.command_while_stopped(&["plugin", "show", "hours", "--org", "acme"]);
     assert_eq!(states(&shown), ["active", "tested"]);
     let owner = site.bearer(&token).with("x-tenant-id", &id);
-    assert_eq!(states(&see(&owner, "hours").await), ["active", "tested"]);
+    assert_eq!(states(&get_plugin(&owner, "hours").await), ["active", "tested"]);
     site.command(&["plugin", "delete", "hours", "--version", "2", "--org", "acme"]);
     site.command(&["plugin", "deactivate", "hours", "--org", "acme"]);
     site.command_while_stopped(&["plugin", "delete", "hours", "--org", "acme"]);

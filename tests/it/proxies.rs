@@ -1,4 +1,4 @@
-//! Behind a real nginx that strips a path: everything answers where browsers ask for it.
+//! Behind a real nginx that strips a path, every URL works at the address that browsers use.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use crate::counterparts::{Browser, CLIENT_SECRET, Oidc, http, query};
 use crate::site::{ADMIN, PASSWORD, Site};
 
-/// What the proxy takes away.
+/// The path that the proxy strips.
 const STRIPPED: &str = "/api/v1";
 
-/// How a proxy may call the server behind it.
+/// The Host headers that a proxy may send to the server behind it.
 const HOSTS: [(&str, &str); 3] = [
     ("as the browser does", "proxy_set_header Host $http_host;"),
     ("by the address it connects to", ""),
@@ -28,7 +28,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Passes what begins with `STRIPPED` on to `upstream`, without that; the front end has the rest.
+    /// Passes requests below `STRIPPED` to `upstream`, without this prefix; a front end answers all others.
     fn start(listener: TcpListener, upstream: &str, host: &str) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let (port, at) = (port(&listener), folder.path().display().to_string());
@@ -49,7 +49,7 @@ impl Nginx {
             }}"
         );
         std::fs::write(folder.path().join("nginx.conf"), settings).expect("written");
-        // It takes the listening socket over, so that it answers from now on and no other program gets the port.
+        // nginx inherits the listening socket, so that it answers from now on and no other program gets the port.
         listener.set_nonblocking(true).expect("a socket for events");
         fcntl_setfd(&listener, FdFlags::empty()).expect("inherited");
         let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/nginx/usr/sbin");
@@ -79,7 +79,7 @@ fn port(listener: &TcpListener) -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// A site behind an nginx, and the public address of both.
+/// A site behind an nginx, and the public origin of both.
 struct Proxied {
     site: Site,
     _nginx: Nginx,
@@ -102,7 +102,7 @@ impl Proxied {
         self.http.request(method, format!("{}{path}", self.url))
     }
 
-    /// Cookies of the administrator, as a browser sends them to everything below the stripped path.
+    /// The administrator's cookies, as a browser sends them to every path below the stripped one.
     async fn cookies(&self) -> String {
         let body = json!({"login": ADMIN, "password": PASSWORD, "cookies": true});
         let answer = self.request(Method::POST, "/auth/login").header("origin", &self.origin).json(&body).send().await;
@@ -125,7 +125,7 @@ async fn value(answer: Response) -> Value {
 }
 
 #[tokio::test]
-async fn sign_in_by_cookie_works_however_the_proxy_calls_us() {
+async fn sign_in_by_cookie_works_with_every_host_header_of_the_proxy() {
     for (case, host) in HOSTS {
         let proxied = Proxied::start(host, |_| String::new()).await;
         let cookies = proxied.cookies().await;
@@ -142,7 +142,7 @@ async fn sign_in_by_cookie_works_however_the_proxy_calls_us() {
 }
 
 #[tokio::test]
-async fn every_operation_the_docs_page_and_the_links_lie_below_the_stripped_path() {
+async fn every_operation_the_docs_page_and_the_links_work_below_the_stripped_path() {
     let proxied = Proxied::start(HOSTS[0].1, |_| String::new()).await;
 
     let document = value(proxied.request(Method::GET, "/openapi.json").send().await.expect("an answer")).await;
@@ -166,11 +166,11 @@ async fn every_operation_the_docs_page_and_the_links_lie_below_the_stripped_path
     }
     let wrong = proxied.request(Method::DELETE, "/admin/members").send().await.expect("an answer");
     assert_eq!((wrong.status().as_u16(), &wrong.headers()["allow"]), (405, &"GET, POST".parse().unwrap()));
-    // What is not below the path is not ours.
+    // Other paths are answered by the front end.
     let front = proxied.http.get(format!("{}/me", proxied.origin)).send().await.expect("an answer");
     assert_eq!(front.text().await.expect("text"), "the front end");
 
-    // An invitation's link, its form, and where the form leads.
+    // An invitation's link, its form, and the target of the form.
     let body = json!({"org_code": "acme", "name": "Acme"});
     proxied.site.admin().post("/admin/organizations", body).await.done();
     let inviting = proxied.site.admin().with("x-tenant-id", "acme");
@@ -193,7 +193,7 @@ async fn every_operation_the_docs_page_and_the_links_lie_below_the_stripped_path
 }
 
 #[tokio::test]
-async fn a_provider_sends_people_back_and_the_cookie_of_the_sign_in_comes_along() {
+async fn a_provider_s_callback_carries_the_cookie_of_the_sign_in() {
     let mut oidc = None;
     let proxied = Proxied::start(HOSTS[2].1, |origin| {
         let back = format!("{origin}/signed-in");
@@ -229,7 +229,7 @@ async fn a_provider_sends_people_back_and_the_cookie_of_the_sign_in_comes_along(
 }
 
 #[tokio::test]
-async fn without_a_proxy_an_empty_base_path_puts_all_at_the_root() {
+async fn without_a_proxy_an_empty_base_path_serves_everything_at_the_root() {
     for base_path in ["", "/"] {
         let site = Site::with(&format!("base_path = {base_path:?}")).await;
         site.admin().post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.done();

@@ -1,4 +1,4 @@
-//! Quotas: taken, freed, warned of, raised and lowered, and proved.
+//! Quotas: used, freed, warnings, changes of the limit, and recounts.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn events(site: &Site, kind: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_at_once_never_overshoot_by_a_byte() {
+async fn fifty_parallel_registrations_never_exceed_a_quota() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -21,7 +21,8 @@ async fn fifty_at_once_never_overshoot_by_a_byte() {
     set_quota(&kim, 1_000).await;
     site.admin().patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 1_500})).await.done();
 
-    // 50 files of 47 bytes each for two members: the one's quota holds 21 of them, the ceiling 31 in all.
+    // 50 files of 47 bytes each for two members: one member's quota has space for 21 of them, the organization's limit
+    // for 31 in all.
     let mut requests = Vec::new();
     for n in 0..50 {
         for member in [&kim, &lee] {
@@ -47,7 +48,7 @@ async fn fifty_at_once_never_overshoot_by_a_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_times_the_same_file_at_once_costs_once() {
+async fn fifty_parallel_registrations_of_one_file_count_once() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -84,7 +85,7 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
     let entry = site.last_audit_entry().await;
     assert_eq!((&entry["action"], &entry["after"]["bytes"]), (&json!("quota.exceed"), &json!(101)));
 
-    // The last byte fits, nothing does after it, but what is empty.
+    // The last byte fits. After it only empty files do.
     let whole = register(&kim.caller(), &media.file_of(&kim, "whole.mp4", 100)).await;
     assert_eq!(whole.header("x-quota-warning"), Some("95"));
     let full = events(&site, "quota.full");
@@ -105,7 +106,7 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
 }
 
 #[tokio::test]
-async fn the_last_byte_of_a_ceiling_is_told_too() {
+async fn the_last_byte_of_a_ceiling_is_an_event_too() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -116,7 +117,7 @@ async fn the_last_byte_of_a_ceiling_is_told_too() {
     register(&lee.caller(), &media.file_of(&lee, "b.mp4", 40)).await.done();
     let full = events(&site, "quota.full");
     assert_eq!((full.len(), &full[0]["uid"]), (1, &json!(lee.uid)));
-    // What is only promised closes nothing: it is still to be written.
+    // A reservation alone makes nothing full: its bytes are still to be written.
     let far = site.member().await;
     set_quota(&far, 100).await;
     far.caller().post("/api/v1/quota/reservations", json!({"size": 100})).await.done();
@@ -124,7 +125,7 @@ async fn the_last_byte_of_a_ceiling_is_told_too() {
 }
 
 #[tokio::test]
-async fn a_repeat_warns_as_the_first_answer_did() {
+async fn a_repeated_request_returns_the_warning_of_the_first() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -174,7 +175,7 @@ async fn members_are_warned_once_at_80_and_once_at_95_per_cent() {
         events(site, "quota.warning").iter().map(|event| event["warning"].clone()).collect()
     };
     assert_eq!(warned(&site), [json!(80), json!(95)]);
-    // Only who was below is warned again.
+    // Only a member whose usage fell below the threshold is warned again.
     kim.caller().delete(&format!("/api/v1/videos/{last}")).await.done();
     register(&kim.caller(), &media.file_of(&kim, "again.mp4", 1)).await.done();
     assert_eq!(warned(&site), [json!(80), json!(95)]);
@@ -185,7 +186,7 @@ async fn members_are_warned_once_at_80_and_once_at_95_per_cent() {
 }
 
 #[tokio::test]
-async fn sizes_come_from_the_member_its_organization_or_the_site() {
+async fn quota_sizes_come_from_the_member_its_organization_or_the_site() {
     let site = Site::with("[quota]\ndefault_bytes = 500\n").await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let kim = acme.member().await;
@@ -210,7 +211,7 @@ async fn sizes_come_from_the_member_its_organization_or_the_site() {
     }
     site.admin().patch(&own, json!({"size": 9_000_000_000_000_000_i64})).await.done();
 
-    // An organization's administrator gives what the organization has.
+    // An organization's administrator cannot set more than the organization has.
     assert_eq!(acme.owner().patch(&own, json!({"size": 401})).await.is(29_505_000).word(), "forbidden");
     acme.owner().patch(&own, json!({"size": 400})).await.done();
     assert_eq!(acme.owner().patch(&of_acme, json!({"size": 9})).await.is(29_505_000).word(), "forbidden");
@@ -265,7 +266,7 @@ async fn administrators_see_quotas_ledger_and_usage_of_their_organization_only()
 }
 
 #[tokio::test]
-async fn who_changes_organizations_takes_the_ceiling_along_for_what_comes_then() {
+async fn after_a_change_of_organization_new_videos_count_against_the_new_ceiling() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -291,7 +292,7 @@ async fn who_changes_organizations_takes_the_ceiling_along_for_what_comes_then()
 }
 
 #[tokio::test]
-async fn what_an_organization_gives_holds_only_there() {
+async fn a_quota_set_by_an_organization_applies_only_there() {
     let site = Site::with("[quota]\ndefault_bytes = 500\n").await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     site.admin().patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 9_000})).await.done();
@@ -300,7 +301,8 @@ async fn what_an_organization_gives_holds_only_there() {
         acme.owner().patch(&format!("/admin/members/{}/quota", member.uid), json!({"size": 9_000})).await.done();
         assert_eq!(quota(member).await["size"], 9_000);
     }
-    // Who leaves, or belongs to another one too, is under no ceiling, and so has what the site gives.
+    // A member who leaves, or who also belongs to another organization, is under no organization's limit and has the
+    // site's quota.
     acme.owner().delete(&format!("/admin/members/{}/organizations/{}", kim.uid, acme.id)).await.done();
     bolt.link(&lee.uid).await;
     for member in [&kim, &lee] {
@@ -308,13 +310,13 @@ async fn what_an_organization_gives_holds_only_there() {
     }
     acme.link(&kim.uid).await;
     assert_eq!(quota(&kim).await["size"], 9_000);
-    // What the site gives, it gives anywhere.
+    // A quota set by the site applies everywhere.
     site.admin().patch(&format!("/admin/members/{}/quota", lee.uid), json!({"size": 700})).await.done();
     assert_eq!(quota(&lee).await["size"], 700);
 }
 
 #[tokio::test]
-async fn an_erased_member_leaves_its_videos_and_a_true_account() {
+async fn the_videos_of_an_erased_member_stay_and_its_usage_stays_correct() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -333,7 +335,7 @@ async fn an_erased_member_leaves_its_videos_and_a_true_account() {
 }
 
 #[tokio::test]
-async fn a_recount_finds_every_drift_and_repairs_it_by_the_ledger() {
+async fn a_recount_finds_every_drift_and_repairs_it_with_ledger_entries() {
     let media = Media::new();
     let mut site = Site::with(&media.settings()).await;
     let path = {
@@ -366,22 +368,22 @@ async fn a_recount_finds_every_drift_and_repairs_it_by_the_ledger() {
         assert_eq!((&repaired["drift"], &repaired["repaired"]), (&json!(drifts), &json!(true)), "{statement}");
         assert_eq!(drift(&site), 0, "{statement}");
     }
-    // The ledger says what was repaired, and its sum is the usage: 32 bytes by then.
+    // The ledger contains the repairs, and its sum is the usage: 32 bytes now.
     let ledger = site.admin().get(&path).await.data();
     let lines = ledger["items"].as_array().expect("items");
     assert!(lines.iter().any(|line| line["cause"] == "repair" && line["delta"] == 2), "{ledger}");
     assert_eq!(lines.iter().map(|line| line["delta"].as_i64().expect("delta")).sum::<i64>(), 32);
     assert_eq!(lines[0]["used_after"], 32);
-    // While nothing runs the command works on the directory itself.
+    // Without a running server the command works on the directory itself.
     assert_eq!(site.command_while_stopped(&["quota", "recount"])["drift"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_amid_registrations_every_account_is_right() {
+async fn after_a_kill_during_registrations_every_usage_is_correct() {
     let kills = crate::site::rounds(3, 100);
     let media = Media::new();
     let mut site = Site::with(&media.settings()).await;
-    let uploads = Uploads::prepare(&site).await;
+    let uploads = ParallelRegistrations::prepare(&site).await;
     let mut acknowledged: i64 = 0;
     for round in 0..kills {
         let writers = uploads.begin(&site, round);
@@ -399,13 +401,13 @@ async fn killed_amid_registrations_every_account_is_right() {
     assert!(acknowledged > 8, "the test registered nothing");
 }
 
-// Linux can lower the limit of a running process; elsewhere the same code runs, untested.
+// Linux can lower the limit of a running process; elsewhere the same code runs without this test.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_full_disk_what_was_answered_is_kept_and_nothing_else() {
+async fn on_a_full_disk_only_acknowledged_registrations_are_kept() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
-    let uploads = Uploads::prepare(&site).await;
+    let uploads = ParallelRegistrations::prepare(&site).await;
     let mut acknowledged: i64 = 0;
     for round in 0..3 {
         site.limit_file_size(1_000_000);
@@ -420,13 +422,13 @@ async fn on_a_full_disk_what_was_answered_is_kept_and_nothing_else() {
     assert!(acknowledged > 8, "the test registered nothing");
 }
 
-/// Several who register at the same time, for members of one organization.
-struct Uploads {
+/// Callers that register at the same time, for members of one organization.
+struct ParallelRegistrations {
     key: String,
     folders: Vec<String>,
 }
 
-impl Uploads {
+impl ParallelRegistrations {
     async fn prepare(site: &Site) -> Self {
         let acme = site.organization("acme").await;
         let mut folders = Vec::new();
@@ -438,7 +440,7 @@ impl Uploads {
         Self { key: made["api_key"].as_str().expect("key").to_owned(), folders }
     }
 
-    /// Each ends when the server is gone or refuses something.
+    /// Starts them. Each ends when the server is gone or refuses a request.
     fn begin(&self, site: &Site, round: u32) -> Vec<tokio::task::JoinHandle<(i64, Option<Value>)>> {
         let folders = self.folders.iter().cycle().take(8).enumerate();
         folders
@@ -450,7 +452,7 @@ impl Uploads {
     }
 }
 
-/// Registers one file after the other; answers how many were acknowledged, and what was refused.
+/// Registers one file after another. Returns the number of acknowledged ones, and the refusal if there was one.
 async fn register_until_stopped(url: String, key: String, folder: String, name: String) -> (i64, Option<Value>) {
     let http = crate::site::http_client().build().expect("client");
     let mut acknowledged = 0;
@@ -465,7 +467,7 @@ async fn register_until_stopped(url: String, key: String, folder: String, name: 
     }
 }
 
-/// How many videos there are, each with all that belongs to it.
+/// The number of videos, each with all of its rows.
 fn whole_videos(site: &Site) -> i64 {
     assert_eq!(drift(site), 0);
     let count = |sql: &str| site.rows().query_row(sql, [], |row| row.get::<_, i64>(0)).expect("count");
@@ -476,7 +478,7 @@ fn whole_videos(site: &Site) -> i64 {
         ("an event", "select count(*) from events where kind = 'video.registered'"),
         ("an audit row", "select count(*) from audit where action = 'video.register'"),
     ] {
-        assert_eq!(count(sql), videos, "a video without {what}, or the other way round");
+        assert_eq!(count(sql), videos, "a video without {what}, or vice versa");
     }
     videos
 }

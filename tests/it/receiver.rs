@@ -1,4 +1,4 @@
-//! Receives webhooks, and behaves as a test says: the external system at the other end of the outbox.
+//! A webhook receiver whose behaviour a test determines: the external system at the other end of the outbox.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::site::As;
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Debug, Clone)]
 pub struct Received {
     pub path: String,
@@ -31,14 +31,14 @@ impl Received {
     }
 }
 
-/// What it does with a request.
+/// How it answers a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
     Status(u16),
     With(u16, Vec<(&'static str, String)>, String),
-    /// Never, as far as the other side can tell.
+    /// Never answers during the test.
     Hang,
-    /// Takes its time, then 200.
+    /// Waits this long, then answers 200.
     Slow(Duration),
 }
 
@@ -99,7 +99,7 @@ impl Receiver {
         Self::at("127.0.0.1:0", rule)
     }
 
-    /// Takes everything.
+    /// Accepts everything.
     pub fn willing() -> Self {
         Self::start(|_, _| Answer::Status(200))
     }
@@ -118,7 +118,7 @@ impl Receiver {
         self.received.lock().expect("no panic").clone()
     }
 
-    /// Waits until so many requests came.
+    /// Waits until this many requests were received.
     pub async fn wait_for(&self, count: usize) -> Vec<Received> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -138,7 +138,7 @@ impl Drop for Receiver {
     }
 }
 
-/// A webhook that hears of these kinds; answers its id and secret.
+/// Creates a webhook for events of these kinds. Returns its id and secret.
 pub async fn webhook(caller: &As<'_>, url: &str, kinds: &[&str]) -> (String, String) {
     let made = caller.post("/admin/webhooks", json!({"name": "test", "url": url, "kinds": kinds})).await.data();
     let text = |name: &str| made[name].as_str().expect("text").to_owned();

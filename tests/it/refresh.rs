@@ -1,19 +1,19 @@
-//! How a session goes on and ends: refresh tokens, cookies, the list of one's sessions, signing keys.
+//! The life of a session: refresh tokens, cookies, the list of a member's sessions, signing keys.
 
 use rusqlite::params;
 use serde_json::{Value, json};
 
 use crate::site::{As, INTERNAL_SECRET, PASSWORD, Reply, Site};
 
-/// A sign-in as a program or a browser keeps it.
+/// The tokens of a sign-in, as a program or a browser keeps them.
 #[derive(Clone)]
-struct Kept {
+struct Tokens {
     access: String,
     refresh: String,
     session: String,
 }
 
-impl Kept {
+impl Tokens {
     fn of(data: &Value) -> Self {
         let text = |name: &str| data[name].as_str().expect(name).to_owned();
         Self { access: text("access_token"), refresh: text("refresh_token"), session: text("session_id") }
@@ -23,27 +23,27 @@ impl Kept {
         json!({"refresh_token": self.refresh, "session_id": self.session})
     }
 
-    /// As a browser sends them.
+    /// The cookies as a browser sends them.
     fn cookies(&self) -> String {
         let Self { access, refresh, session } = self;
         format!("other=1; access_token={access}; refresh_token={refresh}; session_id={session}")
     }
 }
 
-async fn sign_in(site: &Site, username: &str) -> Kept {
+async fn sign_in(site: &Site, username: &str) -> Tokens {
     let reply = site.nobody().post("/auth/login", json!({"login": username, "password": PASSWORD})).await;
-    Kept::of(&reply.data())
+    Tokens::of(&reply.data())
 }
 
-async fn refresh(site: &Site, kept: &Kept) -> Reply {
+async fn refresh(site: &Site, kept: &Tokens) -> Reply {
     site.nobody().post("/auth/refresh", kept.body()).await
 }
 
-fn browser<'s>(site: &'s Site, kept: &Kept) -> As<'s> {
+fn browser<'s>(site: &'s Site, kept: &Tokens) -> As<'s> {
     site.nobody().with("cookie", &kept.cookies()).with("sec-fetch-site", "same-origin")
 }
 
-/// What the answer's `Set-Cookie` lines say, by name.
+/// The values of the response's `Set-Cookie` headers, by name.
 fn set_cookies(reply: &Reply) -> Vec<(String, String, String)> {
     let lines = reply.headers.get_all("set-cookie").iter().map(|line| line.to_str().expect("text"));
     let parted = lines.map(|line| {
@@ -54,25 +54,25 @@ fn set_cookies(reply: &Reply) -> Vec<(String, String, String)> {
     parted.collect()
 }
 
-fn kept_of_cookies(reply: &Reply) -> Kept {
+fn kept_of_cookies(reply: &Reply) -> Tokens {
     let all = set_cookies(reply);
     let value = |name: &str| all.iter().find(|(n, _, _)| n == name).expect(name).1.clone();
-    Kept { access: value("access_token"), refresh: value("refresh_token"), session: value("session_id") }
+    Tokens { access: value("access_token"), refresh: value("refresh_token"), session: value("session_id") }
 }
 
-/// Waits until a short-lived access token has ended.
-async fn until_ended(site: &Site, kept: &Kept) {
+/// Waits until a short-lived access token has expired.
+async fn until_ended(site: &Site, kept: &Tokens) {
     for _ in 0..100 {
         if site.bearer(&kept.access).get("/me").await.status == 401 {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    panic!("the token did not end");
+    panic!("the token did not expire");
 }
 
-/// Changes rows while no server runs, as time would.
-fn age(site: &mut Site, sql: &str) {
+/// Changes rows while the server is stopped, to simulate the passing of time.
+fn change_while_stopped(site: &mut Site, sql: &str) {
     site.kill();
     rusqlite::Connection::open(site.path().join("roster.db")).expect("open").execute(sql, params![]).expect("aged");
     site.start_again();
@@ -88,12 +88,12 @@ async fn a_refresh_gives_a_new_pair_for_the_same_session() {
 
     let reply = refresh(&site, &first).await;
 
-    let second = Kept::of(&reply.data());
+    let second = Tokens::of(&reply.data());
     assert_eq!(second.session, first.session);
     assert_ne!((&second.refresh, &second.access), (&first.refresh, &first.access));
     assert_eq!(reply.data()["refresh_expires_in"], json!(604_800));
     site.bearer(&second.access).get("/me").await.done();
-    let third = Kept::of(&refresh(&site, &second).await.data());
+    let third = Tokens::of(&refresh(&site, &second).await.data());
     assert_ne!(third.refresh, second.refresh);
 }
 
@@ -101,10 +101,10 @@ async fn a_refresh_gives_a_new_pair_for_the_same_session() {
 async fn within_the_grace_the_same_token_gives_the_same_successor() {
     let site = Site::start().await;
     let first = sign_in(&site, &site.member().await.username).await;
-    let second = Kept::of(&refresh(&site, &first).await.data());
+    let second = Tokens::of(&refresh(&site, &first).await.data());
 
     for _ in 0..3 {
-        assert_eq!(Kept::of(&refresh(&site, &first).await.data()).refresh, second.refresh);
+        assert_eq!(Tokens::of(&refresh(&site, &first).await.data()).refresh, second.refresh);
     }
 
     refresh(&site, &second).await.done();
@@ -117,16 +117,16 @@ async fn parallel_refreshes_of_one_token_all_get_the_same_successor() {
 
     let all = futures_util::future::join_all((0..30).map(|_| refresh(&site, &first))).await;
 
-    let mut successors: Vec<String> = all.iter().map(|reply| Kept::of(&reply.data()).refresh).collect();
+    let mut successors: Vec<String> = all.iter().map(|reply| Tokens::of(&reply.data()).refresh).collect();
     successors.dedup();
     assert_eq!(successors.len(), 1);
 }
 
 #[tokio::test]
-async fn a_used_token_that_comes_back_late_ends_the_session_for_everybody() {
+async fn a_reused_token_after_the_grace_period_ends_the_session() {
     let mut site = Site::start().await;
     let first = sign_in(&site, &site.member().await.username).await;
-    let second = Kept::of(&refresh(&site, &first).await.data());
+    let second = Tokens::of(&refresh(&site, &first).await.data());
     site.while_stopped("update sessions set rotated_at = rotated_at - 20000", []);
 
     let stolen = refresh(&site, &first).await;
@@ -142,11 +142,11 @@ async fn a_used_token_that_comes_back_late_ends_the_session_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_token_from_before_the_last_one_ends_the_session_even_within_the_grace() {
+async fn an_older_token_ends_the_session_even_within_the_grace_period() {
     let site = Site::start().await;
     let first = sign_in(&site, &site.member().await.username).await;
-    let second = Kept::of(&refresh(&site, &first).await.data());
-    let third = Kept::of(&refresh(&site, &second).await.data());
+    let second = Tokens::of(&refresh(&site, &first).await.data());
+    let third = Tokens::of(&refresh(&site, &second).await.data());
 
     assert_eq!(refresh(&site, &first).await.word(), "refresh_token_reused");
 
@@ -154,19 +154,19 @@ async fn a_token_from_before_the_last_one_ends_the_session_even_within_the_grace
 }
 
 #[tokio::test]
-async fn garbage_ends_nobodys_session() {
+async fn an_invalid_refresh_token_ends_no_session() {
     let site = Site::start().await;
     let (kept, other) =
         (sign_in(&site, &site.member().await.username).await, sign_in(&site, &site.member().await.username).await);
 
     for token in ["x", "rt_", &"x".repeat(128), &kept.refresh[..20], &other.refresh, &kept.access[..100]] {
-        let wrong = Kept { refresh: token.to_owned(), ..kept.clone() };
+        let wrong = Tokens { refresh: token.to_owned(), ..kept.clone() };
         assert_eq!(refresh(&site, &wrong).await.is(28_501_000).word(), "invalid_refresh_token", "{token}");
     }
-    let without = Kept { session: String::new(), ..kept.clone() };
+    let without = Tokens { session: String::new(), ..kept.clone() };
     assert_eq!(refresh(&site, &without).await.is(10_101_000).fields(), ["body.session_id"]);
     for session in ["x", &other.session, "019abcde-0000-7000-8000-00000000dead"] {
-        let wrong = Kept { session: session.to_owned(), ..kept.clone() };
+        let wrong = Tokens { session: session.to_owned(), ..kept.clone() };
         assert_eq!(refresh(&site, &wrong).await.word(), "invalid_refresh_token", "{session}");
     }
     assert_eq!(
@@ -184,7 +184,7 @@ async fn garbage_ends_nobodys_session() {
 async fn refresh_tokens_are_nowhere_in_the_data_directory() {
     let site = Site::with("log.level = \"trace\"").await;
     let first = sign_in(&site, &site.member().await.username).await;
-    let second = Kept::of(&refresh(&site, &first).await.data());
+    let second = Tokens::of(&refresh(&site, &first).await.data());
 
     for file in std::fs::read_dir(site.path()).expect("folder") {
         let file = file.expect("file").path();
@@ -197,19 +197,19 @@ async fn refresh_tokens_are_nowhere_in_the_data_directory() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_it_is_not_used_and_after_its_whole_time() {
+async fn a_session_ends_after_its_idle_time_and_after_its_maximum_age() {
     let mut site = Site::with("auth.session_idle_s = 100\nauth.session_ttl_s = 150").await;
     let username = site.member().await.username;
     let kept = sign_in(&site, &username).await;
     let reply = refresh(&site, &kept).await;
     assert_eq!(reply.data()["refresh_expires_in"], json!(100));
-    let kept = Kept::of(&reply.data());
-    age(&mut site, "update sessions set ends_at = ends_at - 100000");
+    let kept = Tokens::of(&reply.data());
+    change_while_stopped(&mut site, "update sessions set ends_at = ends_at - 100000");
     let reply = refresh(&site, &kept).await;
-    assert!(reply.data()["refresh_expires_in"].as_i64().expect("seconds") <= 50, "the whole time bounds it");
-    let kept = Kept::of(&reply.data());
+    assert!(reply.data()["refresh_expires_in"].as_i64().expect("seconds") <= 50, "the maximum age limits it");
+    let kept = Tokens::of(&reply.data());
 
-    age(&mut site, "update sessions set expires_at = created_at");
+    change_while_stopped(&mut site, "update sessions set expires_at = created_at");
 
     assert_eq!(refresh(&site, &kept).await.word(), "invalid_refresh_token");
     assert_eq!(site.bearer(&kept.access).get("/me").await.word(), "invalid_bearer_token");
@@ -223,13 +223,13 @@ async fn sessions_outlive_a_restart() {
     site.restart().await;
 
     site.bearer(&kept.access).get("/me").await.done();
-    let next = Kept::of(&refresh(&site, &kept).await.data());
+    let next = Tokens::of(&refresh(&site, &kept).await.data());
     site.restart().await;
-    assert_eq!(Kept::of(&refresh(&site, &kept).await.data()).refresh, next.refresh);
+    assert_eq!(Tokens::of(&refresh(&site, &kept).await.data()).refresh, next.refresh);
 }
 
 #[tokio::test]
-async fn a_suspended_member_can_neither_refresh_nor_go_on() {
+async fn a_suspended_member_can_neither_refresh_nor_use_its_session() {
     let site = Site::start().await;
     let member = site.member().await;
     let kept = sign_in(&site, &member.username).await;
@@ -245,7 +245,7 @@ async fn a_suspended_member_can_neither_refresh_nor_go_on() {
 // ── cookies ──
 
 #[tokio::test]
-async fn cookies_come_only_when_asked_for_and_are_out_of_reach_of_scripts() {
+async fn cookies_are_set_only_on_request_and_are_http_only() {
     let site = Site::start().await;
     let login = json!({"login": site.member().await.username, "password": PASSWORD});
 
@@ -264,7 +264,7 @@ async fn cookies_come_only_when_asked_for_and_are_out_of_reach_of_scripts() {
 }
 
 #[tokio::test]
-async fn behind_https_the_cookies_belong_to_the_host_alone() {
+async fn behind_https_the_cookies_have_the_host_prefix() {
     let site = Site::with("public_url = \"https://id.example.org\"").await;
     let login = json!({"login": site.member().await.username, "password": PASSWORD, "cookies": true});
 
@@ -285,7 +285,7 @@ async fn behind_https_the_cookies_belong_to_the_host_alone() {
 }
 
 #[tokio::test]
-async fn a_request_with_an_ended_access_cookie_is_served_and_gets_new_ones() {
+async fn a_request_with_an_expired_access_cookie_is_served_and_gets_new_cookies() {
     let site = Site::with("auth.access_token_ttl_s = 1").await;
     let kept = sign_in(&site, &site.member().await.username).await;
     until_ended(&site, &kept).await;
@@ -293,7 +293,7 @@ async fn a_request_with_an_ended_access_cookie_is_served_and_gets_new_ones() {
     let replies =
         futures_util::future::join_all((0..12).map(|_| async { browser(&site, &kept).get("/me").await })).await;
 
-    let renewed: Vec<Kept> = replies
+    let renewed: Vec<Tokens> = replies
         .iter()
         .map(|reply| {
             reply.done();
@@ -303,13 +303,13 @@ async fn a_request_with_an_ended_access_cookie_is_served_and_gets_new_ones() {
     assert!(renewed.iter().all(|one| one.refresh == renewed[0].refresh && one.session == kept.session));
     assert_ne!(renewed[0].refresh, kept.refresh);
     browser(&site, &renewed[0]).get("/me").await.done();
-    // The access cookie may be gone altogether: browsers drop what has ended.
+    // The access cookie may be missing: browsers drop expired cookies.
     let line = format!("refresh_token={}; session_id={}", renewed[0].refresh, kept.session);
     site.nobody().with("cookie", &line).get("/me").await.done();
 }
 
 #[tokio::test]
-async fn a_live_access_cookie_renews_nothing() {
+async fn a_valid_access_cookie_is_not_renewed() {
     let site = Site::start().await;
     let kept = sign_in(&site, &site.member().await.username).await;
 
@@ -320,7 +320,7 @@ async fn a_live_access_cookie_renews_nothing() {
 }
 
 #[tokio::test]
-async fn cookies_that_do_not_count_any_more_are_taken_away() {
+async fn cookies_that_are_no_longer_valid_are_deleted() {
     let site = Site::with("auth.access_token_ttl_s = 1").await;
     let kept = sign_in(&site, &site.member().await.username).await;
     browser(&site, &kept).delete("/me/sessions").await.done();
@@ -336,9 +336,9 @@ async fn cookies_that_do_not_count_any_more_are_taken_away() {
 }
 
 #[tokio::test]
-async fn another_sites_page_changes_nothing_by_cookie() {
+async fn a_cross_site_request_with_cookies_changes_nothing() {
     let site = Site::with("cors.origins = [\"https://portal.example.org\"]\nauth.access_token_ttl_s = 1").await;
-    // The administrator's own token does not last to the end.
+    // The administrator's own token expires before the end of the test.
     let (one, other) = (site.member().await, site.member().await);
     let kept = sign_in(&site, &one.username).await;
     let with = |name: &str, value: &str| site.nobody().with("cookie", &kept.cookies()).with(name, value);
@@ -377,8 +377,8 @@ async fn another_sites_page_changes_nothing_by_cookie() {
     ] {
         with(name, value).patch("/me", json!({"display_name": "Own"})).await.done();
     }
-    // A bearer is no cookie: no page sends one by itself.
-    let fresh = Kept::of(&refresh(&site, &sign_in(&site, &other.username).await).await.data());
+    // A bearer token is not a cookie: no page sends one by itself.
+    let fresh = Tokens::of(&refresh(&site, &sign_in(&site, &other.username).await).await.data());
     site.bearer(&fresh.access)
         .with("origin", "https://evil.example")
         .patch("/me", json!({"display_name": "X"}))
@@ -387,7 +387,7 @@ async fn another_sites_page_changes_nothing_by_cookie() {
 }
 
 #[tokio::test]
-async fn a_broken_cookie_is_nobody() {
+async fn an_invalid_cookie_is_unauthenticated() {
     let site = Site::start().await;
 
     for line in ["access_token", "access_token=", ";;=;", "access_token=garbage", "session_id=x", "\u{e9}=1"] {
@@ -397,7 +397,7 @@ async fn a_broken_cookie_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_header_decides_before_a_cookie() {
+async fn an_authorization_header_takes_precedence_over_a_cookie() {
     let site = Site::start().await;
     let kept = sign_in(&site, &site.member().await.username).await;
 
@@ -410,15 +410,15 @@ async fn a_header_decides_before_a_cookie() {
     assert_eq!(asserted.get("/api/v1/permissions/me").await.is(31_501_000).word(), "unauthenticated");
 }
 
-// ── one's own sessions ──
+// ── a member's own sessions ──
 
 #[tokio::test]
-async fn one_sees_and_ends_ones_own_sessions_and_nobody_elses() {
+async fn a_member_sees_and_ends_only_its_own_sessions() {
     let site = Site::start().await;
     let (kim, lee) = (site.member().await, site.member().await);
     let phone = site.nobody().with("user-agent", "Mozilla/5.0 (iPhone) Version/18.0 Safari/604.1");
     let on_phone =
-        Kept::of(&phone.post("/auth/login", json!({"login": kim.username, "password": PASSWORD})).await.data());
+        Tokens::of(&phone.post("/auth/login", json!({"login": kim.username, "password": PASSWORD})).await.data());
     let here = sign_in(&site, &kim.username).await;
     let theirs = sign_in(&site, &lee.username).await;
 
@@ -426,7 +426,7 @@ async fn one_sees_and_ends_ones_own_sessions_and_nobody_elses() {
 
     let list = list.as_array().expect("items");
     assert_eq!(list.len(), 3, "the harness signed in too");
-    let of = |kept: &Kept| list.iter().find(|one| one["id"] == kept.session.as_str()).cloned().unwrap_or_default();
+    let of = |kept: &Tokens| list.iter().find(|one| one["id"] == kept.session.as_str()).cloned().unwrap_or_default();
     assert_eq!((&of(&on_phone)["device"], &of(&on_phone)["is_current"]), (&json!("Safari on iPhone"), &json!(false)));
     assert_eq!((&of(&here)["is_current"], &of(&here)["address"]), (&json!(true), &json!("127.0.0.1")));
     assert_eq!(of(&here)["method"], "password");
@@ -470,7 +470,7 @@ async fn signing_out_ends_the_session_and_its_cookies() {
 }
 
 #[tokio::test]
-async fn a_member_has_so_many_sessions_and_the_oldest_gives_way() {
+async fn the_number_of_sessions_is_limited_and_the_oldest_is_ended() {
     let site = Site::with("limits.sessions_per_member = 3").await;
     let kim = site.member().await;
     let first = sign_in(&site, &kim.username).await;
@@ -489,7 +489,7 @@ async fn a_member_has_so_many_sessions_and_the_oldest_gives_way() {
 // ── signing keys ──
 
 #[tokio::test]
-async fn neighbours_can_verify_our_tokens_before_and_after_a_rotation() {
+async fn external_systems_can_verify_our_tokens_before_and_after_a_rotation() {
     let mut site = Site::start().await;
     let before = sign_in(&site, &site.member().await.username).await;
     let verified = |keys: &Value, token: &str| {
@@ -519,8 +519,8 @@ async fn neighbours_can_verify_our_tokens_before_and_after_a_rotation() {
     }
     site.restart().await;
     site.bearer(&before.access).get("/me").await.done();
-    // A day later the former key is gone, with whatever it signed.
-    age(&mut site, "update signing_keys set created_at = created_at - 90000000");
+    // A day later the former key is removed, and its tokens are no longer valid.
+    change_while_stopped(&mut site, "update signing_keys set created_at = created_at - 90000000");
     for _ in 0..100 {
         if site.nobody().get("/.well-known/jwks.json").await.body["keys"].as_array().expect("keys").len() == 1 {
             break;
@@ -532,11 +532,11 @@ async fn neighbours_can_verify_our_tokens_before_and_after_a_rotation() {
 }
 
 #[tokio::test]
-async fn a_signing_key_that_is_old_enough_is_replaced_by_itself() {
+async fn an_old_signing_key_is_rotated_automatically() {
     let mut site = Site::start().await;
     let first = site.nobody().get("/.well-known/jwks.json").await.body["keys"][0]["kid"].clone();
 
-    age(&mut site, "update signing_keys set created_at = created_at - 7776000000");
+    change_while_stopped(&mut site, "update signing_keys set created_at = created_at - 7776000000");
 
     for _ in 0..100 {
         let keys = site.nobody().get("/.well-known/jwks.json").await.body["keys"].clone();

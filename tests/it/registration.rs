@@ -1,4 +1,4 @@
-//! Self-registration: who proves an e-mail becomes a member, and nobody learns who is one already.
+//! Self-registration: proving an e-mail creates a member, and no response reveals who is one already.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn found(site: &Site, keyword: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn registration_is_closed_unless_it_is_opened() {
+async fn registration_is_off_by_default() {
     let site = Site::start().await;
 
     let asked = register(&site, KIM, PASSWORD).await;
@@ -52,7 +52,7 @@ async fn registration_is_closed_unless_it_is_opened() {
 }
 
 #[tokio::test]
-async fn who_proves_the_email_becomes_a_member_without_any_role() {
+async fn proving_the_e_mail_creates_a_member_without_any_role() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
     let body = json!({"email": "Kim@example.org", "password": PASSWORD, "username": "kim", "display_name": "Kim"});
@@ -84,7 +84,7 @@ async fn who_proves_the_email_becomes_a_member_without_any_role() {
 }
 
 #[tokio::test]
-async fn a_known_email_answers_alike_and_its_owner_is_told() {
+async fn a_known_e_mail_is_answered_alike_and_its_owner_gets_a_mail() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
 
@@ -96,7 +96,7 @@ async fn a_known_email_answers_alike_and_its_owner_is_told() {
     assert_eq!(mail.subject, "You have an account already");
     assert!(!mail.text.contains("code"));
     site.token(ADMIN, PASSWORD).await;
-    // Once a minute.
+    // At most once a minute.
     register(&site, ADMIN, OTHER).await.done();
     let code = code_in(&smtp.next_mail_to(KIM).await);
     verify(&site, KIM, &code).await.done();
@@ -118,7 +118,7 @@ async fn three_wrong_codes_void_the_right_one_and_unknown_emails_answer_alike() 
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer["detail"] == "invalid_code"), "{answers:?}");
     assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
     assert_eq!(found(&site, "kim").await[0]["status"], "pending");
-    // Nor does asking again at once give three tries more.
+    // Another request at once does not give three more attempts.
     register(&site, KIM, PASSWORD).await.done();
     assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
     assert_eq!(smtp.mails().len(), 1);
@@ -139,7 +139,7 @@ async fn two_wrong_codes_do_not_void_the_right_one() {
 }
 
 #[tokio::test]
-async fn who_guesses_codes_has_to_wait() {
+async fn guessing_codes_is_throttled() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
 
@@ -151,7 +151,7 @@ async fn who_guesses_codes_has_to_wait() {
 }
 
 #[tokio::test]
-async fn a_code_ends_with_its_time() {
+async fn a_code_expires() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "auth.email_code_ttl_s = 1\n").await;
     register(&site, KIM, PASSWORD).await.done();
@@ -160,19 +160,19 @@ async fn a_code_ends_with_its_time() {
         .rows()
         .query_row("select expires_at from one_time_tokens where purpose = 'email_code'", [], |row| row.get(0))
         .expect("a code");
-    until("the code ends", async || roster::kernel::ids::Timestamp::now().0 > ends_at).await;
+    until("the code expires", async || roster::kernel::ids::Timestamp::now().0 > ends_at).await;
 
     assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
 }
 
 #[tokio::test]
-async fn of_several_registrations_the_newest_counts_but_none_slips_under_a_fresh_code() {
+async fn the_newest_of_several_registrations_counts_but_none_replaces_a_fresh_one() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
     register(&site, KIM, "Pirates-parrot-1").await.done();
     let first = code_in(&smtp.next_mail_to(KIM).await);
 
-    // While that code is fresh another registration changes nothing.
+    // While this code is fresh, another registration has no effect.
     register(&site, KIM, "Sneaky-parrot-2").await.done();
     register(&site, ADMIN, PASSWORD).await.done();
     smtp.next_mail_to(ADMIN).await;
@@ -186,7 +186,7 @@ async fn of_several_registrations_the_newest_counts_but_none_slips_under_a_fresh
         verify(&site, KIM, &first).await.is(28_501_000);
     }
     verify(&site, KIM, &second).await.done();
-    // The code says whose mailbox it is, not who chose which password: the owner of the mailbox chooses anew.
+    // The code proves the mailbox, not who chose which password: the owner of the mailbox sets a new one.
     let link = smtp.next_mail_to(KIM).await.text;
     for password in ["Pirates-parrot-1", "Sneaky-parrot-2", PASSWORD] {
         sign_in(&site, password).await.is(28_501_000);
@@ -199,7 +199,7 @@ async fn of_several_registrations_the_newest_counts_but_none_slips_under_a_fresh
 }
 
 #[tokio::test]
-async fn a_username_of_somebody_else_is_told_at_once() {
+async fn a_taken_username_is_reported_at_once() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
     let taken = site.member().await.username.to_uppercase();
@@ -211,12 +211,12 @@ async fn a_username_of_somebody_else_is_told_at_once() {
     assert_eq!(found(&site, "kim").await.len(), 0);
     site.nobody().post("/auth/register", body("kim")).await.done();
     smtp.next_mail_to(KIM).await;
-    // One's own, which waits, is not somebody else's.
+    // The username of the same pending registration is not taken.
     site.nobody().post("/auth/register", body("kim")).await.done();
 }
 
 #[tokio::test]
-async fn an_unproved_registration_stands_in_nobodys_way() {
+async fn an_unverified_registration_blocks_no_other_member() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
     let body = json!({"email": KIM, "password": OTHER, "username": "kim"});
@@ -232,7 +232,7 @@ async fn an_unproved_registration_stands_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_registration_is_named_at_once() {
+async fn all_bad_fields_of_a_registration_are_reported_together() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
 
@@ -248,7 +248,7 @@ async fn every_bad_field_of_a_registration_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn a_full_site_takes_nobody() {
+async fn a_full_site_accepts_no_registration() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "limits.members = 2\n").await;
     register(&site, KIM, PASSWORD).await.done();
@@ -262,7 +262,7 @@ async fn a_full_site_takes_nobody() {
 }
 
 #[tokio::test]
-async fn who_never_proved_the_email_is_forgotten_after_a_day() {
+async fn an_unverified_registration_is_deleted_after_a_day_unless_it_has_a_membership() {
     let smtp = plain_smtp();
     let mut site = open_site(&smtp, "").await;
     for email in [KIM, "lee@example.org", "ann@example.org"] {
@@ -271,7 +271,7 @@ async fn who_never_proved_the_email_is_forgotten_after_a_day() {
     }
     let lee = found(&site, "lee").await[0]["uid"].as_str().unwrap().to_owned();
     {
-        // Somebody wants lee, proved or not.
+        // Somebody needs lee now, whether or not the e-mail is verified.
         let acme = site.organization("acme").await;
         acme.link(&lee).await;
     }
@@ -279,7 +279,7 @@ async fn who_never_proved_the_email_is_forgotten_after_a_day() {
     meddle(&site, "update members set updated_at = updated_at - 86400000 where email <> 'ann@example.org'");
     site.start_again();
 
-    until("kim is forgotten", async || found(&site, "kim").await.is_empty()).await;
+    until("kim is deleted", async || found(&site, "kim").await.is_empty()).await;
 
     assert_eq!((found(&site, "lee").await.len(), found(&site, "ann").await.len()), (1, 1));
     register(&site, KIM, PASSWORD).await.done();

@@ -1,4 +1,4 @@
-//! Recorded decisions, asked again: of a version by dry run, of a component by the command line.
+//! Replays of recorded decisions: with a version by dry run, with a component by the command line.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,8 @@ use crate::wasm_fixtures;
 
 const CHECK: &str = "/api/v1/permissions/check";
 
-/// What was decided: a denial by the plugin, one for want of a permission, one by a gate, and one with a secret.
+/// Records four decisions: a denial by the plugin, one for a missing permission, one by a gate, and one with a secret
+/// in its facts.
 async fn decided<'s>(site: &'s Site, acme: &Organization<'s>) -> (String, String) {
     site.import(documents()).await;
     let (holder, other) = (acme.member_with(&["doc.read"]).await.uid, acme.member().await.uid);
@@ -47,21 +48,21 @@ async fn a_version_shows_which_recorded_decisions_it_would_change() {
     assert_eq!((&change["uid"], &change["action"]), (&json!(holder), &json!("doc.read")));
     assert_eq!((&change["was_allow"], &change["was_reason"]), (&json!(false), &json!("plugin_denied")));
     assert_eq!((&change["would_allow"], &change["would_reason"]), (&json!(true), &json!("ok_role")));
-    // The version in force says what it said.
+    // The version in force decides as recorded.
     let same = dry_run(&acme.owner(), "rule", json!({"recorded": {}})).await.data();
     assert_eq!(counts(&same), [4, 1, 1, 0, 0, 0]);
-    // The latest two: the one with the secret, and one that no plugin is asked about.
+    // The latest two: the one with a secret, and one for which no plugin is called.
     let some = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {"limit": 2}})).await.data();
     assert_eq!(counts(&some), [2, 0, 1, 0, 0, 0]);
     let none = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {"to": 1}})).await.data();
     assert_eq!(counts(&none), [0, 0, 0, 0, 0, 0]);
-    // Nothing of all this is counted against the version, or logged as a decision.
+    // The replay counts no failure of the version and logs no decision.
     let logged = acme.owner().get("/api/v1/permissions/decisions").await.data();
     assert_eq!(logged["total"], 4);
 }
 
 #[tokio::test]
-async fn a_replay_that_cannot_be_is_refused() {
+async fn an_invalid_replay_is_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     decided(&site, &acme).await;
@@ -86,7 +87,7 @@ fn written(site: &Site, name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() {
+async fn a_component_is_replayed_on_recorded_decisions_before_its_upload() {
     let mut site = Site::start().await;
     let (holder, page) = {
         let acme = site.organization("acme").await;
@@ -110,7 +111,7 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
             site.command(&["plugin", "replay", "--from", file.to_str().expect("text"), "--candidate", candidate]);
         assert_eq!(of_file, running);
     }
-    // Of what would change, so many are listed, and all are counted.
+    // The list of changes has a limit; the count includes all.
     let items = page["data"]["items"].as_array().expect("items");
     let changing = items.iter().find(|item| item["id"] == change["id"]).expect("the decision");
     for (decisions, listed) in [(200, 200), (201, 200)] {
@@ -120,12 +121,12 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
         assert_eq!((&many["changed"], many["changes"].as_array().map(Vec::len)), (&json!(decisions), Some(listed)));
     }
     assert_eq!(site.command_while_stopped(&by_server), running);
-    // Another plugin's denial stays what it was.
+    // A denial by another plugin is not changed.
     let other = [&by_server[..], &["--in-place-of", "another"]].concat();
     assert_eq!(site.command(&other)["changed"], 0);
     let narrow = [&by_server[..], &["--permissions", "doc.edit"]].concat();
     let narrow = site.command(&narrow);
-    assert_eq!((&narrow["asked"], &narrow["changed"]), (&json!(0), &json!(2)), "what it does not cover passes");
+    assert_eq!((&narrow["asked"], &narrow["changed"]), (&json!(0), &json!(2)), "uncovered questions are allowed");
     let opening = written(&site, "opening.wasm", &wasm_fixtures::allowing());
     let opening = opening.to_str().expect("text").to_owned();
     let open = ["plugin", "replay", "--from", "0", "--org", "acme", "--may-grant", "--candidate", &opening];
@@ -135,7 +136,7 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
 }
 
 #[tokio::test]
-async fn a_filter_that_could_never_fit_is_refused() {
+async fn a_filter_that_can_never_match_is_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     upload(&acme.admin(), "rule", wasm_fixtures::denying("shut")).await.done();

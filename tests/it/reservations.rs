@@ -1,4 +1,4 @@
-//! Reservations: bytes promised to an upload, and what becomes of the promise.
+//! Reservations: bytes reserved for an upload, and how they end.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn figures(quota: &Value) -> [i64; 3] {
 }
 
 #[tokio::test]
-async fn a_reservation_becomes_what_the_file_takes() {
+async fn a_commit_replaces_the_reservation_by_the_size_of_the_file() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
@@ -36,7 +36,7 @@ async fn a_reservation_becomes_what_the_file_takes() {
     assert_eq!(figures(&quota(&kim).await), [0, 60, 40]);
     assert_eq!(reserve(&kim.caller(), 41).await.is(33_506_000).word(), "quota_exceeded");
 
-    // Smaller than promised: the rest is free again.
+    // A file smaller than the reservation: the rest is free again.
     let path = media.file_of(&kim, "a.mp4", 45);
     let video = commit(&kim.caller(), &made["id"], &path).await;
     assert_eq!(video.data()["already_exists"], false);
@@ -47,7 +47,7 @@ async fn a_reservation_becomes_what_the_file_takes() {
     assert_eq!(commit(&kim.caller(), &made["id"], &other).await.is(33_309_000).word(), "reservation_over");
     assert_eq!(release(&kim.caller(), &made["id"]).await.word(), "reservation_over");
 
-    // Larger: what is more must fit, else the promise stays.
+    // A larger file: the difference must fit, otherwise the reservation stays.
     let second = reserve(&kim.caller(), 50).await.data();
     let large = media.file_of(&kim, "large.mp4", 56);
     assert_eq!(commit(&kim.caller(), &second["id"], &large).await.is(33_506_000).word(), "quota_exceeded");
@@ -60,7 +60,7 @@ async fn a_reservation_becomes_what_the_file_takes() {
 }
 
 #[tokio::test]
-async fn a_promise_holds_when_the_quota_shrinks_and_a_known_file_costs_nothing() {
+async fn a_reservation_holds_when_the_quota_shrinks_and_a_known_file_uses_no_bytes() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -78,7 +78,7 @@ async fn a_promise_holds_when_the_quota_shrinks_and_a_known_file_costs_nothing()
 }
 
 #[tokio::test]
-async fn a_release_frees_once_and_only_its_owner_may() {
+async fn a_reservation_is_released_once_and_only_by_its_owner() {
     let site = Site::start().await;
     let (kim, lee) = (site.member().await, site.member().await);
     let made = reserve(&kim.caller(), 60).await.data();
@@ -100,7 +100,7 @@ async fn a_release_frees_once_and_only_its_owner_may() {
 }
 
 #[tokio::test]
-async fn an_expired_reservation_is_never_why_something_is_refused() {
+async fn an_expired_reservation_never_causes_a_refusal() {
     let media = Media::new();
     let settings = format!("{}[quota]\nreservation_ttl_s = 1\nreservations = 2\n", media.settings());
     let site = Site::with(&settings).await;
@@ -114,10 +114,10 @@ async fn an_expired_reservation_is_never_why_something_is_refused() {
     assert_eq!(reserve(&lee.caller(), 21).await.is(33_506_000).word(), "organization_quota_exceeded");
     reserve(&lee.caller(), 20).await.done();
 
-    // They end by themselves, and count as free from then on.
+    // Reservations expire by themselves and count as free from then on.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while quota(&kim).await["reserved"] != 0 || quota(&lee).await["reserved"] != 0 {
-        assert!(std::time::Instant::now() < deadline, "a reservation does not end");
+        assert!(std::time::Instant::now() < deadline, "a reservation does not expire");
     }
     let path = media.file_of(&lee, "a.mp4", 120);
     let done = lee.caller().post("/api/v1/register", json!({"path": path})).await;
@@ -130,8 +130,8 @@ async fn an_expired_reservation_is_never_why_something_is_refused() {
 }
 
 #[tokio::test]
-async fn many_expired_reservations_of_others_are_no_work_for_who_needs_their_room() {
-    /// One change may take so many of SQLite's steps: to give all of these back takes several times as much.
+async fn many_expired_reservations_of_others_do_not_slow_down_a_registration() {
+    /// The most steps of SQLite that one change may take; freeing all of these at once takes several times as many.
     const STEPS_MAX: u64 = 200_000;
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
@@ -163,7 +163,7 @@ async fn many_expired_reservations_of_others_are_no_work_for_who_needs_their_roo
 }
 
 #[tokio::test]
-async fn sizes_of_reservations_are_numbers_of_bytes_that_fit() {
+async fn sizes_of_reservations_are_valid_numbers_of_bytes() {
     let site = Site::start().await;
     let kim = site.member().await;
     for size in [json!(0), json!(-1), json!(9_000_000_000_000_001_i64), json!(u64::MAX), json!(1.5), json!(null)] {
@@ -175,7 +175,7 @@ async fn sizes_of_reservations_are_numbers_of_bytes_that_fit() {
     reserve(&kim.caller(), 9_000_000_000_000_000).await.done();
     assert_eq!(quota(&kim).await["free"], 0);
     assert_eq!(reserve(&kim.caller(), 1).await.word(), "quota_exceeded");
-    // A repeat of the same request is one reservation.
+    // A repeat of the same request creates one reservation.
     set_quota(&kim, 9_000_000_000_000_000).await;
     let lee = site.member().await;
     let once = lee.caller().with("idempotency-key", "upload-1");

@@ -1,4 +1,4 @@
-//! The schema and the statements.
+//! The schema and the SQL statements of the source.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn fresh() -> Connection {
     connection
 }
 
-/// The schema that a file's statements are for: the decision log has one of its own.
+/// An empty database with the schema for the statements of this file: the decision log has a schema of its own.
 fn fresh_for(name: &str) -> Connection {
     if !name.contains("/decision_log/") {
         return fresh();
@@ -21,7 +21,7 @@ fn fresh_for(name: &str) -> Connection {
     connection
 }
 
-/// Every statement of the source: constants in upper case that hold SQL.
+/// Every statement of the source: upper-case constants that contain SQL.
 pub fn statements() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -48,7 +48,7 @@ pub fn statements() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_statement_fits_the_schema() {
+fn every_statement_can_be_prepared_with_the_schema() {
     let all = statements();
     assert!(all.len() > 60, "{}", all.len());
     assert!(all.iter().any(|(name, _)| name.contains("/decision_log/mod.rs")));
@@ -61,9 +61,9 @@ fn every_statement_fits_the_schema() {
 }
 
 #[test]
-fn no_statement_reads_a_whole_table_but_those_that_must() {
-    // Loads at start, walks and exports of the audit, lists that are counted, tables of a row or a handful, and what
-    // begins at the oldest and stops at the first that is younger.
+fn only_listed_statements_scan_a_whole_table() {
+    // Loads at start, walks and exports of the audit log, lists that are counted, tables with one row or a handful, and
+    // scans that start at the oldest row and stop at the first one that is young enough.
     const WHOLE: &[&str] = &[
         "LIST_OLD_EVENTS",
         "COUNT_SHARES",
@@ -123,7 +123,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         let mut rows = plan.raw_query();
         while let Some(row) = rows.next().expect("row") {
             let step: String = row.get(3).expect("step");
-            // Nor is what a statement made for itself a table of ours, and taking a JSON list apart.
+            // A table that the statement creates itself, and the elements of a JSON list, are not tables of the schema.
             let scanned = step.split_whitespace().nth(1).unwrap_or_default();
             let is_its_own = sql.contains(&format!("recursive {scanned} ("));
             let is_harmless = is_its_own
@@ -134,7 +134,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
     }
 }
 
-/// All texts in quotes in a piece of source.
+/// All string literals in a piece of source.
 fn literals(source: &str) -> Vec<&'static str> {
     let (mut found, mut rest) = (Vec::new(), source);
     while let Some(begin) = rest.find('"') {
@@ -158,7 +158,7 @@ fn literals(source: &str) -> Vec<&'static str> {
     found
 }
 
-/// A list with the texts in place of the names under which it shares them with other lists of the file.
+/// A list constant, with each name of a text that it shares with other lists of the file replaced by that text.
 fn spelled_out(list: &str, file: &str) -> String {
     let mut list = list.to_owned();
     for piece in file.split("\nconst ").skip(1) {
@@ -171,7 +171,7 @@ fn spelled_out(list: &str, file: &str) -> String {
     list
 }
 
-/// Every list of the source, with the file it is in.
+/// Every list of the source, with its file.
 pub fn lists() -> Vec<(String, String, List)> {
     const FIELDS: [&str; 9] = ["name", "columns", "from", "joins", "conditions", "order", "costly", "walked", "kept"];
     let mut found = Vec::new();
@@ -206,7 +206,7 @@ pub fn lists() -> Vec<(String, String, List)> {
     found
 }
 
-/// What a list has always one of, so that it is never read as a whole.
+/// The conditions of which a list always has one, so that it never scans a whole table.
 const OWNED: [(&str, &[&str]); 12] = [
     ("LIST_MEMBERS_IN", &[":organization_id"]),
     ("LIST_MEMBERSHIPS", &[":member_id"]),
@@ -222,7 +222,8 @@ const OWNED: [(&str, &[&str]); 12] = [
     ("LIST_DECISIONS", &[":organization_id", ":member_id"]),
 ];
 
-/// Conditions that are asked of rows in the list's own order: most rows fit them, or another one narrows the list.
+/// Conditions that are checked on rows in the list's own order: most rows satisfy them, or another condition narrows
+/// the list.
 const ASKED_OF_ROWS: [&str; 24] = [
     ":is_active",
     ":keyword",
@@ -251,7 +252,7 @@ const ASKED_OF_ROWS: [&str; 24] = [
 ];
 
 #[test]
-fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
+fn no_list_sorts_or_scans_a_whole_table_for_a_few_rows() {
     let all = lists();
     let written: usize =
         crate::tidy::files("src").iter().map(|(_, text)| text.matches(": List = List {").count()).sum();
@@ -265,7 +266,7 @@ fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
         for chosen in 0..1_u32 << parameters.len() {
             let given: Vec<&str> =
                 parameters.iter().enumerate().filter(|(n, _)| (chosen >> n) & 1 == 1).map(|(_, name)| *name).collect();
-            // The ids of all that a keyword finds, and the entries about one thing: few, and sorted where they must be.
+            // The ids that match a keyword, and the entries about one object: few rows, sorted where necessary.
             let is_among = given.iter().any(|name| [":among", ":spaced", ":spaced_id"].contains(name));
             let is_owned = owned.is_none_or(|by| by.iter().any(|name| given.contains(name)));
             let is_of_role = name != "LIST_HOLDERS" || given.len() == 2;
@@ -288,7 +289,7 @@ fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
                     assert!(!step.contains("TEMP B-TREE") || may_sort, "{name} {given:?}: {plan:?}: {sql}");
                     let is_harmless =
                         ["CONSTANT ROW", "VIRTUAL TABLE", "(subquery"].iter().any(|word| step.contains(word));
-                    // Most of the organizations are the member's.
+                    // Used when the member belongs to most of the organizations.
                     let may_scan = is_whole || name == "LIST_MEMBERSHIPS_OF_MANY";
                     assert!(!step.starts_with("SCAN") || may_scan || is_harmless, "{name} {given:?}: {plan:?}: {sql}");
                 }
@@ -299,9 +300,9 @@ fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
 }
 
 #[test]
-fn only_lists_are_read_in_pages() {
+fn only_list_statements_use_pages() {
     for (name, sql) in statements() {
-        assert!(!sql.contains("offset :offset"), "{name} is no list");
+        assert!(!sql.contains("offset :offset"), "{name} is not a list");
     }
     for (name, text) in crate::tidy::files("src") {
         for (at, _) in text.match_indices(" is null or") {
@@ -312,7 +313,7 @@ fn only_lists_are_read_in_pages() {
     }
 }
 
-/// Where it is asked of a row that was found already.
+/// Files that may check a condition on a row that was already found.
 const MAY_ASK: [&str; 2] = ["src/features/sessions/store.rs", "src/kernel/outbox/delivery_store.rs"];
 
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
@@ -334,7 +335,7 @@ fn tables_are_strict_and_foreign_keys_are_indexed() {
     assert!(require_strict(&fresh()) >= 13);
 }
 
-/// Answers how many tables there are.
+/// Asserts that every table is strict and that foreign keys are indexed. Returns the number of tables.
 fn require_strict(connection: &Connection) -> usize {
     let mut tables = connection
         .prepare("select name, strict from pragma_table_list where schema = 'main' and type = 'table'")
@@ -357,14 +358,14 @@ fn require_strict(connection: &Connection) -> usize {
         for column in columns.into_iter().filter(|column| Some(column) != number.as_ref()) {
             let sql = "select count(*) from pragma_index_list(?1) i join pragma_index_info(i.name) c where c.seqno = 0 and c.name = ?2";
             let indexed: i64 = connection.query_row(sql, [&table, &column], |row| row.get(0)).expect("count");
-            assert!(indexed > 0, "{table}.{column} points elsewhere and has no index");
+            assert!(indexed > 0, "{table}.{column} is a foreign key without an index");
         }
     }
     count
 }
 
 #[test]
-fn a_newer_file_is_refused_and_left_alone() {
+fn a_newer_database_is_refused_and_not_changed() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
     drop(roster::kernel::db::schema::open_writer(&file).expect("created"));
@@ -380,7 +381,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 }
 
 #[test]
-fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
+fn upgrades_from_the_oldest_schema_produce_the_newest() {
     let objects = |connection: &Connection| -> Vec<String> {
         let mut all =
             connection.prepare("select sql from sqlite_schema where sql is not null order by name").expect("list");
@@ -410,7 +411,7 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
-/// A new file as a Roster of this former schema made it.
+/// A new database as a Roster with this former schema created it.
 pub fn make_former(file: &Path, version: usize) -> Connection {
     const STEPS: [&str; 5] = [
         include_str!("schema_1.sql"),
@@ -426,7 +427,7 @@ pub fn make_former(file: &Path, version: usize) -> Connection {
 }
 
 #[test]
-fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
+fn jobs_of_schema_4_belong_to_their_videos_after_the_upgrade() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
     let former = make_former(&file, 4);
@@ -457,7 +458,7 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
 }
 
 #[test]
-fn what_sftpgo_told_a_fifth_schema_is_in_a_table_of_its_own_in_the_newest() {
+fn sftpgo_events_of_schema_5_have_a_table_of_their_own_after_the_upgrade() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
     let former = make_former(&file, 5);
@@ -475,7 +476,7 @@ fn what_sftpgo_told_a_fifth_schema_is_in_a_table_of_its_own_in_the_newest() {
     assert_eq!(one(left), "email_code, used");
 }
 
-/// A definition without its comments and its spaces: an altered table's text is put together by SQLite.
+/// A definition without comments and spaces, because SQLite composes the text of an altered table.
 fn plain(sql: String) -> String {
     let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
     lines.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect()

@@ -1,4 +1,4 @@
-//! The second factor: a code counts once, and no way in goes around it.
+//! The second factor: a code is valid once, and no way of signing in bypasses it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ const STEP_S: u64 = 30;
 /// An authenticator app.
 pub struct Authenticator {
     totp: Totp,
-    /// The step whose code was used last.
+    /// The time step of the last used code.
     used: u64,
     pub recovery_codes: Vec<String>,
 }
@@ -34,7 +34,7 @@ impl Authenticator {
         self.totp.generate(step * STEP_S).to_string()
     }
 
-    /// The earliest code that still counts: three of them do at any time, so that a test seldom waits for one.
+    /// The earliest code that is still valid. Three codes are valid at any time, so a test seldom waits for one.
     pub fn code(&mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(2 * STEP_S);
         loop {
@@ -50,7 +50,7 @@ impl Authenticator {
         }
     }
 
-    /// A code that is not right now, nor soon.
+    /// A code that is not valid now or soon.
     fn wrong(&self) -> String {
         let near: Vec<String> = (0..6).map(|n| self.at(Self::now() / STEP_S + n - 2)).collect();
         (0..).map(|n| format!("{n:06}")).find(|code| !near.contains(code)).expect("a code")
@@ -63,7 +63,7 @@ impl Authenticator {
     }
 }
 
-/// Gives a member a second factor; its session goes on.
+/// Confirms a second factor for a member. The session continues with a new access token.
 pub async fn enrolled(member: &Member<'_>) -> Authenticator {
     let begun = member.caller().post("/me/second-factor", json!({"password": PASSWORD})).await.data();
     let mut app = Authenticator::of(&begun);
@@ -76,7 +76,7 @@ async fn sign_in(site: &Site, username: &str) -> Reply {
     site.nobody().post("/auth/login", json!({"login": username, "password": PASSWORD})).await
 }
 
-/// The challenge that a sign-in gets.
+/// The challenge in the response to a sign-in.
 pub async fn challenge(site: &Site, username: &str) -> String {
     let reply = sign_in(site, username).await;
     assert_eq!(reply.is(28_501_000).word(), "second_factor_required");
@@ -95,7 +95,7 @@ fn token_of(reply: &Reply) -> String {
     reply.data()["access_token"].as_str().expect("a token").to_owned()
 }
 
-/// The word of an answer; empty for a success.
+/// The error code of a response; empty for a success.
 fn word(reply: &Reply) -> &str {
     reply.body["detail"].as_str().unwrap_or_default()
 }
@@ -109,10 +109,10 @@ fn count(site: &Site, table: &str) -> i64 {
     site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("a number")
 }
 
-// ── switching it on ──
+// ── activation ──
 
 #[tokio::test]
-async fn a_member_switches_it_on_and_signs_in_with_it() {
+async fn a_member_activates_it_and_signs_in_with_it() {
     let site = Site::with("public_url = \"https://id.example.org:8443\"").await;
     let member = site.member().await;
     let me = member.caller();
@@ -148,7 +148,7 @@ async fn a_member_switches_it_on_and_signs_in_with_it() {
 }
 
 #[tokio::test]
-async fn beginning_asks_for_the_password_of_who_has_one() {
+async fn enrolment_requires_the_password_of_a_member_who_has_one() {
     let site = Site::with("auth.slow_account_failures = 2").await;
     let member = site.member().await;
     let begin = async |body: Value| member.caller().post("/me/second-factor", body).await;
@@ -162,7 +162,7 @@ async fn beginning_asks_for_the_password_of_who_has_one() {
 }
 
 #[tokio::test]
-async fn switching_it_on_ends_every_other_session_and_marks_this_one() {
+async fn activation_ends_every_other_session_and_marks_this_one() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -176,7 +176,7 @@ async fn switching_it_on_ends_every_other_session_and_marks_this_one() {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_begun_again_is_void() {
+async fn a_new_enrolment_voids_the_former_secret() {
     let site = Site::start().await;
     let member = site.member().await;
     let begin = async || {
@@ -207,7 +207,7 @@ async fn without_a_factor_there_is_nothing_to_confirm_renew_or_remove() {
 // ── codes ──
 
 #[tokio::test]
-async fn a_code_counts_once_and_so_does_none_before_it() {
+async fn a_code_is_valid_once_and_none_before_it_is_valid_afterwards() {
     let site = Site::start().await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -224,7 +224,7 @@ async fn a_code_counts_once_and_so_does_none_before_it() {
 }
 
 #[tokio::test]
-async fn of_many_parallel_uses_of_a_code_one_wins() {
+async fn one_of_many_parallel_uses_of_a_code_succeeds() {
     let site = Site::with("auth.slow_account_failures = 100").await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -242,7 +242,7 @@ async fn of_many_parallel_uses_of_a_code_one_wins() {
 }
 
 #[tokio::test]
-async fn of_many_parallel_uses_of_a_challenge_one_wins() {
+async fn one_of_many_parallel_uses_of_a_challenge_succeeds() {
     let site = Site::start().await;
     let member = site.member().await;
     let app = enrolled(&member).await;
@@ -257,7 +257,7 @@ async fn of_many_parallel_uses_of_a_challenge_one_wins() {
 }
 
 #[tokio::test]
-async fn a_recovery_code_counts_once_however_it_is_typed() {
+async fn a_recovery_code_is_valid_once_in_any_spelling() {
     let site = Site::start().await;
     let member = site.member().await;
     let app = enrolled(&member).await;
@@ -296,7 +296,7 @@ async fn new_recovery_codes_void_the_former_ones() {
 // ── guessing ──
 
 #[tokio::test]
-async fn a_sign_in_takes_wrong_codes_up_to_its_limit_and_not_one_more() {
+async fn wrong_codes_of_a_sign_in_hold_at_their_limit_and_not_one_past_it() {
     let site = Site::with("auth.second_factor_tries = 2").await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -314,7 +314,7 @@ async fn a_sign_in_takes_wrong_codes_up_to_its_limit_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn new_sign_ins_give_no_new_guesses() {
+async fn new_sign_ins_give_no_additional_attempts() {
     let site = Site::with("auth.slow_account_failures = 3").await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -333,13 +333,13 @@ async fn new_sign_ins_give_no_new_guesses() {
 }
 
 #[tokio::test]
-async fn a_sign_in_waits_only_so_long() {
+async fn a_challenge_expires() {
     let site = Site::with("auth.second_factor_wait_s = 1").await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
     let waiting = challenge(&site, &member.username).await;
 
-    // Asking to enrol tells whether it waits still, and counts no try.
+    // An enrolment request reveals whether the challenge is still valid, and counts as no attempt.
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let reply = site.nobody().post("/auth/second-factor/enrol", json!({"challenge": waiting})).await;
@@ -355,7 +355,7 @@ async fn a_sign_in_waits_only_so_long() {
 }
 
 #[tokio::test]
-async fn garbage_is_refused_and_changes_nothing() {
+async fn invalid_input_is_refused_and_changes_nothing() {
     let site = Site::start().await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -370,7 +370,7 @@ async fn garbage_is_refused_and_changes_nothing() {
     for bad in ["１２３４５６", "------", "      ", "1e5000", &"9".repeat(64)] {
         assert_eq!(answer(&site, &waiting, bad).await.word(), "invalid_code", "{bad}");
         if bad == "      " {
-            // Five wrong codes would end the sign-in.
+            // Five wrong codes would end the challenge.
             break;
         }
     }
@@ -380,10 +380,10 @@ async fn garbage_is_refused_and_changes_nothing() {
     answer(&site, &waiting, &format!("{} {}", &spaced[..3], &spaced[3..])).await.done();
 }
 
-// ── an organization asks for one ──
+// ── an organization requires one ──
 
 #[tokio::test]
-async fn when_an_organization_asks_for_one_no_session_without_goes_on() {
+async fn a_requirement_of_an_organization_ends_sessions_without_a_second_factor() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member_with_role("tenant_admin").await;
@@ -425,7 +425,7 @@ async fn when_an_organization_asks_for_one_no_session_without_goes_on() {
 }
 
 #[tokio::test]
-async fn who_needs_one_sets_it_up_while_signing_in() {
+async fn a_member_who_needs_one_enrols_during_the_sign_in() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -456,7 +456,7 @@ async fn who_needs_one_sets_it_up_while_signing_in() {
 }
 
 #[tokio::test]
-async fn an_owner_who_asks_for_one_without_having_one_comes_back_in() {
+async fn an_owner_who_requires_one_without_having_one_can_sign_in_again() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.member_with_role("tenant_owner").await;
@@ -475,7 +475,7 @@ async fn an_owner_who_asks_for_one_without_having_one_comes_back_in() {
 }
 
 #[tokio::test]
-async fn joining_an_organization_that_asks_for_one_counts_at_once() {
+async fn the_requirement_applies_at_once_to_a_member_who_joins() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     require(&site, &acme.id, true).await;
@@ -490,7 +490,7 @@ async fn joining_an_organization_that_asks_for_one_counts_at_once() {
 }
 
 #[tokio::test]
-async fn the_command_line_asks_for_one_and_takes_one_away() {
+async fn the_command_line_requires_and_removes_one() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -506,10 +506,10 @@ async fn the_command_line_asks_for_one_and_takes_one_away() {
     sign_in(&site, &member.username).await.done();
 }
 
-// ── around it ──
+// ── attempts to bypass it ──
 
 #[tokio::test]
-async fn another_members_code_or_challenge_opens_nothing() {
+async fn another_members_code_or_challenge_is_refused() {
     let site = Site::start().await;
     let (kim, lee) = (site.member().await, site.member().await);
     let (mut of_kim, mut of_lee) = (enrolled(&kim).await, enrolled(&lee).await);
@@ -530,7 +530,7 @@ async fn another_members_code_or_challenge_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_half_done_sign_in_ends_with_suspension_and_with_a_new_password() {
+async fn a_challenge_ends_with_a_suspension_and_with_a_new_password() {
     let site = Site::start().await;
     let member = site.member().await;
     let mut app = enrolled(&member).await;
@@ -551,7 +551,7 @@ async fn a_half_done_sign_in_ends_with_suspension_and_with_a_new_password() {
 }
 
 #[tokio::test]
-async fn a_challenge_is_no_token_and_a_wrong_password_gets_none() {
+async fn a_challenge_is_not_a_token_and_a_wrong_password_gets_none() {
     let site = Site::start().await;
     let member = site.member().await;
     enrolled(&member).await;
@@ -587,10 +587,10 @@ async fn cookies_come_with_the_second_factor_and_not_before() {
     assert_eq!(second.headers.get_all("set-cookie").iter().count(), 3);
 }
 
-// ── taking it away ──
+// ── removal ──
 
 #[tokio::test]
-async fn a_member_takes_it_away_with_a_code_unless_an_organization_asks_for_it() {
+async fn a_member_removes_it_with_a_code_unless_an_organization_requires_it() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
@@ -610,13 +610,13 @@ async fn a_member_takes_it_away_with_a_code_unless_an_organization_asks_for_it()
     assert_eq!((count(&site, "second_factors"), count(&site, "recovery_codes")), (0, 0));
     assert_eq!(site.bearer(&other).get("/me").await.word(), "invalid_bearer_token");
     sign_in(&site, &member.username).await.done();
-    // The session that goes on has no factor behind it any more.
+    // The continued session no longer has a second factor.
     require(&site, &acme.id, true).await;
     assert_eq!(member.caller().get("/me").await.word(), "second_factor_required");
 }
 
 #[tokio::test]
-async fn the_administration_takes_it_away_from_those_it_may_change() {
+async fn administrators_remove_it_from_members_they_may_change() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (member, admin, owner) =

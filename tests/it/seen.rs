@@ -1,4 +1,5 @@
-//! What an organization sees of people: of its own all, of who has left the id only; and nothing of their rights elsewhere.
+//! What an organization sees of people: everything about its own members, only the id of a member who has left, and
+//! nothing about their rights elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +17,13 @@ use crate::videos::{Media, register, service};
 
 const CHECK: &str = "/api/v1/permissions/check";
 const DECISIONS: &str = "/api/v1/permissions/decisions";
-/// All that names the person: username, e-mail, display name, subject, name at SFTPGo.
+/// Everything that names the person: username, e-mail, display name, subject, name at SFTPGo.
 const NAMES: [&str; 5] = ["quill-login", "quill@example.org", "Kim Quill", "sub-quill", "quill-folder"];
 const PATH: &str = "quill-folder/harbour.mp4";
 const HIDDEN_PATH: &str = "former-member/harbour.mp4";
 
-/// Somebody with something of everything in an organization.
-struct Person {
+/// A member with one object of every kind in an organization.
+struct SeenMember {
     uid: String,
     token: String,
     video: String,
@@ -30,7 +31,7 @@ struct Person {
     role: String,
 }
 
-async fn person(site: &Site, acme: &Organization<'_>, media: &Media) -> Person {
+async fn person(site: &Site, acme: &Organization<'_>, media: &Media) -> SeenMember {
     let body = json!({"username": NAMES[0], "email": NAMES[1], "display_name": NAMES[2], "authentik_sub": NAMES[3],
                       "password": PASSWORD});
     let made = site.admin().post("/admin/members", body).await.data();
@@ -38,7 +39,7 @@ async fn person(site: &Site, acme: &Organization<'_>, media: &Media) -> Person {
     site.admin().patch(&format!("/admin/users/{uid}"), json!({"sftpgo_username": NAMES[4]})).await.done();
     let token = site.token(NAMES[0], PASSWORD).await;
     let kim = site.bearer(&token);
-    // By a link that was sent to the person's own address.
+    // By a link that was sent to the member's own address.
     let invited =
         acme.owner().post("/admin/invitations", json!({"role_key": "viewer", "email": NAMES[1]})).await.data();
     kim.post("/me/invitations/accept", json!({"token": invited["token"]})).await.done();
@@ -48,18 +49,19 @@ async fn person(site: &Site, acme: &Organization<'_>, media: &Media) -> Person {
     media.file(PATH, 1_000);
     let video = register(&kim, PATH).await.data()["uuid"].as_str().expect("uuid").to_owned();
     let job = kim.get("/api/v1/jobs").await.data()["items"][0]["id"].as_str().expect("a job").to_owned();
-    // A worker that failed and said where; behind the server's back, because a real one takes its attempts.
+    // A job that failed with an error naming a file. Written to the rows, because a real worker would need several
+    // attempts.
     let failed = "update jobs set state = 'dead', last_error = 'cannot open /media/quill-folder/harbour.mp4',
                          steps = replace(steps, '\"state\":\"ready\"', '\"state\":\"failed\",\"error\":\"quill-folder/ has no sound\"')";
     site.write_rows(|rows| rows.execute(failed, [])).to_string();
     let mut question = permission(&uid, "doc.edit");
     question["context"] = json!({"mail": NAMES[1], "owner": NAMES[2]});
     acme.owner().post(CHECK, question).await.done();
-    Person { uid, token, video, job, role }
+    SeenMember { uid, token, video, job, role }
 }
 
-impl Person {
-    /// Every operation of the document that reads, about this person where it is about somebody.
+impl SeenMember {
+    /// Every read operation of the document, about this member where it concerns a member.
     fn reads(&self, document: &Value, acme: &str) -> Vec<(String, String)> {
         let mut reads = Vec::new();
         for (path, item) in document["paths"].as_object().expect("paths") {
@@ -100,12 +102,12 @@ impl Person {
     }
 }
 
-/// What of the person is named.
-fn named(text: &str) -> Vec<&'static str> {
+/// The names of the member that this text contains.
+fn names_in(text: &str) -> Vec<&'static str> {
     NAMES.into_iter().filter(|name| text.contains(name)).collect()
 }
 
-/// Everybody who reads in the organization's name.
+/// All callers that read on behalf of the organization.
 async fn readers<'s>(site: &'s Site, acme: &Organization<'s>, owner_uid: &str) -> Vec<(&'static str, As<'s>)> {
     vec![
         ("an owner", acme.owner()),
@@ -127,7 +129,7 @@ async fn uid_of(caller: &As<'_>) -> String {
 }
 
 #[tokio::test]
-async fn of_who_has_left_an_organization_sees_the_id_wherever_it_looks() {
+async fn of_a_member_who_has_left_an_organization_sees_only_the_id() {
     for moves_on in [false, true] {
         let media = Media::new();
         let site = Site::with(&format!("{}[decisions]\nallow_every = 1\n", media.settings())).await;
@@ -138,10 +140,10 @@ async fn of_who_has_left_an_organization_sees_the_id_wherever_it_looks() {
         let readers = readers(&site, &acme, &uid_of(&acme.owner()).await).await;
         let reads = kim.reads(&document, &acme.id);
 
-        // As long as Kim belongs here, names are seen in many places: the table means something.
+        // While Kim is a member, many responses contain the names; this shows that the table is useful.
         let mut seen_before: Vec<&str> = Vec::new();
         for (id, path) in &reads {
-            if !named(&acme.owner().get(path).await.body.to_string()).is_empty() {
+            if !names_in(&acme.owner().get(path).await.body.to_string()).is_empty() {
                 seen_before.push(id);
             }
         }
@@ -173,7 +175,7 @@ async fn of_who_has_left_an_organization_sees_the_id_wherever_it_looks() {
         for (who, caller) in &readers {
             for (id, path) in &reads {
                 let reply = caller.get(path).await;
-                let names = named(&reply.body.to_string());
+                let names = names_in(&reply.body.to_string());
                 if !names.is_empty() {
                     told.push(format!("{id} tells {who} {names:?}"));
                 }
@@ -181,8 +183,8 @@ async fn of_who_has_left_an_organization_sees_the_id_wherever_it_looks() {
         }
         assert!(told.is_empty(), "{told:#?}");
         the_id_stays(&acme, &kim).await;
-        nothing_of_theirs_is_changed(&acme, &kim).await;
-        // The person's own view, and the site's, are whole.
+        the_member_cannot_be_changed(&acme, &kim).await;
+        // The member's own view and the site's view are complete.
         let own = site.bearer(&kim.token).get(&format!("/api/v1/videos/{}", kim.video)).await.data();
         assert_eq!(own["path"], PATH);
         assert_eq!(site.admin().get(&format!("/api/v1/jobs/{}", kim.job)).await.data()["path"], PATH);
@@ -190,8 +192,8 @@ async fn of_who_has_left_an_organization_sees_the_id_wherever_it_looks() {
     }
 }
 
-/// What the organization has of them still leads to the id, and to nothing else.
-async fn the_id_stays(acme: &Organization<'_>, kim: &Person) {
+/// The organization's own rows about the member contain the id and no other name.
+async fn the_id_stays(acme: &Organization<'_>, kim: &SeenMember) {
     let owner = acme.owner();
     let video = owner.get(&format!("/api/v1/videos/{}", kim.video)).await.data();
     assert_eq!((&video["path"], &video["uid"]), (&json!(HIDDEN_PATH), &json!(kim.uid)));
@@ -215,8 +217,8 @@ async fn the_id_stays(acme: &Organization<'_>, kim: &Person) {
     assert!(audit.contains(&kim.uid), "{audit}");
 }
 
-/// Whatever changes or makes something of a member finds nobody.
-async fn nothing_of_theirs_is_changed(acme: &Organization<'_>, kim: &Person) {
+/// Every operation that changes the member or creates something for it answers that there is no such member.
+async fn the_member_cannot_be_changed(acme: &Organization<'_>, kim: &SeenMember) {
     let (owner, uid) = (acme.owner(), &kim.uid);
     let member = format!("/admin/members/{uid}");
     let rows: [(Method, String, Value); 10] = [
@@ -233,20 +235,20 @@ async fn nothing_of_theirs_is_changed(acme: &Organization<'_>, kim: &Person) {
     ];
     for (method, path, body) in rows {
         let reply = owner.send(method, &path, Some(body).filter(|body| !body.is_null())).await;
-        assert_eq!((reply.status, named(&reply.body.to_string()).len()), (404, 0), "{path}: {reply:?}");
+        assert_eq!((reply.status, names_in(&reply.body.to_string()).len()), (404, 0), "{path}: {reply:?}");
     }
     let retried = owner.post(&format!("/api/v1/jobs/{}/retry", kim.job), json!({})).await.data();
-    assert_eq!(named(&retried.to_string()), [""; 0]);
+    assert_eq!(names_in(&retried.to_string()), [""; 0]);
     let to = acme.member().await.uid;
     let transferred = owner.post(&format!("/api/v1/videos/{}/transfer", kim.video), json!({"uid": to})).await.data();
     assert_eq!((&transferred["path"], &transferred["uid"]), (&json!(HIDDEN_PATH), &json!(to)));
     assert_eq!(owner.get("/api/v1/videos?keyword=quill").await.data()["total"], 0);
-    // Back to its owner, so that all that is the person's stays so.
+    // Returned to its owner, so that everything of the member stays as it was.
     acme.site.admin().post(&format!("/api/v1/videos/{}/transfer", kim.video), json!({"uid": uid})).await.done();
 }
 
 #[tokio::test]
-async fn a_webhook_tells_nothing_of_who_has_left_nor_does_its_retry() {
+async fn a_webhook_and_its_retries_name_no_member_who_has_left() {
     for moves_on in [false, true] {
         let is_up = Arc::new(AtomicBool::new(false));
         let seen = is_up.clone();
@@ -270,7 +272,7 @@ async fn a_webhook_tells_nothing_of_who_has_left_nor_does_its_retry() {
         };
         until("both were given up", async || dead().await.len() == 2).await;
         let before: Vec<String> = receiver.all().into_iter().map(|received| received.text).collect();
-        assert!(before.iter().all(|text| !named(text).is_empty()) && before.len() == 2, "{before:?}");
+        assert!(before.iter().all(|text| !names_in(text).is_empty()) && before.len() == 2, "{before:?}");
 
         if moves_on {
             bolt.link(&kim.uid).await;
@@ -281,12 +283,12 @@ async fn a_webhook_tells_nothing_of_who_has_left_nor_does_its_retry() {
             let id = delivery["id"].as_str().expect("id");
             let reply = acme.owner().post(&format!("/admin/deliveries/{id}/retry"), json!({})).await;
             reply.done();
-            assert_eq!(named(&reply.body.to_string()), [""; 0]);
+            assert_eq!(names_in(&reply.body.to_string()), [""; 0]);
         }
 
         let after = receiver.wait_for(4).await.split_off(2);
         for received in &after {
-            assert_eq!(named(&received.text), [""; 0], "{}", received.text);
+            assert_eq!(names_in(&received.text), [""; 0], "{}", received.text);
             assert_eq!(received.body["member_id"], json!(kim.uid));
             let data = &received.body["data"];
             match received.body["kind"].as_str() {
@@ -297,9 +299,9 @@ async fn a_webhook_tells_nothing_of_who_has_left_nor_does_its_retry() {
                 _ => assert_eq!(data["path"], HIDDEN_PATH),
             }
         }
-        // The site's own webhook hears who it was.
+        // The site's own webhook gets the names.
         let told = whole.wait_for(3).await;
-        assert!(told.iter().all(|received| !named(&received.text).is_empty()), "{told:?}");
+        assert!(told.iter().all(|received| !names_in(&received.text).is_empty()), "{told:?}");
     }
 }
 
@@ -309,15 +311,15 @@ fn right(uid: &str, scope_type: &str, scope_id: &str) -> Value {
     json!({"uid": uid, "scope_type": scope_type, "scope_id": scope_id, "module": "cameras", "action": "view", "explain": true})
 }
 
-/// An answer without what is different for everybody.
-fn bare(reply: &Reply) -> Value {
+/// A response without the fields that differ for every request.
+fn without_epoch(reply: &Reply) -> Value {
     let mut answer = reply.data();
     answer.as_object_mut().expect("an answer").remove("epoch");
     answer
 }
 
 #[tokio::test]
-async fn to_a_tenant_s_own_people_rights_elsewhere_do_not_exist() {
+async fn callers_of_a_tenant_see_no_rights_of_other_organizations() {
     let site = Site::with("[decisions]\nallow_every = 1\n").await;
     site.import(documents()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -346,49 +348,49 @@ async fn to_a_tenant_s_own_people_rights_elsewhere_do_not_exist() {
         }
         for (who, caller) in &own_people {
             for (scope_type, scope_id) in beyond {
-                let ask = async |uid: &str| bare(&caller.post(CHECK, right(uid, scope_type, scope_id)).await);
+                let ask = async |uid: &str| without_epoch(&caller.post(CHECK, right(uid, scope_type, scope_id)).await);
                 let (held, none) = (ask(&holder).await, ask(&other).await);
                 assert_eq!(held, none, "{who}: {scope_type} {scope_id}");
                 assert_eq!((&held["allow"], &held["reason"]), (&json!(false), &json!("no_permission")), "{who}");
                 assert_eq!(held["because"]["grant_ids"], json!([]), "{who}");
             }
-            // What counts here is seen.
+            // Rights that apply here are visible.
             for (scope_type, scope_id, grants) in [("tenant", acme.id.as_str(), 1), ("organization", "acme", 1)] {
                 let held = caller.post(CHECK, right(&holder, scope_type, scope_id)).await.data();
                 assert_eq!(held["reason"], "ok_grant", "{who}: {scope_type} {scope_id}");
                 assert_eq!(held["because"]["grant_ids"].as_array().map(Vec::len), Some(grants));
             }
-            // A platform administrator is a stranger like any other.
+            // A platform administrator is an unknown member here, like any other.
             for about in ["doc.read", "roster.role.list", "roster.client.create", "nowhere"] {
                 let ask = async |uid: &str| {
                     let mut question = permission(uid, about);
                     question["explain"] = json!(true);
-                    bare(&caller.post(CHECK, question).await)
+                    without_epoch(&caller.post(CHECK, question).await)
                 };
                 assert_eq!(ask(&admin).await, ask(&stranger).await, "{who}: {about}");
             }
         }
     }
-    // One who belongs here too has the roles that it has here.
+    // A platform administrator who is a member here has the roles assigned here.
     acme.link(&admin).await;
     let mut question = permission(&admin, "doc.read");
     question["explain"] = json!(true);
     let asked = viewer.caller().post(CHECK, question.clone()).await.data();
     assert_eq!((&asked["reason"], &asked["because"]["allowed_by"]), (&json!("no_permission"), &json!([])));
-    // The site, and its programs, which enforce what it decides, see both.
+    // The site and its clients, which enforce its decisions, see both.
     let client = site.client(&["permissions:check"]).await.with("x-tenant-id", "acme");
     for caller in [acme.admin(), client] {
         assert_eq!(caller.post(CHECK, question.clone()).await.data()["reason"], "ok_role");
         let elsewhere = caller.post(CHECK, right(&holder, "organization", "*")).await.data();
         assert_eq!(elsewhere["because"]["grant_ids"].as_array().map(Vec::len), Some(1));
     }
-    // What rests on such rights is no row of the organization's log.
+    // Decisions that rest on such rights are not in the organization's log.
     let log = acme.owner().get(&format!("{DECISIONS}?uid={admin}&allow=true")).await.data();
     assert_eq!(log["total"], 0, "{log}");
 }
 
 #[tokio::test]
-async fn a_program_that_names_an_organization_sees_the_rights_that_count_there() {
+async fn a_client_in_an_organization_sees_the_rights_that_apply_there() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let made = site.admin().post("/admin/members", json!({"username": "kim", "authentik_sub": "sub-1"})).await.data();
@@ -420,7 +422,7 @@ async fn a_program_that_names_an_organization_sees_the_rights_that_count_there()
         assert_eq!(seen(&caller.clone().with("x-tenant-id", "acme")).await, (here.clone(), vec!["acme".to_owned()]));
         assert_eq!(seen(&caller).await, (all.clone(), vec!["acme".to_owned(), "bolt".to_owned()]));
     }
-    // A subject of another organization shows nothing, also to who only asks what is there.
+    // The rights of a subject of another organization are empty, also for a caller that asks by a filter.
     let elsewhere = site.organization("core").await;
     let upsert = site.internal().with("x-tenant-id", &elsewhere.id);
     assert_eq!(
@@ -430,7 +432,7 @@ async fn a_program_that_names_an_organization_sees_the_rights_that_count_there()
 }
 
 #[tokio::test]
-async fn of_a_member_of_several_organizations_none_sees_what_is_stored_nor_names_elsewhere() {
+async fn of_a_member_of_several_organizations_none_sees_usage_or_external_names() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);

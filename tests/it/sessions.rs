@@ -1,4 +1,4 @@
-//! Sign-in and access tokens: what opens the door, and everything that only looks like it.
+//! Sign-in and access tokens: which tokens are accepted, and everything that only resembles one.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,14 +14,14 @@ fn login(login: &str, password: &str) -> Value {
     json!({"login": login, "password": password})
 }
 
-/// An answer without what differs from request to request.
+/// A response body without the fields that differ for every request.
 fn lasting(reply: &Reply) -> Value {
     let mut body = reply.body.clone();
     body["request_id"] = Value::Null;
     body
 }
 
-/// The key that the site signs with.
+/// The key with which the site signs.
 fn signing_key(site: &Site) -> StoredKey {
     let sql = "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
     let key = |row: &rusqlite::Row<'_>| {
@@ -46,7 +46,7 @@ fn signed(header: &Header, claims: &Value, key: &StoredKey) -> String {
     jsonwebtoken::encode(header, claims, &EncodingKey::from_ed_der(&key.private_key)).expect("a token")
 }
 
-/// The claims of a token, read without asking whether they are true.
+/// The claims of a token, read without verification.
 fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).expect("claims");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
@@ -60,7 +60,7 @@ async fn is_refused(site: &Site, token: &str, why: &str) {
 // ── signing in ──
 
 #[tokio::test]
-async fn a_password_gives_an_access_token() {
+async fn a_sign_in_with_a_password_returns_an_access_token() {
     let site = Site::start().await;
 
     let reply = site.nobody().post("/auth/login", login(ADMIN, PASSWORD)).await;
@@ -101,7 +101,7 @@ async fn an_unknown_login_a_wrong_password_and_a_suspended_member_answer_alike()
 }
 
 #[tokio::test]
-async fn a_login_is_found_whatever_its_case() {
+async fn a_login_is_case_insensitive() {
     let site = Site::start().await;
     let body = json!({"username": "Kim", "email": "Kim@example.org", "password": PASSWORD});
     site.admin().post("/admin/members", body).await.done();
@@ -112,7 +112,7 @@ async fn a_login_is_found_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn every_bad_field_of_a_login_is_named_at_once() {
+async fn all_bad_fields_of_a_login_are_reported_together() {
     let site = Site::start().await;
 
     let missing = site.nobody().post("/auth/login", json!({"user": "kim"})).await;
@@ -140,7 +140,7 @@ async fn a_login_holds_at_its_limits_and_not_one_past_them() {
 }
 
 #[tokio::test]
-async fn the_longest_password_opens_and_its_first_part_does_not() {
+async fn the_longest_password_is_accepted_and_its_prefix_is_not() {
     let site = Site::start().await;
     let longest = format!("A1{}", "x".repeat(254));
     site.admin().post("/admin/members", json!({"username": "kim", "password": longest})).await.done();
@@ -170,7 +170,7 @@ async fn neither_passwords_nor_tokens_reach_the_log_or_the_rows() {
     }
 }
 
-// ── what only looks like a token ──
+// ── invalid tokens ──
 
 #[tokio::test]
 async fn without_a_token_a_member_is_asked_for_one() {
@@ -185,7 +185,7 @@ async fn without_a_token_a_member_is_asked_for_one() {
 }
 
 #[tokio::test]
-async fn garbage_is_no_token() {
+async fn malformed_tokens_are_refused() {
     let site = Site::start().await;
     let token = site.admin_token.clone();
 
@@ -233,7 +233,7 @@ async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
         let head = encoded(&json!({"typ": "at+jwt", "alg": alg, "kid": ours.id}));
         is_refused(&site, &format!("{head}.{}.", encoded(&claims)), alg).await;
     }
-    // The public key is public: anyone who takes it for a shared secret would believe this.
+    // The public key is public: a verifier that used it as a shared secret would accept this token.
     let shared = Header { typ: Some("at+jwt".into()), kid: Some(ours.id.clone()), ..Header::new(Algorithm::HS256) };
     let confused = jsonwebtoken::encode(&shared, &claims, &EncodingKey::from_secret(&ours.public_key)).unwrap();
     is_refused(&site, &confused, "the public key as a shared secret").await;
@@ -244,7 +244,7 @@ async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
 }
 
 #[tokio::test]
-async fn every_claim_of_a_token_is_checked_by_itself() {
+async fn every_claim_of_a_token_is_checked() {
     let site = Site::start().await;
     let (key, ours) = (signing_key(&site), claims(&site.admin_token));
     let now = Timestamp::now().0 / 1_000;
@@ -277,7 +277,7 @@ async fn every_claim_of_a_token_is_checked_by_itself() {
 }
 
 #[tokio::test]
-async fn only_an_access_token_is_taken_for_one() {
+async fn only_an_access_token_is_accepted_as_one() {
     let site = Site::start().await;
     let (key, claims) = (signing_key(&site), claims(&site.admin_token));
 
@@ -288,10 +288,10 @@ async fn only_an_access_token_is_taken_for_one() {
 }
 
 #[tokio::test]
-async fn a_token_ends_without_leeway() {
+async fn a_token_expires_without_leeway() {
     let site = Site::with("auth.access_token_ttl_s = 1").await;
     let mut token = String::new();
-    // A second may be over before the first use: seconds are whole.
+    // The second may end before the first use, because expiry has a resolution of one second.
     for _ in 0..50 {
         let answer = site.nobody().post("/auth/login", login(ADMIN, PASSWORD)).await.data();
         assert_eq!(answer["expires_in"], 1);
@@ -317,12 +317,12 @@ async fn a_token_outlives_a_restart_and_a_wrong_one_stays_wrong() {
 
     site.restart().await;
 
-    // The issuer is the public address: the listening one, whatever port was taken.
+    // The issuer is the public URL, or else the configured listening address, independent of the port in use.
     site.bearer(&member).get("/me").await.done();
     is_refused(&site, &member[1..], "cut").await;
 }
 
-// ── what ends a token ──
+// ── revocation ──
 
 #[tokio::test]
 async fn a_suspended_members_token_is_refused_on_the_next_request() {
@@ -371,7 +371,7 @@ async fn an_erased_members_token_is_refused_on_the_next_request() {
 }
 
 #[tokio::test]
-async fn renaming_a_member_ends_nothing() {
+async fn renaming_a_member_ends_no_session() {
     let site = Site::start().await;
     let member = site.member().await;
 
@@ -383,7 +383,7 @@ async fn renaming_a_member_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_token_says_who_and_never_what_they_may() {
+async fn a_token_carries_identity_and_no_rights() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;

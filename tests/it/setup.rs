@@ -1,4 +1,4 @@
-//! The one-time set-up link: who holds it makes the first administrator, once.
+//! The one-time set-up link: its holder creates the first administrator, once.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::site::{PASSWORD, binary, open_rows};
 
-/// A server on a directory that nobody has set up yet.
+/// A server on a directory without an administrator.
 struct Fresh {
     directory: TempDir,
     child: Child,
@@ -18,7 +18,7 @@ struct Fresh {
     http: reqwest::Client,
 }
 
-/// A page, or an answer of the API.
+/// A page, or a response of the API.
 struct Page {
     status: u16,
     headers: reqwest::header::HeaderMap,
@@ -116,7 +116,7 @@ impl Drop for Fresh {
     }
 }
 
-// ── who sees the page ──
+// ── access to the page ──
 
 #[tokio::test]
 async fn without_its_token_the_page_shows_nothing() {
@@ -134,7 +134,7 @@ async fn without_its_token_the_page_shows_nothing() {
 }
 
 #[tokio::test]
-async fn with_its_token_the_page_shows_the_form_and_talks_to_nobody() {
+async fn with_its_token_the_page_shows_the_form_and_loads_nothing_from_elsewhere() {
     let fresh = Fresh::start("");
 
     let page = fresh.get(&format!("/setup?token={}", fresh.token)).await;
@@ -148,7 +148,7 @@ async fn with_its_token_the_page_shows_the_form_and_talks_to_nobody() {
 }
 
 #[tokio::test]
-async fn before_the_first_administrator_nobody_gets_in() {
+async fn before_the_first_administrator_nobody_can_sign_in() {
     let fresh = Fresh::start("");
 
     for (login, password) in [("admin", "admin"), ("admin", "password"), ("root", ""), ("admin@example.org", PASSWORD)]
@@ -162,7 +162,7 @@ async fn before_the_first_administrator_nobody_gets_in() {
 // ── the form ──
 
 #[tokio::test]
-async fn the_link_makes_the_first_administrator_once() {
+async fn the_link_creates_the_first_administrator_once() {
     let fresh = Fresh::start("");
 
     let made = fresh.submit(&fresh.token, "kim@example.org", PASSWORD).await;
@@ -186,7 +186,7 @@ async fn the_link_makes_the_first_administrator_once() {
 }
 
 #[tokio::test]
-async fn of_many_who_hold_the_link_one_becomes_administrator() {
+async fn one_of_many_parallel_uses_of_the_link_creates_an_administrator() {
     let fresh = Fresh::start("");
     let logins: Vec<String> = (0..8).map(|n| format!("kim{n}@example.org")).collect();
 
@@ -219,7 +219,7 @@ async fn a_weak_password_shows_all_its_faults_and_keeps_the_link() {
 }
 
 #[tokio::test]
-async fn the_password_is_asked_for_twice_and_the_focus_goes_to_the_fault() {
+async fn both_passwords_must_match_and_the_focus_is_on_the_fault() {
     let fresh = Fresh::start("");
     let post = |body: String| {
         let kind = "application/x-www-form-urlencoded";
@@ -240,7 +240,7 @@ async fn the_password_is_asked_for_twice_and_the_focus_goes_to_the_fault() {
 }
 
 #[tokio::test]
-async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_one() {
+async fn init_creates_the_first_administrator_while_the_server_runs_and_no_second_one() {
     let fresh = Fresh::start("");
     let password = fresh.directory.path().join("password");
     std::fs::write(&password, PASSWORD).expect("a file");
@@ -256,8 +256,8 @@ async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_
         String::from_utf8_lossy(&again.stderr).contains("`roster member link LOGIN platform --role platform_admin`")
     );
     assert_eq!(fresh.login("kim@example.org", PASSWORD).await.status, 200);
-    assert_ne!(fresh.get(&format!("/setup?token={}", fresh.token)).await.status, 200, "the link is over");
-    // Over the network there is no such address.
+    assert_ne!(fresh.get(&format!("/setup?token={}", fresh.token)).await.status, 200, "the link has ended");
+    // The network listener has no such path.
     let asked = fresh.http.post(format!("{}/setup/administrator", fresh.url));
     let body = json!({"login": "lee", "password": PASSWORD}).to_string();
     let stranger = fresh.send(asked.header("content-type", "application/json").body(body)).await;
@@ -265,7 +265,7 @@ async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_
 }
 
 #[tokio::test]
-async fn what_was_typed_stays_text() {
+async fn submitted_text_is_escaped() {
     let fresh = Fresh::start("");
     let login = "\"><script>alert('1')</script>&amp;@example.org";
 
@@ -278,7 +278,7 @@ async fn what_was_typed_stays_text() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_markup_stays_text() {
+async fn markup_in_a_token_is_escaped() {
     let fresh = Fresh::start("");
 
     let page = fresh.get("/setup?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E").await;
@@ -287,7 +287,7 @@ async fn a_token_that_is_markup_stays_text() {
 }
 
 #[tokio::test]
-async fn the_first_administrators_login_is_one_that_any_member_could_have() {
+async fn the_first_administrators_login_has_the_rules_of_every_login() {
     for login in [
         "",
         " ",
@@ -307,7 +307,7 @@ async fn the_first_administrators_login_is_one_that_any_member_could_have() {
 }
 
 #[tokio::test]
-async fn a_bad_login_and_a_weak_password_are_shown_at_once() {
+async fn a_bad_login_and_a_weak_password_are_shown_together() {
     let fresh = Fresh::start("");
 
     let page = fresh.submit(&fresh.token, "a b", "short").await;
@@ -316,7 +316,7 @@ async fn a_bad_login_and_a_weak_password_are_shown_at_once() {
 }
 
 #[tokio::test]
-async fn a_form_that_comes_from_elsewhere_is_refused() {
+async fn a_cross_site_form_is_refused() {
     let fresh = Fresh::start("");
 
     for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
@@ -345,10 +345,10 @@ async fn a_form_with_something_missing_is_refused() {
     assert_eq!(fresh.members(), 0);
 }
 
-// ── the link's life ──
+// ── replacement and expiry of the link ──
 
 #[tokio::test]
-async fn a_new_link_makes_the_old_one_void() {
+async fn a_new_link_voids_the_old_one() {
     let fresh = Fresh::start("");
 
     let output = fresh.command(&["setup-link"]);
@@ -362,7 +362,7 @@ async fn a_new_link_makes_the_old_one_void() {
 }
 
 #[tokio::test]
-async fn a_new_link_leads_to_the_server_that_runs() {
+async fn a_new_link_names_the_address_of_the_running_server() {
     let fresh = Fresh::start("");
 
     let output = fresh.command(&["setup-link"]);
@@ -382,14 +382,14 @@ async fn after_the_first_administrator_there_are_no_more_links() {
 }
 
 #[tokio::test]
-async fn a_link_ends_with_its_time() {
+async fn a_link_expires() {
     let fresh = Fresh::start("auth.setup_link_ttl_s = 1");
     let path = format!("/setup?token={}", fresh.token);
 
     let mut tries = 0;
     while fresh.get(&path).await.status == 200 {
         tries += 1;
-        assert!(tries < 300, "the link does not end");
+        assert!(tries < 300, "the link does not expire");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 
@@ -398,7 +398,7 @@ async fn a_link_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn the_links_token_and_the_password_are_in_no_log_and_no_row() {
+async fn the_links_token_and_the_password_are_neither_logged_nor_stored() {
     let fresh = Fresh::start("log.level = \"trace\"\ndebug = true");
     fresh.get(&format!("/setup?token={}", fresh.token)).await;
     fresh.submit(&fresh.token, "kim@example.org", "Unheard-of-horse-9").await;
@@ -412,7 +412,7 @@ async fn the_links_token_and_the_password_are_in_no_log_and_no_row() {
 }
 
 #[tokio::test]
-async fn the_making_of_the_first_administrator_is_recorded_without_a_name() {
+async fn the_creation_of_the_first_administrator_is_recorded_without_a_name() {
     let fresh = Fresh::start("");
     fresh.submit(&fresh.token, "kim@example.org", PASSWORD).await;
 
@@ -426,10 +426,10 @@ async fn the_making_of_the_first_administrator_is_recorded_without_a_name() {
     );
 }
 
-// ── internal secrets, which come from the environment of a start ──
+// ── internal secrets, read from the environment at start ──
 
 #[tokio::test]
-async fn two_internal_secrets_are_taken_while_one_replaces_the_other() {
+async fn two_internal_secrets_are_accepted_during_a_rotation() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secrets");
     std::fs::write(&file, "the-newer-internal-secret\nthe-older-internal-secret\n").unwrap();
@@ -445,7 +445,7 @@ async fn two_internal_secrets_are_taken_while_one_replaces_the_other() {
 }
 
 #[tokio::test]
-async fn without_an_internal_secret_no_secret_is_right() {
+async fn without_an_internal_secret_every_secret_is_refused() {
     let fresh = Fresh::start("");
 
     for secret in ["", "x"] {
@@ -460,7 +460,7 @@ async fn without_an_internal_secret_no_secret_is_right() {
 }
 
 #[tokio::test]
-async fn an_internal_secret_that_can_be_guessed_and_a_third_one_are_refused_at_the_start() {
+async fn a_short_internal_secret_and_a_third_one_are_refused_at_start() {
     let directory = tempfile::tempdir().unwrap();
     let (settings, file) = (directory.path().join("roster.toml"), directory.path().join("secrets"));
     std::fs::write(&settings, format!("internal_secret_file = {file:?}")).unwrap();

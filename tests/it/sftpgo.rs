@@ -1,4 +1,4 @@
-//! SFTPGo: accounts that follow the members, what is reconciled, and its hooks.
+//! SFTPGo: accounts that follow the members, reconciliation, and the hooks.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::site::{As, Member, PASSWORD, Reply, Site};
 
 const LIMITED: [&str; 4] = ["list", "download", "delete", "rename"];
 
-/// A name at SFTPGo of which nobody was told.
+/// Sets a member's name at SFTPGo in the rows, so that no event is sent.
 fn name_silently(site: &mut Site, uid: &str, name: &str) {
     let id = uuid::Uuid::parse_str(uid).expect("an id");
     site.while_stopped(
@@ -16,7 +16,7 @@ fn name_silently(site: &mut Site, uid: &str, name: &str) {
     );
 }
 
-/// A member `kim` with a name at SFTPGo and a quota; answers its id.
+/// A member `kim` with a name at SFTPGo and a quota. Returns its id.
 pub async fn kim(site: &Site, size: i64) -> String {
     let body = json!({"username": "kim", "email": "kim@example.org", "password": PASSWORD});
     let uid = site.admin().post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned();
@@ -37,7 +37,7 @@ pub async fn tell(site: &Site, event: Value) -> Reply {
     hook(site).post("/api/v1/hooks/sftpgo/events", event).await
 }
 
-/// An event of kim's.
+/// A file event of kim's account.
 pub fn event(action: &str, path: &str, at: i64, more: Value) -> Value {
     let mut event = json!({"action": action, "username": "kim", "path": format!("/srv/media/kim{path}"),
         "virtual_path": path, "status": 1, "protocol": "SFTP", "session_id": "SFTP_1", "timestamp": at});
@@ -77,7 +77,7 @@ async fn an_account_follows_its_member() {
     assert_eq!((&made["permissions"], &made["home_dir"]), (&json!({"/": ["*"]}), &json!("/srv/media/kim")));
     assert_eq!(made["additional_info"], json!(uid));
 
-    // What is not ours stays.
+    // Fields that Roster does not manage stay unchanged.
     let mut changed = made.clone();
     changed["email"] = json!("k@example.org");
     sftpgo.lab("put", changed).await;
@@ -85,18 +85,18 @@ async fn an_account_follows_its_member() {
     let user = sftpgo.until("kim", |user| user["quota_size"] == 2_000).await;
     assert_eq!(user["email"], "k@example.org");
 
-    // No room at all is said with permissions: 0 is no limit there.
+    // A quota of zero is expressed by permissions, because at SFTPGo 0 means no limit.
     set_size(&site, &uid, 0).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     set_size(&site, &uid, 100).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
 
-    // The last byte closes it for writing, until something is freed.
+    // The last byte of the quota removes the write permission until something is deleted.
     tell(&site, event("upload", "/a.mp4", 1, size(100))).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     tell(&site, event("upload", "/b.mp4", 2, size(1))).await.is(33_506_000);
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
-    // Sessions that run would write on with what they were allowed.
+    // Open sessions would keep the permissions that they started with.
     assert_eq!(last_change(&sftpgo).await["query"]["disconnect"], "1");
     tell(&site, event("delete", "/a.mp4", 3, json!({}))).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
@@ -117,7 +117,7 @@ async fn last_change(sftpgo: &Sftpgo) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_only_too_large_closes_nothing() {
+async fn a_refused_large_file_does_not_remove_the_write_permission() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 100).await;
@@ -125,7 +125,7 @@ async fn what_is_only_too_large_closes_nothing() {
     assert_eq!(tell(&site, event("pre-upload", "/b.mp4", 2, json!({}))).await.body, json!({"status": "ok"}));
     until_settled(&site).await;
     assert_eq!(sftpgo.user("kim").await["permissions"], json!({"/": ["*"]}));
-    // The next refusal is told though one was a moment ago: nothing is free now.
+    // The next refusal is an event although one was a moment ago: nothing is free now.
     assert_eq!(tell(&site, event("upload", "/b.mp4", 3, size(100))).await.body, json!({"status": "ok"}));
     tell(&site, event("upload", "/c.mp4", 4, size(1))).await.is(33_506_000);
     tell(&site, event("pre-upload", "/d.mp4", 5, json!({}))).await.is(33_506_000);
@@ -133,7 +133,7 @@ async fn what_is_only_too_large_closes_nothing() {
 }
 
 #[tokio::test]
-async fn an_erased_members_account_is_deleted_where_the_settings_say_so() {
+async fn an_erased_members_account_is_deleted_if_configured() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}sftpgo.delete = true\n", sftpgo.settings_by_key())).await;
     let uid = kim(&site, 1_000).await;
@@ -143,7 +143,7 @@ async fn an_erased_members_account_is_deleted_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn somebody_elses_account_is_left_alone_and_shows() {
+async fn an_account_of_another_program_is_not_changed_and_is_reported() {
     let sftpgo = Sftpgo::start(&[]);
     let theirs =
         json!({"username": "kim", "home_dir": "/x", "permissions": {"/": ["list"]}, "additional_info": "another"});
@@ -158,7 +158,7 @@ async fn somebody_elses_account_is_left_alone_and_shows() {
     assert_eq!((&drift["conflicts"][0]["username"], &drift["differing"]), (&json!("kim"), &json!([])));
 }
 
-/// Waits until nothing is on its way to anybody.
+/// Waits until no delivery is pending.
 pub async fn until_settled(site: &Site) {
     while site.admin().get("/admin/deliveries?state=pending").await.data()["total"] != 0 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -179,7 +179,7 @@ async fn until_delivery(site: &Site, state: &str) {
 }
 
 #[tokio::test]
-async fn whatever_ails_sftpgo_the_account_follows_once_it_is_well() {
+async fn after_any_failure_of_sftpgo_the_account_is_updated() {
     let sftpgo = Sftpgo::start(&["--token-ttl", "31"]);
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1).await;
@@ -203,7 +203,7 @@ async fn whatever_ails_sftpgo_the_account_follows_once_it_is_well() {
 }
 
 #[tokio::test]
-async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
+async fn drift_is_reported_and_repaired_without_changing_unrelated_accounts() {
     let sftpgo = Sftpgo::start(&[]);
     let mut site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
@@ -211,7 +211,7 @@ async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
     let guest = json!({"username": "guest", "home_dir": "/g", "permissions": {"/": ["*"]}, "status": 1});
     sftpgo.lab("put", guest).await;
     let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data();
-    // Nothing is on its way any more that would make or mend it.
+    // No pending delivery creates or repairs it.
     until_settled(&site).await;
     name_silently(&mut site, lee["uid"].as_str().expect("uid"), "金 ?&%");
     user["status"] = json!(0);
@@ -238,7 +238,7 @@ async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
 }
 
 #[tokio::test]
-async fn what_an_erased_member_left_open_is_closed() {
+async fn the_enabled_account_of_an_erased_member_is_disabled() {
     for (settings, is_deleted) in [("", false), ("sftpgo.delete = true\n", true)] {
         let sftpgo = Sftpgo::start(&[]);
         let site = Site::with(&format!("{}{settings}", sftpgo.settings())).await;
@@ -251,7 +251,7 @@ async fn what_an_erased_member_left_open_is_closed() {
             account["additional_info"] = json!(whose);
             account.clone()
         };
-        // Made while the member was erased; another program's; a member's of another site.
+        // An account created while the member was erased, one of another program, and one of a member of another site.
         let stranger = uuid::Uuid::now_v7().to_string();
         for account in [("kim", uid.as_str()), ("guest", "another"), ("far", &stranger)].map(|(n, w)| open(n, w)) {
             sftpgo.lab("put", account).await;
@@ -272,7 +272,7 @@ async fn what_an_erased_member_left_open_is_closed() {
 }
 
 #[tokio::test]
-async fn what_keeps_us_from_comparing_is_said_and_changes_nothing() {
+async fn failures_of_a_comparison_are_reported_and_change_nothing() {
     let site = Site::start().await;
     for (method, path) in [(reqwest::Method::GET, "drift"), (reqwest::Method::POST, "reconcile")] {
         let reply = site.admin().send(method.clone(), &format!("/admin/sftpgo/{path}"), None).await;
@@ -280,7 +280,7 @@ async fn what_keeps_us_from_comparing_is_said_and_changes_nothing() {
     }
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
-    // Asked twice: with the token of before, then for a new one, and then for the smaller page.
+    // SFTPGo is called again: with the former token, with a new one, and for a smaller page.
     for trouble in [
         json!({"fail": 100, "status": 401}),
         json!({"fail": 100, "status": 403}),
@@ -310,8 +310,8 @@ async fn all_pages_of_users_are_compared() {
     assert_eq!(drift["foreign"][500], "u500");
 }
 
-/// What of SFTPGo's own document (OpenAPI, v2.7.0) we use: operations with the parameters of their query, the fields of a
-/// user by type, and the words of permissions.
+/// The parts of SFTPGo's own document (OpenAPI, v2.7.0) that Roster uses: operations with their query parameters, the
+/// fields of a user with their types, and the names of permissions.
 const OPERATIONS: [(&str, &str, &[&str]); 7] = [
     ("GET", "/api/v2/token", &[]),
     ("GET", "/api/v2/users", &["offset", "limit", "order"]),
@@ -337,7 +337,7 @@ const WORDS: &str = "* list download upload overwrite delete delete_files delete
                      create_dirs create_symlinks chmod chown chtimes copy";
 
 #[tokio::test]
-async fn what_we_send_is_as_sftpgos_document_says() {
+async fn our_requests_match_sftpgos_document() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}sftpgo.delete = true\n", sftpgo.settings())).await;
     let uid = kim(&site, 1_000).await;
@@ -371,7 +371,7 @@ async fn what_we_send_is_as_sftpgos_document_says() {
 }
 
 #[tokio::test]
-async fn only_the_right_key_opens_a_hook() {
+async fn a_hook_requires_its_key() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     let basic = |password: &str| {
@@ -398,7 +398,7 @@ async fn only_the_right_key_opens_a_hook() {
 }
 
 #[tokio::test]
-async fn who_is_let_in_gets_the_whole_account_and_nobody_else_anything() {
+async fn a_successful_login_gets_the_whole_account_and_any_other_nothing() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
@@ -433,7 +433,7 @@ async fn who_is_let_in_gets_the_whole_account_and_nobody_else_anything() {
     let user = login(json!({"public_key": "ssh-ed25519 AAAA", "user": known})).await;
     assert_eq!((&user["email"], &user["additional_info"]), (&json!("k@example.org"), &json!(uid)));
 
-    // An API key that may write is a password too; with a second factor nothing else is.
+    // An API key with write scopes is accepted as a password; for members with a second factor it is the only one.
     let token = site.token("kim", PASSWORD).await;
     let member = Member { site: &site, uid: uid.clone(), username: "kim".into(), token };
     let key = async |scope: &str| {
@@ -456,7 +456,7 @@ async fn who_is_let_in_gets_the_whole_account_and_nobody_else_anything() {
 }
 
 #[tokio::test]
-async fn who_guesses_at_sftpgo_is_slowed_down_as_at_the_sign_in() {
+async fn guessing_passwords_at_sftpgo_is_throttled_like_a_sign_in() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
@@ -472,7 +472,7 @@ async fn who_guesses_at_sftpgo_is_slowed_down_as_at_the_sign_in() {
 }
 
 #[tokio::test]
-async fn every_action_counts_once() {
+async fn every_event_is_applied_once() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
@@ -495,11 +495,11 @@ async fn every_action_counts_once() {
     assert_eq!(used(&site).await, 40);
     told(event("rmdir", "/y", 7, json!({}))).await;
     assert_eq!((used(&site).await, paths(&site).await), (0, vec![]));
-    // What was deleted does not come back with an event of former days.
+    // An older event does not restore a deleted file.
     tell(&site, event("upload", "/y/c.mp4", 4, size(40))).await;
     tell(&site, event("upload", "/a.mp4", 1, size(100))).await;
     assert_eq!(used(&site).await, 0);
-    // A file that is not there wholly is no video before it has its name.
+    // A partial file is not a video until it has its final name.
     tell(&site, event("upload", "/d.mp4.part", 8, size(30))).await;
     assert_eq!(paths(&site).await, [""; 0]);
     told(event("rename", "/d.mp4.part", 9, to("/d.mp4"))).await;
@@ -530,7 +530,7 @@ async fn events_may_come_in_any_order() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_event_is_said_and_counts_nothing() {
+async fn an_invalid_event_is_refused_with_its_faults_and_changes_nothing() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;

@@ -1,4 +1,5 @@
-//! Events of SFTPGo as real clients cause them: names of every kind, files elsewhere, aborted uploads, clocks that differ.
+//! Events of SFTPGo as real clients cause them: unusual names, files in other file systems, aborted uploads, clocks
+//! that differ.
 
 use serde_json::{Value, json};
 
@@ -28,9 +29,9 @@ fn jobs(site: &Site) -> i64 {
 }
 
 const OK: &str = r#"{"status":"ok"}"#;
-const NO_VIDEO: &str = "a file of this name is no video";
+const NO_VIDEO: &str = "files with this name are not videos";
 
-/// Names that can be no video's.
+/// Names that no video can have.
 fn odd_names() -> Vec<String> {
     vec![
         "/a\nb.mp4".into(),
@@ -42,7 +43,7 @@ fn odd_names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn events_of_nobody_are_ignored_whatever_their_names() {
+async fn events_of_unknown_accounts_are_ignored() {
     let (_sftpgo, site) = site_with("").await;
     kim(&site, 1_000).await;
     let names = odd_names().into_iter().chain(["/Icon\r".into(), "/a.mp4".into(), String::new()]);
@@ -60,7 +61,7 @@ async fn events_of_nobody_are_ignored_whatever_their_names() {
 }
 
 #[tokio::test]
-async fn a_name_that_can_be_no_video_is_refused_before_and_after_an_upload_alike() {
+async fn a_name_that_no_video_can_have_is_refused_before_and_after_an_upload() {
     let (_sftpgo, site) = site_with("").await;
     kim(&site, 1_000).await;
     for name in odd_names() {
@@ -77,7 +78,7 @@ async fn a_name_that_can_be_no_video_is_refused_before_and_after_an_upload_alike
     }
     assert_eq!((used(&site).await, paths(&site).await), (1, vec!["kim/good.mp4".into()]));
 
-    // A file that comes from such a name is new.
+    // A file renamed from such a name is a new video.
     let renamed = |bytes: i64| json!({"virtual_target_path": "/b.mp4", "file_size": bytes});
     assert_eq!(tell(&site, event("rename", "/a\\b.mp4", 6, renamed(7))).await.body.to_string(), OK);
     assert_eq!(tell(&site, event("copy", "/a\u{fffd}b.mp4", 7, renamed(9))).await.body.to_string(), OK);
@@ -88,7 +89,7 @@ async fn a_name_that_can_be_no_video_is_refused_before_and_after_an_upload_alike
 }
 
 #[tokio::test]
-async fn hidden_and_temporary_names_are_no_videos_until_they_are_renamed() {
+async fn hidden_and_temporary_files_are_not_videos_until_they_are_renamed() {
     let (_sftpgo, site) = site_with("").await;
     kim(&site, 1_000).await;
     let names = ["/._a.mp4", "/.DS_Store", "/Icon\r", "/x/.trash/a.mp4", "/Thumbs.db", "/a.crdownload", "/A.FILEPART"];
@@ -105,7 +106,7 @@ async fn hidden_and_temporary_names_are_no_videos_until_they_are_renamed() {
         tell(&site, event("rename", temporary, at + 1, to("/clip.mp4"))).await;
         assert_eq!((paths(&site).await, jobs(&site)), (vec!["kim/clip.mp4".into()], 1), "{temporary}");
     }
-    // A rename in the very moment of its upload.
+    // A rename in the same moment as its upload.
     let told = |action: &str, path: &str, more: Value| {
         let mut told = event(action, path, 1_800_000_000_000_000_000, more);
         told["session_id"] = json!(path);
@@ -118,7 +119,7 @@ async fn hidden_and_temporary_names_are_no_videos_until_they_are_renamed() {
 }
 
 #[tokio::test]
-async fn the_settings_say_which_names_are_ignored() {
+async fn the_settings_determine_which_names_are_ignored() {
     let media = tempfile::tempdir().expect("a directory");
     let more = format!("{}\nvideos.ignored_names = [\"*.draft\", \"old\"]", media_root(&media));
     let (_sftpgo, site) = site_with(&more).await;
@@ -138,7 +139,7 @@ async fn the_settings_say_which_names_are_ignored() {
 }
 
 #[tokio::test]
-async fn what_lies_in_another_file_system_is_not_judged_by_the_disk_here() {
+async fn files_in_another_file_system_are_not_looked_up_on_the_local_disk() {
     let media = tempfile::tempdir().expect("a directory");
     let (_sftpgo, site) = site_with(&media_root(&media)).await;
     kim(&site, 1_000).await;
@@ -158,14 +159,14 @@ async fn what_lies_in_another_file_system_is_not_judged_by_the_disk_here() {
         assert_eq!(failed.body, ignored("the file cannot be looked at"), "{name}");
     }
     assert_eq!((used(&site).await, paths(&site).await.len()), (400, 4));
-    // In the home folder what is not there is gone.
+    // In the home folder a file that is not on the disk counts as deleted.
     tell(&site, event("upload", "/home.mp4", 200, size(50))).await;
     tell(&site, event("upload", "/home.mp4", 201, json!({"status": 2, "fs_provider": 0}))).await;
     assert_eq!((used(&site).await, paths(&site).await.len()), (400, 4));
 }
 
 #[tokio::test]
-async fn what_an_aborted_upload_leaves_counts_and_is_worked_on_once_it_is_whole() {
+async fn the_rest_of_an_aborted_upload_counts_and_gets_a_job_when_it_is_complete() {
     let media = tempfile::tempdir().expect("a directory");
     let (_sftpgo, site) = site_with(&media_root(&media)).await;
     kim(&site, 1_000).await;
@@ -179,7 +180,7 @@ async fn what_an_aborted_upload_leaves_counts_and_is_worked_on_once_it_is_whole(
     lies("r.mp4", 500);
     assert_eq!(aborted("/r.mp4", 1).await, OK);
     assert_eq!((used(&site).await, paths(&site).await, jobs(&site)), (500, vec!["kim/r.mp4".into()], 0));
-    // Once more, moved, and then as a whole.
+    // Aborted again, renamed, and then uploaded completely.
     lies("r.mp4", 600);
     assert_eq!(aborted("/r.mp4", 2).await, OK);
     assert_eq!(tell(&site, event("rename", "/r.mp4", 3, to("/s.mp4"))).await.body.to_string(), OK);
@@ -187,7 +188,7 @@ async fn what_an_aborted_upload_leaves_counts_and_is_worked_on_once_it_is_whole(
     tell(&site, event("upload", "/s.mp4", 4, size(700))).await;
     tell(&site, event("upload", "/s.mp4", 5, size(700))).await;
     assert_eq!((used(&site).await, paths(&site).await, jobs(&site)), (700, vec!["kim/s.mp4".into()], 1));
-    // It lies there, whether or not it fits; and under a temporary name it is no video.
+    // The file exists, so its bytes count even beyond the quota; under a temporary name it is not a video.
     lies("t.mp4", 400);
     assert_eq!(aborted("/t.mp4", 6).await, OK);
     lies("u.mp4.part", 400);
@@ -209,7 +210,7 @@ async fn events_are_ordered_by_the_clock_of_sftpgo() {
         assert_eq!(tell(&site, event("upload", &name, in_ms(ahead_ms), size(1))).await.body, late, "{ahead_ms}");
     }
     assert_eq!(paths(&site).await, [""; 0]);
-    // A clock beyond a day is none: what comes later is later.
+    // A time more than a day ahead is ignored: the later event is newer.
     for (at, action) in [(in_ms(400 * 86_400_000), "delete"), (in_ms(300 * 86_400_000), "upload")] {
         tell(&site, event(action, "/q.mp4", at, size(1))).await;
     }
@@ -217,7 +218,7 @@ async fn events_are_ordered_by_the_clock_of_sftpgo() {
 }
 
 #[tokio::test]
-async fn who_is_full_may_write_over_a_video_and_begin_none() {
+async fn a_member_with_a_full_quota_may_overwrite_a_video_but_not_upload_a_new_one() {
     let (_sftpgo, site) = site_with("").await;
     kim(&site, 1_000).await;
     tell(&site, event("upload", "/r.mp4", 1, size(1_000))).await;
@@ -234,7 +235,7 @@ async fn who_is_full_may_write_over_a_video_and_begin_none() {
 }
 
 #[tokio::test]
-async fn who_is_suspended_begins_no_upload() {
+async fn a_suspended_member_starts_no_upload() {
     let (_sftpgo, site) = site_with("").await;
     let uid = kim(&site, 1_000).await;
     site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();

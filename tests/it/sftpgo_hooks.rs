@@ -1,4 +1,4 @@
-//! SFTPGo's hooks as SFTPGo calls them: who comes in, and what it tells of files.
+//! SFTPGo's hooks as SFTPGo calls them: logins and file events.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::counterparts::Sftpgo;
 use crate::sftpgo::{event, hook, kim, paths, size, tell, to, until_settled, used};
 use crate::site::{PASSWORD, Site};
 
-/// Waits until SFTPGo's own calls, which nobody waits for, have brought kim's usage here.
+/// Waits until the events that SFTPGo sends asynchronously have set kim's usage to this.
 async fn until_used(site: &Site, bytes: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while used(site).await != bytes {
@@ -28,7 +28,7 @@ async fn sftpgo_name(site: &Site, uid: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_people_do_at_sftpgo_is_counted() {
+async fn uploads_and_deletions_at_sftpgo_change_the_usage() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 100).await;
@@ -40,7 +40,7 @@ async fn what_people_do_at_sftpgo_is_counted() {
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         sftpgo.lab(what, body).await.0
     };
-    // Nothing is free: what SFTPGo itself would let pass is refused before it begins.
+    // No bytes are free: the hook refuses an upload that SFTPGo alone would accept.
     let kim = site.bearer(&site.token("kim", PASSWORD).await);
     let reserved = kim.post("/api/v1/quota/reservations", json!({"size": 100})).await.data();
     assert_eq!(act("upload", json!({"path": "/a.mp4", "size": 1})).await, 403);
@@ -59,7 +59,7 @@ async fn what_people_do_at_sftpgo_is_counted() {
 }
 
 #[tokio::test]
-async fn what_sftpgo_tells_while_we_are_busy_counts_once_when_it_tells_again() {
+async fn an_event_repeated_after_a_busy_answer_is_applied_once() {
     let sftpgo = Sftpgo::start(&["--hook-wait", "0.2"]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
@@ -87,7 +87,7 @@ async fn what_sftpgo_tells_while_we_are_busy_counts_once_when_it_tells_again() {
 }
 
 #[tokio::test]
-async fn a_username_opens_nothing_until_an_administrator_gives_it_as_a_name() {
+async fn a_username_gives_no_sftpgo_login_until_an_administrator_sets_it_as_the_sftpgo_name() {
     let sftpgo = Sftpgo::start(&[]);
     let theirs = json!({"username": "lee", "home_dir": "/srv/shared", "permissions": {"/": ["list"]}, "status": 1});
     sftpgo.lab("put", theirs).await;
@@ -108,7 +108,7 @@ async fn a_username_opens_nothing_until_an_administrator_gives_it_as_a_name() {
         let heard = tell(&site, told).await.body;
         assert_eq!(heard, json!({"status": "ignored", "reason": "no member has this name"}));
     }
-    // A service may register for it all the same, and that makes no name of it.
+    // A service may still register videos for it, which does not make it a name at SFTPGo.
     let service = site.admin().post("/admin/api-keys", json!({"service_name": "up", "scopes": ["videos:write"]})).await;
     let key = service.data()["api_key"].as_str().expect("a key").to_owned();
     let service = site.nobody().with("x-api-key", &key).with("x-sftpgo-user", "lee");
@@ -125,13 +125,13 @@ async fn a_username_opens_nothing_until_an_administrator_gives_it_as_a_name() {
     assert_eq!(come_in().await, 200);
     assert_eq!(tell(&site, uploaded(3)).await.body, json!({"status": "ok"}));
     assert_eq!(paths(&site).await, ["lee/a.mp4", "lee/b.mp4"]);
-    // Another username moves no folder.
+    // A change of the username does not change the folder.
     site.admin().patch(&format!("/admin/members/{uid}"), json!({"username": "leonie"})).await.done();
     assert_eq!(come_in().await, 200);
 }
 
 #[tokio::test]
-async fn an_erased_members_account_is_off_before_anybody_comes_in_with_it() {
+async fn an_erased_members_account_is_disabled_before_anybody_can_sign_in_with_it() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
@@ -148,7 +148,7 @@ async fn an_erased_members_account_is_off_before_anybody_comes_in_with_it() {
 }
 
 #[tokio::test]
-async fn one_account_that_does_not_get_in_line_holds_up_no_other() {
+async fn a_failing_account_delays_no_other() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings().replace("outbox.backoff_s = 0", "outbox.backoff_s = 3600")).await;
     sftpgo.lab("behave", json!({"fail": 1, "status": 500})).await;
@@ -173,7 +173,7 @@ async fn one_account_that_does_not_get_in_line_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn who_may_not_come_in_does_not() {
+async fn logins_that_the_hook_refuses_fail() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
@@ -195,7 +195,7 @@ async fn who_may_not_come_in_does_not() {
         let path = format!("/api/v1/hooks/sftpgo/{name}");
         assert_eq!(hook(&site).post(&path, json!([])).await.status, 400, "{name}");
     }
-    // Without a key of the hook nobody can show the right one; a service of this site can come otherwise, but not ask this.
+    // Without a configured hook key every key is refused; a service's key does not give access to the hook.
     let site = Site::start().await;
     let auth = "/api/v1/hooks/sftpgo/auth";
     assert_eq!(site.nobody().with("x-hook-key", "").post(auth, with(PASSWORD)).await.status, 501);
@@ -207,7 +207,7 @@ async fn who_may_not_come_in_does_not() {
 }
 
 #[tokio::test]
-async fn after_a_failed_upload_what_is_left_of_the_file_counts() {
+async fn after_a_failed_upload_the_remaining_bytes_count() {
     let media = tempfile::tempdir().expect("a directory");
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}media_root = {:?}\n", sftpgo.settings(), media.path())).await;
@@ -227,7 +227,7 @@ async fn after_a_failed_upload_what_is_left_of_the_file_counts() {
     assert_eq!(failed("/a.mp4", 20, 2).await, json!({"status": "ok"}));
     assert_eq!(used(&site).await, 10);
     assert_eq!(failed("/a.mp4", 20, 2).await, ignored("it was told before"));
-    // What happened since is known better, and what cannot be looked at tells nothing.
+    // Later events are more exact, and a file that cannot be measured changes nothing.
     lies(5);
     assert_eq!(failed("/a.mp4", 15, 2).await, ignored("something later is known already"));
     assert_eq!(failed("/folder", 30, 2).await, ignored("the file cannot be looked at"));
@@ -246,7 +246,7 @@ async fn after_a_failed_upload_what_is_left_of_the_file_counts() {
 }
 
 #[tokio::test]
-async fn a_size_is_not_lost_when_the_rename_is_told_before_its_upload() {
+async fn a_size_is_kept_when_the_rename_arrives_before_its_upload() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
@@ -258,19 +258,19 @@ async fn a_size_is_not_lost_when_the_rename_is_told_before_its_upload() {
     assert_eq!(told(event("rename", "/a.mp4", 50, to("/b.mp4"))).await, done);
     assert_eq!(told(event("upload", "/a.mp4", 40, size(30))).await, done);
     assert_eq!((used(&site).await, paths(&site).await), (30, vec!["kim/b.mp4".into()]));
-    // What was before that upload, or before the file came there, is over.
+    // Events from before that upload, or from before the file came to this path, are outdated.
     assert_eq!(told(event("upload", "/a.mp4", 30, size(7))).await, late);
     assert_eq!(told(event("upload", "/b.mp4", 45, size(8))).await, late);
     assert_eq!(told(event("delete", "/b.mp4", 45, json!({}))).await, late);
     assert_eq!(used(&site).await, 30);
 
-    // A rename that says the size knows of every upload before.
+    // A rename with a size reflects every earlier upload.
     let renamed = json!({"virtual_target_path": "/x/c.mp4", "file_size": 40});
     assert_eq!(told(event("rename", "/b.mp4", 70, renamed)).await, done);
     assert_eq!(told(event("upload", "/b.mp4", 60, size(9))).await, late);
     assert_eq!((used(&site).await, paths(&site).await), (40, vec!["kim/x/c.mp4".into()]));
 
-    // The same of a folder.
+    // The same for a folder.
     assert_eq!(told(event("rename", "/x", 90, to("/y"))).await, done);
     assert_eq!(told(event("upload", "/x/c.mp4", 80, size(50))).await, done);
     assert_eq!((used(&site).await, paths(&site).await), (50, vec!["kim/y/c.mp4".into()]));
@@ -278,7 +278,7 @@ async fn a_size_is_not_lost_when_the_rename_is_told_before_its_upload() {
 }
 
 #[tokio::test]
-async fn a_folder_goes_neither_into_itself_nor_where_its_files_have_no_path() {
+async fn a_folder_cannot_be_moved_into_itself_or_to_a_path_too_long_for_its_files() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}limits.video_path_bytes = 64\n", sftpgo.settings())).await;
     kim(&site, 1_000).await;
@@ -286,11 +286,11 @@ async fn a_folder_goes_neither_into_itself_nor_where_its_files_have_no_path() {
     for (at, target) in (2..).zip(["/x", "/x/", "/x/x", "/x/y/z"]) {
         let reply = tell(&site, event("rename", "/x", at, to(target))).await;
         if target != "/x/" {
-            let reason = "the target is the source, or lies in it";
+            let reason = "the target is the source, or is in it";
             assert_eq!(reply.body, json!({"status": "ignored", "reason": reason}), "{target}");
         }
     }
-    // The folder itself would fit.
+    // The path of the folder itself would be short enough.
     tell(&site, event("rename", "/x", 10, to(&format!("/{}", "y".repeat(58))))).await.is(33_101_000);
     assert_eq!(paths(&site).await, ["kim/x/a.mp4"]);
     assert_eq!(tell(&site, event("rename", "/x", 11, to("/xx"))).await.body, json!({"status": "ok"}));
@@ -298,7 +298,7 @@ async fn a_folder_goes_neither_into_itself_nor_where_its_files_have_no_path() {
 }
 
 #[tokio::test]
-async fn an_upload_over_a_file_of_nobody_makes_it_the_members() {
+async fn an_upload_over_a_file_without_an_owner_gives_it_to_the_member() {
     let media = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(media.path().join("kim")).expect("a folder");
     std::fs::write(media.path().join("kim/a.mp4"), "seven b").expect("written");
@@ -319,7 +319,7 @@ async fn an_upload_over_a_file_of_nobody_makes_it_the_members() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_after_a_refused_overwrite_counts_no_more() {
+async fn a_file_deleted_after_a_refused_overwrite_no_longer_counts() {
     let media = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(media.path().join("kim")).expect("a folder");
     let sftpgo = Sftpgo::start(&[]);

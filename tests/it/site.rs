@@ -1,8 +1,8 @@
-//! The harness: the real binary on a real socket with a real file, one site a test.
+//! The harness: the real binary on a real socket with a real file, and one site per test.
 //!
-//! A site is a copy of a data directory that `roster init` made once. Set-up goes through the API. When a site is
-//! dropped it is stopped as an operator stops it, and then: no panic was counted, the file is sound, the audit's chain
-//! holds, and no policy epoch passed without an audit row.
+//! A site is a copy of a data directory that `roster init` created once. Set-up goes through the API. When a site is
+//! dropped, it is stopped with SIGTERM and checked: no panic was counted, the database is sound, the audit chain is
+//! valid, and every policy epoch has an audit row.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ pub const ADMIN: &str = "admin@example.org";
 pub const PASSWORD: &str = "Correct-horse-7";
 pub const INTERNAL_SECRET: &str = "an-internal-secret-for-tests";
 
-/// Cheap hashes, and nothing else that differs from a default.
+/// Cheap password hashes. All other settings have their defaults.
 const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n";
 
-/// How many rounds a test takes: few in every run, many in `tests/run --full`.
+/// The number of rounds of a test: few in every run, many in `tests/run --full`.
 pub fn rounds(short: u32, full: u32) -> u32 {
     if std::env::var("TEST_TIER").is_ok_and(|tier| tier == "full") { full } else { short }
 }
@@ -37,7 +37,7 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_roster"))
 }
 
-/// A client that needs to know how to speak TLS, though the tests speak none.
+/// A client with a TLS provider, which reqwest requires although the tests use no TLS.
 pub fn http_client() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy()
@@ -50,10 +50,10 @@ pub struct Site {
     child: Option<Child>,
     pub url: String,
     pub http: reqwest::Client,
-    /// The platform administrator's token.
+    /// The platform administrator's access token.
     pub admin_token: String,
     began: Counts,
-    /// What the shell does before it becomes the server.
+    /// Shell commands that run before the shell executes the server.
     before: String,
 }
 
@@ -68,17 +68,17 @@ impl Site {
         Self::with("").await
     }
 
-    /// With more lines of `roster.toml`.
+    /// Starts a site with more lines of `roster.toml`.
     pub async fn with(settings: &str) -> Self {
         Self::begin("127.0.0.1:0", settings, "").await
     }
 
-    /// Also with limits of the system, as the shell's `ulimit` sets them.
+    /// Also sets limits of the operating system with the shell's `ulimit`.
     pub async fn with_limits(settings: &str, ulimit: &str) -> Self {
         Self::begin("127.0.0.1:0", settings, ulimit).await
     }
 
-    /// The same on another address than loopback's.
+    /// Starts a site that listens on another address than loopback.
     pub async fn at(listen: &str, settings: &str) -> Self {
         Self::begin(listen, settings, "").await
     }
@@ -92,7 +92,8 @@ impl Site {
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
         let http = http_client().build().expect("client");
-        // A write past a file size limit must fail, not kill: the shell's choice is inherited.
+        // A write past the file size limit must fail and not kill the server; the server inherits the ignored signal
+        // from the shell.
         let before = if ulimit.is_empty() { String::new() } else { format!("ulimit {ulimit}; ") };
         let before = format!("trap '' XFSZ; {before}");
         let (listen, url, admin_token) = (listen.to_owned(), String::new(), String::new());
@@ -102,13 +103,13 @@ impl Site {
         site
     }
 
-    /// Stops it as an operator does, and starts it again on the same directory.
+    /// Stops the server with SIGTERM and starts it again on the same directory.
     pub async fn restart(&mut self) {
         self.stop("TERM");
         self.launch();
     }
 
-    /// Takes its life without a warning.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         self.stop("KILL");
     }
@@ -117,18 +118,18 @@ impl Site {
         self.launch();
     }
 
-    /// On a disk that takes nothing, as far as the server can tell.
+    /// Starts the server with a file size limit of 0, which acts like a full disk.
     pub fn start_again_without_space(&mut self) {
         self.launch_after("ulimit -S -f 0");
     }
 
-    /// Sends a signal that does not end it.
+    /// Sends a signal that does not end the server.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().expect("a server").id().to_string();
         assert!(Command::new("kill").args([format!("-{signal}"), pid]).status().expect("kill").success());
     }
 
-    /// Waits until the log has this.
+    /// Waits until the log contains this text.
     pub fn logged(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.log().contains(text) {
@@ -145,7 +146,7 @@ impl Site {
         answer
     }
 
-    /// Changes rows behind the server's back while it does not run: what only time would do.
+    /// Changes rows while the server is stopped, for example to simulate the passing of time.
     pub fn while_stopped(&mut self, statement: &str, parameters: impl rusqlite::Params) {
         self.stop("TERM");
         let rows = rusqlite::Connection::open(self.path().join("roster.db")).expect("the file");
@@ -154,28 +155,28 @@ impl Site {
         self.launch();
     }
 
-    /// Does something with the data directory while no server runs.
+    /// Changes the data directory while the server is stopped, and starts it again.
     pub fn between_runs(&mut self, work: impl FnOnce(&Path)) {
         self.stop("TERM");
         work(self.directory.path());
         self.launch();
     }
 
-    /// Stops it, and does something with the data directory; it is started by [`Self::start_again`].
+    /// Stops the server and changes the data directory; [`Self::start_again`] starts it.
     pub fn stop_for(&mut self, work: impl FnOnce(&Path)) {
         self.stop("TERM");
         work(self.directory.path());
     }
 
-    /// From now on the server cannot make any file longer than its longest one is by so many bytes: a full disk, as far
-    /// as it can tell.
+    /// From now on the server can extend no file beyond the size of its longest one plus this many bytes, which acts
+    /// like a full disk.
     pub fn limit_file_size(&self, more: u64) {
         let files = std::fs::read_dir(self.path()).expect("folder");
         let longest = files.map(|file| file.expect("file").metadata().expect("metadata").len()).max().expect("a file");
         self.set_file_size_limit(&(longest + more).to_string());
     }
 
-    /// From now on the server cannot write to any file.
+    /// From now on every write of the server to a file fails.
     pub fn refuse_writes(&self) {
         self.set_file_size_limit("0");
     }
@@ -223,7 +224,7 @@ impl Site {
         }
     }
 
-    /// Sends it a signal and waits for its end.
+    /// Sends the server a signal and waits until it exits.
     pub fn end(&mut self, signal: &str) -> Option<ExitStatus> {
         let mut child = self.child.take()?;
         let kill = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().expect("kill");
@@ -231,12 +232,12 @@ impl Site {
         Some(child.wait().expect("status"))
     }
 
-    /// The number of its process.
+    /// The process id of the server.
     pub fn process(&self) -> u32 {
         self.child.as_ref().expect("a server").id()
     }
 
-    /// Sets a limit of the running server, as `prlimit` writes it; false if this user may not.
+    /// Sets a limit of the running server in the syntax of `prlimit`. Returns false if this user may not.
     pub fn set_limit(&self, limit: &str) -> bool {
         let status = Command::new("prlimit").args(["--pid", &self.process().to_string(), limit]).status();
         status.expect("prlimit (util-linux)").success()
@@ -258,17 +259,17 @@ impl Site {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// The metrics, as the local socket has them.
+    /// The metrics, read from the local socket.
     pub fn metrics(&self) -> String {
         get_locally(self.path(), "/metrics")
     }
 
-    /// One of them.
+    /// The value of one metric.
     pub fn metric(&self, name: &str) -> u64 {
         metric(&self.metrics(), name)
     }
 
-    /// The most memory that the server ever had, in kB.
+    /// The peak resident memory of the server, in kB.
     pub fn peak_memory_kb(&self) -> u64 {
         let pid = self.child.as_ref().expect("a server").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
@@ -276,12 +277,12 @@ impl Site {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// The rows themselves, read-only, beside the server.
+    /// A read-only connection to the database beside the server.
     pub fn rows(&self) -> rusqlite::Connection {
         open_rows(self.directory.path())
     }
 
-    /// Changes rows beside the server: what no operation of these tests makes.
+    /// Changes rows beside the running server, where no operation makes such rows.
     pub fn write_rows<T>(&self, change: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>) -> T {
         let rows = rusqlite::Connection::open(self.path().join("roster.db")).expect("the file");
         rows.busy_timeout(Duration::from_secs(10)).expect("patience");
@@ -291,7 +292,7 @@ impl Site {
         answer
     }
 
-    /// Runs a command of the binary on this data directory; answers its line of JSON.
+    /// Runs a command of the binary on this data directory and returns its JSON output.
     pub fn command(&self, arguments: &[&str]) -> Value {
         let output = Command::new(binary())
             .args(arguments)
@@ -308,7 +309,7 @@ impl Site {
         reply.data()["access_token"].as_str().expect("a token").to_owned()
     }
 
-    // ── who calls ──
+    // ── callers ──
 
     pub fn nobody(&self) -> As<'_> {
         As { site: self, headers: Vec::new() }
@@ -323,7 +324,7 @@ impl Site {
         self.nobody().with("authorization", &format!("Bearer {token}"))
     }
 
-    /// A service of this site.
+    /// A service of this site, with the internal secret.
     pub fn internal(&self) -> As<'_> {
         self.nobody().with("x-internal-secret", INTERNAL_SECRET)
     }
@@ -333,16 +334,16 @@ impl Site {
         self.client_of(json!({"name": "test", "scopes": scopes})).await
     }
 
-    /// A new API client as this body makes it.
+    /// A new API client created with this body.
     pub async fn client_of(&self, body: Value) -> As<'_> {
         let made = self.admin().post("/admin/api-clients", body).await.data();
         let text = |name: &str| made[name].as_str().expect("text").to_owned();
         self.nobody().with("x-client-key", &text("client_key")).with("x-api-key", &text("api_key"))
     }
 
-    // ── what there is ──
+    // ── set-up ──
 
-    /// A new organization, with an owner.
+    /// Creates an organization with an owner.
     pub async fn organization(&self, org_code: &str) -> Organization<'_> {
         let made =
             self.admin().post("/admin/organizations", json!({"org_code": org_code, "name": org_code})).await.data();
@@ -352,7 +353,7 @@ impl Site {
         organization
     }
 
-    /// A new member of no organization, who can sign in.
+    /// Creates a member without a membership, who can sign in.
     pub async fn member(&self) -> Member<'_> {
         let username = format!("u{}", uuid::Uuid::now_v7().simple());
         let body = json!({"username": username, "password": PASSWORD});
@@ -362,7 +363,7 @@ impl Site {
         Member { site: self, uid, username, token }
     }
 
-    /// Imports our own form of a catalog; answers the difference.
+    /// Imports a catalog in our own form and returns the differences.
     pub async fn import(&self, permissions: Value) -> Value {
         self.admin().put("/api/v1/permissions/catalog", json!({"permissions": permissions})).await.data()
     }
@@ -405,7 +406,7 @@ impl Drop for Site {
     }
 }
 
-/// Somebody who makes requests.
+/// A caller that makes requests.
 #[derive(Clone)]
 pub struct As<'s> {
     pub site: &'s Site,
@@ -413,7 +414,7 @@ pub struct As<'s> {
 }
 
 impl As<'_> {
-    /// With one more header.
+    /// The same caller with one more header.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -450,7 +451,7 @@ impl As<'_> {
         }
     }
 
-    /// A body that need not be JSON.
+    /// Sends a body that need not be JSON.
     pub async fn send_raw(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Reply {
         self.reply(self.request(method, path).header("content-type", content_type).body(body)).await
     }
@@ -474,7 +475,7 @@ impl As<'_> {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -483,7 +484,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// What holds for every answer: an id, and for failures an envelope whose category fits the status.
+    /// Asserts what holds for every response: a request id, and for failures an envelope whose category matches the
+    /// status.
     fn require_sound(&self) {
         assert!(self.header("x-request-id").is_some(), "{self:?}");
         if self.status < 400
@@ -521,24 +523,24 @@ impl Reply {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The payload of a success.
+    /// The `data` of a success.
     pub fn data(&self) -> Value {
         assert_eq!((self.status, &self.body["code"]), (200, &json!(102_000)), "{self:?}");
         self.body["data"].clone()
     }
 
-    /// Succeeds.
+    /// Asserts a success.
     pub fn done(&self) {
         self.data();
     }
 
-    /// Fails with this code.
+    /// Asserts a failure with this code.
     pub fn is(&self, code: u64) -> &Self {
         assert_eq!(self.body["code"], json!(code), "{self:?}");
         self
     }
 
-    /// The stable word of a failure.
+    /// The stable error code of a failure, as text.
     pub fn word(&self) -> &str {
         self.body["detail"].as_str().unwrap_or_else(|| panic!("no word: {self:?}"))
     }
@@ -567,12 +569,12 @@ pub struct Organization<'s> {
 }
 
 impl<'s> Organization<'s> {
-    /// Its first owner.
+    /// Its first owner as a caller.
     pub fn owner(&self) -> As<'s> {
         self.site.bearer(&self.owner_token)
     }
 
-    /// A new member of it, without a role.
+    /// Creates a member of it without a role.
     pub async fn member(&self) -> Member<'s> {
         let member = self.site.member().await;
         self.link(&member.uid).await;
@@ -583,14 +585,14 @@ impl<'s> Organization<'s> {
         self.site.admin().post(&format!("/admin/members/{uid}/organizations/{}", self.id), json!({})).await.done();
     }
 
-    /// A new member of it with one of its roles.
+    /// Creates a member of it with one of its roles.
     pub async fn member_with_role(&self, role_key: &str) -> Member<'s> {
         let member = self.member().await;
         self.assign(&member.uid, &self.role_id(role_key).await).await;
         member
     }
 
-    /// A new member of it who holds exactly these permissions, through a role of its own.
+    /// Creates a member of it with exactly these permissions, by a role of its own.
     pub async fn member_with(&self, permissions: &[&str]) -> Member<'s> {
         let member = self.member().await;
         let role = self.role(&format!("r{}", &uuid::Uuid::now_v7().simple().to_string()[20..]), permissions).await;
@@ -598,7 +600,7 @@ impl<'s> Organization<'s> {
         member
     }
 
-    /// A new role with these permissions; answers its id.
+    /// Creates a role with these permissions and returns its id.
     pub async fn role(&self, key: &str, permissions: &[&str]) -> String {
         let admin = self.admin();
         let role = admin.post("/api/v1/permissions/roles", json!({"key": key})).await.data();
@@ -621,18 +623,18 @@ impl<'s> Organization<'s> {
         self.admin().post(&format!("/api/v1/permissions/users/{uid}/roles"), json!({"role_id": role_id})).await.done();
     }
 
-    /// The platform administrator, acting here.
+    /// The platform administrator, acting in this organization.
     pub fn admin(&self) -> As<'s> {
         self.site.admin().with("x-tenant-id", &self.id)
     }
 
-    /// Asks here as the platform administrator.
+    /// Checks in this organization as the platform administrator.
     pub async fn check(&self, question: Value) -> Value {
         self.admin().post("/api/v1/permissions/check", question).await.data()
     }
 }
 
-/// A member of a test, who is signed in.
+/// A member of a test, signed in.
 pub struct Member<'s> {
     pub site: &'s Site,
     pub uid: String,
@@ -646,7 +648,7 @@ impl<'s> Member<'s> {
     }
 }
 
-/// A data directory that `roster init` made, once a run.
+/// A data directory that `roster init` creates once per run.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = TEMPLATE.get_or_init(|| {
@@ -679,13 +681,13 @@ fn counts(data: &Path) -> Counts {
     Counts { epoch: one("select epoch from site"), done: one("select count(*) from audit where outcome = 'done'") }
 }
 
-/// What a metric says.
+/// The value of a metric.
 pub fn metric(metrics: &str, name: &str) -> u64 {
     let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
 }
 
-/// What the server tells over its local socket; without a runtime, for the end of a test.
+/// A response from the server's local socket, read without an async runtime because it is needed in `drop`.
 pub fn get_locally(data: &Path, path: &str) -> String {
     let mut stream = std::os::unix::net::UnixStream::connect(data.join("roster.sock")).expect("the local socket");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n").expect("a request");

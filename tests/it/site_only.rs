@@ -1,4 +1,4 @@
-//! What is the site's is done in the site's name: no program does it in a tenant's.
+//! Operations that belong to the site: no API client carries them out on behalf of a tenant.
 
 use roster::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::videos::{Media, service};
 
 const NOWHERE: &str = "019abcde-0000-7000-8000-000000000009";
 
-/// A valid request of an operation that only the site does, about a member of another organization.
+/// A valid request of an operation that only the site carries out, about a member of another organization.
 fn request(name: &str, uid: &str, acme: &str) -> (String, Value) {
     let right = json!({"uid": uid, "scope_type": "organization", "scope_id": "bolt", "module": "a", "action": "b"});
     let (path, body) = match name {
@@ -41,7 +41,7 @@ fn request(name: &str, uid: &str, acme: &str) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn no_program_does_what_is_the_site_s_in_a_tenant_s_name() {
+async fn no_client_of_a_tenant_carries_out_operations_of_the_site() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -82,12 +82,12 @@ async fn no_program_does_what_is_the_site_s_in_a_tenant_s_name() {
     }
     assert!(visited >= 19, "{visited}");
     assert_eq!(done(), before, "nothing was done");
-    // In the site's name the same client may.
+    // On behalf of the site the same client may.
     client.post(&format!("/admin/members/{uid}/organizations/{}", acme.id), json!({})).await.done();
 }
 
 #[tokio::test]
-async fn a_program_that_acts_for_a_tenant_reaches_no_stranger_by_any_road() {
+async fn a_client_of_a_tenant_reaches_no_member_of_another_by_any_operation() {
     let site = Site::start().await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let made = site
@@ -112,7 +112,7 @@ async fn a_program_that_acts_for_a_tenant_reaches_no_stranger_by_any_road() {
     assert_eq!(client.get(&format!("/admin/members/{uid}")).await.status, 404);
     let organizations = site.admin().get(&format!("/admin/members/{uid}/organizations")).await.data();
     assert_eq!(organizations["total"], 1);
-    // An invitation is a way: the person takes it or leaves it.
+    // An invitation is allowed, because the person can decline it.
     let invited = client.post("/admin/invitations", json!({"email": "kim@example.org"})).await.data();
     assert!(invited["url"].is_string());
 }

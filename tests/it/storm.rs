@@ -1,4 +1,4 @@
-//! A storm: clients that want nothing but to be in the way, while a member who is signed in is served.
+//! A load test: clients that use up resources, while a signed-in member is served.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::site::{As, Organization, Site, http_client, rounds};
 use crate::storm_clients::{self, Answers, Asked};
 use crate::{videos, wasm_fixtures};
 
-/// Longest wait of a member for an answer.
+/// The longest time that a member waits for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest wait for the memory to come back; it takes about as long as the slowest readers are waited for.
+/// The longest time until the memory is free again; it takes about as long as the server waits for the slowest readers.
 const CALM: Duration = Duration::from_secs(180);
-/// What may stay of a storm.
+/// Additional resident memory that is accepted after the load.
 const KEPT_KIB: u64 = 30 * 1024;
-/// Rows of the one who storms, so that its lists are work.
+/// Rows of the organization that causes the load, so that its lists are expensive.
 const VIDEOS: i64 = 20_000;
 
-/// What a member asks, and the answer.
+/// A request of the member, and the expected response.
 struct Question {
     method: Method,
     path: &'static str,
@@ -31,7 +31,7 @@ struct Question {
     right: Value,
 }
 
-/// Somebody who asks in turn what has one right answer.
+/// A member that makes requests in turn, each with one correct response.
 struct SignedIn<'s> {
     site: &'s Site,
     token: String,
@@ -45,8 +45,8 @@ impl<'s> SignedIn<'s> {
         let member = bolt.member_with(&["videos.read"]).await;
         let route = |method: &str| json!({"uid": member.uid, "method": method, "path": "/videos/1"});
         let check = "/api/v1/permissions/check";
-        // With no connection kept, each request has to get in anew: from an address of its own, as on that of the storm it
-        // would be one of the crowd.
+        // Without a kept connection each request needs a new one. It comes from another address than the load, because
+        // connections are limited per address.
         let client = http_client().timeout(PATIENCE).pool_max_idle_per_host(0);
         let client = client.local_address(IpAddr::from([127, 0, 0, 2])).build().expect("a client");
         let questions = vec![
@@ -97,7 +97,7 @@ impl<'s> SignedIn<'s> {
     }
 }
 
-/// Asks for something, reads that the answer began, and no more. Its socket takes little at a time.
+/// Makes a request, reads the beginning of the response, and stops. Its socket has a small receive buffer.
 async fn reader_who_stops(address: SocketAddr, path: &str, encoding: &str) -> TcpStream {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
     socket.set_recv_buffer_size(4_096).expect("a small buffer");
@@ -121,14 +121,14 @@ fn request(caller: &As<'_>, method: &str, path: &str, body: &str) -> Arc<Vec<u8>
     )
 }
 
-/// All that one organization and its programs do to be in the way.
+/// All load of one organization and its clients.
 async fn stormers<'s>(site: &'s Site, acme: &Organization<'s>) -> Vec<Asked> {
     let (owner, member) = (acme.owner(), acme.member_with(&["videos.read"]).await);
     put(&owner, "endless", wasm_fixtures::looping(), json!({"mode": "enforce"})).await;
     let worker = videos::service(site, &["jobs:write"]).await;
     let list = "/api/v1/videos?keyword=9&limit=200";
     let check = json!({"uid": member.uid, "method": "GET", "path": "/videos/1"}).to_string();
-    // Bodies that are read, and found to be wrong.
+    // Bodies that are read completely and then found invalid.
     let long = json!({"username": "x".repeat(900_000)}).to_string();
     let asked = |what, callers, request, read| Asked { what, callers, request, read };
     vec![
@@ -145,7 +145,7 @@ async fn stormers<'s>(site: &'s Site, acme: &Organization<'s>) -> Vec<Asked> {
     ]
 }
 
-/// Videos of one organization, without owners: they count nowhere.
+/// Videos of one organization without owners, which count against no quota.
 fn fill(site: &Site, acme: &Organization<'_>) {
     let organization = uuid::Uuid::parse_str(&acme.id).expect("an id").into_bytes();
     let statement = "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?2)
@@ -155,8 +155,8 @@ fn fill(site: &Site, acme: &Organization<'_>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_is_served_while_others_are_in_the_way() {
-    // Nobody is told to come back later; a guest that never ends goes on being asked.
+async fn a_member_is_served_while_other_clients_use_up_resources() {
+    // With these settings no rate limit applies, and a guest that does not end is not quarantined.
     let began = Instant::now();
     let settings = "limits.head_wait_ms = 4000\nlimits.answer_wait_ms = 5000\nplugins.failures = 10000";
     let site = Site::with_limits(settings, "-n 1024").await;
@@ -166,10 +166,11 @@ async fn a_member_is_served_while_others_are_in_the_way() {
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let stormers = stormers(&site, &acme).await;
     fill(&site, &acme);
-    // The last of the set-up: answers tell the epoch of the policy, which stands still from here on.
+    // The last step of the set-up: responses contain the policy epoch, which does not change from here on.
     let mut own = SignedIn::of(&site, &bolt).await;
     storm_clients::raise_open_files();
-    // What requests need is there before the storm, too: each was answered alone, and all were asked side by side.
+    // Memory that these requests need in general is allocated before the load begins: each was made alone, and now all
+    // in parallel.
     for asked in stormers.iter().filter(|asked| asked.read) {
         let alone = Asked { callers: 1, ..asked.clone() };
         let (mut answers, began) = (Answers::new(), Instant::now());
@@ -188,7 +189,7 @@ async fn a_member_is_served_while_others_are_in_the_way() {
         own.asks_all().await;
         if commands == 0 && own.took.len() > 20 {
             let command = tokio::task::block_in_place(|| site.command(&["audit", "verify"]));
-            assert_eq!(command["ok"], true, "the command line has a way of its own");
+            assert_eq!(command["ok"], true, "the command line uses the local socket");
             commands += 1;
         }
         own.sees_health().await;
@@ -207,7 +208,7 @@ async fn a_member_is_served_while_others_are_in_the_way() {
     assert!(log.contains("connections were closed"), "{log}");
     let reports = log.matches("connections were closed").count();
     let most = began.elapsed().as_secs() / 4 + 2;
-    assert!(reports as u64 <= most, "a report is no line for each: {reports}");
+    assert!(reports as u64 <= most, "reports are aggregated: {reports}");
     comes_back(&site, before).await;
 }
 
@@ -217,7 +218,7 @@ async fn asked_for(seconds: u64, address: SocketAddr, asked: &[Asked]) -> Answer
     storm_clients::summed(all.join_all().await)
 }
 
-/// Waits until the server is no larger than before, but for what may stay.
+/// Waits until the server uses no more memory than before, except for the accepted difference.
 async fn comes_back(site: &Site, before: u64) {
     let (began, peak) = (Instant::now(), site.peak_memory_kb());
     let mut now = site.resident_kib();
@@ -230,7 +231,7 @@ async fn comes_back(site: &Site, before: u64) {
 }
 
 #[tokio::test]
-async fn readers_who_do_not_read_cost_no_more_than_their_sockets() {
+async fn clients_that_do_not_read_use_no_more_memory_than_their_sockets() {
     const READERS: usize = 300;
     const GROWTH_KIB_MAX: u64 = 40 * 1024;
     let site = Site::start().await;

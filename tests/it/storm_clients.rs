@@ -1,5 +1,5 @@
-//! The clients of a storm: half heads, slow bodies, HTTP/2 and large bodies of nobody, more than there is space for; and
-//! callers who are known, each of whom asks again and again.
+//! The clients of the load test: half heads, slow bodies, HTTP/2 and large bodies without authentication, more than
+//! there is space for; and authenticated callers, each of whom repeats a request.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,34 +18,34 @@ const H2_CONNECTIONS: usize = 20;
 const H2_STREAMS_EACH: u32 = 1_000;
 const LARGE_BODIES: usize = 60;
 const LARGE_BYTES: usize = 8 * 1024 * 1024;
-/// More than any answer that a caller reads.
+/// Longer than any response that a caller reads.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Callers who ask the same again and again, each on a connection of its own.
+/// Callers that repeat one request, each on a connection of its own.
 #[derive(Clone)]
 pub struct Asked {
     pub what: &'static str,
     pub callers: usize,
-    /// All bytes of a request.
+    /// All bytes of the request.
     pub request: Arc<Vec<u8>>,
-    /// Otherwise they send on until the server takes nothing more.
+    /// Whether they read the responses. Otherwise they keep sending until the server accepts nothing more.
     pub read: bool,
 }
 
-/// How often each kind of caller was answered so: status, and the word of a failure.
+/// How often each kind of caller got a response with this status and error code.
 pub type Answers = BTreeMap<(&'static str, u16, String), u64>;
 
-/// Sends these bytes on a connection of its own, and reads until the server has enough of it.
+/// Sends these bytes on a new connection, and reads until the server closes it.
 async fn send(address: SocketAddr, bytes: &[u8]) {
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
     let (mut from, mut to) = stream.split();
-    // The server may close at any moment: that is what is wanted of it.
+    // The server may close the connection at any moment, as it should.
     let _ = to.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = from.read_to_end(&mut answer).await;
 }
 
-/// The preface of HTTP/2 and the beginnings of so many requests.
+/// The preface of HTTP/2 and the beginnings of several requests.
 fn h2_requests() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for n in 0..H2_STREAMS_EACH {
@@ -65,7 +65,7 @@ fn large_body() -> Vec<u8> {
     bytes
 }
 
-/// Everybody who is in the way, until then. Of the nobodies each who was closed comes back once in any case.
+/// All load until the deadline. Each unauthenticated client that was disconnected connects again at least once.
 pub fn start(address: SocketAddr, until: Instant, asked: &[Asked]) -> JoinSet<Answers> {
     let half = b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
     let slow =
@@ -94,7 +94,7 @@ pub fn start(address: SocketAddr, until: Instant, asked: &[Asked]) -> JoinSet<An
     all
 }
 
-/// The callers who are known alone.
+/// The authenticated callers only.
 pub fn ask(all: &mut JoinSet<Answers>, address: SocketAddr, until: Instant, asked: &[Asked]) {
     for asked in asked {
         for _ in 0..asked.callers {
@@ -102,7 +102,7 @@ pub fn ask(all: &mut JoinSet<Answers>, address: SocketAddr, until: Instant, aske
             all.spawn(async move {
                 let mut answers = Answers::new();
                 while Instant::now() < until {
-                    // A connection ends when the server closes it, or when the storm is over.
+                    // A connection ends when the server closes it, or at the deadline.
                     let _ = timeout_at(until.into(), on_a_connection(address, &asked, &mut answers)).await;
                 }
                 answers
@@ -116,7 +116,7 @@ async fn on_a_connection(address: SocketAddr, asked: &Asked, answers: &mut Answe
     loop {
         if asked.read {
             let (mut from, mut to) = stream.split();
-            // It may be answered before all of it is sent.
+            // The response may come before the whole request is sent.
             let (sent, answer) = tokio::join!(to.write_all(&asked.request), read_answer(&mut from));
             let (status, word) = answer?;
             *answers.entry((asked.what, status, word)).or_default() += 1;
@@ -127,7 +127,7 @@ async fn on_a_connection(address: SocketAddr, asked: &Asked, answers: &mut Answe
     }
 }
 
-/// Reads an answer to its end: its status, and the word of a failure.
+/// Reads a response to its end. Returns its status and the error code of a failure.
 async fn read_answer(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u16, String)> {
     let broken = |what: &str| std::io::Error::other(what.to_owned());
     let (mut answer, mut end) = (Vec::new(), None);
@@ -150,7 +150,7 @@ async fn read_answer(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<
     Ok((status, word.filter(|_| status >= 400).unwrap_or_default().to_owned()))
 }
 
-/// The answers of all.
+/// The responses of all callers together.
 pub fn summed(all: impl IntoIterator<Item = Answers>) -> Answers {
     let mut sum = Answers::new();
     for (answer, times) in all.into_iter().flatten() {
@@ -159,14 +159,14 @@ pub fn summed(all: impl IntoIterator<Item = Answers>) -> Answers {
     sum
 }
 
-/// Answers that nobody may get, however much they are in the way.
+/// Responses that no client may get under load.
 pub fn faults(answers: &Answers) -> Vec<String> {
     let is_named = |status: u16, word: &str| status == 503 && ["busy", "compiler_busy"].contains(&word);
     let faults = answers.iter().filter(|((_, status, word), _)| *status >= 500 && !is_named(*status, word));
     faults.map(|((what, status, word), times)| format!("{what}: {times} × {status} {word}")).collect()
 }
 
-/// The clients need open files too.
+/// Raises the limit on open files, because the clients need many too.
 pub fn raise_open_files() {
     const FILES: u64 = 4_096;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

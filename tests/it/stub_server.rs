@@ -1,4 +1,5 @@
-//! Answers HTTP as a test says: for what no real counterpart does on demand, and for external systems that cannot be had here.
+//! An HTTP server that answers as a test determines: for responses that no real counterpart gives on demand, and for
+//! external systems that cannot be installed here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ struct Answers<F> {
     asked: Arc<AtomicUsize>,
 }
 
-/// A request as a test looks at it: method, path with query, headers by name, body.
+/// A request as a test sees it: method, path with query, headers by name, body.
 #[derive(Debug)]
 pub struct StubRequest {
     pub method: String,
@@ -55,7 +56,7 @@ impl StubServer {
         Self { url, asked }
     }
 
-    /// How many requests came.
+    /// The number of requests so far.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

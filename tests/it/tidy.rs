@@ -1,5 +1,5 @@
-//! The rules of the house that a compiler does not know: who may use what, how long a file may be, what every file
-//! opens with. Read off the source as text.
+//! Rules of this code base that the compiler does not check: which file may use which crate, how long files and
+//! functions may be, and how every file starts. They are checked on the text of the source.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub fn files(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The part of a file that is shipped.
+/// The part of a file that is compiled into the binary.
 pub fn shipped(text: &str) -> &str {
     text.split("\n#[cfg(test)]").next().unwrap_or(text)
 }
@@ -44,9 +44,9 @@ fn below_src(name: &str) -> &str {
 }
 
 #[test]
-fn a_crate_has_its_rooms_and_no_others() {
-    type May<'m> = &'m dyn Fn(&str) -> bool;
-    let walls: [(&str, May<'_>); 25] = [
+fn each_crate_is_used_only_in_its_files() {
+    type Allowed<'m> = &'m dyn Fn(&str) -> bool;
+    let rules: [(&str, Allowed<'_>); 25] = [
         ("rusqlite", &|f| {
             let files = ["kernel/ids.rs", "kernel/audit_log.rs"];
             let folders = ["kernel/db/", "kernel/decision_log/", "kernel/outbox/"];
@@ -91,7 +91,7 @@ fn a_crate_has_its_rooms_and_no_others() {
         }),
     ];
     for (name, text) in files("src") {
-        for (what, may) in &walls {
+        for (what, may) in &rules {
             let uses = shipped(&text).lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
                 let path = format!("{what}::");
                 line.contains(&path) || line.contains(&format!("use {what}"))
@@ -99,16 +99,16 @@ fn a_crate_has_its_rooms_and_no_others() {
             assert!(!uses || may(below_src(&name)), "{name} uses {what}");
         }
         let may_be_unsafe = ["src/kernel/sandbox/compile.rs", "src/cli/memory.rs"].contains(&name.as_str());
-        assert!(!text.contains("unsafe_code") || may_be_unsafe, "{name} is unsafe");
+        assert!(!text.contains("unsafe_code") || may_be_unsafe, "{name} uses unsafe code");
     }
 }
 
 #[test]
-fn files_and_functions_stay_short_and_say_what_they_are() {
+fn files_and_functions_are_short_and_files_begin_with_a_description() {
     const FILE_LINES_MAX: usize = 600;
     const FUNCTION_LINES_MAX: usize = 70;
     for (name, text) in files("src") {
-        assert!(text.starts_with("//!"), "{name} does not say what it owns");
+        assert!(text.starts_with("//!"), "{name} has no module description");
         let lines = shipped(&text).lines().count();
         assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines");
         let mut begun: Option<(usize, usize, String)> = None;
@@ -133,7 +133,7 @@ fn files_and_functions_stay_short_and_say_what_they_are() {
 }
 
 #[test]
-fn nothing_that_was_proved_to_fail_is_used() {
+fn constructs_that_have_failed_before_are_not_used() {
     const BANNED: [(&str, &str); 8] = [
         ("hazmat", "arithmetic on a private key with numbers that strangers choose"),
         ("print!(", "panics when nobody reads: `say!` and `complain!` do not"),
@@ -145,7 +145,7 @@ fn nothing_that_was_proved_to_fail_is_used() {
         ("unimplemented!(", "a stub that pretends"),
     ];
     for (name, text) in files("src") {
-        // The macros end in `print!` or `println!`.
+        // Both macros end in `print!` or `println!`.
         let text = text.replace("println!(", "print!(");
         for (what, why) in BANNED {
             assert!(!text.contains(what), "{name} has {what}: {why}");

@@ -1,4 +1,4 @@
-//! Users: members with everything that belongs to them, made and changed as a whole.
+//! Users: members with their external names, quota and key, created and changed by one request.
 
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn kinds_about(site: &Site, uid: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_request_makes_a_member_with_names_quota_place_and_key() {
+async fn one_request_creates_a_member_with_names_quota_membership_and_key() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let body = json!({
@@ -86,7 +86,7 @@ async fn one_request_makes_a_member_with_names_quota_place_and_key() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_takes_its_default() {
+async fn omitted_fields_take_their_defaults() {
     let site = Site::start().await;
     let made = create(&site, json!({"username": "kim", "email": "kim@example.org"})).await;
     for (name, value) in [
@@ -103,7 +103,7 @@ async fn what_is_left_out_takes_its_default() {
 }
 
 #[tokio::test]
-async fn what_somebody_has_already_is_named_all_at_once_and_nothing_is_made() {
+async fn all_taken_names_are_reported_together_and_nothing_is_created() {
     let site = Site::start().await;
     create(&site, kim()).await;
     let members = count(&site, "select count(*) from members");
@@ -125,7 +125,7 @@ async fn what_somebody_has_already_is_named_all_at_once_and_nothing_is_made() {
         let reply = conflict(body).await;
         assert_eq!((reply.is(29_303_000).word(), reply.fields()), (word, vec![format!("body.{name}")]));
     }
-    // The folder of a username belongs to anyone who has no other.
+    // A member without another folder may own the folder of its username.
     site.admin().post("/admin/members", json!({"username": "max"})).await.done();
     let mut body = fresh.clone();
     body["sftpgo_username"] = json!("max");
@@ -135,7 +135,7 @@ async fn what_somebody_has_already_is_named_all_at_once_and_nothing_is_made() {
 }
 
 #[tokio::test]
-async fn a_name_that_becomes_a_folder_has_its_grammar() {
+async fn a_name_that_becomes_a_folder_has_strict_rules() {
     let site = Site::start().await;
     let body = |username: &str| json!({"username": username, "email": format!("{username}@example.org")});
     for username in ["Kim", "ki", &"a".repeat(61)] {
@@ -146,7 +146,7 @@ async fn a_name_that_becomes_a_folder_has_its_grammar() {
         let mut body = body("lee");
         body["sftpgo_username"] = json!(name);
         let mut found = site.admin().post(USERS, body).await.is(10_101_000).fields();
-        // Too short, and not of its form.
+        // Too short, and malformed.
         found.dedup();
         assert_eq!(found, ["body.sftpgo_username"], "{name}");
     }
@@ -163,7 +163,7 @@ async fn a_name_that_becomes_a_folder_has_its_grammar() {
 }
 
 #[tokio::test]
-async fn a_repeat_makes_nobody_twice_and_shows_no_key_again() {
+async fn a_repeated_request_creates_no_second_member_and_shows_no_key_again() {
     let site = Site::start().await;
     let once = site.admin().with("idempotency-key", "one");
     once.post(USERS, kim()).await.done();
@@ -172,7 +172,7 @@ async fn a_repeat_makes_nobody_twice_and_shows_no_key_again() {
 }
 
 #[tokio::test]
-async fn a_change_says_what_is_otherwise_and_keeps_the_rest() {
+async fn an_update_changes_only_its_fields() {
     let site = Site::start().await;
     let made = create(&site, kim()).await;
     let path = at(&made);
@@ -200,7 +200,7 @@ async fn a_change_says_what_is_otherwise_and_keeps_the_rest() {
 }
 
 #[tokio::test]
-async fn a_member_without_a_folder_is_given_one_that_stays() {
+async fn a_member_without_a_folder_gets_one_that_stays() {
     let site = Site::start().await;
     create(&site, kim()).await;
     let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data()["uid"].clone();
@@ -217,7 +217,7 @@ async fn a_member_without_a_folder_is_given_one_that_stays() {
 }
 
 #[tokio::test]
-async fn who_is_suspended_is_out_until_the_reason_is_gone() {
+async fn a_suspended_user_has_no_access_until_it_is_activated() {
     let site = Site::start().await;
     let made = create(&site, kim()).await;
     let path = at(&made);
@@ -237,7 +237,7 @@ async fn who_is_suspended_is_out_until_the_reason_is_gone() {
 }
 
 #[tokio::test]
-async fn who_is_erased_leaves_a_name_to_act_on_and_the_folder_to_others() {
+async fn an_erased_user_s_event_names_its_account_and_its_folder_is_free() {
     let site = Site::start().await;
     let made = create(&site, kim()).await;
     site.admin().delete(&at(&made)).await.done();
@@ -254,7 +254,7 @@ async fn who_is_erased_leaves_a_name_to_act_on_and_the_folder_to_others() {
 }
 
 #[tokio::test]
-async fn members_that_are_made_and_changed_elsewhere_are_told_of_too() {
+async fn members_created_and_changed_by_other_operations_are_events_too() {
     let site = Site::start().await;
     let uid = site.admin().post("/admin/members", json!({"username": "kim"})).await.data()["uid"].clone();
     let path = format!("/admin/members/{}", uid.as_str().expect("uid"));
@@ -268,7 +268,7 @@ async fn members_that_are_made_and_changed_elsewhere_are_told_of_too() {
 }
 
 #[tokio::test]
-async fn users_are_made_by_the_site_and_quotas_by_whoever_may_set_them() {
+async fn users_are_created_by_the_site_and_quotas_require_their_permission() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     acme.owner().post(USERS, kim()).await.is(29_505_000);

@@ -1,10 +1,10 @@
-//! `If-Match`: who edits what somebody else has changed meanwhile is told so, and changes nothing.
+//! `If-Match`: an edit of an outdated version is refused with the current one and changes nothing.
 
 use serde_json::{Value, json};
 
 use crate::site::{As, Reply, Site};
 
-/// How an edit is made.
+/// The method of an edit.
 #[derive(Debug, Clone, Copy)]
 enum By {
     Put,

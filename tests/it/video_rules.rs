@@ -1,4 +1,5 @@
-//! What plugins say to new videos, no matter who brings the file: whose are asked, and what becomes of what they deny.
+//! How plugins decide on new videos, whatever the source of the file: which plugins are called, and what their denials
+//! cause.
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use crate::site::{As, Member, Reply, Site};
 use crate::videos::{Media, drift, register, service};
 use crate::wasm_fixtures;
 
-/// A plugin that is asked about new videos only, and denies with the last fact that it is told.
+/// A plugin that is called only for new videos and denies with its last fact as the reason.
 fn rule() -> Plug {
     filtered(json!({"permissions": ["video.register"]}), enforced("rule", wasm_fixtures::denying_with_last_fact()))
 }
@@ -20,14 +21,14 @@ fn jobs(site: &Site) -> i64 {
     site.rows().query_row("select count(*) from jobs", [], |row| row.get(0)).expect("a number")
 }
 
-/// `ok`, or the word of the failure.
+/// `ok`, or the error code of the failure.
 fn word(reply: &Reply) -> String {
     if reply.status < 300 { "ok".into() } else { reply.word().to_owned() }
 }
 
-/// A site with organizations: `strict` denies, `broken` has a plugin that traps, `watching` only watches, `open` has no
-/// plugin, and `off` would deny if it were not switched off.
-struct Place {
+/// A site with these organizations: `strict` denies, `broken` has a plugin that traps, `watching` has one in watch
+/// mode, `open` has no plugin, and `off` would deny but its plugin is deactivated.
+struct Fixture {
     site: Site,
     media: Media,
     _secrets: tempfile::TempDir,
@@ -35,7 +36,7 @@ struct Place {
 
 const ORGANIZATIONS: [&str; 5] = ["strict", "broken", "watching", "open", "off"];
 
-impl Place {
+impl Fixture {
     async fn new() -> Self {
         let (media, secrets) = (Media::new(), tempfile::tempdir().expect("a folder"));
         let key = secrets.path().join("hook");
@@ -65,8 +66,8 @@ impl Place {
         member
     }
 
-    /// Brings a new file of the member's; the request names an organization, where one is given.
-    async fn bring(&self, member: &Member<'_>, way: &str, named: Option<&str>) -> Reply {
+    /// Adds a new file of the member; the request names an organization, if one is given.
+    async fn add_file(&self, member: &Member<'_>, way: &str, named: Option<&str>) -> Reply {
         let path = |name: &str| self.media.file_of(member, name, 1_000);
         let told = async |action: &str, at: i64, more: Value| {
             let name =
@@ -105,13 +106,14 @@ async fn id_of(site: &Site, org_code: &str) -> String {
 }
 
 #[tokio::test]
-async fn plugins_of_all_organizations_of_the_owner_are_asked_whichever_is_named() {
+async fn plugins_of_all_organizations_of_the_owner_are_called_whichever_is_named() {
     const OK: &str = "ok";
     const DENIED: &str = "forbidden";
     const API: [&str; 3] = ["by oneself", "by a reservation", "by a service"];
     const SFTPGO: [&str; 3] = ["before an upload", "after an upload", "by a rename"];
-    let place = Place::new().await;
-    // Organizations, the named one, and what is answered: to the member, to a service, and to SFTPGo, which names none.
+    let place = Fixture::new().await;
+    // The owner's organizations, the named one, and the results: for the member, for a service, and for SFTPGo, which
+    // names none.
     let cases: [(&[&str], Option<&str>, [&str; 3]); 12] = [
         (&[], None, [OK; 3]),
         (&["strict"], None, [DENIED; 3]),
@@ -124,14 +126,14 @@ async fn plugins_of_all_organizations_of_the_owner_are_asked_whichever_is_named(
         (&["open", "watching", "off"], None, [OK; 3]),
         (&["open", "strict"], Some("strict"), [DENIED; 3]),
         (&["open", "strict"], Some("open"), [DENIED; 3]),
-        // What is not the owner's decides nothing; a service finds no such owner there.
+        // An organization that is not the owner's decides nothing; in it a service finds no such owner.
         (&["open", "strict"], Some("watching"), [DENIED, "owner_not_found", DENIED]),
     ];
     let mut made = 0;
     for (organizations, named, [own, service, sftpgo]) in cases {
         let member = place.member(organizations).await;
         for (way, expected) in API.into_iter().zip([own, own, service]).chain(SFTPGO.map(|way| (way, sftpgo))) {
-            let reply = place.bring(&member, way, named).await;
+            let reply = place.add_file(&member, way, named).await;
             assert_eq!(word(&reply), expected, "{way} of {organizations:?}, named {named:?}: {reply:?}");
             made += i64::from(expected == OK && way != "before an upload");
         }
@@ -142,7 +144,7 @@ async fn plugins_of_all_organizations_of_the_owner_are_asked_whichever_is_named(
 }
 
 #[tokio::test]
-async fn what_a_plugin_denies_at_sftpgo_is_no_video_and_stands_in_both_logs() {
+async fn an_upload_to_sftpgo_denied_by_a_plugin_is_no_video_and_is_in_both_logs() {
     let media = Media::new();
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}{}", sftpgo.settings(), media.settings())).await;
@@ -157,7 +159,7 @@ async fn what_a_plugin_denies_at_sftpgo_is_no_video_and_stands_in_both_logs() {
         assert_eq!(message, format!("a rule of your organization denies this: {fact}"));
     };
 
-    // Before an upload nobody knows its size.
+    // Before an upload its size is unknown.
     denied(event("pre-upload", "/a.mp4", 2, json!({})), "sftpgo").await;
     denied(event("upload", "/a.mp4", 3, size(10)), "10").await;
     denied(event("copy", "/known.mp4", 4, to("/b.mp4")), "100").await;
@@ -181,13 +183,13 @@ async fn what_a_plugin_denies_at_sftpgo_is_no_video_and_stands_in_both_logs() {
     let context = row["input"]["context"].as_array().expect("facts");
     assert_eq!((&row["reason"], json!(context[context.len() - 3..])), (&json!("plugin_denied"), facts));
 
-    // SFTPGo itself takes the answer for a no.
+    // SFTPGo takes the response as a refusal.
     sftpgo.until("kim", Value::is_object).await;
     sftpgo.call(&site).await;
     let upload = json!({"username": "kim", "path": "/lab.mp4", "size": 1});
     assert_eq!(sftpgo.lab("upload", upload).await.0, 403);
 
-    // What is known, what moves and what goes asks nobody.
+    // Known, moved and deleted videos cause no plugin call.
     for told in [
         event("pre-upload", "/known.mp4", 11, json!({})),
         event("upload", "/known.mp4", 12, size(200)),
@@ -200,7 +202,7 @@ async fn what_a_plugin_denies_at_sftpgo_is_no_video_and_stands_in_both_logs() {
 }
 
 #[tokio::test]
-async fn what_an_aborted_upload_left_counts_unasked_and_is_asked_about_as_a_whole() {
+async fn the_rest_of_an_aborted_upload_counts_without_a_call_and_the_complete_file_causes_one() {
     let media = Media::new();
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}{}", sftpgo.settings(), media.settings())).await;
@@ -220,10 +222,10 @@ async fn what_an_aborted_upload_left_counts_unasked_and_is_asked_about_as_a_whol
         }
     }
     assert_eq!((used(&site).await, jobs(&site)), (60, 0));
-    // SFTPGo removes a file whose upload was refused, and says no more of it.
+    // SFTPGo deletes a file whose upload was refused, and sends no further event.
     std::fs::remove_file(media.path("kim/s.mp4")).expect("removed");
-    until("the file that is gone counts no more", async || used(&site).await == 30).await;
-    // Once nobody denies it any more, what SFTPGo tells again is taken.
+    until("the deleted file no longer counts", async || used(&site).await == 30).await;
+    // Without a denial, the event that SFTPGo repeats is accepted.
     acme.admin().post("/api/v1/plugins/rule/deactivate", json!({})).await.done();
     assert_eq!(tell(&site, event("upload", "/r.mp4", 3, size(40))).await.body, json!({"status": "ok"}));
     assert_eq!((paths(&site).await, used(&site).await, jobs(&site)), (vec!["kim/r.mp4".into()], 40, 1));

@@ -1,4 +1,4 @@
-//! Videos: registered, listed, deleted, transferred; whose folder it is, and what is no file.
+//! Videos: registration, lists, deletion, transfer; which folder belongs to whom, and which paths are not files.
 
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
@@ -29,7 +29,7 @@ impl Media {
         self.directory.path().join(path)
     }
 
-    /// A file of so many bytes, which take no room on the disk.
+    /// Creates a sparse file of this size, which takes no space on the disk.
     pub fn file(&self, path: &str, bytes: u64) -> String {
         let file = self.path(path);
         std::fs::create_dir_all(file.parent().expect("a folder")).expect("folders");
@@ -37,13 +37,13 @@ impl Media {
         path.to_owned()
     }
 
-    /// The same of a member, in its folder.
+    /// The same in the folder of a member.
     pub fn file_of(&self, member: &Member<'_>, name: &str, bytes: u64) -> String {
         self.file(&format!("{}/{name}", member.username), bytes)
     }
 }
 
-/// Registers; answers what came of it.
+/// Registers a file and returns the response.
 pub async fn register(caller: &As<'_>, path: &str) -> crate::site::Reply {
     caller.post("/api/v1/register", json!({"path": path})).await
 }
@@ -64,7 +64,7 @@ pub async fn quota(member: &Member<'_>) -> Value {
     member.caller().get("/me/quota").await.data()
 }
 
-/// Sets what a member may store.
+/// Sets a member's quota.
 pub async fn set_quota(member: &Member<'_>, size: i64) {
     let path = format!("/admin/members/{}/quota", member.uid);
     member.site.admin().patch(&path, json!({"size": size})).await.done();
@@ -125,7 +125,8 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
     assert_eq!((&entry["action"], &entry["target"]), (&json!("video.register"), &json!(format!("video {uuid}"))));
     assert!(!entry.to_string().contains("b.mp4"), "the audit names a file: {entry}");
 
-    // Again, by its absolute path, and when the file is gone: the same, at no cost.
+    // A repeated registration, by the absolute path and after the file was deleted, gives the same video and uses no
+    // bytes.
     let absolute = media.path(&path).display().to_string();
     for again in [&path, &absolute] {
         assert_eq!(register(&kim.caller(), again).await.data(), json!({"uuid": uuid, "already_exists": true}));
@@ -138,7 +139,7 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
 }
 
 #[tokio::test]
-async fn a_member_registers_in_its_own_folder_only_and_its_word_on_sizes_is_not_taken() {
+async fn a_member_registers_in_its_own_folder_only_and_the_sizes_it_sends_are_ignored() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (kim, lee) = (site.member().await, site.member().await);
@@ -162,7 +163,7 @@ async fn a_member_registers_in_its_own_folder_only_and_its_word_on_sizes_is_not_
 }
 
 #[tokio::test]
-async fn a_service_acts_for_the_owner_it_names_and_is_believed_where_there_is_no_file() {
+async fn a_service_registers_for_a_named_owner_and_its_size_counts_where_there_is_no_file() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -188,7 +189,7 @@ async fn a_service_acts_for_the_owner_it_names_and_is_believed_where_there_is_no
     site.admin().post(&format!("/admin/members/{}/deactivate", kim.uid), json!({})).await.done();
     assert_eq!(register(&for_kim, &path("said.mp4")).await.is(33_505_000).word(), "member_suspended");
 
-    // A link is no missing file: nobody's word counts for it.
+    // A symbolic link is not a missing file: no size in a request counts for it.
     site.admin().post(&format!("/admin/members/{}/activate", kim.uid), json!({})).await.done();
     symlink("/etc/passwd", media.path(&path("link.mp4"))).expect("a link");
     let linked = for_kim.post("/api/v1/register", body("link.mp4", 9)).await;
@@ -196,7 +197,7 @@ async fn a_service_acts_for_the_owner_it_names_and_is_believed_where_there_is_no
 }
 
 #[tokio::test]
-async fn what_is_no_file_below_the_media_root_is_refused_and_leaves_nothing() {
+async fn a_path_that_is_no_file_below_the_media_root_is_refused_and_not_stored() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -241,7 +242,7 @@ async fn what_is_no_file_below_the_media_root_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_path_and_a_site_hold_as_much_as_allowed_and_not_one_more() {
+async fn the_limits_of_paths_and_of_videos_hold_and_not_one_past_them() {
     let media = Media::new();
     let settings = format!("{}[limits]\nvideo_path_bytes = 64\nvideos = 2\n", media.settings());
     let site = Site::with(&settings).await;
@@ -262,7 +263,7 @@ async fn a_path_and_a_site_hold_as_much_as_allowed_and_not_one_more() {
     assert_eq!(drift(&site), 0);
 }
 
-/// A thread that goes on for ever would keep a test that failed from ending.
+/// Stops the writing thread, which would otherwise keep a failed test running.
 struct StopAtTheEnd(Arc<AtomicBool>);
 
 impl Drop for StopAtTheEnd {
@@ -272,7 +273,7 @@ impl Drop for StopAtTheEnd {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_written_to_is_not_measured() {
+async fn a_file_that_is_being_written_is_not_measured() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let kim = site.member().await;
@@ -346,7 +347,7 @@ async fn members_see_their_own_videos_and_administrators_those_of_their_organiza
     let limited = site.admin().get("/api/v1/videos?limit=2&offset=2").await.data();
     assert_eq!((limited["items"].as_array().expect("items").len(), &limited["total"]), (1, &json!(3)));
 
-    // What is foreign looks as if it were missing, also to change it.
+    // Foreign videos are answered like missing ones, also on changes.
     let at = |id: &str| format!("/api/v1/videos/{id}");
     for (caller, id) in [(kim.caller(), &ids[1]), (acme.owner(), &ids[2]), (kim.caller(), &"0".repeat(16))] {
         assert_eq!(caller.get(&at(id)).await.is(33_301_000).word(), "video_not_found");
@@ -363,7 +364,7 @@ async fn members_see_their_own_videos_and_administrators_those_of_their_organiza
 }
 
 #[tokio::test]
-async fn a_transfer_moves_the_bytes_or_nothing() {
+async fn a_transfer_moves_the_bytes_or_fails_as_a_whole() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -387,7 +388,7 @@ async fn a_transfer_moves_the_bytes_or_nothing() {
     assert_eq!((quota(&kim).await["used"].clone(), quota(&lee).await["used"].clone()), (json!(0), json!(100)));
     assert_eq!(kim.caller().get(&path).await.word(), "video_not_found");
 
-    // From one organization to another: both ceilings follow.
+    // From one organization to another: the usage of both changes.
     let ceiling = format!("/admin/organizations/{}/quota", bolt.id);
     site.admin().patch(&ceiling, json!({"size": 99})).await.done();
     assert_eq!(to(&site.admin(), &far.uid).await.is(33_506_000).word(), "organization_quota_exceeded");
@@ -407,7 +408,7 @@ async fn a_transfer_moves_the_bytes_or_nothing() {
 }
 
 #[tokio::test]
-async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
+async fn existing_files_are_imported_counted_and_claimed() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (kim, lee) = (site.member().await, site.member().await);
@@ -431,7 +432,7 @@ async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
     assert_eq!(figures(&dry), [5, 4, 1, 1, 37, 3]);
     assert_eq!(dry["over_quota"], json!([kim.uid]));
     assert_eq!(count(&site, "videos"), 1);
-    // Piece by piece it is the same.
+    // An import in parts has the same result.
     let mut pieces = vec![site.admin().post("/api/v1/videos/import", json!({"limit": 2})).await.data()];
     while let Some(next) = pieces.last().expect("a piece")["next"].as_str() {
         let more = json!({"limit": 2, "after": next});
@@ -439,7 +440,7 @@ async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
     }
     let sums = pieces.iter().map(figures).reduce(|a, b| a.iter().zip(b).map(|(a, b)| a + b).collect());
     assert_eq!(sums.expect("pieces"), [5, 4, 1, 1, 37, 3]);
-    // It is there, so it counts, whether or not it fits; and nothing more does.
+    // The file exists, so its bytes count even beyond the quota, and no other file fits.
     assert_eq!(quota(&kim).await, json!({"size": 25, "used": 30, "reserved": 0, "free": 0, "percent": 120}));
     assert_eq!(register(&kim.caller(), &media.file_of(&kim, "more.mp4", 1)).await.word(), "quota_exceeded");
     let again = site.command(&["video", "import", "--prefix", "later"]);
@@ -467,7 +468,7 @@ async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
 }
 
 #[tokio::test]
-async fn an_import_looks_at_as_many_files_as_allowed() {
+async fn an_import_reads_files_up_to_its_limit() {
     let media = Media::new();
     let site = Site::with(&format!("{}[limits]\nimport_files = 3\n", media.settings())).await;
     for n in 0..4 {
@@ -481,9 +482,9 @@ async fn an_import_looks_at_as_many_files_as_allowed() {
     assert_eq!(foreign.is(32_505_000).word(), "scope_not_allowed");
 }
 
-/// What hooks will do, on an application in this process: there is no operation for it.
+/// Applies file events as the hooks do, with an application in this process, because no operation does this.
 #[tokio::test]
-async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_jobs() {
+async fn a_replaced_file_is_measured_again_and_a_renamed_one_keeps_its_bytes_and_jobs() {
     use roster::features::quotas::{QuotaCheck, QuotaSettings};
     use roster::features::videos::path::VideoPath;
     use roster::features::videos::{self, Registration, Video};
@@ -561,7 +562,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     assert_eq!((used(kim).await, drift().await), (40, 0));
     video.size = 10;
 
-    // Over another file: that one is gone with its bytes, and the job goes along.
+    // Over another file: the other video is deleted with its bytes, and the job stays with the moved one.
     let to = path("kim/b.mp4");
     let (from, onto) = (video.clone(), to.clone());
     let id = change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&from, onto, Some(kim))))
@@ -582,7 +583,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
         .collect();
     assert_eq!(of, [renamed.id.as_str()]);
 
-    // Into another folder: it is that member's.
+    // Into another folder: the video now belongs to that member.
     let theirs = path("lee/b.mp4");
     change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&renamed, theirs, Some(lee))))
         .await

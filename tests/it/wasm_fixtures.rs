@@ -1,11 +1,12 @@
-//! Plugins written by hand, as text, made into components when a test needs them: no toolchain, and every byte chosen.
+//! Plugins written as text and assembled into components when a test needs them: without a toolchain, and with control
+//! over every byte.
 
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Memory that both kinds share: texts lie from 1024 on, answers at 16, and what the host writes grows from 64 KiB up.
+/// Memory that both kinds share: texts begin at 1024, answers at 16, and what the host writes grows up from 64 KiB.
 const COMMON: &str = r#"
   (memory (export "memory") 2)
   (global $free (mut i32) (i32.const 65536))
@@ -51,31 +52,31 @@ const MAP_ROLES: &str = r#"
 const LOG: &str = r#"(import "roster:policy/host@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
 
 /// An authorizer with this body: `(call $allow)`, `(call $deny (i32.const TEXT) (i32.const BYTES))`, `(call $abstain)`,
-/// over the locals `$action`, `$action_bytes`, `$path`, `$roles_count` and the like. `before` stands outside of functions
-/// and may hold `(data (i32.const 1024) "…")`; `$log` takes a level, a text and its length.
+/// over the locals `$action`, `$action_bytes`, `$path`, `$roles_count` and the like. `before` precedes the functions
+/// and may contain `(data (i32.const 1024) "…")`; `$log` takes a level, a text and its length.
 pub fn authorizer(before: &str, body: &str) -> Vec<u8> {
     component("authorizer-plugin", &format!("(module {LOG} {COMMON} {before} {})", AUTHORIZE.replace("BODY", body)))
 }
 
-/// The same for a role mapper: `(call $list (i32.const FIRST) (i32.const COUNT))`, where each text is a pointer and a
+/// A role mapper with this body: `(call $list (i32.const FIRST) (i32.const COUNT))`, where each text is a pointer and a
 /// length.
 pub fn role_mapper(before: &str, body: &str) -> Vec<u8> {
     component("role-mapper-plugin", &format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body)))
 }
 
-/// The core module of such an authorizer, which does not say for which world it is.
+/// The core module of such an authorizer, without its world.
 pub fn authorizer_module(before: &str, body: &str) -> Vec<u8> {
     let text = format!("(module {LOG} {COMMON} {before} {})", AUTHORIZE.replace("BODY", body));
     wat::parse_str(text).expect("the text of a module")
 }
 
-/// The same of a role mapper.
+/// The core module of such a role mapper.
 pub fn role_mapper_module(before: &str, body: &str) -> Vec<u8> {
     let text = format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body));
     wat::parse_str(text).expect("the text of a module")
 }
 
-/// Both in one.
+/// A component that is both.
 pub fn authorizer_and_mapper(before: &str, authorize: &str, map_roles: &str) -> Vec<u8> {
     let both = [AUTHORIZE.replace("BODY", authorize), MAP_ROLES.replace("BODY", map_roles)].concat();
     component("policy-plugin", &format!("(module {LOG} {COMMON} {before} {both})"))
@@ -88,7 +89,7 @@ pub fn component(world: &str, text: &str) -> Vec<u8> {
     encoder.realloc_via_memory_grow(true).encode().expect("a component")
 }
 
-/// A core module that says for which world it is, as bindings write it.
+/// A core module that declares its world, as generated bindings do.
 pub fn module_of(world: &str, module: &[u8]) -> Vec<u8> {
     let mut module = module.to_vec();
     let mut resolve = Resolve::default();
@@ -99,7 +100,7 @@ pub fn module_of(world: &str, module: &[u8]) -> Vec<u8> {
     module
 }
 
-// ── guests that many tests use ──
+// ── guests of several tests ──
 
 pub fn allowing() -> Vec<u8> {
     authorizer("", "(call $allow)")
@@ -109,18 +110,18 @@ pub fn abstaining() -> Vec<u8> {
     authorizer("", "(call $abstain)")
 }
 
-/// Denies everything, for this reason.
+/// Denies everything with this reason.
 pub fn denying(reason: &str) -> Vec<u8> {
     let data = format!("(data (i32.const 1024) {reason:?})");
     authorizer(&data, &format!("(call $deny (i32.const 1024) (i32.const {}))", reason.len()))
 }
 
-/// Denies, and gives the path, which it was asked about, as the reason.
+/// Denies with the requested path as the reason.
 pub fn denying_with_path() -> Vec<u8> {
     authorizer("", "(call $deny (local.get $path) (local.get $path_bytes))")
 }
 
-/// Denies actions of this many letters and has no opinion about others.
+/// Denies actions with a name of this length, and abstains for all others.
 pub fn denying_actions_of(letters: usize) -> Vec<u8> {
     authorizer(
         "(data (i32.const 1024) \"not this\")",
@@ -140,7 +141,7 @@ pub fn trapping() -> Vec<u8> {
     authorizer("", "(unreachable)")
 }
 
-/// Says itself that it cannot answer.
+/// Answers with an error.
 pub fn failing() -> Vec<u8> {
     authorizer(
         "(data (i32.const 1024) \"no_table\")",
@@ -150,7 +151,7 @@ pub fn failing() -> Vec<u8> {
     )
 }
 
-/// Denies, and gives the first value of the last fact as the reason; a fact without a value is a trap.
+/// Denies with the first value of the last fact as the reason; a fact without a value is a trap.
 pub fn denying_with_last_fact() -> Vec<u8> {
     let last =
         "(i32.add (local.get $context) (i32.mul (i32.const 16) (i32.sub (local.get $context_count) (i32.const 1))))";
@@ -158,7 +159,7 @@ pub fn denying_with_last_fact() -> Vec<u8> {
     authorizer("", &format!("(call $deny (i32.load {first}) (i32.load offset=4 {first}))"))
 }
 
-/// Names these roles, whatever it is told.
+/// Names these roles, whatever its input.
 pub fn naming(roles: &[&str]) -> Vec<u8> {
     let mut data = String::new();
     let mut at = 8_192;
@@ -171,7 +172,7 @@ pub fn naming(roles: &[&str]) -> Vec<u8> {
     role_mapper(&data, &format!("(call $list (i32.const 1024) (i32.const {}))", roles.len()))
 }
 
-/// Names the groups it is told of, as they are.
+/// Names its groups as roles.
 pub fn naming_groups() -> Vec<u8> {
     role_mapper("", "(call $list (local.get $groups) (local.get $groups_count))")
 }
@@ -180,8 +181,7 @@ pub fn trapping_mapper() -> Vec<u8> {
     role_mapper("", "(unreachable)")
 }
 
-/// Names what a claim of this name says, nothing without one, and at most `roles_max` of it; before that it counts to
-/// `spins`.
+/// Names the values of a claim as roles, at most `roles_max`, and none without the claim. Counts to `spins` first.
 pub fn naming_claim(name: &str, roles_max: usize, spins: u64) -> Vec<u8> {
     let before = format!(
         "(data (i32.const 1024) {name:?})
@@ -220,7 +220,7 @@ pub fn naming_claim(name: &str, roles_max: usize, spins: u64) -> Vec<u8> {
     role_mapper(&before, &body)
 }
 
-/// Says itself that it cannot answer, with this message.
+/// Answers with an error with this message.
 pub fn refusing_mapper(message: &str) -> Vec<u8> {
     let body = format!(
         "(i32.store8 (i32.const 16) (i32.const 1))
@@ -237,7 +237,7 @@ pub fn looping_mapper() -> Vec<u8> {
 }
 
 #[test]
-fn the_guests_of_the_tests_are_components() {
+fn the_fixtures_are_valid_components() {
     for guest in
         [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups(), naming_claim("a", 1, 1)]
     {

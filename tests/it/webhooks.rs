@@ -1,4 +1,4 @@
-//! Webhooks: made, signed, given new secrets; and where they may not lead.
+//! Webhooks: creation, signatures, rotation of secrets, and the addresses to which they may not lead.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -23,7 +23,7 @@ async fn ping(caller: &As<'_>, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_webhook_is_made_seen_changed_and_deleted_and_its_secret_is_shown_once() {
+async fn a_webhook_is_created_read_updated_and_deleted_and_its_secret_is_shown_once() {
     let receiver = Receiver::willing();
     let site = Site::with(QUICK).await;
     let url = format!("{}/hook?token=abc", receiver.url);
@@ -93,7 +93,7 @@ async fn during_a_rotation_both_secrets_sign_and_after_it_the_new_one() {
     assert!(is_signed(&received, &first) && is_signed(&received, second));
     assert_eq!(received.header("x-roster-key-id"), format!("{id}.2,{id}.1"));
     assert!(!site.admin().get("/admin/webhooks").await.body.to_string().contains(second));
-    // Without an overlap the former one ends at once.
+    // Without an overlap the former secret ends at once.
     let strict = Site::with(&format!("{QUICK}webhooks.rotation_overlap_s = 0\n")).await;
     let (id, first) = webhook(&strict.admin(), &receiver.url, &["*"]).await;
     strict.admin().post(&format!("/admin/webhooks/{id}/rotate"), json!({})).await.done();
@@ -104,7 +104,7 @@ async fn during_a_rotation_both_secrets_sign_and_after_it_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_trial_says_what_came_back() {
+async fn a_test_delivery_reports_the_response() {
     let willing = Receiver::willing();
     let refusing = Receiver::start(|_, _| Answer::Status(404));
     let hanging = Receiver::start(|_, _| Answer::Hang);
@@ -170,14 +170,14 @@ async fn no_webhook_leads_into_this_machine_or_a_private_network() {
     {
         assert_eq!(make(url).await.is(10_101_000).fields(), ["body.url"], "{url}");
     }
-    // A name says nothing when it is made: it is looked at when it is used, each time. Every machine knows its own name.
+    // A host name is not resolved at creation but at every use. Every machine can resolve its own name.
     let name = String::from_utf8(Command::new("hostname").output().expect("hostname").stdout).unwrap();
     let made = make(&format!("http://{}:{port}/", name.trim())).await.data();
     let id = made["id"].as_str().unwrap();
     let trial = ping(&site.admin(), id).await;
     let errors = [
         "its host has an address that webhooks do not reach: see webhooks.private_hosts",
-        // A machine that nobody has given a name.
+        // A host name that does not exist.
         "it cannot be reached: name, port and certificate may be wrong, or it is down",
     ];
     assert!(errors.contains(&trial["error"].as_str().unwrap()) && trial["status"].is_null(), "{trial}");
@@ -186,7 +186,7 @@ async fn no_webhook_leads_into_this_machine_or_a_private_network() {
         site.admin().get("/admin/deliveries?state=dead").await.data()["total"] == 1
     })
     .await;
-    // Nor by a change.
+    // An update is checked in the same way.
     let moved = site.admin().patch(&format!("/admin/webhooks/{id}"), json!({"url": "http://[::1]/"})).await;
     assert_eq!(moved.is(35_101_000).word(), "webhook_url");
     make("http://n8n.lan:5678/webhook/1").await.done();
@@ -194,7 +194,7 @@ async fn no_webhook_leads_into_this_machine_or_a_private_network() {
 }
 
 #[tokio::test]
-async fn an_organization_has_its_own_webhooks_and_so_many_of_them() {
+async fn an_organization_has_its_own_webhooks_up_to_a_limit() {
     let receiver = Receiver::willing();
     let site = Site::with(&format!("{QUICK}limits.webhooks = 2\n")).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -219,7 +219,7 @@ async fn an_organization_has_its_own_webhooks_and_so_many_of_them() {
             assert_eq!(reply.is(35_301_000).word(), "webhook_not_found");
         }
     }
-    // An organization hears of its own members only.
+    // An organization gets events about its own members only.
     bolt.owner().post("/admin/members", json!({"username": "theirs"})).await.done();
     site.admin().post("/admin/members", json!({"username": "nobodys"})).await.done();
     acme.owner().post("/admin/members", json!({"username": "ours"})).await.done();
@@ -229,7 +229,7 @@ async fn an_organization_has_its_own_webhooks_and_so_many_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_webhook_is_said_at_once() {
+async fn all_faults_of_a_webhook_are_reported_together() {
     let site = Site::start().await;
     let body = |name: &str, kinds: Value| json!({"name": name, "url": "https://example.org/", "kinds": kinds});
     let all: Vec<String> = (0..51).map(|_| "*".to_owned()).collect();
@@ -245,9 +245,9 @@ async fn what_is_wrong_with_a_webhook_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn the_example_receiver_takes_what_is_genuine_and_nothing_else() {
+async fn the_example_receiver_accepts_genuine_requests_only() {
     let site = Site::with(QUICK).await;
-    // The secret is known only once the webhook is there, and the webhook needs the port.
+    // The secret is known only after the webhook is created, and the webhook needs the port.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let (id, secret) = webhook(&site.admin(), &url, &["member.created"]).await;
@@ -273,7 +273,7 @@ async fn the_example_receiver_takes_what_is_genuine_and_nothing_else() {
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["kind"], kind);
     }
-    // Forged, altered, too old, without a signature.
+    // Forged, altered, too old, and unsigned.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let sign = |key: &str, timestamp: u64, body: &str| {
         let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
@@ -292,14 +292,14 @@ async fn the_example_receiver_takes_what_is_genuine_and_nothing_else() {
             site.http.post(&url).header("x-roster-timestamp", timestamp).header("x-roster-signature", &signature);
         assert_eq!(request.body("{}").send().await.unwrap().status(), status, "{signature}");
     }
-    // It knows both secrets during a rotation by our signing with both.
+    // It accepts both secrets during a rotation, because we sign with both.
     site.admin().post(&format!("/admin/webhooks/{id}/rotate"), json!({})).await.done();
     assert_eq!(ping(&site.admin(), &id).await["status"], 204);
     example.kill().unwrap();
     example.wait().unwrap();
 }
 
-/// So many deliveries that are over, to a webhook.
+/// Adds finished deliveries to a webhook.
 fn add_deliveries(rows: &rusqlite::Connection, target: &str, many: u32) -> rusqlite::Result<()> {
     rows.execute_batch(&format!(
         "create temp table n as with n (n) as (values (1) union all select n + 1 from n where n < {many}) select n from n;
@@ -311,8 +311,8 @@ fn add_deliveries(rows: &rusqlite::Connection, target: &str, many: u32) -> rusql
 }
 
 #[tokio::test]
-async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_left() {
-    // What one change may take of SQLite's steps: all of these deliveries at once take more.
+async fn deliveries_of_a_deleted_webhook_are_deleted_in_batches_and_the_rest_is_hidden() {
+    // The most steps of SQLite that one change may take: deleting all of these deliveries at once takes more.
     const STEPS_MAX: u64 = 200_000;
     let receiver = Receiver::willing();
     let mut site = Site::with(QUICK).await;
@@ -332,7 +332,7 @@ async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_le
     assert!(steps > 0 && steps < STEPS_MAX, "one change took {steps} steps");
     assert_eq!(site.last_audit_entry().await["after"], json!({"deliveries": 9_000}));
 
-    // As after a crash in between: the webhook is gone, and not all of its deliveries.
+    // The state after a crash in between: the webhook is deleted, and some of its deliveries are left.
     let (id, _) = webhook(&site.admin(), &receiver.url, &["member.deleted"]).await;
     let (target, list) = (format!("webhook {}", id.replace('-', "")), format!("/admin/deliveries?target={id}"));
     site.write_rows(|rows| {
@@ -353,7 +353,7 @@ async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_le
 }
 
 #[tokio::test]
-async fn an_organization_that_is_not_active_hears_of_nobody() {
+async fn an_inactive_organization_gets_no_events() {
     let receiver = Receiver::willing();
     let site = Site::with(QUICK).await;
     let acme = site.organization("acme").await;
@@ -368,7 +368,7 @@ async fn an_organization_that_is_not_active_hears_of_nobody() {
 
     set("deactivate").await;
     rename("Kim").await;
-    crate::passwords::until("nobody hears of it", async || {
+    crate::passwords::until("the delivery is dead", async || {
         let page = site.admin().get(&format!("/admin/deliveries?target={id}&state=dead")).await.data();
         page["items"].as_array().is_some_and(|items| items.len() == 1)
     })

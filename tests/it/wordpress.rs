@@ -1,5 +1,5 @@
-//! Sign-in with WordPress: application passwords at a real site, tickets of our plugin, and everything a site can do
-//! wrong.
+//! Sign-in with WordPress: application passwords at a real site, tickets of our plugin, and every way in which a site
+//! can misbehave.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -15,26 +15,26 @@ use crate::counterparts::{Browser, Person, WordPress, query};
 use crate::site::{Organization, Reply, Site};
 use crate::stub_server::{self, StubServer};
 
-/// What nobody listens at: tickets need no answer.
+/// Nothing listens at this address: tickets need no request to WordPress.
 const NOWHERE: &str = "http://127.0.0.1:9";
 const SECRET: &str = "a-ticket-secret-for-tests-without-a-site";
 
-/// A site that knows a WordPress which is not there, or not as it should be.
+/// A site that is configured for a WordPress that does not exist or misbehaves.
 async fn site_of(url: &str, more: &str) -> Site {
     site_with(url, SECRET, more).await
 }
 
-/// A site that knows the real WordPress.
+/// A site that is configured for the real WordPress.
 async fn site_at(wordpress: &WordPress, more: &str) -> Site {
     site_with(&wordpress.url, &wordpress.ticket_secret, more).await
 }
 
 async fn site_with(url: &str, secret: &str, more: &str) -> Site {
-    // Read whenever the server starts, so that it stays until all tests are over.
+    // Read at every start of a server, so it must exist until all tests are over.
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a directory"));
     let file = folder.path().join(hex::encode(&secret::hash(secret)[..8]));
-    // Another site may read it at this moment: it is whole at any time.
+    // Another server may read the file at the same time, so it is replaced atomically.
     let written = tempfile::NamedTempFile::new_in(folder.path()).expect("a file");
     std::fs::write(written.path(), secret).expect("the secret");
     written.persist(&file).expect("in its place");
@@ -46,7 +46,7 @@ async fn sign_in(site: &Site, login: &str, password: &str) -> Reply {
     site.nobody().post("/auth/wordpress", json!({"username": login, "application_password": password})).await
 }
 
-async fn take(site: &Site, ticket: &str) -> Reply {
+async fn redeem(site: &Site, ticket: &str) -> Reply {
     site.nobody().post("/auth/wordpress/ticket", json!({"ticket": ticket})).await
 }
 
@@ -60,7 +60,7 @@ async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
     organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
 }
 
-/// Keys of the roles that anyone who has this token holds in an organization.
+/// Keys of the roles that the member with this token holds in an organization.
 async fn roles(organization: &Organization<'_>, token: &str) -> Vec<String> {
     let me = organization.site.bearer(token).get("/me").await.data();
     let uid = me["uid"].as_str().expect("uid").to_owned();
@@ -76,7 +76,7 @@ async fn roles(organization: &Organization<'_>, token: &str) -> Vec<String> {
     keys
 }
 
-/// Makes an account at WordPress, as its administrator does.
+/// Creates an account at WordPress as its administrator.
 pub async fn new_person(wordpress: &WordPress, role: &str) -> (String, Person) {
     let login = format!("p{}", uuid::Uuid::now_v7().simple());
     let email = format!("{login}@example.org");
@@ -98,8 +98,8 @@ pub async fn administer(wordpress: &WordPress, path: &str, body: Value) -> Value
     answer.json().await.expect("JSON")
 }
 
-/// A ticket as the plugin makes one, with changes.
-fn forge(changes: &Value) -> String {
+/// A ticket like the plugin's, with changes.
+fn issue(changes: &Value) -> String {
     let now = Timestamp::now().0 / 1_000;
     let mut claims = json!({"v": 1, "site": NOWHERE, "id": 4_000_000, "login": "forger", "email": "", "name": "",
         "roles": [], "iat": now, "exp": now + 60, "jti": uuid::Uuid::now_v7().simple().to_string()});
@@ -115,11 +115,11 @@ fn sealed(claims: &Value, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_was_made_with_a_number_of_the_site_arrives_as_that_member() {
+async fn a_member_created_with_a_wordpress_id_is_found_at_the_first_sign_in() {
     let site = site_of(NOWHERE, "").await;
     let body = json!({"wordpress_id": 17, "username": "kim", "email": "kim@example.org"});
     let made = site.admin().post("/admin/users", body).await.data();
-    let arrived = take(&site, &forge(&json!({"id": 17, "login": "kim.l", "email": "other@example.org"}))).await;
+    let arrived = redeem(&site, &issue(&json!({"id": 17, "login": "kim.l", "email": "other@example.org"}))).await;
     let me = site.bearer(&token(&arrived)).get("/me").await.data();
     assert_eq!((&me["uid"], &me["email"]), (&made["id"], &json!("kim@example.org")));
 }
@@ -127,7 +127,7 @@ async fn who_was_made_with_a_number_of_the_site_arrives_as_that_member() {
 // ── application passwords ──
 
 #[tokio::test]
-async fn an_application_password_makes_a_member_with_the_roles_that_are_mapped() {
+async fn an_application_password_creates_a_member_with_the_mapped_roles() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "wordpress.organization = \"acme\"").await;
     let acme = site.organization("acme").await;
@@ -143,12 +143,12 @@ async fn an_application_password_makes_a_member_with_the_roles_that_are_mapped()
     let actions = site.admin().get("/admin/audit?action=member.arrive").await.data();
     let uid = me["uid"].as_str().expect("uid");
     let entries = actions["items"].as_array().expect("items");
-    assert_eq!(entries.len(), 3, "made, joined, synced: {entries:?}");
+    assert_eq!(entries.len(), 3, "created, linked, synced: {entries:?}");
     for entry in entries {
         assert_eq!((&entry["actor"], &entry["actor_kind"]), (&json!(uid), &json!("member")), "{entry}");
         assert!(!entry.to_string().contains(&editor.email), "{entry}");
     }
-    // By e-mail it is the same person, and nothing is new.
+    // By e-mail it is the same member, and nothing changes.
     let again = sign_in(&site, &editor.email, &editor.application_password.replace(' ', "")).await;
     assert_eq!(
         site.bearer(again.data()["access_token"].as_str().expect("a token")).get("/me").await.data()["uid"],
@@ -160,7 +160,7 @@ async fn an_application_password_makes_a_member_with_the_roles_that_are_mapped()
 }
 
 #[tokio::test]
-async fn a_role_that_changes_at_wordpress_changes_at_the_next_sign_in() {
+async fn a_role_changed_at_wordpress_changes_at_the_next_sign_in() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "wordpress.organization = \"acme\"").await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
@@ -170,7 +170,7 @@ async fn a_role_that_changes_at_wordpress_changes_at_the_next_sign_in() {
     let (login, person) = new_person(wordpress, "editor").await;
     let first = token(&sign_in(&site, &login, &person.application_password).await);
     assert_eq!(roles(&acme, &first).await, ["press"]);
-    // A role by hand is nobody's business but the hand's.
+    // A manually assigned role is not changed by a sign-in.
     let uid = site.bearer(&first).get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
     acme.assign(&uid, &acme.role_id("viewer").await).await;
 
@@ -178,7 +178,7 @@ async fn a_role_that_changes_at_wordpress_changes_at_the_next_sign_in() {
     assert_eq!(roles(&acme, &first).await, ["press", "viewer"]);
     bolt.link(&uid).await;
     sign_in(&site, &login, &person.application_password).await.done();
-    // In force for the session that was there before, in both organizations.
+    // The roles also apply to the earlier session, in both organizations.
     assert_eq!(roles(&acme, &first).await, ["viewer", "writers"]);
     assert_eq!(roles(&bolt, &first).await, ["guests"]);
     let seen = bolt.owner().get("/admin/audit?action=member.arrive").await.data();
@@ -191,7 +191,7 @@ async fn a_role_that_changes_at_wordpress_changes_at_the_next_sign_in() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_told_nothing_and_are_slowed_down() {
+async fn wrong_credentials_are_refused_alike_and_throttled() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "auth.slow_account_failures = 3").await;
     let right = &wordpress.person("subscriber").application_password;
@@ -207,7 +207,7 @@ async fn wrong_credentials_are_told_nothing_and_are_slowed_down() {
     let slowed = sign_in(&site, "subscriber", right).await;
     assert_eq!(slowed.is(28_604_000).word(), "too_many_failures");
     assert!(slowed.header("retry-after").is_some());
-    // The password of the login form is not one for programs.
+    // The password of the login form is not an application password.
     let editor = wordpress.person("editor");
     sign_in(&site, "editor", &editor.password).await.is(28_501_000);
     sign_in(&site, "editor", &editor.application_password).await.done();
@@ -215,7 +215,7 @@ async fn wrong_credentials_are_told_nothing_and_are_slowed_down() {
 }
 
 #[tokio::test]
-async fn names_that_are_taken_or_unfit_are_left_out_and_never_link() {
+async fn taken_or_invalid_names_are_omitted_and_never_link() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "").await;
     let (login, person) = new_person(wordpress, "subscriber").await;
@@ -230,7 +230,7 @@ async fn names_that_are_taken_or_unfit_are_left_out_and_never_link() {
         (&me["username"], &me["email"], &me["display_name"]),
         (&Value::Null, &Value::Null, &json!("New Person"))
     );
-    // Once they are free the gaps are filled; what the member chose stays.
+    // Once the names are free, empty fields are filled; names that the member chose stay.
     site.admin().delete(&format!("/admin/members/{}", local["uid"].as_str().expect("uid"))).await.done();
     site.bearer(&first).patch("/me", json!({"display_name": "Chosen"})).await.done();
     sign_in(&site, &login, &person.application_password).await.done();
@@ -246,7 +246,7 @@ async fn names_that_are_taken_or_unfit_are_left_out_and_never_link() {
 }
 
 #[tokio::test]
-async fn a_suspended_member_stays_out_by_either_way() {
+async fn a_suspended_member_is_refused_by_password_and_by_ticket() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "").await;
     let (login, person) = new_person(wordpress, "subscriber").await;
@@ -258,11 +258,11 @@ async fn a_suspended_member_stays_out_by_either_way() {
     assert_eq!(sign_in(&site, &login, &person.application_password).await.is(28_501_000).word(), "invalid_login");
     let mut browser = wordpress.browser_sign_in(&login, &person.password).await;
     let ticket = wordpress.ticket(&mut browser).await;
-    assert_eq!(take(&site, &ticket).await.is(28_501_000).word(), "invalid_login");
+    assert_eq!(redeem(&site, &ticket).await.is(28_501_000).word(), "invalid_login");
 }
 
 #[tokio::test]
-async fn input_that_cannot_be_right_is_refused_before_wordpress_is_asked() {
+async fn invalid_input_is_refused_before_wordpress_is_called() {
     let asked = StubServer::start(|_| stub_server::json(401, &json!({"code": "rest_not_logged_in"})));
     let site = site_of(&asked.url, "").await;
 
@@ -288,19 +288,19 @@ async fn input_that_cannot_be_right_is_refused_before_wordpress_is_asked() {
 }
 
 #[tokio::test]
-async fn without_settings_both_ways_say_what_is_missing() {
+async fn without_settings_both_sign_ins_name_the_missing_settings() {
     let site = Site::start().await;
-    for reply in [sign_in(&site, "a", "b").await, take(&site, "a.b").await] {
+    for reply in [sign_in(&site, "a", "b").await, redeem(&site, "a.b").await] {
         assert_eq!((reply.status, reply.is(28_605_000).word()), (501, "wordpress_not_configured"));
     }
     let site = Site::with("wordpress.url = \"http://127.0.0.1:9\"").await;
-    assert_eq!(take(&site, "a.b").await.is(28_605_000).word(), "wordpress_not_configured");
+    assert_eq!(redeem(&site, "a.b").await.is(28_605_000).word(), "wordpress_not_configured");
 }
 
-// ── a site that does wrong ──
+// ── a site that misbehaves ──
 
 #[tokio::test]
-async fn answers_that_are_none_open_no_door() {
+async fn invalid_responses_sign_nobody_in() {
     let changed = |name: &str, value: Value| {
         let mut me =
             json!({"id": 7, "username": "kim", "email": "kim@example.org", "name": "Kim", "roles": ["editor"]});
@@ -312,7 +312,7 @@ async fn answers_that_are_none_open_no_door() {
         let response = poem::Response::builder().status(poem::http::StatusCode::MOVED_PERMANENTLY);
         response.header("location", "https://www.example.org/").body("")
     };
-    let neighbour = StubServer::start(move |asked| {
+    let stub = StubServer::start(move |asked| {
         let (login, _) = decoded(&asked.authorization);
         match login.as_str() {
             "kim" | "KIM@example.org" => changed("id", json!(7)),
@@ -333,11 +333,11 @@ async fn answers_that_are_none_open_no_door() {
             "redirect" => redirect(),
             "missing" => stub_server::json(404, &json!({"code": "rest_no_route"})),
             "forbidden" => stub_server::json(403, &json!({"code": "rest_forbidden"})),
-            // Somebody else's answer, as a cache gives it.
+            // The response for another user, as a faulty cache returns it.
             _ => changed("name", json!("Kim")),
         }
     });
-    let site = site_of(&neighbour.url, "neighbours.failures = 1000").await;
+    let site = site_of(&stub.url, "neighbours.failures = 1000").await;
 
     let paths: Vec<Reply> = vec![sign_in(&site, "kim", "x").await, sign_in(&site, "KIM@example.org", "x").await];
     paths.iter().for_each(Reply::done);
@@ -347,9 +347,9 @@ async fn answers_that_are_none_open_no_door() {
     }
     sign_in(&site, "forbidden", "x").await.is(28_501_000);
     sign_in(&site, "thousand", "x").await.done();
-    // A byte order mark and odd values that are not needed are nobody's business.
+    // A byte order mark and malformed optional values are accepted.
     sign_in(&site, "marked", "x").await.done();
-    // The administrator, Kim, who has a thousand roles, and who has odd ones.
+    // The administrator, Kim, a user with a thousand roles, and one with malformed roles.
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 4);
 }
 
@@ -363,10 +363,10 @@ fn decoded(authorization: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_site_that_fails_again_and_again_is_left_alone_and_tried_again_later() {
+async fn a_site_that_fails_repeatedly_is_not_called_until_later() {
     let is_well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let wellness = is_well.clone();
-    let neighbour = StubServer::start(move |_| {
+    let stub = StubServer::start(move |_| {
         let me = json!({"id": 7, "username": "kim", "roles": []});
         let is_well = wellness.load(std::sync::atomic::Ordering::SeqCst);
         if is_well {
@@ -375,27 +375,27 @@ async fn a_site_that_fails_again_and_again_is_left_alone_and_tried_again_later()
             stub_server::json(500, &json!({"code": "internal_server_error"}))
         }
     });
-    let site = site_of(&neighbour.url, "neighbours.failures = 3\nneighbours.pause_s = 1").await;
+    let site = site_of(&stub.url, "neighbours.failures = 3\nneighbours.pause_s = 1").await;
 
     for _ in 0..3 {
         sign_in(&site, "kim", "x").await.is(28_602_000);
     }
     let refused = sign_in(&site, "kim", "x").await;
     assert_eq!((refused.status, refused.is(28_602_000).header("retry-after")), (502, Some("1")));
-    assert_eq!(neighbour.asked(), 3);
+    assert_eq!(stub.asked(), 3);
 
     is_well.store(true, std::sync::atomic::Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(5);
     while sign_in(&site, "kim", "x").await.status != 200 {
-        assert!(Instant::now() < deadline, "it is never tried again");
+        assert!(Instant::now() < deadline, "it is never called again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(neighbour.asked(), 4);
+    assert_eq!(stub.asked(), 4);
 }
 
 #[tokio::test]
 async fn a_site_that_is_down_or_slow_fails_in_a_bounded_time() {
-    // Takes connections and says nothing.
+    // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let urls = [silent.local_addr().expect("an address"), closed.local_addr().expect("an address")];
@@ -424,23 +424,23 @@ async fn a_ticket_of_the_plugin_signs_in_once() {
     let mut browser = wordpress.browser_sign_in("editor", &editor.password).await;
 
     let ticket = wordpress.ticket(&mut browser).await;
-    let reply = take(&site, &ticket).await;
+    let reply = redeem(&site, &ticket).await;
 
     let token = token(&reply);
     let me = site.bearer(&token).get("/me").await.data();
     assert_eq!((&me["username"], &me["email"]), (&json!("editor"), &json!(editor.email)));
     assert_eq!(roles(&acme, &token).await, ["press"]);
-    assert_eq!(take(&site, &ticket).await.is(28_501_000).word(), "invalid_ticket");
-    // The same person as by application password, and by the next ticket.
+    assert_eq!(redeem(&site, &ticket).await.is(28_501_000).word(), "invalid_ticket");
+    // The same member by application password and by the next ticket.
     let by_password = sign_in(&site, "editor", &editor.application_password).await.data()["access_token"].clone();
-    let by_ticket = take(&site, &wordpress.ticket(&mut browser).await).await.data()["access_token"].clone();
+    let by_ticket = redeem(&site, &wordpress.ticket(&mut browser).await).await.data()["access_token"].clone();
     for token in [by_password, by_ticket] {
         assert_eq!(site.bearer(token.as_str().expect("a token")).get("/me").await.data()["uid"], me["uid"]);
     }
 }
 
 #[tokio::test]
-async fn a_browser_comes_back_from_wordpress_with_a_ticket_that_sets_cookies() {
+async fn a_browser_returns_from_wordpress_with_a_ticket_that_sets_cookies() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "").await;
     let person = wordpress.person("name with space");
@@ -470,10 +470,10 @@ async fn a_browser_comes_back_from_wordpress_with_a_ticket_that_sets_cookies() {
 }
 
 #[tokio::test]
-async fn forged_foreign_and_old_tickets_make_nobody() {
+async fn forged_foreign_and_old_tickets_create_no_member() {
     let site = site_of(NOWHERE, "").await;
     let now = Timestamp::now().0 / 1_000;
-    let with = |changes: Value| forge(&changes);
+    let with = |changes: Value| issue(&changes);
     let good = with(json!({}));
     let (body, signature) = good.split_once('.').expect("a point");
     let mut flipped = body.to_owned().into_bytes();
@@ -496,48 +496,48 @@ async fn forged_foreign_and_old_tickets_make_nobody() {
         ("nobody", with(json!({"id": 0}))),
         ("without a name of its own", with(json!({"jti": ""}))),
     ] {
-        let reply = take(&site, &ticket).await;
+        let reply = redeem(&site, &ticket).await;
         assert_eq!((reply.status, reply.is(28_501_000).word()), (401, "invalid_ticket"), "{why}");
     }
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 1);
     let reply = site.nobody().post("/auth/wordpress/ticket", json!({"ticket": "x".repeat(8_193)})).await;
     assert_eq!(reply.fields(), ["body.ticket"]);
-    take(&site, &good).await.done();
+    redeem(&site, &good).await.done();
 }
 
 #[tokio::test]
-async fn a_number_that_was_given_out_again_leads_to_nobody() {
+async fn a_reused_wordpress_id_does_not_lead_to_the_former_member() {
     let site = site_of(NOWHERE, "").await;
     let ticket =
-        |login: &str, email: &str| forge(&json!({"id": 7, "login": login, "email": email, "roles": ["editor"]}));
-    let first = take(&site, &ticket("kim", "kim@example.org")).await;
+        |login: &str, email: &str| issue(&json!({"id": 7, "login": login, "email": email, "roles": ["editor"]}));
+    let first = redeem(&site, &ticket("kim", "kim@example.org")).await;
     let uid = site.bearer(&token(&first)).get("/me").await.data()["uid"].clone();
 
     for (login, email) in [("lee", "lee@example.org"), ("lee", ""), ("KIM", "lee@example.org")] {
-        let reply = take(&site, &ticket(login, email)).await;
+        let reply = redeem(&site, &ticket(login, email)).await;
         assert_eq!((reply.status, reply.is(28_505_000).word()), (403, "forbidden"), "{login} {email}");
     }
-    // Anyone who changed one of the two is still the same person.
+    // A user who changed only the login or only the e-mail is still the same person.
     for (login, email) in [("kim", "new@example.org"), ("renamed", "Kim@example.org"), ("kim", "")] {
-        let reply = take(&site, &ticket(login, email)).await;
+        let reply = redeem(&site, &ticket(login, email)).await;
         assert_eq!(site.bearer(&token(&reply)).get("/me").await.data()["uid"], uid, "{login} {email}");
     }
 }
 
 #[tokio::test]
-async fn a_full_site_takes_nobody_new_and_a_missing_organization_stops_nobody() {
+async fn a_full_site_creates_no_member_and_a_missing_organization_prevents_no_sign_in() {
     let site = site_of(NOWHERE, "limits.members = 2\nwordpress.organization = \"nowhere\"").await;
-    let ticket = |id: u64| forge(&json!({"id": id, "login": format!("p{id}")}));
+    let ticket = |id: u64| issue(&json!({"id": id, "login": format!("p{id}")}));
 
-    take(&site, &ticket(1)).await.done();
-    assert_eq!(take(&site, &ticket(2)).await.is(29_309_000).word(), "site_full");
-    take(&site, &ticket(1)).await.done();
+    redeem(&site, &ticket(1)).await.done();
+    assert_eq!(redeem(&site, &ticket(2)).await.is(29_309_000).word(), "site_full");
+    redeem(&site, &ticket(1)).await.done();
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 2);
-    assert!(site.log().contains("name an organization that is not there"), "{}", site.log());
+    assert!(site.log().contains("name an organization that does not exist"), "{}", site.log());
 }
 
 #[test]
-fn a_secret_that_could_be_tried_out_is_refused_at_the_start() {
+fn a_ticket_secret_that_could_be_guessed_is_refused_at_start() {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("secret");
     let settings = format!("wordpress.url = \"{NOWHERE}\"\nwordpress.ticket_secret_file = \"{}\"\n", file.display());
@@ -558,31 +558,31 @@ fn a_secret_that_could_be_tried_out_is_refused_at_the_start() {
 #[tokio::test]
 async fn many_requests_with_one_ticket_give_one_session() {
     let site = site_of(NOWHERE, "").await;
-    let ticket = forge(&json!({"id": 4_000_001, "login": "racer"}));
+    let ticket = issue(&json!({"id": 4_000_001, "login": "racer"}));
 
     let (a, b, c, d) =
-        tokio::join!(take(&site, &ticket), take(&site, &ticket), take(&site, &ticket), take(&site, &ticket));
+        tokio::join!(redeem(&site, &ticket), redeem(&site, &ticket), redeem(&site, &ticket), redeem(&site, &ticket));
 
     let mut statuses = [a.status, b.status, c.status, d.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 401, 401, 401]);
-    // Different tickets of one new person at once make one member.
-    let tickets: Vec<String> = (0..4).map(|_| forge(&json!({"id": 4_000_002, "login": "twins"}))).collect();
+    // Several tickets of one new user at once create one member.
+    let tickets: Vec<String> = (0..4).map(|_| issue(&json!({"id": 4_000_002, "login": "twins"}))).collect();
     let replies = tokio::join!(
-        take(&site, &tickets[0]),
-        take(&site, &tickets[1]),
-        take(&site, &tickets[2]),
-        take(&site, &tickets[3])
+        redeem(&site, &tickets[0]),
+        redeem(&site, &tickets[1]),
+        redeem(&site, &tickets[2]),
+        redeem(&site, &tickets[3])
     );
     [replies.0, replies.1, replies.2, replies.3].iter().for_each(Reply::done);
     assert_eq!(site.admin().get("/admin/members?keyword=twins").await.data()["total"], 1);
 }
 
 #[tokio::test]
-async fn an_organization_that_asks_for_a_second_factor_is_asked_by_this_door_too() {
+async fn a_required_second_factor_applies_to_sign_ins_with_wordpress() {
     let mut site = site_of(NOWHERE, "").await;
-    let ticket = |n: u64| forge(&json!({"id": 4_000_010 + n, "login": "strict"}));
-    take(&site, &ticket(0)).await.done();
+    let ticket = |n: u64| issue(&json!({"id": 4_000_010 + n, "login": "strict"}));
+    redeem(&site, &ticket(0)).await.done();
     let uid = {
         let acme = site.organization("strict").await;
         let found = site.admin().get("/admin/members?keyword=strict").await.data();
@@ -596,7 +596,7 @@ async fn an_organization_that_asks_for_a_second_factor_is_asked_by_this_door_too
     drop(rows);
     site.start_again();
 
-    let reply = take(&site, &ticket(0)).await;
+    let reply = redeem(&site, &ticket(0)).await;
     assert_eq!(reply.is(28_501_000).word(), "second_factor_enrolment_required", "{uid}");
     assert!(reply.body["challenge"].is_string());
 }

@@ -1,4 +1,4 @@
-//! Members who follow their accounts at WordPress: events of the must-use plugin, and the comparison of everybody.
+//! Members follow their accounts at WordPress: events of the must-use plugin, and the comparison of all users.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,18 @@ use crate::receiver::{Answer, Receiver};
 use crate::site::{INTERNAL_SECRET, Organization, Reply, Site};
 use crate::stub_server::{self, StubRequest, StubServer};
 
-/// What nobody listens at.
+/// Nothing listens at this address.
 const NOWHERE: &str = "http://127.0.0.1:9";
 const KEY: &str = "a-key-for-hints-of-tests-without-a-site";
 const HOOK: &str = "/api/v1/hooks/wordpress";
 
-/// A site with secrets in files that live as long as it does.
-struct Place {
+/// A site with secrets in files that live as long as the site.
+struct SiteWithSecrets {
     site: Site,
     _secrets: tempfile::TempDir,
 }
 
-impl std::ops::Deref for Place {
+impl std::ops::Deref for SiteWithSecrets {
     type Target = Site;
 
     fn deref(&self) -> &Site {
@@ -32,8 +32,8 @@ impl std::ops::Deref for Place {
     }
 }
 
-/// A site that takes events with this key and, where there is a password, asks WordPress as `admin`.
-async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -> Place {
+/// A site that accepts events signed with this key and, if there is a password, calls WordPress as `admin`.
+async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -> SiteWithSecrets {
     let secrets = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
         let path = secrets.path().join(name);
@@ -46,7 +46,7 @@ async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -> Pl
         settings.push_str(&format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{file}\"\n"));
     }
     let site = Site::with(&format!("{settings}{more}")).await;
-    Place { site, _secrets: secrets }
+    SiteWithSecrets { site, _secrets: secrets }
 }
 
 async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
@@ -67,7 +67,7 @@ async fn status(site: &Site, uid: &str) -> String {
     site.admin().get(&format!("/admin/members/{uid}")).await.data()["status"].as_str().expect("status").to_owned()
 }
 
-/// The member of a name, as soon as there is one.
+/// The first member found by this keyword.
 async fn find(site: &Site, keyword: &str) -> Option<Value> {
     let found = site.admin().get(&format!("/admin/members?keyword={keyword}")).await.data();
     found["items"].as_array().expect("items").first().cloned()
@@ -75,7 +75,7 @@ async fn find(site: &Site, keyword: &str) -> Option<Value> {
 
 // ── events without a WordPress ──
 
-fn said(id: u64, username: &str, roles: &[&str]) -> Value {
+fn user_update(id: u64, username: &str, roles: &[&str]) -> Value {
     json!({"id": id, "event": "update", "username": username, "email": format!("{username}@example.org"),
         "name": username, "roles": roles})
 }
@@ -84,12 +84,12 @@ fn notice(users: &[Value]) -> String {
     notice_of(NOWHERE, users)
 }
 
-/// Each has a name of its own: two of one second may say the same.
+/// Each has an id of its own, because two notices within one second may have the same content.
 fn notice_of(site: &str, users: &[Value]) -> String {
     json!({"site": site, "delivery": uuid::Uuid::now_v7().to_string(), "users": users}).to_string()
 }
 
-/// The headers of an event that is so many seconds old.
+/// The headers of an event that was signed this many seconds ago.
 fn signed(body: &str, key: &str, age_s: i64) -> [(&'static str, String); 2] {
     let seconds = Timestamp::now().0 / 1_000 - age_s;
     let signature = secret::signature(key, &format!("{seconds}.{body}"));
@@ -101,8 +101,8 @@ async fn send(site: &Site, headers: &[(&str, String)], body: &str) -> Reply {
     caller.send_raw(reqwest::Method::POST, HOOK, "application/json", body.into()).await
 }
 
-/// Events as the plugin does; answers what became of the first account.
-async fn hint(site: &Site, users: &[Value]) -> Value {
+/// Sends events like the plugin's and returns the result for the first account.
+async fn send_events(site: &Site, users: &[Value]) -> Value {
     let body = notice(users);
     let reply = send(site, &signed(&body, KEY, 0), &body).await;
     assert_eq!((reply.status, &reply.body["repeated"]), (200, &json!(false)), "{reply:?}");
@@ -110,50 +110,50 @@ async fn hint(site: &Site, users: &[Value]) -> Value {
 }
 
 #[tokio::test]
-async fn a_hint_is_taken_as_it_says_where_nobody_can_be_asked() {
+async fn without_credentials_for_wordpress_an_event_is_applied_as_it_is() {
     let site = site_of(NOWHERE, KEY, None, "wordpress.organization = \"acme\"").await;
     let acme = site.organization("acme").await;
     map(&acme, "editor", "press").await;
     map(&acme, "author", "writers").await;
 
-    let made = hint(&site, &[said(7, "kim", &["editor"])]).await;
+    let made = send_events(&site, &[user_update(7, "kim", &["editor"])]).await;
     let uid = made["uid"].as_str().expect("uid").to_owned();
     assert_eq!((&made["id"], &made["result"]), (&json!(7), &json!("new")));
     assert_eq!(roles(&acme, &uid).await, ["press"]);
-    // Again it is nothing new, and a role follows.
-    assert_eq!(hint(&site, &[said(7, "kim", &["editor"])]).await["result"], "same");
-    assert_eq!(hint(&site, &[said(7, "kim", &["author"])]).await["result"], "changed");
+    // A repeat changes nothing, and a changed role is applied.
+    assert_eq!(send_events(&site, &[user_update(7, "kim", &["editor"])]).await["result"], "same");
+    assert_eq!(send_events(&site, &[user_update(7, "kim", &["author"])]).await["result"], "changed");
     assert_eq!(roles(&acme, &uid).await, ["writers"]);
-    // What the member has is never overwritten.
+    // Names that the member has are never overwritten.
     let renamed =
         json!({"id": 7, "event": "update", "username": "kim", "email": "new@example.org", "name": "", "roles": []});
-    assert_eq!(hint(&site, &[renamed]).await["result"], "changed");
+    assert_eq!(send_events(&site, &[renamed]).await["result"], "changed");
     assert_eq!(find(&site, "kim").await.expect("the member")["email"], "kim@example.org");
     let entry =
         site.admin().get("/admin/audit?action=member.follow_wordpress&limit=1").await.data()["items"][0].clone();
     assert_eq!(entry["actor_kind"], "internal");
 
-    hint(&site, &[said(7, "kim", &["author"])]).await;
-    assert_eq!(hint(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "gone");
+    send_events(&site, &[user_update(7, "kim", &["author"])]).await;
+    assert_eq!(send_events(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "gone");
     assert_eq!((status(&site, &uid).await.as_str(), roles(&acme, &uid).await), ("suspended", Vec::new()));
     assert_eq!(find(&site, "kim").await.expect("still there")["email"], "kim@example.org");
-    // Who is suspended stays so, whatever else is hinted.
-    assert_eq!(hint(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "nobody");
-    assert_eq!(hint(&site, &[said(7, "kim", &["editor"])]).await["result"], "left");
+    // A suspended member stays suspended, whatever later events say.
+    assert_eq!(send_events(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "nobody");
+    assert_eq!(send_events(&site, &[user_update(7, "kim", &["editor"])]).await["result"], "left");
     assert_eq!((status(&site, &uid).await.as_str(), roles(&acme, &uid).await), ("suspended", Vec::new()));
-    assert_eq!(hint(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "nobody");
+    assert_eq!(send_events(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "nobody");
 }
 
 #[tokio::test]
-async fn a_hint_that_is_sent_again_does_nothing_twice() {
+async fn a_repeated_event_is_applied_once() {
     let site = site_of(NOWHERE, KEY, None, "wordpress.organization = \"acme\"").await;
     let acme = site.organization("acme").await;
     map(&acme, "editor", "press").await;
-    let body = notice(&[said(7, "kim", &["editor"])]);
+    let body = notice(&[user_update(7, "kim", &["editor"])]);
     let headers = signed(&body, KEY, 0);
     let first = send(&site, &headers, &body).await;
     let uid = first.body["users"][0]["uid"].as_str().expect("uid").to_owned();
-    hint(&site, &[said(7, "kim", &[])]).await;
+    send_events(&site, &[user_update(7, "kim", &[])]).await;
 
     let (a, b) = tokio::join!(send(&site, &headers, &body), send(&site, &headers, &body));
 
@@ -164,9 +164,9 @@ async fn a_hint_that_is_sent_again_does_nothing_twice() {
 }
 
 #[tokio::test]
-async fn forged_old_and_foreign_hints_change_nothing() {
+async fn forged_old_and_foreign_events_change_nothing() {
     let site = site_of(NOWHERE, KEY, None, "hooks.age_max_s = 60").await;
-    let body = notice(&[said(7, "kim", &[])]);
+    let body = notice(&[user_update(7, "kim", &[])]);
     let [(_, timestamp), (_, signature)] = signed(&body, KEY, 0);
     let both = |timestamp: &str, signature: &str| {
         vec![("x-roster-timestamp", timestamp.to_owned()), ("x-roster-signature", signature.to_owned())]
@@ -192,18 +192,18 @@ async fn forged_old_and_foreign_hints_change_nothing() {
     assert_eq!(wrong.word(), "invalid_internal_secret");
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 1);
 
-    // During a rotation there are two signatures, of which one fits.
+    // During a rotation there are two signatures, of which one matches.
     let two = both(&timestamp, &format!("v1={}, {signature}", "0".repeat(64)));
     assert_eq!(send(&site, &two, &body).await.status, 200);
-    let young = notice(&[said(8, "lee", &[])]);
+    let young = notice(&[user_update(8, "lee", &[])]);
     assert_eq!(send(&site, &signed(&young, KEY, 58), &young).await.status, 200);
     let secret = [("x-internal-secret", INTERNAL_SECRET.to_owned())];
-    assert_eq!(send(&site, &secret, &notice(&[said(9, "max", &[])])).await.body["users"][0]["result"], "new");
+    assert_eq!(send(&site, &secret, &notice(&[user_update(9, "max", &[])])).await.body["users"][0]["result"], "new");
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 4);
 }
 
 #[tokio::test]
-async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
+async fn an_invalid_event_is_refused_with_the_reason_and_a_new_field_is_ignored() {
     let site = site_of(NOWHERE, KEY, None, "").await;
     let send = async |body: String| send(&site, &signed(&body, KEY, 0), &body).await;
 
@@ -219,7 +219,7 @@ async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
         json!({"id": u64::MAX, "event": "delete"}),
         json!({"event": "delete"}),
         json!({"id": 7}),
-        // Nobody can be asked who it is.
+        // Without credentials, WordPress cannot be called for the missing fields.
         json!({"id": 7, "event": "update"}),
     ] {
         assert_eq!(send(notice(std::slice::from_ref(&user))).await.fields(), ["body.users"], "{user}");
@@ -227,7 +227,7 @@ async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
     let many = |count: u64| notice(&(1..=count).map(|id| json!({"id": id, "event": "delete"})).collect::<Vec<_>>());
     assert_eq!(send(many(101)).await.fields(), ["body.users"]);
     assert_eq!(send(many(100)).await.body["users"].as_array().expect("users").len(), 100);
-    let mut newer = said(7, "kim", &[]);
+    let mut newer = user_update(7, "kim", &[]);
     newer["locale"] = json!("zh_TW");
     let body = json!({"site": NOWHERE, "users": [newer], "version": 2}).to_string();
     assert_eq!(send(body).await.body["users"][0]["result"], "new");
@@ -235,7 +235,7 @@ async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
 }
 
 #[tokio::test]
-async fn without_settings_the_hook_and_the_comparison_say_what_is_missing() {
+async fn without_settings_the_hook_and_the_comparison_name_the_missing_settings() {
     let bare = Site::start().await;
     let only_url = Site::with(&format!("wordpress.url = \"{NOWHERE}\"")).await;
     for site in [&bare, &only_url] {
@@ -248,7 +248,7 @@ async fn without_settings_the_hook_and_the_comparison_say_what_is_missing() {
 }
 
 #[test]
-fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() {
+fn a_weak_key_and_incomplete_credentials_are_refused_at_start() {
     let folder = tempfile::tempdir().expect("a directory");
     let (file, settings) = (folder.path().join("secret"), folder.path().join("roster.toml"));
     let check = |text: &str| {
@@ -262,7 +262,7 @@ fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() 
         let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
         assert_eq!((ok, said.contains("hooks.wordpress_key_file")), (is_taken, !is_taken), "{length}: {said}");
     }
-    // Else the site would believe that it is set up, and everybody's events would be refused.
+    // Otherwise the site would appear configured and refuse all events.
     std::fs::write(&file, "\n \n").expect("an empty file");
     let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
     assert!(!ok && said.contains(&format!("{} is empty", file.display())), "{said}");
@@ -279,22 +279,22 @@ async fn nobody_is_linked_by_a_name_and_the_last_owner_stays() {
     let body = json!({"username": "kim", "email": "k@example.org"});
     let local = site.admin().post("/admin/members", body).await.data();
 
-    for account in [said(7, "KIM", &[]), said(7, "other", &[])] {
+    for account in [user_update(7, "KIM", &[]), user_update(7, "other", &[])] {
         let mut account = account;
         if account["username"] == "other" {
             account["email"] = json!("K@example.org");
         }
-        let found = hint(&site, &[account]).await;
+        let found = send_events(&site, &[account]).await;
         assert_eq!((&found["result"], &found["uid"]), (&json!("unlinked"), &Value::Null));
     }
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 2);
-    // An administrator says that it is one person.
+    // An administrator confirms that both are one person.
     let path = format!("/admin/users/{}", local["uid"].as_str().expect("uid"));
     site.admin().patch(&path, json!({"wordpress_id": 7})).await.done();
-    assert_eq!(hint(&site, &[said(7, "kim", &[])]).await["result"], "changed", "the display name was missing");
-    // Whose number was given out again is left alone.
-    let first = hint(&site, &[said(8, "lee", &[])]).await;
-    assert_eq!(hint(&site, &[said(8, "max", &[])]).await["result"], "left");
+    assert_eq!(send_events(&site, &[user_update(7, "kim", &[])]).await["result"], "changed", "it had no display name");
+    // A reused WordPress id leaves the member unchanged.
+    let first = send_events(&site, &[user_update(8, "lee", &[])]).await;
+    assert_eq!(send_events(&site, &[user_update(8, "max", &[])]).await["result"], "left");
 
     let acme = site.organization("acme").await;
     let uid = first["uid"].as_str().expect("uid");
@@ -302,29 +302,29 @@ async fn nobody_is_linked_by_a_name_and_the_last_owner_stays() {
     acme.assign(uid, &acme.role_id("tenant_owner").await).await;
     let other = acme.owner().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
     site.admin().post(&format!("/admin/members/{other}/deactivate"), json!({})).await.done();
-    assert_eq!(hint(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "left");
+    assert_eq!(send_events(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "left");
     assert_eq!(status(&site, uid).await, "active");
 }
 
-// ── a WordPress that does as a test says ──
+// ── a stub of WordPress ──
 
-/// Users by number, and what else it answers.
+/// Users by id, and the status that it answers with instead, if any.
 #[derive(Clone, Default)]
 struct Users(Arc<Mutex<Answering>>);
 
-/// The users, and the status that stands for every answer.
+/// The users, and the status that replaces every response.
 type Answering = (BTreeMap<u64, Value>, Option<u16>);
 
 impl Users {
     fn put(&self, id: u64, username: &str, roles: &[&str]) {
-        self.0.lock().expect("no panic").0.insert(id, said(id, username, roles));
+        self.0.lock().expect("no panic").0.insert(id, user_update(id, username, roles));
     }
 
     fn remove(&self, id: u64) {
         self.0.lock().expect("no panic").0.remove(&id);
     }
 
-    /// From now on it answers this status to everything but `me`; 0 is its own again.
+    /// From now on it answers every request except `me` with this status; 0 ends this.
     fn fail(&self, status: u16) {
         self.0.lock().expect("no panic").1 = Some(status).filter(|status| *status > 0);
     }
@@ -361,14 +361,14 @@ impl Users {
     }
 }
 
-/// A WordPress without users that takes any password, with the settings for it and where its password lies.
+/// A WordPress without users that accepts any password, with the settings for it and the folder of its password file.
 pub fn empty_wordpress() -> (StubServer, tempfile::TempDir, String) {
-    let (neighbour, secrets) = (start(&Users::default()), tempfile::tempdir().expect("a directory"));
+    let (stub_site, secrets) = (start(&Users::default()), tempfile::tempdir().expect("a directory"));
     let file = secrets.path().join("password");
     std::fs::write(&file, "x").expect("a secret");
     let account = format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{}\"\n", file.display());
-    let settings = format!("wordpress.url = \"{}\"\n{account}", neighbour.url);
-    (neighbour, secrets, settings)
+    let settings = format!("wordpress.url = \"{}\"\n{account}", stub_site.url);
+    (stub_site, secrets, settings)
 }
 
 fn start(users: &Users) -> StubServer {
@@ -385,13 +385,13 @@ fn numbers(report: &Value, list: &str) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_comparison_says_what_it_would_do_and_then_does_it() {
+async fn a_dry_comparison_reports_the_changes_and_the_next_makes_them() {
     let users = Users::default();
-    let neighbour = start(&users);
+    let stub_site = start(&users);
     users.put(1, "root", &["administrator"]);
     users.put(2, "erika", &["editor"]);
     users.put(3, "kim", &["editor"]);
-    let site = site_of(&neighbour.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
+    let site = site_of(&stub_site.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
     let acme = site.organization("acme").await;
     map(&acme, "editor", "press").await;
     site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
@@ -413,7 +413,7 @@ async fn a_comparison_says_what_it_would_do_and_then_does_it() {
     let report = compare(&site, json!({})).await;
     assert_eq!((numbers(&report, "new"), numbers(&report, "changed")), (vec![], vec![]), "nothing twice: {report}");
 
-    // A role and an e-mail change, and somebody goes.
+    // A role and an e-mail change, and a user is deleted.
     users.put(2, "erika", &[]);
     users.remove(1);
     users.put(4, "nora", &[]);
@@ -426,22 +426,22 @@ async fn a_comparison_says_what_it_would_do_and_then_does_it() {
     assert_eq!(roles(&acme, &uid).await, Vec::<String>::new());
     let gone = command["gone"][0]["uid"].as_str().expect("uid");
     assert_eq!(status(&site, gone).await, "suspended");
-    // Who is suspended and gone is not told of again.
+    // A suspended member without an account is not reported again.
     assert_eq!(numbers(&compare(&site, json!({})).await, "gone"), [0; 0]);
     let entry = site.admin().get("/admin/audit?action=member.follow_wordpress").await.data()["items"][0].clone();
     assert!(!entry.to_string().contains("@example.org"), "{entry}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
+async fn a_shifted_page_or_a_failing_wordpress_makes_no_user_count_as_deleted() {
     let users = Users::default();
-    let neighbour = start(&users);
+    let stub_site = start(&users);
     (1..=250).for_each(|id| users.put(id, &format!("p{id}"), &[]));
-    let site = site_of(&neighbour.url, KEY, Some("x"), "neighbours.failures = 1000").await;
+    let site = site_of(&stub_site.url, KEY, Some("x"), "neighbours.failures = 1000").await;
     let report = compare(&site, json!({})).await;
     assert_eq!((report["looked_at"].as_u64(), numbers(&report, "new").len()), (Some(250), 250));
 
-    // Somebody of the first page is deleted before the second is read: number 101 is on neither.
+    // A user of the first page is deleted before the second page is read, so user 101 is on neither.
     let first = compare(&site, json!({"pages": 1})).await;
     assert_eq!((&first["looked_at"], &first["next"]), (&json!(100), &json!("page 2")));
     users.remove(50);
@@ -455,17 +455,17 @@ async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
             let reply = site.admin().post("/admin/wordpress/sync", json!({"from": from})).await;
             assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure} {from}");
         }
-        let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
+        let body = notice_of(&stub_site.url, &[json!({"id": 7, "event": "delete"})]);
         let reply = send(&site, &signed(&body, KEY, 0), &body).await;
         assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure}");
         assert_eq!(status(&site, &uid(&report, 6)).await, "active", "{failure}");
     }
     users.fail(0);
-    // An event says gone, WordPress says there: it is asked, not believed.
-    let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
+    // The event says deleted, but WordPress still has the user: WordPress is called, and the event is not trusted.
+    let body = notice_of(&stub_site.url, &[json!({"id": 7, "event": "delete"})]);
     assert_eq!(send(&site, &signed(&body, KEY, 0), &body).await.body["users"][0]["result"], "same");
 
-    // A site that was set up anew has nobody: a person looks first.
+    // A newly installed WordPress has no users: an administrator must confirm.
     (51..=250).for_each(|id| users.remove(id));
     let report = compare(&site, json!({"gone_max": 3})).await;
     let suspended = report["gone"].as_array().expect("gone").iter().filter(|row| row["suspended"] == true).count();
@@ -479,12 +479,12 @@ async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_done_is_done_when_the_same_request_comes_again() {
+async fn a_failed_event_is_applied_when_it_is_sent_again() {
     let users = Users::default();
-    let neighbour = start(&users);
+    let stub_site = start(&users);
     users.put(7, "kim", &[]);
-    let site = site_of(&neighbour.url, KEY, Some("x"), "neighbours.failures = 1000").await;
-    let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "register"})]);
+    let site = site_of(&stub_site.url, KEY, Some("x"), "neighbours.failures = 1000").await;
+    let body = notice_of(&stub_site.url, &[json!({"id": 7, "event": "register"})]);
     let headers = signed(&body, KEY, 0);
     users.fail(503);
     for _ in 0..2 {
@@ -501,22 +501,22 @@ async fn what_could_not_be_done_is_done_when_the_same_request_comes_again() {
 }
 
 #[tokio::test]
-async fn a_wordpress_that_is_busy_odd_or_silent_changes_nothing_and_loses_no_hint() {
+async fn a_busy_faulty_or_silent_wordpress_changes_nothing_and_loses_no_event() {
     let odd: Arc<Mutex<Option<Answer>>> = Arc::default();
     let present = odd.clone();
     let with = |status: u16, kind: &str, body: String| Answer::With(status, vec![("content-type", kind.into())], body);
     let json = move |body: Value| with(200, "application/json", body.to_string());
-    let neighbour = Receiver::start(move |asked, _| {
+    let stub_site = Receiver::start(move |asked, _| {
         let (path, _) = asked.path.split_once('?').expect("a query");
         match (path.strip_prefix("/wp-json/wp/v2/users"), present.lock().expect("no panic").clone()) {
             (Some("/me"), None) => json(json!({"id": 1, "username": "admin"})),
-            (Some("/7"), None) => json(said(7, "kim", &[])),
-            (Some(""), None) => json(json!([said(7, "kim", &[])])),
-            (_, odd) => odd.expect("nothing else is asked"),
+            (Some("/7"), None) => json(user_update(7, "kim", &[])),
+            (Some(""), None) => json(json!([user_update(7, "kim", &[])])),
+            (_, odd) => odd.expect("no further request"),
         }
     });
     let more = "neighbours.failures = 1000\nneighbours.timeout_ms = 400";
-    let site = site_of(&neighbour.url, KEY, Some("x"), more).await;
+    let site = site_of(&stub_site.url, KEY, Some("x"), more).await;
     let uid = compare(&site, json!({})).await["new"][0]["uid"].as_str().expect("uid").to_owned();
     let page = || "<html><body>One moment, please</body></html>".to_owned();
     for (what, answer) in [
@@ -531,7 +531,7 @@ async fn a_wordpress_that_is_busy_odd_or_silent_changes_nothing_and_loses_no_hin
             let reply = site.admin().post("/admin/wordpress/sync", json!({"from": from})).await;
             assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{what}, from {from}");
         }
-        let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
+        let body = notice_of(&stub_site.url, &[json!({"id": 7, "event": "delete"})]);
         let headers = signed(&body, KEY, 0);
         let reply = send(&site, &headers, &body).await;
         assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{what}");
@@ -549,16 +549,16 @@ async fn a_wordpress_that_is_busy_odd_or_silent_changes_nothing_and_loses_no_hin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() {
-    let kim = said(5, "kim", &["editor"]);
+async fn a_malformed_user_is_reported_and_skipped_and_the_others_are_updated() {
+    let kim = user_update(5, "kim", &["editor"]);
     let odd = |changes: Value| {
-        let mut user = said(6, "lee", &["editor"]);
+        let mut user = user_update(6, "lee", &["editor"]);
         changes.as_object().expect("changes").iter().for_each(|(name, value)| user[name] = value.clone());
         user
     };
     let list: Arc<Mutex<Value>> = Arc::default();
     let present = list.clone();
-    let neighbour = StubServer::start(move |asked| {
+    let stub_site = StubServer::start(move |asked| {
         let path = asked.path.strip_prefix("/wp-json/wp/v2/users").expect("of users").to_owned();
         let list = present.lock().expect("no panic").clone();
         let users = list.as_array().cloned().unwrap_or_default();
@@ -570,38 +570,38 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
                 None => return stub_server::json(404, &json!({"code": "rest_user_invalid_id"})),
             },
         };
-        // As some plugin of WordPress has it.
+        // Some plugins of WordPress cause such a response.
         poem::Response::builder().content_type("application/json").body(format!("\u{feff}{body}"))
     });
-    let site = site_of(&neighbour.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
+    let site = site_of(&stub_site.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
     let acme = site.organization("acme").await;
     map(&acme, "editor", "press").await;
     let set = |users: Value| *list.lock().expect("no panic") = users;
 
-    // What is odd, and not needed, is read as far as it can be.
+    // Malformed optional fields are read as far as possible.
     set(json!([kim, odd(json!({"roles": {"1": "editor"}, "email": null, "name": 7}))]));
     let report = compare(&site, json!({})).await;
     assert_eq!((numbers(&report, "new"), &report["odd"]), (vec![5, 6], &json!([])));
     let lee = report["new"][1]["uid"].as_str().expect("uid").to_owned();
     assert_eq!(roles(&acme, &lee).await, ["press"]);
-    // Roles that are not said are not known, and stay.
+    // Roles that are missing or malformed are unknown, so the member's roles stay.
     for unknown in [json!(null), json!(7), json!({"1": {"editor": true}})] {
         set(json!([kim, odd(json!({"roles": unknown}))]));
         assert_eq!(compare(&site, json!({})).await["odd"], json!([]), "{unknown}");
         assert_eq!(roles(&acme, &lee).await, ["press"], "{unknown}");
     }
-    // Without a name it is nobody that could be told; an event leaves it as it is, too.
-    set(json!([odd(json!({"username": null, "name": "Lee"})), said(7, "max", &[])]));
+    // A user without a username is skipped; an event about it changes nothing either.
+    set(json!([odd(json!({"username": null, "name": "Lee"})), user_update(7, "max", &[])]));
     let report = compare(&site, json!({})).await;
     assert_eq!((numbers(&report, "new"), numbers(&report, "gone")), (vec![7], vec![5]));
     let odd_ones = report["odd"].as_array().expect("a list");
     assert_eq!((odd_ones.len(), &odd_ones[0]["wordpress_id"], &odd_ones[0]["name"]), (1, &json!(6), &json!("Lee")));
     assert!(odd_ones[0]["why"].as_str().expect("text").contains("username"), "{report}");
     assert_eq!((status(&site, &lee).await.as_str(), roles(&acme, &lee).await), ("active", vec!["press".to_owned()]));
-    let body = notice_of(&neighbour.url, &[json!({"id": 6, "event": "update"}), json!({"id": 7, "event": "update"})]);
+    let body = notice_of(&stub_site.url, &[json!({"id": 6, "event": "update"}), json!({"id": 7, "event": "update"})]);
     let told = send(&site, &signed(&body, KEY, 0), &body).await.body["users"].clone();
     assert_eq!((&told[0]["result"], &told[1]["result"]), (&json!("odd"), &json!("same")));
-    // Alone it is odd too; a list in which nobody has a number is none.
+    // As the only user it is malformed too; a list in which no user has an id is invalid.
     set(json!([odd(json!({"username": null}))]));
     assert_eq!(compare(&site, json!({"gone_max": 0})).await["odd"][0]["wordpress_id"], 6);
     set(json!([{"title": "a post"}]));
@@ -610,34 +610,34 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
 }
 
 #[tokio::test]
-async fn somebody_elses_answer_and_wrong_credentials_stop_a_comparison() {
+async fn the_response_for_another_user_and_wrong_credentials_stop_a_comparison() {
     let me = |body: Value, status: u16| StubServer::start(move |_| stub_server::json(status, &body));
-    for (neighbour, message) in [
+    for (stub_site, message) in [
         (me(json!({"code": "rest_not_logged_in"}), 401), "refuses wordpress.username"),
         (me(json!({"id": 2, "username": "other", "roles": []}), 200), "did not answer as it should"),
-        // What an anonymous visitor gets has no username.
+        // The response for an anonymous visitor has no username.
         (me(json!({"id": 1, "name": "Admin"}), 200), "did not answer as it should"),
         (me(json!([]), 200), "did not answer as it should"),
     ] {
-        let site = site_of(&neighbour.url, KEY, Some("x"), "").await;
+        let site = site_of(&stub_site.url, KEY, Some("x"), "").await;
         let reply = site.admin().post("/admin/wordpress/sync", json!({})).await;
         assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));
         assert!(reply.body["message"].as_str().expect("text").contains(message), "{reply:?}");
-        assert_eq!(neighbour.asked(), 1, "nothing else is asked");
+        assert_eq!(stub_site.asked(), 1, "no further request");
     }
 }
 
 // ── the real WordPress ──
 
-/// One test at a time has the events of the WordPress that all tests share.
-static HINTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Serializes the tests that receive events of the WordPress that all tests share.
+static EVENTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-async fn site_at(wordpress: &WordPress) -> Place {
+async fn site_at(wordpress: &WordPress) -> SiteWithSecrets {
     let password = &wordpress.person("admin").application_password;
     site_of(&wordpress.url, &wordpress.events_key, Some(password), "wordpress.organization = \"acme\"").await
 }
 
-fn send_hints_to(wordpress: &WordPress, url: &str) {
+fn send_events_to(wordpress: &WordPress, url: &str) {
     std::fs::write(&wordpress.events_url, url).expect("the file");
 }
 
@@ -661,7 +661,7 @@ async fn new_person(wordpress: &WordPress, roles: &[&str], quiet: bool) -> (Stri
     (login, made["id"].as_u64().expect("id"))
 }
 
-/// Looks again and again until there is something to see.
+/// Repeats a request until it returns a result.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -674,14 +674,14 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 #[tokio::test]
-async fn whoever_is_made_changed_and_deleted_at_wordpress_is_followed() {
+async fn members_follow_users_created_changed_and_deleted_at_wordpress() {
     let wordpress = WordPress::start();
-    let _turn = HINTS.lock().await;
+    let _turn = EVENTS.lock().await;
     let site = site_at(wordpress).await;
     let acme = site.organization("acme").await;
     map(&acme, "editor", "press").await;
     map(&acme, "author", "writers").await;
-    send_hints_to(wordpress, &format!("{}{HOOK}", site.url));
+    send_events_to(wordpress, &format!("{}{HOOK}", site.url));
 
     let (login, id) = new_person(wordpress, &["editor"], false).await;
     let member = until("a new user becomes a member", async || find(&site, &login).await).await;
@@ -694,37 +694,37 @@ async fn whoever_is_made_changed_and_deleted_at_wordpress_is_followed() {
     until("another role follows", async || (roles(&acme, &uid).await == ["writers"]).then_some(())).await;
     assert_eq!(find(&site, &login).await.expect("the member")["email"], format!("{login}@example.org"));
 
-    // One that another program tells us of is left to that program; an event about somebody else comes through.
+    // A user that another program reports itself causes no event of its own; an event about another user is sent.
     let (quiet, _) = new_person(wordpress, &["editor"], true).await;
     let (loud, _) = new_person(wordpress, &["editor"], false).await;
-    until("the next user is heard of", async || find(&site, &loud).await).await;
+    until("the event of the next user arrives", async || find(&site, &loud).await).await;
     assert_eq!(find(&site, &quiet).await, None);
 
     let path = format!("/{id}?force=true&reassign=false");
     administer(wordpress, reqwest::Method::DELETE, &path, json!({}), false).await;
-    until("who is deleted is suspended", async || (status(&site, &uid).await == "suspended").then_some(())).await;
+    until("the deleted user is suspended", async || (status(&site, &uid).await == "suspended").then_some(())).await;
     assert_eq!(roles(&acme, &uid).await, Vec::<String>::new());
-    send_hints_to(wordpress, "");
+    send_events_to(wordpress, "");
 }
 
 #[tokio::test]
-async fn what_roster_could_not_hear_is_told_again() {
+async fn events_that_roster_could_not_receive_are_sent_again() {
     let wordpress = WordPress::start();
-    let _turn = HINTS.lock().await;
+    let _turn = EVENTS.lock().await;
     let site = site_at(wordpress).await;
     site.organization("acme").await;
-    send_hints_to(wordpress, &format!("{NOWHERE}{HOOK}"));
+    send_events_to(wordpress, &format!("{NOWHERE}{HOOK}"));
     let (login, _) = new_person(wordpress, &[], false).await;
     assert_eq!(find(&site, &login).await, None);
 
-    send_hints_to(wordpress, &format!("{}{HOOK}", site.url));
+    send_events_to(wordpress, &format!("{}{HOOK}", site.url));
     let cron = format!("{}/wp-cron.php?doing_wp_cron", wordpress.url);
-    until("the cron tells it", async || {
+    until("the cron job sends the event", async || {
         crate::counterparts::http().get(&cron).send().await.expect("an answer");
         find(&site, &login).await
     })
     .await;
-    send_hints_to(wordpress, "");
+    send_events_to(wordpress, "");
 }
 
 #[tokio::test]
@@ -747,7 +747,7 @@ async fn all_users_of_a_real_wordpress_are_compared() {
     administer(wordpress, reqwest::Method::DELETE, &path, json!({}), false).await;
     assert!(numbers(&compare(&site, json!({})).await, "gone").contains(&id));
     assert_eq!(status(&site, uid).await, "suspended");
-    // With a wrong password WordPress would show an anonymous visitor.
+    // With a wrong password WordPress would answer as to an anonymous visitor.
     let wrong = site_of(&wordpress.url, KEY, Some("abcd EFGH 1234 ijkl MNOP 5678"), "").await;
     let reply = wrong.admin().post("/admin/wordpress/sync", json!({})).await;
     assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));

@@ -1,4 +1,4 @@
-//! WordPress is told who is suspended here, and who is active again.
+//! WordPress is told which members are suspended and which are active again.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,15 +9,15 @@ use crate::site::Site;
 use crate::stub_server::{self, StubRequest, StubServer};
 use crate::wordpress::{administer, new_person};
 
-/// A WordPress that notes what it is told, and answers as it is told.
+/// A stub of WordPress that records requests and answers as configured.
 #[derive(Clone, Default)]
-struct Told {
+struct StubWordPress {
     bodies: Arc<Mutex<Vec<(String, Value)>>>,
     status: Arc<Mutex<u16>>,
     knows_suspensions: Arc<Mutex<bool>>,
 }
 
-impl Told {
+impl StubWordPress {
     fn start(&self) -> StubServer {
         let told = self.clone();
         StubServer::start(move |asked| told.answer(&asked))
@@ -36,13 +36,13 @@ impl Told {
         }
     }
 
-    fn be(&self, status: u16, knows_suspensions: bool) {
+    fn answer_with(&self, status: u16, knows_suspensions: bool) {
         *self.status.lock().expect("no panic") = status;
         *self.knows_suspensions.lock().expect("no panic") = knows_suspensions;
     }
 }
 
-/// The state and the error of the newest delivery to WordPress, once it is no attempt that goes on.
+/// The state and the error of the newest delivery to WordPress, once no attempt is in progress.
 async fn delivered(site: &Site, count: u64) -> (String, String) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
@@ -58,8 +58,8 @@ async fn delivered(site: &Site, count: u64) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
-    let told = Told::default();
+async fn a_suspension_and_an_activation_are_sent_to_the_account_of_the_member() {
+    let told = StubWordPress::default();
     let (wordpress, secrets) = (told.start(), tempfile::tempdir().expect("a folder"));
     let file = secrets.path().join("password");
     std::fs::write(&file, "x").expect("a secret");
@@ -83,7 +83,7 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
     .into_iter()
     .enumerate()
     {
-        told.be(status, knows);
+        told.answer_with(status, knows);
         say(&kim, what).await;
         let (found, said) = delivered(&site, n as u64 + 1).await;
         assert!(found == state && said.contains(error), "{what} {status}: {found} {said}");
@@ -101,8 +101,8 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
 
 // ── a real WordPress, with the must-use plugin of `packaging/wordpress` ──
 
-/// A site that tells the real WordPress in the name of one of its people. Its secret is read until the site is over: the
-/// folder stands before it, so that it goes after it.
+/// A site with credentials of a user at the real WordPress. The site reads its secret until it ends, so the folder is
+/// declared before the site and dropped after it.
 async fn site_at(wordpress: &WordPress, login: &str) -> (tempfile::TempDir, Site) {
     let secrets = tempfile::tempdir().expect("a folder");
     let file = secrets.path().join("password");
@@ -121,7 +121,7 @@ async fn member_with_number(site: &Site, number: i64) -> String {
     site.admin().post("/admin/users", user).await.data()["id"].as_str().expect("id").to_owned()
 }
 
-/// What the sign-in form answers: a redirect to who is let in.
+/// The response of the sign-in form: a redirect for a user who signed in.
 async fn sign_in(wordpress: &WordPress, login: &str, password: &str) -> Page {
     let (mut browser, url) = (Browser::new(), format!("{}/wp-login.php", wordpress.url));
     browser.get(&url).await;
@@ -132,7 +132,7 @@ async fn is_signed_in(wordpress: &WordPress, browser: &mut Browser) -> bool {
     browser.get(&format!("{}/wp-admin/admin-ajax.php?action=rest-nonce", wordpress.url)).await.status == 200
 }
 
-/// The status that an application password gets for a request about oneself.
+/// The status that an application password gets for a request about its own user.
 async fn by_application_password(wordpress: &WordPress, login: &str, password: &str, body: Option<Value>) -> u16 {
     let url = format!("{}/wp-json/wp/v2/users/me?context=edit", wordpress.url);
     let request = match body {
@@ -143,7 +143,7 @@ async fn by_application_password(wordpress: &WordPress, login: &str, password: &
 }
 
 #[tokio::test]
-async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_again() {
+async fn a_real_wordpress_refuses_a_suspended_user_until_it_is_active_again() {
     let wordpress = WordPress::start();
     let (_secrets, site) = site_at(wordpress, "admin").await;
     let (login, person) = new_person(wordpress, "subscriber").await;
@@ -161,7 +161,7 @@ async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_a
     say("deactivate").await;
     assert_eq!(delivered(&site, 1).await, ("delivered".into(), String::new()));
 
-    assert!(!is_signed_in(wordpress, &mut browser).await, "what was open is over");
+    assert!(!is_signed_in(wordpress, &mut browser).await, "open sessions are ended");
     let refused = sign_in(wordpress, &login, &person.password).await;
     assert_eq!(refused.status, 200, "{refused:?}");
     assert!(refused.body.contains("This account is suspended."), "{refused:?}");
@@ -170,7 +170,7 @@ async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_a
     say("activate").await;
     assert_eq!(delivered(&site, 2).await, ("delivered".into(), String::new()));
 
-    assert!(!is_signed_in(wordpress, &mut browser).await, "an old cookie does not come back");
+    assert!(!is_signed_in(wordpress, &mut browser).await, "an old cookie stays invalid");
     let mut browser = wordpress.browser_sign_in(&login, &person.password).await;
     assert!(is_signed_in(wordpress, &mut browser).await);
     assert_eq!(asks(None).await, 200);
@@ -179,13 +179,13 @@ async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_a
         (&found["email"], &found["roles"], &found["meta"]["roster_suspended"]),
         (&json!(person.email), &json!(["subscriber"]), &json!(false))
     );
-    // Nobody suspends, or lets in, who may not edit users: not even oneself.
+    // A user without the permission to edit users cannot set or end a suspension, not even its own.
     assert_eq!(asks(Some(json!({"meta": {"roster_suspended": true}}))).await, 403);
     assert_eq!(asks(None).await, 200);
 }
 
 #[tokio::test]
-async fn a_real_wordpress_says_who_is_nobody_there_and_who_may_not_tell() {
+async fn a_real_wordpress_reports_unknown_users_and_callers_without_permission() {
     let wordpress = WordPress::start();
     let (_, person) = new_person(wordpress, "subscriber").await;
     for (teller, number, error) in

@@ -26,7 +26,7 @@ typedef struct {
   size_t len;
 } policy_plugin_list_string_t;
 
-// A named fact. A fact of one value is a list of one.
+// A named fact. A fact with one value is a list of one.
 typedef struct roster_policy_types_claim_t {
   policy_plugin_string_t   name;
   policy_plugin_list_string_t   values;
@@ -42,7 +42,7 @@ typedef struct {
   policy_plugin_string_t val;
 } policy_plugin_option_string_t;
 
-// Somebody who arrives from outside, as the source says.
+// What an external source says about a member who signs in or is synchronized.
 typedef struct roster_policy_types_role_input_t {
   // The organization's id.
   policy_plugin_string_t   tenant;
@@ -53,11 +53,11 @@ typedef struct roster_policy_types_role_input_t {
   // External keys: groups and roles of the source.
   policy_plugin_list_string_t   groups;
   roster_policy_types_list_claim_t   claims;
-  // The claims as the source sent them, where it sent JSON.
+  // The claims as the source sent them, if it sent JSON.
   policy_plugin_option_string_t   raw_json;
 } roster_policy_types_role_input_t;
 
-// May this member do that?
+// An access request: may this member do that?
 typedef struct roster_policy_types_access_input_t {
   // The organization's id.
   policy_plugin_string_t   tenant;
@@ -67,9 +67,9 @@ typedef struct roster_policy_types_access_input_t {
   policy_plugin_list_string_t   roles;
   // The method of a route, the name of a permission, or the action of a grant.
   policy_plugin_string_t   action;
-  // The canonical path of a route; empty for other questions.
+  // The canonical path of a route; empty for other access requests.
   policy_plugin_string_t   path;
-  // Facts by name: those of the host, and those that the asker gave along.
+  // Facts by name: those of the host, and those that the caller sent.
   roster_policy_types_list_claim_t   context;
 } roster_policy_types_access_input_t;
 
@@ -81,9 +81,9 @@ typedef struct roster_policy_types_decision_t {
 } roster_policy_types_decision_t;
 
 #define ROSTER_POLICY_TYPES_DECISION_ALLOW 0
-// With a sentence for people.
+// With a sentence for the user.
 #define ROSTER_POLICY_TYPES_DECISION_DENY 1
-// It is none of this plugin's business: the rest of the policy decides.
+// The plugin has no opinion: the rest of the policy decides.
 #define ROSTER_POLICY_TYPES_DECISION_ABSTAIN 2
 
 // The plugin cannot answer; counts as a failure.

@@ -1,5 +1,5 @@
-//! Nobody is let in outside of business hours. A guest has no clock: the time is the host's fact `now_ms`, so that a
-//! decision can be asked again later with the same answer.
+//! Denies everything outside of business hours. A guest has no clock: the time is the host's fact `now_ms`, so that a
+//! decision can be repeated later with the same result.
 
 wit_bindgen::generate!({ path: "../wit", world: "authorizer-plugin" });
 
@@ -8,7 +8,7 @@ use roster::policy::host::{log, Level};
 
 /// Local time without summer time, in minutes east of UTC.
 const UTC_OFFSET_MINUTES: i64 = 8 * 60;
-/// From eight in the morning until before six in the evening.
+/// Minutes of the day: from 8:00 until before 18:00.
 const OPENS_MINUTE: i64 = 8 * 60;
 const CLOSES_MINUTE: i64 = 18 * 60;
 /// Monday is 0.
@@ -19,11 +19,11 @@ const MINUTES_PER_DAY: i64 = 24 * 60;
 /// The first of January 1970 was a Thursday.
 const FIRST_DAY: i64 = 3;
 
-/// All its memory is there from the start: asking the host for more takes longer than all else in a short call.
+/// Memory is reserved at the start: growing it takes longer than everything else in a short call.
 #[global_allocator]
 static HEAP: talc::wasm::WasmArenaTalc = {
     static mut ARENA: [u8; 4 << 20] = [0; 4 << 20];
-    // SAFETY: nobody else can name it.
+    // SAFETY: no other code can name the arena.
     unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
 };
 
@@ -60,7 +60,7 @@ fn closed() -> String {
     format!("we work Monday to Friday from {opens} to {closes}: come back then")
 }
 
-/// A panic only stops the guest; with this, its message is in the plugin's log first.
+/// Logs the message of a panic. Without this, a panic is a trap without a message.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }

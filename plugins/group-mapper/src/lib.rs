@@ -1,23 +1,23 @@
-//! Makes roles of groups that an identity provider names its own way: `roster:editor` as Zitadel's project roles or
-//! Keycloak's client roles may be called, and `/acme/editors` as Keycloak writes the path of a group. What the
-//! organization's table of groups gave stays.
+//! Maps groups with provider-specific names to roles: `roster:editor`, as project roles of Zitadel or client roles of
+//! Keycloak can be named, and `/acme/editors`, as Keycloak writes the path of a group. Roles of the organization's
+//! mapping table stay.
 
 wit_bindgen::generate!({ path: "../wit", world: "role-mapper-plugin" });
 
 use exports::roster::policy::role_mapper::{Guest, RoleInput, RuleError};
 use roster::policy::host::{log, Level};
 
-/// What follows one of these is the key of a role.
+/// After one of these prefixes comes the key of a role.
 const PREFIXES: [&str; 2] = ["roster:", "roster/"];
 /// Groups below the organization's own path, such as `/acme/editors`, and their roles.
 const GROUPS: [(&str, &str); 4] =
     [("managers", "member_manager"), ("editors", "editor"), ("staff/editors", "editor"), ("viewers", "viewer")];
 
-/// All its memory is there from the start: asking the host for more takes longer than all else in a short call.
+/// Memory is reserved at the start: growing it takes longer than everything else in a short call.
 #[global_allocator]
 static HEAP: talc::wasm::WasmArenaTalc = {
     static mut ARENA: [u8; 4 << 20] = [0; 4 << 20];
-    // SAFETY: nobody else can name it.
+    // SAFETY: no other code can name the arena.
     unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
 };
 
@@ -46,7 +46,7 @@ fn role_of(input: &RoleInput, group: &str) -> Option<String> {
             GROUPS.iter().find(|(name, _)| *name == below)?.1
         }
     };
-    // One name that cannot be would make the host refuse the whole answer.
+    // The host refuses the whole result if one key is invalid.
     if !is_role_key(role) {
         log(Level::Warn, &format!("{group:?} names no role"));
         return None;
@@ -59,12 +59,12 @@ fn is_role_key(key: &str) -> bool {
     (1..=64).contains(&key.len()) && key.chars().all(is_plain)
 }
 
-/// The values of a claim; none if there is none.
+/// The values of a claim; empty if the claim is missing.
 fn claim<'i>(input: &'i RoleInput, name: &str) -> &'i [String] {
     input.claims.iter().find(|claim| claim.name == name).map_or(&[], |claim| claim.values.as_slice())
 }
 
-/// A panic only stops the guest; with this, its message is in the plugin's log first.
+/// Logs the message of a panic. Without this, a panic is a trap without a message.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }

@@ -1,24 +1,24 @@
-//! Members change their own videos only. Whose a video is, the asker says in the fact `owner`.
+//! Denies changes to videos of other members. The caller names the owner of the video in the fact `owner`.
 
 wit_bindgen::generate!({ path: "../wit", world: "authorizer-plugin" });
 
 use exports::roster::policy::authorizer::{AccessInput, Decision, Guest, RuleError};
 use roster::policy::host::{log, Level};
 
-/// Who holds one of these changes everybody's videos.
+/// Holders of one of these roles can change all videos.
 const EXEMPT_ROLES: [&str; 1] = ["video_editor_in_chief"];
-/// What changes a video: these methods below this path, or a permission that begins and ends like this.
-/// Reading is not this plugin's business, and a new video has no owner yet.
+/// Requests that change a video: these methods below this path, or a permission with this prefix and one of these verbs.
+/// Reading is not restricted, and a new video has no owner yet.
 const PATH: &str = "/videos/";
 const METHODS: [&str; 3] = ["PUT", "PATCH", "DELETE"];
 const PERMISSION: &str = "video.";
 const VERBS: [&str; 4] = ["update", "edit", "publish", "delete"];
 
-/// All its memory is there from the start: asking the host for more takes longer than all else in a short call.
+/// Memory is reserved at the start: growing it takes longer than everything else in a short call.
 #[global_allocator]
 static HEAP: talc::wasm::WasmArenaTalc = {
     static mut ARENA: [u8; 4 << 20] = [0; 4 << 20];
-    // SAFETY: nobody else can name it.
+    // SAFETY: no other code can name the arena.
     unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
 };
 
@@ -40,7 +40,7 @@ fn decide(input: &AccessInput) -> Decision {
     }
     match fact(input, "owner") {
         [] => Decision::Deny("nobody said whose video this is: ask with the fact `owner`".into()),
-        // `allow` opens what the roles do not only where the organization lets this plugin grant.
+        // `allow` permits what no role permits only if the activation has `may_grant`.
         [owner] if *owner == input.subject => Decision::Allow,
         _ => Decision::Deny("this video belongs to somebody else".into()),
     }
@@ -54,12 +54,12 @@ fn changes_a_video(input: &AccessInput) -> bool {
     verb.is_some_and(|verb| VERBS.contains(&verb))
 }
 
-/// The values of a fact; none if it was not given.
+/// The values of a fact; empty if the fact is missing.
 fn fact<'i>(input: &'i AccessInput, name: &str) -> &'i [String] {
     input.context.iter().find(|fact| fact.name == name).map_or(&[], |fact| fact.values.as_slice())
 }
 
-/// A panic only stops the guest; with this, its message is in the plugin's log first.
+/// Logs the message of a panic. Without this, a panic is a trap without a message.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }

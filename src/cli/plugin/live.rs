@@ -1,4 +1,4 @@
-//! The commands for the plugins of an organization: each is a request to an operation.
+//! Commands for the plugins of an organization. Each calls an operation of the API.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,15 +12,15 @@ use crate::cli::api_connection::ApiConnection;
 use crate::cli::commands::{segment, without_nulls};
 use crate::cli::{Common, Failed, output};
 
-/// Whose plugins.
+/// The organization that owns the plugins.
 #[derive(Args)]
-pub(in crate::cli) struct Place {
+pub(in crate::cli) struct OrganizationFlag {
     /// The organization, by id or org_code
-    #[arg(long = "org", value_name = "ORG")]
-    organization: String,
+    #[arg(id = "organization", long = "org", value_name = "ORG")]
+    id_or_code: String,
 }
 
-/// Is a version only watched, or does it decide?
+/// Whether a version is called without effect, or takes part in decisions.
 #[derive(Clone, Copy, ValueEnum)]
 pub(in crate::cli) enum Mode {
     Shadow,
@@ -31,91 +31,91 @@ pub(in crate::cli) enum Mode {
 pub(in crate::cli) struct Activate {
     /// The plugin
     name: String,
-    /// Which of its versions, as `roster plugin show` numbers them
+    /// The number of the version, as `roster plugin show` lists it
     version: u32,
-    /// `shadow` asks it without effect, `enforce` puts it in force
+    /// `shadow` calls it without effect; with `enforce` it takes part in decisions
     #[arg(long, value_enum)]
     mode: Mode,
-    /// Its `allow` opens what no role does
+    /// Let its `allow` permit what no role permits
     #[arg(long)]
     may_grant: bool,
     #[command(flatten)]
     filter: FilterFlags,
-    /// How long a call may run, in milliseconds; what the settings say when absent
+    /// Deadline of a call in milliseconds; by default as in the settings
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u32>,
     #[command(flatten)]
-    place: Place,
+    organization: OrganizationFlag,
 }
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum LiveCommand {
-    /// Upload a component: the first version of a plugin, or its next one
+    /// Upload a component as the first or next version of a plugin
     Upload {
         /// The component
         file: PathBuf,
-        /// The plugin: a-z 0-9 -, beginning with a letter
+        /// Name of the plugin: a-z 0-9 -, beginning with a letter
         #[arg(long)]
         name: String,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
     /// List the plugins of an organization
     List {
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
-    /// See a plugin: its versions, what is in force, and what that has done
+    /// Show a plugin: its versions, its active versions, and their metrics
     Show {
         /// The plugin
         name: String,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
-    /// Read what a plugin logged
+    /// Show the log of a plugin
     Log {
         /// The plugin
         name: String,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
-    /// Ask a plugin something without effect, or recorded decisions again
+    /// Call a plugin without effect, with an input or with recorded decisions
     DryRun {
         /// The plugin
         name: String,
-        /// The question, a file of JSON, or - for standard input
+        /// The input, a JSON file, or - for standard input
         #[arg(required_unless_present = "recorded", conflicts_with = "recorded")]
         input: Option<PathBuf>,
-        /// Instead: which recorded decisions would end otherwise
+        /// Instead of an input: show which recorded decisions the plugin would change
         #[arg(long)]
         recorded: bool,
-        /// Decisions from this moment on: 2026-12-31 (UTC), or 7d ago
-        #[arg(long, value_name = "WHEN", requires = "recorded", value_parser = crate::cli::named::ago)]
+        /// Only decisions since this moment: 2026-12-31 (UTC), or 7d ago
+        #[arg(long, value_name = "WHEN", requires = "recorded", value_parser = crate::cli::named::parse_since)]
         from: Option<i64>,
-        /// How many decisions at most, the newest first
+        /// How many decisions at most, newest first
         #[arg(long, requires = "recorded")]
         limit: Option<u32>,
-        /// The one in force when absent, else the one that is watched, else the newest
+        /// The version; by default the enforced one, else the one in shadow mode, else the newest
         #[arg(long)]
         version: Option<u32>,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
-    /// Put a version in force, or have it watched
+    /// Activate a version, in mode enforce or shadow
     Activate(Activate),
-    /// Take a plugin out of force
+    /// Deactivate a plugin
     Deactivate {
         /// The plugin
         name: String,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
-    /// Put the version before in force again
+    /// Activate the previously enforced version again
     Rollback {
         /// The plugin
         name: String,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
     /// Delete a plugin, or one of its versions
     Delete {
@@ -125,57 +125,71 @@ pub(in crate::cli) enum LiveCommand {
         #[arg(long)]
         version: Option<u32>,
         #[command(flatten)]
-        place: Place,
+        organization: OrganizationFlag,
     },
 }
 
 pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCode, Failed> {
-    let at = |name: &str, rest: &str| format!("/plugins/{}{rest}", segment(name));
-    let (place, method, path, body) = match command {
-        LiveCommand::Upload { file, name, place } => {
-            output::line(common.json, &upload(common, &file, &name, &place).await?);
+    let plugin_path = |name: &str, rest: &str| format!("/plugins/{}{rest}", segment(name));
+    let (organization, method, path, body) = match command {
+        LiveCommand::Upload { file, name, organization } => {
+            output::print_object(common.json, &upload(common, &file, &name, &organization).await?);
             return Ok(ExitCode::SUCCESS);
         }
-        LiveCommand::List { place } => {
+        LiveCommand::List { organization } => {
             let columns = ["name", "version", "exports", "enforced_version", "shadow_version", "quarantined"];
-            return listed(common, &place, "/plugins?limit=200", &columns).await;
+            return print_list(common, &organization, "/plugins?limit=200", &columns).await;
         }
-        LiveCommand::Log { name, place } => {
-            return listed(common, &place, &at(&name, "/log?limit=200"), &["at", "version", "level", "message"]).await;
+        LiveCommand::Log { name, organization } => {
+            return print_list(
+                common,
+                &organization,
+                &plugin_path(&name, "/log?limit=200"),
+                &["at", "version", "level", "message"],
+            )
+            .await;
         }
-        LiveCommand::Show { name, place } => (place, Method::GET, at(&name, ""), None),
-        LiveCommand::DryRun { name, input, recorded, from, limit, version, place } => {
+        LiveCommand::Show { name, organization } => (organization, Method::GET, plugin_path(&name, ""), None),
+        LiveCommand::DryRun { name, input, recorded, from, limit, version, organization } => {
             let input = input.as_deref().map(read).transpose()?;
             let recorded = recorded.then(|| without_nulls(json!({"from": from, "limit": limit})));
             let body = without_nulls(json!({"version": version, "input": input, "recorded": recorded}));
-            (place, Method::POST, at(&name, "/dry-run"), Some(body))
+            (organization, Method::POST, plugin_path(&name, "/dry-run"), Some(body))
         }
         LiveCommand::Activate(activate) => {
-            let path = at(&activate.name, "/activate");
+            let path = plugin_path(&activate.name, "/activate");
             let body = activate.body();
-            (activate.place, Method::POST, path, Some(body))
+            (activate.organization, Method::POST, path, Some(body))
         }
-        LiveCommand::Deactivate { name, place } => (place, Method::POST, at(&name, "/deactivate"), None),
-        LiveCommand::Rollback { name, place } => (place, Method::POST, at(&name, "/rollback"), None),
-        LiveCommand::Delete { name, version, place } => {
-            let path = version.map_or_else(|| at(&name, ""), |version| at(&name, &format!("/versions/{version}")));
-            ask(common, &place, Method::DELETE, &path, None).await?;
-            output::line(common.json, &without_nulls(json!({"name": name, "version": version, "deleted": true})));
+        LiveCommand::Deactivate { name, organization } => {
+            (organization, Method::POST, plugin_path(&name, "/deactivate"), None)
+        }
+        LiveCommand::Rollback { name, organization } => {
+            (organization, Method::POST, plugin_path(&name, "/rollback"), None)
+        }
+        LiveCommand::Delete { name, version, organization } => {
+            let path = version
+                .map_or_else(|| plugin_path(&name, ""), |version| plugin_path(&name, &format!("/versions/{version}")));
+            call_api(common, &organization, Method::DELETE, &path, None).await?;
+            output::print_object(
+                common.json,
+                &without_nulls(json!({"name": name, "version": version, "deleted": true})),
+            );
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let answer = ask(common, &place, method, &path, body).await?;
+    let answer = call_api(common, &organization, method, &path, body).await?;
     match answer.get("versions") {
         Some(_) if !common.json => show_plugin(&answer),
-        _ => output::line(common.json, &answer),
+        _ => output::print_object(common.json, &answer),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A plugin for people: what is in force and what that has done, and the versions.
+/// Prints a plugin: a table of its activations with their metrics, and a table of its versions.
 fn show_plugin(plugin: &Value) {
     let rows = |list: &str| plugin[list].as_array().cloned().unwrap_or_default();
-    let in_force = rows("activations").into_iter().map(|mut row| {
+    let activations = rows("activations").into_iter().map(|mut row| {
         let figures = row["figures"].take();
         let calls = figures["calls"].as_object().into_iter().flatten();
         row["calls"] = calls.map(|(outcome, count)| json!(format!("{outcome} {count}"))).collect();
@@ -189,10 +203,10 @@ fn show_plugin(plugin: &Value) {
     });
     say!("{}\n", plugin["name"].as_str().unwrap_or_default());
     let columns = ["mode", "version", "may_grant", "deadline_ms", "quarantined", "calls", "differed", "mean_us"];
-    output::table(false, &json!({"items": in_force.collect::<Vec<_>>()}), &columns);
+    output::print_table(false, &json!({"items": activations.collect::<Vec<_>>()}), &columns);
     say!("");
     let columns = ["version", "state", "exports", "size_bytes", "sha256", "uploaded_by", "created_at"];
-    output::table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
+    output::print_table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
 }
 
 impl Activate {
@@ -208,22 +222,27 @@ impl Activate {
     }
 }
 
-async fn listed(common: &Common, place: &Place, path: &str, columns: &[&str]) -> Result<ExitCode, Failed> {
-    output::table(common.json, &ask(common, place, Method::GET, path, None).await?, columns);
+async fn print_list(
+    common: &Common,
+    organization: &OrganizationFlag,
+    path: &str,
+    columns: &[&str],
+) -> Result<ExitCode, Failed> {
+    output::print_table(common.json, &call_api(common, organization, Method::GET, path, None).await?, columns);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn upload(common: &Common, file: &Path, name: &str, place: &Place) -> Result<Value, Failed> {
+async fn upload(common: &Common, file: &Path, name: &str, organization: &OrganizationFlag) -> Result<Value, Failed> {
     let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
     let path = format!("{}/plugins?name={}", common.load(None)?.base_path, segment(name));
-    let tenant = [("x-tenant-id", place.organization.as_str())];
+    let tenant = [("x-tenant-id", organization.id_or_code.as_str())];
     let mut api = ApiConnection::open(common).await?;
     let answer = api.send(Method::POST, &path, &tenant, "application/wasm", Some(bytes)).await;
     api.close().await;
     answer
 }
 
-/// A question as JSON.
+/// Reads JSON from a file, or from standard input for `-`.
 fn read(file: &Path) -> Result<Value, Failed> {
     let failed = |e: &dyn std::fmt::Display| Failed(format!("{} cannot be read: {e}", file.display()));
     let text = if file.as_os_str() == "-" {
@@ -234,9 +253,15 @@ fn read(file: &Path) -> Result<Value, Failed> {
     serde_json::from_str(&text).map_err(|e| failed(&e))
 }
 
-async fn ask(common: &Common, place: &Place, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+async fn call_api(
+    common: &Common,
+    organization: &OrganizationFlag,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Result<Value, Failed> {
     let path = format!("{}{path}", common.load(None)?.base_path);
-    let tenant = [("x-tenant-id", place.organization.as_str())];
+    let tenant = [("x-tenant-id", organization.id_or_code.as_str())];
     let mut api = ApiConnection::open(common).await?;
     let answer = api.call(method, &path, &tenant, body).await;
     api.close().await;

@@ -1,4 +1,4 @@
-//! The commands for plugins: what an author does without a server, and what is asked of one.
+//! Commands for plugins: those for authors, which need no server, and those that call operations of the API.
 
 mod live;
 mod offline;
@@ -12,16 +12,16 @@ use clap::{Args, Subcommand};
 use super::{Common, Failed};
 use crate::kernel::authz::plugin::Filter;
 
-/// Which questions a plugin covers; all of them without any of these.
+/// The filter of a plugin: which access requests it covers. Without any flag it covers all.
 #[derive(Args)]
 pub(super) struct FilterFlags {
-    /// Only questions about these, such as video.delete,video.*
+    /// Only access requests for these permissions, such as video.delete,video.*
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     permissions: Vec<String>,
-    /// Only these routes, such as '/videos/:id,POST /videos'
+    /// Only access requests for these routes, such as '/videos/:id,POST /videos'
     #[arg(long, value_delimiter = ',')]
     routes: Vec<String>,
-    /// Only grants of these modules
+    /// Only access requests for direct grants of these modules
     #[arg(long, value_delimiter = ',')]
     modules: Vec<String>,
 }
@@ -35,19 +35,19 @@ impl FilterFlags {
 
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {
-    /// Begin a plugin: write a project that builds
+    /// Create a plugin project that builds
     New(scaffold::New),
-    /// Print the interface
+    /// Print the interface (WIT)
     Wit,
-    /// Make a component of a core module, or put test vectors into a component
+    /// Convert a core module to a component, or add test vectors to a component
     Pack(scaffold::Pack),
-    /// Check a component as an upload would; the exit status says whether it would be taken
+    /// Validate a component as an upload would; exits with 1 if the upload would be refused
     Check(offline::Check),
-    /// Ask a component test vectors; the exit status says whether it answered all as expected
+    /// Run test vectors against a component; exits with 1 if one fails
     Test(offline::Test),
-    /// Measure how long and how much a component's calls run
+    /// Measure time, fuel and memory of calls to a component
     Bench(offline::Bench),
-    /// Show which recorded decisions a component would have changed; the exit status is 0 whatever it finds
+    /// Show which recorded decisions a component would have changed; exits with 0 also if there are some
     Replay(replay::Replay),
     #[command(flatten)]
     Live(live::LiveCommand),

@@ -1,4 +1,4 @@
-//! `roster plugin replay`: recorded decisions, asked again of a component that nobody has uploaded yet.
+//! `roster plugin replay`: evaluates recorded decisions again with a component that is not uploaded yet.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,57 +16,57 @@ use crate::features::plugins::replay::{Candidate, Recorded, replay};
 use crate::features::plugins::require_filter;
 use crate::kernel::ids::Timestamp;
 
-/// Decisions that are fetched at a time.
-const PAGE: usize = 200;
-/// Longer than anybody waits; who does not want to, stops it.
-const PATIENCE: Duration = Duration::from_secs(86_400);
+/// Decisions per request.
+const PAGE_SIZE: usize = 200;
+/// In effect no time limit: the user can stop the command.
+const TIME_LIMIT: Duration = Duration::from_secs(86_400);
 
 #[derive(Args)]
 pub(in crate::cli) struct Replay {
-    /// The decisions: a file with what `GET /permissions/decisions` answered, or the moment from which on they are fetched:
-    /// 2026-12-31 (UTC), or 7d ago
+    /// The decisions: a file with an answer of `GET /permissions/decisions`, or the moment since which they are
+    /// fetched: 2026-12-31 (UTC), or 7d ago
     #[arg(long, value_name = "FILE|WHEN")]
     from: String,
-    /// The component
+    /// The component to evaluate
     #[arg(long, value_name = "FILE")]
     candidate: PathBuf,
-    /// The organization, by id or org_code, whose decisions are fetched
+    /// The organization whose decisions are fetched, by id or org_code
     #[arg(long = "org", value_name = "ORG")]
     organization: Option<String>,
-    /// How many decisions at most are fetched, the newest first
+    /// How many decisions to fetch at most, newest first
     #[arg(long, default_value_t = 10_000)]
     limit: usize,
-    /// The plugin whose place it takes; that of all in force when absent
+    /// The plugin that the component replaces; by default all enforced plugins
     #[arg(long, value_name = "NAME")]
     in_place_of: Option<String>,
-    /// Its `allow` opens what no role does
+    /// Let its `allow` permit what no role permits
     #[arg(long)]
     may_grant: bool,
     #[command(flatten)]
     filter: FilterFlags,
-    /// Under the limits for big runtimes, such as Python (plugins.large)
+    /// Apply the limits for big runtimes, such as Python (plugins.large)
     #[arg(long)]
     large: bool,
 }
 
-pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Failed> {
-    let filter = asked.filter.filter();
+pub(super) async fn run(common: &Common, arguments: &Replay) -> Result<ExitCode, Failed> {
+    let filter = arguments.filter.filter();
     require_filter(&filter)?;
-    let candidate = Candidate { name: asked.in_place_of.clone(), may_grant: asked.may_grant, filter };
-    let stand = OfflineHost::of(&asked.candidate, asked.large)?;
-    let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
+    let candidate = Candidate { name: arguments.in_place_of.clone(), may_grant: arguments.may_grant, filter };
+    let offline = OfflineHost::of(&arguments.candidate, arguments.large)?;
+    let admitted = offline.host.admit(offline.organization, &offline.bytes, offline.tier).await?;
     if !admitted.exports.authorizer {
-        return Err(Failed(format!("{} is no authorizer, so that no decision asks it", asked.candidate.display())));
+        return Err(Failed(format!("{} is no authorizer, so decisions do not call it", arguments.candidate.display())));
     }
-    let is_file = Path::new(&asked.from).exists();
-    let items = match named::ago(&asked.from) {
-        Ok(from) if !is_file => fetched(common, asked, from).await?,
-        _ => of_file(Path::new(&asked.from))?,
+    let is_file = Path::new(&arguments.from).exists();
+    let items = match named::parse_since(&arguments.from) {
+        Ok(from) if !is_file => fetch_decisions(common, arguments, from).await?,
+        _ => read_decisions(Path::new(&arguments.from))?,
     };
     let recorded = items.into_iter().map(serde_json::from_value).collect::<Result<Vec<Recorded>, _>>();
-    let recorded = recorded.map_err(|e| Failed(format!("this is no list of recorded decisions: {e}")))?;
-    let turn = stand.turn(&admitted);
-    let found = replay(recorded, &candidate, PATIENCE, &stand.host, &turn).await;
+    let recorded = recorded.map_err(|e| Failed(format!("this is not a list of recorded decisions: {e}")))?;
+    let call_context = offline.call_context(&admitted);
+    let found = replay(recorded, &candidate, TIME_LIMIT, &offline.host, &call_context).await;
     let changes: Vec<Value> = found
         .changes
         .iter()
@@ -88,14 +88,14 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
         "unreached": found.unreached, "changed": found.changed,
     });
     if common.json {
-        let mut shown = counts;
-        shown["changes"] = json!(changes);
-        output::line(true, &shown);
+        let mut result = counts;
+        result["changes"] = json!(changes);
+        output::print_object(true, &result);
     } else {
-        output::line(false, &counts);
+        output::print_object(false, &counts);
         if !changes.is_empty() {
             say!("");
-            output::table(
+            output::print_table(
                 false,
                 &json!({"items": changes, "total": changes.len()}),
                 &["at", "uid", "action", "path", "was", "would_be", "said"],
@@ -105,19 +105,19 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-/// The decisions from a moment on, the newest first.
-async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value>, Failed> {
-    let Some(organization) = &asked.organization else {
-        return Err(Failed("say whose decisions: --org with an id or org_code".into()));
+/// Fetches the decisions since a moment (Unix milliseconds), newest first.
+async fn fetch_decisions(common: &Common, arguments: &Replay, from: i64) -> Result<Vec<Value>, Failed> {
+    let Some(organization) = &arguments.organization else {
+        return Err(Failed("name the organization of the decisions: --org with an id or org_code".into()));
     };
     let base_path = common.load(None)?.base_path;
-    // What is decided from now on would shift the pages.
+    // The end is fixed, because new decisions would shift the pages.
     let to = Timestamp::now().0;
     let tenant = [("x-tenant-id", organization.as_str())];
     let mut api = ApiConnection::open(common).await?;
     let mut items: Vec<Value> = Vec::new();
-    let outcome = loop {
-        let (limit, offset) = (PAGE.min(asked.limit - items.len()), items.len());
+    let result = loop {
+        let (limit, offset) = (PAGE_SIZE.min(arguments.limit - items.len()), items.len());
         if limit == 0 {
             break Ok(());
         }
@@ -131,17 +131,17 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
         }
     };
     api.close().await;
-    outcome.map(|()| items)
+    result.map(|()| items)
 }
 
-/// A page as it was answered, with or without its envelope, or a bare list.
-fn of_file(file: &Path) -> Result<Vec<Value>, Failed> {
+/// Reads decisions from a file: an answer with its envelope, its `data` only, or a bare list.
+fn read_decisions(file: &Path) -> Result<Vec<Value>, Failed> {
     let failed = |e: &dyn std::fmt::Display| {
-        Failed(format!("{} is no moment in Unix milliseconds, and no file that can be read: {e}", file.display()))
+        Failed(format!("{} is neither a moment nor a readable file of decisions: {e}", file.display()))
     };
     let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| failed(&e))?;
-    let places = [value.pointer("/data/items"), value.pointer("/items"), Some(&value)];
-    let list = places.into_iter().flatten().find_map(Value::as_array);
-    list.cloned().ok_or_else(|| failed(&"it holds no list of decisions"))
+    let candidates = [value.pointer("/data/items"), value.pointer("/items"), Some(&value)];
+    let list = candidates.into_iter().flatten().find_map(Value::as_array);
+    list.cloned().ok_or_else(|| failed(&"it contains no list of decisions"))
 }

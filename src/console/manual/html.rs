@@ -1,13 +1,13 @@
-//! The manual in a browser: one page of HTML for each page, with a table of contents and a search. No script.
+//! Renders the manual as HTML, with a table of contents and a search form. No script.
 
 use pulldown_cmark::{Event, Tag, TagEnd, html};
 
 use super::search::{Found, QUERY_CHARACTERS_MAX, WORDS_MAX, search, words};
 use super::{Heading, PAGES, PATH, Page, events, headings};
-use crate::console::page::{docs, escaped, place};
+use crate::console::page::{docs, escaped, public_path};
 use crate::kernel::config::Config;
 
-/// Light and dark by the reader's own setting; one column on a phone.
+/// Light or dark as the browser prefers; one column on small screens.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--text:#1c2430;--soft:#566172;--back:#fff;--side:#f4f6f8;--line:#d9dee5;--link:#0b5cad;--mark:#fff0b3;--code:#f1f3f6}\
 @media(prefers-color-scheme:dark){:root{--text:#e2e6ec;--soft:#9aa5b4;--back:#14181e;--side:#1b2027;--line:#323a45;--link:#7db8ff;--mark:#5c4a00;--code:#20262e}}\
@@ -37,51 +37,58 @@ mark{background:var(--mark);color:inherit;border-radius:3px}.found{list-style:no
 header{padding:.6rem 1.1rem}header form{flex:1 1 100%;margin:0}.contents{display:inline}h1{font-size:1.6rem}nav a{padding:.4rem 0}}\
 @media print{header,nav,.next,.anchor{display:none}.frame{display:block}}";
 
-/// The page as HTML.
+/// Renders a page.
 pub fn page(config: &Config, page: &Page) -> String {
     let events = events(page);
     let headings = headings(&events);
     let body = body(config, page, events, &headings);
     let at = PAGES.iter().position(|other| other.name == page.name).unwrap_or_default();
-    let near = |n: Option<usize>, before: &str, after: &str| {
+    let page_link = |n: Option<usize>, before: &str, after: &str| {
         let other = n.and_then(|n| PAGES.get(n));
         other.map_or_else(
             || "<span></span>".to_owned(),
             |other| {
-                format!("<a href=\"{}\">{before}{}{after}</a>", place(config, &other.path()), escaped(other.title()))
+                format!(
+                    "<a href=\"{}\">{before}{}{after}</a>",
+                    public_path(config, &other.path()),
+                    escaped(other.title())
+                )
             },
         )
     };
-    let next =
-        format!("<div class=\"next\">{}{}</div>", near(at.checked_sub(1), "← ", ""), near(Some(at + 1), "", " →"));
+    let next = format!(
+        "<div class=\"next\">{}{}</div>",
+        page_link(at.checked_sub(1), "← ", ""),
+        page_link(Some(at + 1), "", " →")
+    );
     framed(config, page.title(), "", &contents(config, Some(page), &headings), &format!("{body}{next}"))
 }
 
-/// What a search for these words finds.
+/// Renders the results of a search.
 pub fn results(config: &Config, query: &str) -> String {
     let query: String = query.chars().take(QUERY_CHARACTERS_MAX).collect();
     let (found, words) = (search(&query), words(&query));
-    let told = match found.as_slice() {
+    let result = match found.as_slice() {
         _ if words.is_empty() => {
             "<p>Type one or more words, such as <i>refresh token</i> or <i>quota</i>.</p>".to_owned()
         }
-        [] => format!("<p>Nothing in the manual has <b>{}</b>. Try fewer or other words.</p>", escaped(&query)),
+        [] => format!("<p>No part of the manual contains <b>{}</b>. Try fewer or other words.</p>", escaped(&query)),
         found => {
             let items: String = found.iter().map(|found| item(config, found, &words)).collect();
             format!("<ol class=\"found\">{items}</ol>")
         }
     };
     let left_out = if query.split_whitespace().count() > WORDS_MAX {
-        format!("<p>The first {WORDS_MAX} words were looked for.</p>")
+        format!("<p>Only the first {WORDS_MAX} words were searched for.</p>")
     } else {
         String::new()
     };
-    let body = format!("<h1>Search</h1>{left_out}{told}");
+    let body = format!("<h1>Search</h1>{left_out}{result}");
     framed(config, "Search", &query, &contents(config, None, &[]), &body)
 }
 
 fn item(config: &Config, found: &Found, words: &[String]) -> String {
-    let address = format!("{}#{}", place(config, &found.page.path()), found.anchor);
+    let address = format!("{}#{}", public_path(config, &found.page.path()), found.anchor);
     let title = if found.title == found.page.title() {
         escaped(found.title)
     } else {
@@ -90,10 +97,10 @@ fn item(config: &Config, found: &Found, words: &[String]) -> String {
     format!("<li><a href=\"{address}\">{title}</a><p>{}</p></li>", marked(&found.excerpt, words))
 }
 
-/// The text with these words marked.
+/// Escapes the text and marks these words in it.
 fn marked(text: &str, words: &[String]) -> String {
     let lower = text.to_lowercase();
-    // Lower case of another length: nothing is marked rather than the wrong thing.
+    // If lower-casing changes the length, offsets differ: mark nothing instead of the wrong text.
     if lower.len() != text.len() {
         return escaped(text);
     }
@@ -109,12 +116,12 @@ fn marked(text: &str, words: &[String]) -> String {
     marked
 }
 
-/// All pages, and the parts of this one.
+/// The table of contents: all pages, and the parts of the current one.
 fn contents(config: &Config, page: Option<&Page>, headings: &[Heading]) -> String {
     let entry = |other: &Page| {
         let is_here = page.is_some_and(|page| page.name == other.name);
         let (mark, parts) = if is_here { (" aria-current=\"page\"", parts(headings)) } else { ("", String::new()) };
-        let address = place(config, &other.path());
+        let address = public_path(config, &other.path());
         format!("<li><a href=\"{address}\"{mark}>{}</a>{parts}</li>", escaped(other.title()))
     };
     let (reference, tasks): (Vec<&Page>, Vec<&Page>) = PAGES.iter().partition(|page| page.name.contains('/'));
@@ -135,7 +142,7 @@ fn parts(headings: &[Heading]) -> String {
 }
 
 fn framed(config: &Config, title: &str, query: &str, contents: &str, body: &str) -> String {
-    let (title, query, first) = (escaped(title), escaped(query), place(config, PATH));
+    let (title, query, first) = (escaped(title), escaped(query), public_path(config, PATH));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title} – Roster manual</title><style>{STYLE}</style></head><body>\
@@ -148,51 +155,51 @@ fn framed(config: &Config, title: &str, query: &str, contents: &str, body: &str)
     )
 }
 
-/// The page's own text, with addresses of this server in its links.
+/// Renders the text of a page, with links to pages on this server.
 fn body(config: &Config, page: &Page, events: Vec<Event<'static>>, headings: &[Heading]) -> String {
     let mut headings = headings.iter();
-    let (mut shown, mut anchor) = (Vec::with_capacity(events.len()), "");
-    // Links out of the manual into the repository, which is not here, are text.
+    let (mut output, mut anchor) = (Vec::with_capacity(events.len()), "");
+    // Links to files of the repository, which the server does not have, become text.
     let mut is_dead = false;
     for event in events {
         match event {
             Event::Start(Tag::Heading { level, classes, attrs, .. }) => {
                 anchor = headings.next().map_or("", |heading| &heading.anchor);
-                shown.push(Event::Start(Tag::Heading { level, id: Some(anchor.to_owned().into()), classes, attrs }));
+                output.push(Event::Start(Tag::Heading { level, id: Some(anchor.to_owned().into()), classes, attrs }));
             }
             Event::End(TagEnd::Heading(_)) => {
                 let link = format!("<a class=\"anchor\" href=\"#{anchor}\" aria-label=\"Link to this part\">#</a>");
-                shown.extend([Event::InlineHtml(link.into()), event]);
+                output.extend([Event::InlineHtml(link.into()), event]);
             }
             Event::Start(Tag::Link { link_type, dest_url, title, id }) => match address(config, page, &dest_url) {
                 Some(address) => {
-                    shown.push(Event::Start(Tag::Link { link_type, dest_url: address.into(), title, id }));
+                    output.push(Event::Start(Tag::Link { link_type, dest_url: address.into(), title, id }));
                 }
                 None => is_dead = true,
             },
             Event::End(TagEnd::Link) if is_dead => is_dead = false,
             Event::Start(Tag::Table(_)) => {
-                shown.extend([
+                output.extend([
                     Event::Html("<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-label=\"Table\">".into()),
                     event,
                 ]);
             }
-            Event::End(TagEnd::Table) => shown.extend([event, Event::Html("</div>".into())]),
-            event => shown.push(event),
+            Event::End(TagEnd::Table) => output.extend([event, Event::Html("</div>".into())]),
+            event => output.push(event),
         }
     }
     let mut text = String::new();
-    html::push_html(&mut text, shown.into_iter());
+    html::push_html(&mut text, output.into_iter());
     text
 }
 
-/// Where a link leads, as browsers see it; none for files of the repository.
+/// The target of a link as browsers see it; `None` for files of the repository.
 fn address(config: &Config, page: &Page, link: &str) -> Option<String> {
     match page.target(link) {
         Some((target, part)) if target.name == page.name && !part.is_empty() => Some(part),
-        Some((target, part)) => Some(format!("{}{part}", place(config, &target.path()))),
+        Some((target, part)) => Some(format!("{}{part}", public_path(config, &target.path()))),
         None if link.contains("://") => Some(link.to_owned()),
-        // The API's documentation is a page of this server, too.
+        // The API documentation is also a page of this server.
         None if link == "/api/v1/docs" => Some(docs(config)),
         None => None,
     }
@@ -203,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_searched_for_cannot_become_markup() {
+    fn search_queries_are_escaped() {
         let config = Config::of(std::path::Path::new("/nowhere"));
         for query in ["\"><script>alert(1)</script>", "<i>", "quota <b>"] {
             let html = results(&config, query);
@@ -216,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn links_have_the_path_that_a_proxy_puts_before() {
+    fn links_contain_the_path_of_the_public_url() {
         let mut config = Config::of(std::path::Path::new("/nowhere"));
         config.public_url = "https://www.example.org/id".to_owned();
         let index = &PAGES[0];

@@ -1,7 +1,7 @@
-//! The manual: Markdown in the binary, shown in a browser and in a terminal, and searched. It needs no internet.
+//! The manual: Markdown in the binary, rendered for browsers and terminals, with a search. It needs no internet.
 //!
-//! The only user of pulldown-cmark. A page names another by the path of its file, as in the repository, so that the links
-//! work there too.
+//! The only user of pulldown-cmark. Pages link to each other by relative file paths, so that links also work in the
+//! repository.
 
 mod html;
 mod plain;
@@ -14,18 +14,18 @@ pub use plain::plain;
 
 use crate::kernel::nearest::did_you_mean;
 
-/// The address of the first page; the others lie below it.
+/// The path of the first page. The other pages are below it.
 pub const PATH: &str = "/manual";
 
-/// The manual's pages run no script and load nothing.
+/// The content security policy of the pages: they run no script and load nothing.
 pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// One page.
 #[derive(Debug)]
 pub struct Page {
-    /// How `roster help` and the address call it; `reference/…` for those that are generated.
+    /// Its name in `roster help` and in its path; `reference/…` for generated pages.
     pub name: &'static str,
-    /// Where it lies in the repository.
+    /// Its path in the repository.
     pub file: &'static str,
     pub text: &'static str,
 }
@@ -67,7 +67,7 @@ pages! {
 }
 
 impl Page {
-    /// Its address on this server.
+    /// Its path on this server.
     pub fn path(&self) -> String {
         if self.name == "index" { PATH.to_owned() } else { format!("{PATH}/{}", self.name) }
     }
@@ -77,7 +77,8 @@ impl Page {
         self.text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(self.name)
     }
 
-    /// The page that a link on this one leads to, and the part of it (`#…`, or empty). None for what is no page.
+    /// The page that a link on this page leads to, and the fragment (`#…`, or empty). `None` if the link leads to no
+    /// page.
     fn target(&self, link: &str) -> Option<(&'static Page, String)> {
         let (file, part) =
             link.split_once('#').map_or((link, String::new()), |(file, part)| (file, format!("#{part}")));
@@ -97,23 +98,23 @@ impl Page {
     }
 }
 
-/// The page of this name: a whole one, or the last part of a reference page's. Else a question what was meant.
+/// Finds a page by name; the prefix `reference/` can be omitted. Fails with a suggestion, which can be empty.
 pub fn find(name: &str) -> Result<&'static Page, String> {
     let is_it = |page: &&Page| page.name == name || page.name.strip_prefix("reference/") == Some(name);
     let unknown = || did_you_mean(name, PAGES.iter().map(|page| page.name.trim_start_matches("reference/")));
     PAGES.iter().find(is_it).ok_or_else(unknown)
 }
 
-/// A heading of a page: its level from 1, its text, and the name that links give it.
+/// A heading of a page: its level from 1, its text, and its anchor.
 struct Heading {
     level: usize,
     text: String,
     anchor: String,
 }
 
-/// The page as events: what both renderings begin with.
+/// Parses a page to Markdown events, without HTML.
 fn events(page: &Page) -> Vec<Event<'static>> {
-    // Comments mark what is generated, and are for nobody who reads.
+    // HTML comments mark generated tables, and are not for readers.
     let is_shown = |event: &Event<'_>| {
         !matches!(
             event,
@@ -123,7 +124,7 @@ fn events(page: &Page) -> Vec<Event<'static>> {
     Parser::new_ext(page.text, Options::ENABLE_TABLES).filter(is_shown).collect()
 }
 
-/// The headings among these events, in order. Names are GitHub's, so that links work in both places.
+/// The headings among these events, in order. Anchors are the same as on GitHub, so that links work in both places.
 fn headings(events: &[Event<'_>]) -> Vec<Heading> {
     let mut found: Vec<Heading> = Vec::new();
     let mut open: Option<(usize, String)> = None;
@@ -149,6 +150,7 @@ fn headings(events: &[Event<'_>]) -> Vec<Heading> {
     found
 }
 
+/// The anchor that GitHub generates for a heading.
 fn slug(text: &str) -> String {
     let kept = text.to_lowercase();
     kept.chars()
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_names_a_file_from_the_page_that_has_it() {
+    fn links_are_relative_to_the_file_of_their_page() {
         let at = |name: &str, link: &str| {
             let target = find(name).expect(name).target(link);
             target.map(|(page, part)| (page.name, part))
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn headings_have_the_names_that_github_gives_them() {
+    fn anchors_are_those_of_github() {
         for (text, name) in [
             ("Second factor", "second-factor"),
             ("What callers may give, change and make", "what-callers-may-give-change-and-make"),
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_found_by_its_name_or_one_is_proposed() {
+    fn a_page_is_found_by_its_name_or_another_one_is_suggested() {
         assert_eq!(find("settings").expect("a page").name, "reference/settings");
         assert_eq!(find("sign-inn").expect_err("none"), " (did you mean sign-in?)");
         assert_eq!(find("zebra").expect_err("none"), "");

@@ -1,13 +1,13 @@
-//! The manual in a terminal: text that is wrapped, without escapes.
+//! Renders the manual for terminals: wrapped text, without escape sequences.
 
 use pulldown_cmark::{Event, Tag, TagEnd};
 
 use super::{Page, events};
 
-/// Narrower terminals get lines of this length.
+/// The minimum line length, also on narrower terminals.
 const WIDTH_MIN: usize = 30;
 
-/// The page in lines of at most so many characters, but for code, which is not wrapped.
+/// Renders a page in lines of at most `width` characters. Code is not wrapped.
 pub fn plain(page: &Page, width: usize) -> String {
     let mut writer = Writer { width: width.max(WIDTH_MIN), ..Writer::default() };
     for event in events(page) {
@@ -21,14 +21,14 @@ pub fn plain(page: &Page, width: usize) -> String {
 struct Writer {
     out: String,
     width: usize,
-    /// Text of the block that is being read.
+    /// Text of the current block.
     text: String,
-    /// Numbers of the lists that are open; none for bullets.
+    /// The next numbers of the open lists; `None` for bullet lists.
     lists: Vec<Option<u64>>,
-    /// What stands before the next line of the item that was just begun.
+    /// The marker to write before the next line, at the start of a list item.
     marker: Option<String>,
     is_code: bool,
-    /// An address to show behind the text of a link.
+    /// The URL to write after the text of the current link.
     address: Option<String>,
     table: Vec<Vec<String>>,
 }
@@ -134,14 +134,14 @@ impl Writer {
         self.lists.iter().map(|first| if first.is_some() { 3 } else { 2 }).sum()
     }
 
-    /// An empty line, unless there is one.
+    /// Writes an empty line, unless the output ends with one.
     fn gap(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with("\n\n") && self.marker.is_none() {
             self.out.push('\n');
         }
     }
 
-    /// Writes the text that was read so far.
+    /// Writes the text of the current block.
     fn flush(&mut self) {
         if self.is_code || self.text.trim().is_empty() {
             return;
@@ -155,7 +155,7 @@ impl Writer {
         }
     }
 
-    /// In columns where they fit; else the first cell of a row above the others.
+    /// Writes a table in columns if they fit, else each row as its first cell with the other cells indented below.
     fn table(&mut self) {
         let rows = std::mem::take(&mut self.table);
         let indent = " ".repeat(self.indent());
@@ -188,7 +188,7 @@ impl Writer {
     }
 }
 
-/// The text in lines of at most so many characters; a longer word is a line.
+/// Wraps text to lines of at most `width` characters. A longer word gets its own line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_text_of_the_terminals_width() {
+    fn a_page_is_wrapped_to_the_width() {
         let text = "# Name\n\n<!-- x -->\nSome *text* with `code`, a [page](b.md) and [one](https://example.org/a) elsewhere.\n\n\
                     - first item that is long enough\n- second\n  - inner\n\n1. one with a second line of text\n2. two\n\n```sh\nroster serve --with a-line-that-is-not-wrapped\n```\n\n\
                     | A | B |\n| --- | --- |\n| `x` | y |\n\n| Name | What it is | More |\n| --- | --- | --- |\n| `a.b` | a sentence of many words | 3 |\n";

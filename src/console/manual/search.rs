@@ -1,4 +1,4 @@
-//! Which parts of the manual have some words: the best ones first.
+//! Full-text search over the parts of the manual, best results first.
 
 use std::sync::OnceLock;
 
@@ -6,9 +6,9 @@ use pulldown_cmark::{Event, Tag, TagEnd};
 
 use super::{PAGES, Page, events, headings};
 
-/// Longer queries are cut off: strangers may search, and each word costs a walk over the manual.
+/// Longer queries are truncated: unauthenticated callers can search, and each word scans the whole manual.
 pub(super) const QUERY_CHARACTERS_MAX: usize = 100;
-/// Words that are looked for.
+/// How many words of a query are used.
 pub(super) const WORDS_MAX: usize = 8;
 const RESULTS_MAX: usize = 20;
 const EXCERPT_CHARACTERS: usize = 180;
@@ -23,7 +23,7 @@ struct Part {
     lower_text: String,
 }
 
-/// A part that has the words.
+/// A search result.
 pub(super) struct Found {
     pub(super) page: &'static Page,
     pub(super) title: &'static str,
@@ -36,14 +36,14 @@ pub(super) fn words(query: &str) -> Vec<String> {
     query.split_whitespace().take(WORDS_MAX).map(str::to_lowercase).collect()
 }
 
-/// Parts with all the words; where there is none, those with most of them.
+/// Finds the parts with all words or, if there are none, those with the most words.
 pub(super) fn search(query: &str) -> Vec<Found> {
     let words = words(query);
     let ranked = parts().iter().map(|part| (rank(part, &words), part));
     let mut ranked: Vec<((usize, usize), &Part)> = ranked.filter(|((hits, _), _)| *hits > 0).collect();
     let most = ranked.iter().map(|((hits, _), _)| *hits).max().unwrap_or_default();
     ranked.retain(|((hits, _), _)| *hits == most);
-    // The sort keeps the reading order of those that are alike.
+    // The sort is stable: parts of equal weight stay in reading order.
     ranked.sort_by_key(|((_, weight), _)| std::cmp::Reverse(*weight));
     let found = ranked.into_iter().take(RESULTS_MAX).map(|(_, part)| Found {
         page: part.page,
@@ -54,7 +54,7 @@ pub(super) fn search(query: &str) -> Vec<Found> {
     found.collect()
 }
 
-/// How many of the words a part has, and how much it is about them.
+/// How many of the words a part contains, and the weight of their occurrences.
 fn rank(part: &Part, words: &[String]) -> (usize, usize) {
     const IN_TITLE: usize = 20;
     const IN_PAGE_TITLE: usize = 8;
@@ -69,23 +69,23 @@ fn rank(part: &Part, words: &[String]) -> (usize, usize) {
     })
 }
 
-/// Some text around the rarest of the words.
+/// Text around the first occurrence of the rarest word.
 fn excerpt(part: &Part, words: &[String]) -> String {
     let there = words.iter().filter(|word| part.lower_text.contains(word.as_str()));
     let rarest = there.min_by_key(|word| part.lower_text.matches(word.as_str()).count());
     let first = rarest.and_then(|word| part.lower_text.find(word.as_str())).unwrap_or_default();
-    // Lower case may be longer or shorter: what lies beyond the text is its end.
+    // Lower-casing can change the length: an offset beyond the text counts as the start.
     let before = part.text.get(..first).unwrap_or_default().chars().count();
     let start = before.saturating_sub(EXCERPT_CHARACTERS / 3);
     let shown: String = part.text.chars().skip(start).take(EXCERPT_CHARACTERS).collect();
     let is_cut = part.text.chars().count() > start + EXCERPT_CHARACTERS;
-    // From the beginning of a word to the end of one.
+    // Cut at word boundaries.
     let shown = if start == 0 { &*shown } else { shown.split_once(' ').map_or(&*shown, |(_, rest)| rest) };
     let shown = if is_cut { shown.rsplit_once(' ').map_or(shown, |(head, _)| head) } else { shown };
     format!("{}{}{}", if start == 0 { "" } else { "… " }, shown.trim(), if is_cut { " …" } else { "" })
 }
 
-/// Every part of every page, read once.
+/// All parts of all pages, parsed once.
 fn parts() -> &'static [Part] {
     static PARTS: OnceLock<Vec<Part>> = OnceLock::new();
     PARTS.get_or_init(|| PAGES.iter().flat_map(parts_of).collect())
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_part_that_is_about_the_words_comes_first() {
+    fn the_most_relevant_part_comes_first() {
         for (query, name, anchor) in [
             ("second factor", "sign-in", "second-factor"),
             ("Refresh  TOKEN", "sign-in", "sessions"),
@@ -134,17 +134,17 @@ mod tests {
             ("db.read_ms", "reference/settings", "db"),
         ] {
             let found = search(query);
-            let places: Vec<_> = found.iter().map(|found| (found.page.name, found.anchor)).collect();
-            assert!(places.iter().take(3).any(|place| *place == (name, anchor)), "{query}: {places:?}");
+            let parts: Vec<_> = found.iter().map(|found| (found.page.name, found.anchor)).collect();
+            assert!(parts.iter().take(3).any(|part| *part == (name, anchor)), "{query}: {parts:?}");
         }
     }
 
     #[test]
-    fn a_query_has_bounds_and_finds_nothing_quietly() {
+    fn a_query_is_truncated_and_can_have_no_results() {
         assert_eq!(words(&"a ".repeat(WORDS_MAX + 1)).len(), WORDS_MAX);
         assert!(search("").is_empty() && search("   ").is_empty() && search("zzxxyy").is_empty());
         assert!(search("the").len() <= RESULTS_MAX);
-        // All the words where there are such parts; else some.
+        // No part has both words, so one of them suffices.
         assert!(!search("quota zzxxyy").is_empty());
     }
 

@@ -1,4 +1,4 @@
-//! Operations on API clients and API keys. A client never manages clients.
+//! Operations on API clients. A client cannot manage clients.
 
 use std::sync::Arc;
 
@@ -24,11 +24,11 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
 crate::text! {
-    /// An exact origin, such as `https://office.example.org`
+    /// An exact origin, for example `https://office.example.org`
     Origin 1..=256 "" as "client-origin";
-    /// An address or a CIDR range
+    /// An IP address or a CIDR range
     Network 1..=64 "" as "client-network";
-    /// A path below the base path; `/admin/*` is all below
+    /// A path below the base path; `/admin/*` matches every path below `/admin/`
     AllowedPath 1..=256 "" as "client-path";
 }
 
@@ -40,18 +40,18 @@ struct ClientView {
     name: String,
     status: ActiveInactive,
     scopes: Vec<String>,
-    /// Empty: from everywhere
+    /// Origins that may send requests; empty allows all
     allowed_origins: Vec<String>,
-    /// Empty: from everywhere
+    /// IP addresses and CIDR ranges that may send requests; empty allows all
     allowed_ips: Vec<String>,
-    /// Empty: for every path its scopes cover
+    /// Paths that the client may call; empty allows all paths that its scopes cover
     allowed_paths: Vec<String>,
     #[oai(nullable)]
     rate_limit_per_min: Option<u32>,
     /// Unix milliseconds
     #[oai(nullable)]
     expires_at: Option<i64>,
-    /// Unix milliseconds; written every minute
+    /// Unix milliseconds; updated once a minute
     #[oai(nullable)]
     last_used_at: Option<i64>,
     /// Unix milliseconds
@@ -79,15 +79,15 @@ impl From<ApiClient> for ClientView {
     }
 }
 
-/// A client with its secret, which is shown this once
+/// An API client with its secret, which is returned only in this answer
 #[derive(Object)]
 struct ClientSecret {
     client_key: String,
-    /// For `X-API-Key`; only its hash is kept
+    /// Sent as `X-API-Key`; Roster stores only its hash
     api_key: String,
     name: String,
     scopes: Vec<String>,
-    /// Until when the former secret works too, in Unix milliseconds
+    /// Until when the previous secret remains valid, in Unix milliseconds
     #[oai(nullable)]
     former_valid_until: Option<i64>,
 }
@@ -96,15 +96,15 @@ struct ClientSecret {
 #[derive(Object)]
 struct CreateClient {
     name: ClientName,
-    /// Such as `members:read`; `*` is all of them
+    /// For example `members:read`; `*` means all scopes
     #[oai(validator(min_items = 1, max_items = 16))]
     scopes: Vec<ClientScope>,
     #[oai(validator(max_items = 100))]
     allowed_origins: Option<Vec<Origin>>,
-    /// Addresses or CIDR ranges
+    /// IP addresses or CIDR ranges
     #[oai(validator(max_items = 100))]
     allowed_ips: Option<Vec<Network>>,
-    /// Paths below the base path; `/admin/*` is all below
+    /// Paths below the base path; `/admin/*` matches every path below `/admin/`
     #[oai(validator(max_items = 100))]
     allowed_paths: Option<Vec<AllowedPath>>,
     #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
@@ -113,7 +113,7 @@ struct CreateClient {
     expires_at: Option<i64>,
 }
 
-/// What of a client can change
+/// The fields of an API client to change
 #[derive(Object)]
 struct UpdateClient {
     name: Option<ClientName>,
@@ -126,10 +126,10 @@ struct UpdateClient {
     allowed_ips: Option<Vec<Network>>,
     #[oai(validator(max_items = 100))]
     allowed_paths: Option<Vec<AllowedPath>>,
-    /// Null takes it away
+    /// Null removes the limit
     #[oai(nullable, validator(minimum(value = "1"), maximum(value = "1000000")))]
     rate_limit_per_min: MaybeUndefined<u32>,
-    /// Unix milliseconds; null takes it away
+    /// Unix milliseconds; null removes the expiry
     #[oai(nullable)]
     expires_at: MaybeUndefined<i64>,
 }
@@ -154,17 +154,17 @@ pub struct Api {
 impl Api {
     /// List API clients
     ///
-    /// Newest first; secrets are never shown again.
+    /// Returns the clients in the order of their creation, without their secrets.
     #[oai(path = "/", method = "get", operation_id = "list_api_clients")]
     async fn list_api_clients(
         &self,
         caller: MemberCaller,
-        /// Found in name and key
+        /// Matches part of the name or the client key
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<ClientView>> {
@@ -175,7 +175,7 @@ impl Api {
 
     /// Create an API client
     ///
-    /// The secret is in this answer and nowhere else.
+    /// The secret is returned only in this answer.
     #[oai(path = "/", method = "post", operation_id = "create_api_client")]
     async fn create_api_client(&self, caller: MemberCaller, body: Body<CreateClient>) -> Reply<ClientSecret> {
         let body = body.0;
@@ -186,7 +186,7 @@ impl Api {
             if t.snapshot().clients().count() as u64 >= clients_max {
                 return Err(Error::field(
                     "name",
-                    format!("the site has {clients_max} clients already (limits.api_clients)"),
+                    format!("the limit of {clients_max} API clients is reached (limits.api_clients)"),
                 ));
             }
             let client = ApiClient {
@@ -204,7 +204,7 @@ impl Api {
                 created_at: t.now(),
                 updated_at: t.now(),
             };
-            require_ahead(client.expires_at, t.now())?;
+            require_future(client.expires_at, t.now())?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
             store::set_client_maker(t, &client.client_key, &Maker::from_caller(caller))?;
@@ -218,9 +218,9 @@ impl Api {
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
-    /// See an API client
+    /// Get an API client
     ///
-    /// With its scopes, its limits and when it was last used, but without its secret.
+    /// Returns its scopes, its limits and the time of last use, but not its secret.
     #[oai(path = "/:client_key", method = "get", operation_id = "get_api_client")]
     async fn get_api_client(&self, caller: MemberCaller, client_key: Path<String>) -> Reply<ClientView> {
         authz::require(&self.app.snapshot(), &caller, Permission::CLIENT_GET)?;
@@ -229,9 +229,9 @@ impl Api {
         Ok(ok(client.into()).version(version))
     }
 
-    /// Change an API client
+    /// Update an API client
     ///
-    /// Only what is sent is changed. Scopes can be given as far as the caller holds them.
+    /// Only the fields that are sent change. The caller must hold every right that the scopes open.
     #[oai(path = "/:client_key", method = "patch", operation_id = "update_api_client")]
     async fn update_api_client(
         &self,
@@ -249,13 +249,13 @@ impl Api {
             if client == former {
                 return Ok(Changed::nothing(former));
             }
-            // An end that has passed already may stay as it is; a new one must lie ahead.
+            // An expiry in the past may stay unchanged; a new one must be in the future.
             if client.expires_at != former.expires_at {
-                require_ahead(client.expires_at, t.now())?;
+                require_future(client.expires_at, t.now())?;
             }
             delegation::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
-            // Who knows its secret goes on answering for it.
+            // The client still depends on the rights of its maker, who knows its secret.
             store::update_client(t, &client)?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = authz::store::client(t, &client.client_key)?;
@@ -268,7 +268,7 @@ impl Api {
 
     /// Delete an API client
     ///
-    /// Its secret stops working with this answer; what it did stays in the audit.
+    /// Its secret stops working before the answer is sent. Its audit entries remain.
     #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
     async fn delete_api_client(
         &self,
@@ -288,11 +288,12 @@ impl Api {
         Ok(done().epoch(deleted.epoch))
     }
 
-    /// Give an API client a new secret
+    /// Rotate the secret of an API client
     ///
-    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now. Who made a client or rotated it
-    /// last answers for its scopes: it opens nothing once they may not give them any more, until it is rotated. When somebody
-    /// else rotates it, or it opened nothing, the former secret ends now.
+    /// The previous secret remains valid for `auth.client_rotation_overlap_s`; an even older one becomes invalid now. A
+    /// client depends on the rights of the principal who created it or last rotated it: once they may no longer give
+    /// its scopes, the client is denied everything until it is rotated. If another principal rotates it, or it was
+    /// denied everything, the previous secret becomes invalid now.
     #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
     async fn rotate_api_client(
         &self,
@@ -309,12 +310,12 @@ impl Api {
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let maker = Maker::from_caller(caller);
             let former = t.snapshot().client(&client.client_key);
-            let known = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
-            let grace_ms = known.map_or(0, |known| deferred_grant::grace_ms(known, &maker, overlap_ms));
-            let until = t.now().plus_ms(grace_ms);
-            store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
+            let former_maker = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
+            let grace_ms = former_maker.map_or(0, |former| deferred_grant::grace_ms(former, &maker, overlap_ms));
+            let former_ends_at = t.now().plus_ms(grace_ms);
+            store::rotate_client(t, &client.client_key, &secret::hash(&api_key), former_ends_at)?;
             store::set_client_maker(t, &client.client_key, &maker)?;
-            let former_valid_until = (grace_ms > 0).then_some(until.0);
+            let former_valid_until = (grace_ms > 0).then_some(former_ends_at.0);
             let entry =
                 Entry::new("client", &client.client_key).after(json!({"former_valid_until": former_valid_until}));
             let change = authz::store::client(t, &client.client_key)?;
@@ -335,9 +336,9 @@ fn texts<T>(list: Option<Vec<T>>, text: fn(T) -> String) -> Vec<String> {
     list.into_iter().flatten().map(text).collect()
 }
 
-fn require_ahead(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {
+fn require_future(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {
     if expires_at.is_some_and(|at| at <= now) {
-        return Err(Error::field("expires_at", "must lie in the future, in Unix milliseconds"));
+        return Err(Error::field("expires_at", "must be in the future, in Unix milliseconds"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used.
+//! API clients: back-office programs with a key, a secret, scopes, and limits on origins, addresses and paths.
 
 pub mod api;
 pub mod store;
@@ -28,23 +28,23 @@ pub struct ApiClient {
     pub updated_at: Timestamp,
 }
 
-/// All that is wrong with an entry of `allowed_origins`.
+/// Returns the faults of an entry of `allowed_origins`.
 pub fn origin_faults(text: &str) -> Vec<String> {
-    fault(is_origin(text), "is not an exact origin like https://office.example.org")
+    fault(is_origin(text), "is not an exact origin such as https://office.example.org")
 }
 
-/// All that is wrong with an entry of `allowed_ips`.
+/// Returns the faults of an entry of `allowed_ips`.
 pub fn network_faults(text: &str) -> Vec<String> {
-    fault(config::network(text).is_some(), "is not an address or a CIDR range")
+    fault(config::network(text).is_some(), "is not an IP address or a CIDR range")
 }
 
-/// All that is wrong with an entry of `allowed_paths`.
+/// Returns the faults of an entry of `allowed_paths`.
 pub fn path_faults(text: &str) -> Vec<String> {
-    fault(is_path(text), "is not a path like /admin/members, or /admin/* for all below")
+    fault(is_path(text), "is not a path such as /admin/members, or /admin/* for all paths below")
 }
 
-fn fault(is_right: bool, says: &str) -> Vec<String> {
-    if is_right { Vec::new() } else { vec![says.to_owned()] }
+fn fault(is_valid: bool, message: &str) -> Vec<String> {
+    if is_valid { Vec::new() } else { vec![message.to_owned()] }
 }
 
 fn is_origin(text: &str) -> bool {
@@ -57,7 +57,7 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') && !fixed.contains('*') && !text.contains("//") && !text.contains(['?', '#', ' '])
 }
 
-/// Writes when clients were last used; it is kept in memory until then.
+/// Writes the time of each client's last use, which is kept in memory until then.
 pub async fn flush_last_used(app: &App) -> Result<()> {
     let snapshot = app.snapshot();
     let used: Vec<(String, Timestamp)> = snapshot

@@ -112,7 +112,7 @@ const ROTATE_CLIENT: &str = "
         updated_at = :now
     where client_key = :client_key";
 
-/// The former secret stays valid until then.
+/// Stores the hash of a client's new secret; the former secret remains valid until `until`.
 pub fn rotate_client(w: &Writer<'_>, client_key: &str, hash: &Hash, until: Timestamp) -> Result<()> {
     w.execute(
         ROTATE_CLIENT,
@@ -123,7 +123,7 @@ pub fn rotate_client(w: &Writer<'_>, client_key: &str, hash: &Hash, until: Times
 
 const SET_CLIENT_MAKER: &str = "update api_clients set maker = :maker where client_key = :client_key";
 
-/// Who answers for the client's scopes from now on.
+/// Sets the principal whose rights the client's scopes depend on.
 pub fn set_client_maker(w: &Writer<'_>, client_key: &str, maker: &Maker) -> Result<()> {
     w.execute(SET_CLIENT_MAKER, &[(":maker", &maker.to_text()), (":client_key", &client_key)]).map(drop)
 }

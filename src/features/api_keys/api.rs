@@ -1,4 +1,5 @@
-//! Operations on API keys: a member's own, those of members, those of services. No key makes or sees keys.
+//! Operations on API keys: the caller's own, those of members, and those of services. API keys cannot manage or list
+//! keys.
 
 use std::sync::Arc;
 
@@ -22,38 +23,38 @@ use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;
 
 crate::text! {
-    /// The name of a service: letters, digits, and . _ -
+    /// The name of a service: letters, digits and . _ -
     ServiceName 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// The SHA-256 of a key that was made elsewhere, in hexadecimal
+    /// The SHA-256 digest of an imported key, in hexadecimal
     KeyHash 64..=64 "^[0-9a-fA-F]+$";
 }
 
-/// What a member's key can be
+/// The type of a member's API key
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum MemberKeyType {
-    /// For the member's own programs: 90 days
+    /// For the member's own programs; valid for up to 90 days
     Muser,
-    /// For another system that acts for the member: 30 days
+    /// For another system that acts for the member; valid for up to 30 days
     Mint,
-    /// For an emergency: one request within 24 hours
+    /// For an emergency; valid for one request within 24 hours
     Memg,
 }
 
-/// What a service's key can be
+/// The type of a service's API key
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum ServiceKeyType {
-    /// A service: 180 days
+    /// For a service; valid for up to 180 days
     Msvc,
-    /// The system itself: 365 days
+    /// For the system itself; valid for up to 365 days
     Msys,
 }
 
-/// What a member's key may do of what its member may; writing includes reading
+/// A scope of a member's API key; it limits the member's own rights. A write scope includes reading
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 enum MemberKeyScope {
-    /// See who the member is and what it may do
+    /// Read the member's profile and rights
     #[oai(rename = "me:read")]
     MeRead,
     #[oai(rename = "permissions:check")]
@@ -70,39 +71,39 @@ enum MemberKeyScope {
     JobsRead,
     #[oai(rename = "jobs:write")]
     JobsWrite,
-    /// All that keys may do
+    /// All scopes
     #[oai(rename = "*")]
     All,
 }
 
-/// An API key, without its text
+/// An API key, without its secret text
 #[derive(Object)]
 #[oai(rename = "ApiKey")]
 struct KeyView {
     id: ApiKeyId,
-    /// `muser`, `mint`, `memg`, `msvc` or `msys`: what its text begins with
+    /// `muser`, `mint`, `memg`, `msvc` or `msys`; also the prefix of the key's text
     #[oai(rename = "type")]
     kind: String,
     name: String,
-    /// Whose it is, if it is a member's
+    /// The owner, if it is a member
     #[oai(nullable)]
     member_id: Option<MemberId>,
-    /// Whose it is, if it is a service's
+    /// The owner, if it is a service
     #[oai(nullable)]
     service_name: Option<String>,
     scopes: Vec<String>,
-    /// Was it made elsewhere?
+    /// Whether the key was created elsewhere and imported by its hash
     is_imported: bool,
     /// Unix milliseconds
     expires_at: i64,
-    /// Is it time to rotate it?
+    /// Whether the key expires soon and should be rotated
     expires_soon: bool,
-    /// Until when the text before the last rotation works too, in Unix milliseconds
+    /// Until when the previous text remains valid after a rotation, in Unix milliseconds
     #[oai(nullable)]
     former_valid_until: Option<i64>,
-    /// Was it an emergency key, and was it used?
+    /// Whether it is an emergency key that was used
     spent: bool,
-    /// Unix milliseconds; written every minute
+    /// Unix milliseconds; updated once a minute
     #[oai(nullable)]
     last_used_at: Option<i64>,
     #[oai(nullable)]
@@ -111,11 +112,11 @@ struct KeyView {
     created_at: i64,
 }
 
-/// A key with its text, which is shown this once
+/// An API key with its text, which is returned only in this answer
 #[derive(Object)]
 struct ApiKeySecret {
     id: ApiKeyId,
-    /// For `X-API-Key` or as a bearer; only its hash is kept. Null for a key that was made elsewhere
+    /// Sent as `X-API-Key` or as a bearer token; Roster stores only its hash. Null for an imported key
     #[oai(nullable)]
     api_key: Option<String>,
     #[oai(rename = "type")]
@@ -124,7 +125,7 @@ struct ApiKeySecret {
     scopes: Vec<String>,
     /// Unix milliseconds
     expires_at: i64,
-    /// Until when the former text works too, in Unix milliseconds
+    /// Until when the previous text remains valid, in Unix milliseconds
     #[oai(nullable)]
     former_valid_until: Option<i64>,
 }
@@ -143,51 +144,51 @@ impl From<(KeyRow, Option<String>)> for ApiKeySecret {
     }
 }
 
-/// A new key of one's own
+/// A new API key of the caller
 #[derive(Object)]
 struct CreateMyApiKey {
     name: ClientName,
-    /// `muser` when absent
+    /// Defaults to `muser`
     #[oai(rename = "type")]
     kind: Option<MemberKeyType>,
-    /// All that keys may do when absent
+    /// Defaults to all scopes
     #[oai(validator(min_items = 1, max_items = 16))]
     scopes: Option<Vec<MemberKeyScope>>,
-    /// In Unix milliseconds; the end of its type's life when absent, and never later
+    /// In Unix milliseconds; defaults to the maximum lifetime of the type, and cannot be later
     expires_at: Option<i64>,
 }
 
-/// A new key of a member
+/// A new API key of a member
 #[derive(Object)]
 struct CreateMemberApiKey {
     name: ClientName,
-    /// `muser` when absent
+    /// Defaults to `muser`
     #[oai(rename = "type")]
     kind: Option<MemberKeyType>,
-    /// All that keys may do when absent
+    /// Defaults to all scopes
     #[oai(validator(min_items = 1, max_items = 16))]
     scopes: Option<Vec<MemberKeyScope>>,
-    /// In Unix milliseconds; the end of its type's life when absent, and never later
+    /// In Unix milliseconds; defaults to the maximum lifetime of the type, and cannot be later
     expires_at: Option<i64>,
-    /// Takes over a key that was made elsewhere, by its hash
+    /// Imports a key that was created elsewhere, by its hash
     key_hash: Option<KeyHash>,
 }
 
-/// A new key of a service
+/// A new API key of a service
 #[derive(Object)]
 struct CreateApiKey {
     service_name: ServiceName,
-    /// The service's name when absent
+    /// Defaults to the name of the service
     name: Option<ClientName>,
-    /// `msvc` when absent
+    /// Defaults to `msvc`
     #[oai(rename = "type")]
     kind: Option<ServiceKeyType>,
-    /// Such as `permissions:check`; `*` is all of them
+    /// For example `permissions:check`; `*` means all scopes
     #[oai(validator(min_items = 1, max_items = 16))]
     scopes: Vec<ClientScope>,
-    /// In Unix milliseconds; the end of its type's life when absent, and never later
+    /// In Unix milliseconds; defaults to the maximum lifetime of the type, and cannot be later
     expires_at: Option<i64>,
-    /// Takes over a key that was made elsewhere, by its hash
+    /// Imports a key that was created elsewhere, by its hash
     key_hash: Option<KeyHash>,
 }
 
@@ -215,16 +216,16 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::ApiKeys")]
 impl Api {
-    /// List one's own API keys
+    /// List your API keys
     ///
-    /// Without their secrets, with when each was last used.
+    /// Returns the keys without their secrets, with the time of last use.
     #[oai(path = "/me/api-keys", method = "get", operation_id = "list_my_api_keys")]
     async fn list_my_api_keys(
         &self,
         caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
@@ -232,10 +233,10 @@ impl Api {
         self.list(Some(member), None, Window::new(limit.0, offset.0, after.0)?).await
     }
 
-    /// Create an API key of one's own
+    /// Create an API key for yourself
     ///
-    /// Its text is in this answer and nowhere else. As long as somebody else chose the password, the key ends with that one's
-    /// rights.
+    /// The key's text is returned only in this answer. While the caller's password was set by somebody else, the key is
+    /// revoked when that principal loses the right to set it.
     #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key")]
     async fn create_my_api_key(&self, caller: MemberCaller, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
         let CreateMyApiKey { name, kind, scopes, expires_at } = body.0;
@@ -244,18 +245,19 @@ impl Api {
         self.create(caller, Whose::Own(member), new).await
     }
 
-    /// Revoke one of one's own API keys
+    /// Revoke one of your API keys
     ///
-    /// The key stops working with this answer.
+    /// The key stops working before the answer is sent.
     #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key")]
     async fn delete_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> Done {
         let member = caller.signed_in()?;
         self.revoke(caller, Whose::Own(member), id.0).await
     }
 
-    /// Give one of one's own API keys a new text
+    /// Rotate one of your API keys
     ///
-    /// It lives as long as a new one; the former text works on for its type's grace. Emergency keys are not rotated.
+    /// The key gets a new text and the lifetime of a new key. The previous text remains valid for the grace period of
+    /// its type. Emergency keys cannot be rotated.
     #[oai(path = "/me/api-keys/:id/rotate", method = "post", operation_id = "rotate_my_api_key")]
     async fn rotate_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let member = caller.signed_in()?;
@@ -264,8 +266,8 @@ impl Api {
 
     /// List a member's API keys
     ///
-    /// Without their secrets, with when each was last used. By the platform, or by an administrator of the only organization
-    /// that the member belongs to.
+    /// Returns the keys without their secrets, with the time of last use. Allowed for platform administrators, and for
+    /// administrators of the only organization that the member belongs to.
     #[oai(path = "/admin/members/:id/api-keys", method = "get", operation_id = "list_member_api_keys")]
     async fn list_member_api_keys(
         &self,
@@ -273,7 +275,7 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
@@ -287,9 +289,9 @@ impl Api {
 
     /// Create an API key for a member
     ///
-    /// By who may change the member's credentials. It ends when its maker may not do so any more, when the member leaves,
-    /// comes to hold more than its maker, or gets a new password from somebody else. With `key_hash` it is a key that was
-    /// made elsewhere.
+    /// Requires the right to change the member's credentials. The key is revoked when its creator loses that right, or
+    /// when the member leaves, comes to hold more rights than the creator, or gets a new password from somebody else.
+    /// `key_hash` imports a key that was created elsewhere.
     #[oai(path = "/admin/members/:id/api-keys", method = "post", operation_id = "create_member_api_key")]
     async fn create_member_api_key(
         &self,
@@ -303,15 +305,15 @@ impl Api {
 
     /// Revoke a member's API key
     ///
-    /// The key stops working with this answer.
+    /// The key stops working before the answer is sent.
     #[oai(path = "/admin/members/:id/api-keys/:key_id", method = "delete", operation_id = "delete_member_api_key")]
     async fn delete_member_api_key(&self, caller: MemberCaller, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> Done {
         self.revoke(caller, Whose::Member(id.0, Permission::MEMBER_KEY_DELETE), key_id.0).await
     }
 
-    /// Give a member's API key a new text
+    /// Rotate a member's API key
     ///
-    /// The former one works on for its type's grace.
+    /// The key gets a new text. The previous text remains valid for the grace period of its type.
     #[oai(path = "/admin/members/:id/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_member_api_key")]
     async fn rotate_member_api_key(
         &self,
@@ -324,17 +326,17 @@ impl Api {
 
     /// List API keys of services
     ///
-    /// Keys that belong to a service, not to a member; without their secrets.
+    /// Returns the keys that belong to a service, not to a member, without their secrets.
     #[oai(path = "/admin/api-keys", method = "get", operation_id = "list_api_keys")]
     async fn list_api_keys(
         &self,
         caller: MemberCaller,
-        /// Found in the names of key and service
+        /// Matches part of the name of the key or the service
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
@@ -344,7 +346,7 @@ impl Api {
 
     /// Create an API key for a service
     ///
-    /// Its text is in this answer and nowhere else. Nobody gives it scopes that open more than they hold themselves.
+    /// The key's text is returned only in this answer. The caller must hold every right that the scopes open.
     #[oai(path = "/admin/api-keys", method = "post", operation_id = "create_api_key")]
     async fn create_api_key(&self, caller: MemberCaller, body: Body<CreateApiKey>) -> Reply<ApiKeySecret> {
         let body = body.0;
@@ -362,18 +364,20 @@ impl Api {
         self.create(caller, Whose::Services(Permission::KEY_CREATE, None), new).await
     }
 
-    /// Revoke an API key of a service
+    /// Revoke an API key by its id
     ///
-    /// Or of a member, for anyone who may revoke that one too: so a key that leaked goes by its id alone.
+    /// Revokes a key of a service, or a key of a member if the caller may revoke that one too. So a leaked key can be
+    /// revoked with its id alone.
     #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key")]
     async fn delete_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Done {
         let whose = Whose::Services(Permission::KEY_DELETE, Some(Permission::MEMBER_KEY_DELETE));
         self.revoke(caller, whose, key_id.0).await
     }
 
-    /// Give an API key of a service a new text
+    /// Rotate an API key by its id
     ///
-    /// Or of a member, for anyone who may rotate that one too. The former text works on for its type's grace.
+    /// Rotates a key of a service, or a key of a member if the caller may rotate that one too. The previous text
+    /// remains valid for the grace period of its type.
     #[oai(path = "/admin/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_api_key")]
     async fn rotate_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let whose = Whose::Services(Permission::KEY_ROTATE, Some(Permission::MEMBER_KEY_ROTATE));
@@ -381,12 +385,13 @@ impl Api {
     }
 }
 
-/// Whose keys an operation is about, and what it takes to change them.
+/// The keys that an operation may change, and the permission that this requires.
 #[derive(Debug, Clone, Copy)]
 enum Whose {
     Own(MemberId),
     Member(MemberId, Permission),
-    /// Services' keys; with a second permission members' too, which are then as hard to change as by their own address.
+    /// Keys of services, with the first permission. With a second permission also keys of members, under the same
+    /// checks as in `Member`.
     Services(Permission, Option<Permission>),
 }
 
@@ -398,7 +403,8 @@ impl Whose {
         }
     }
 
-    /// May the caller change these keys? A key is a credential: it is changed by anyone who may change the member's.
+    /// Fails unless the caller may change these keys. A member's key is a credential, so it requires the right to
+    /// change the member's credentials.
     fn require(self, t: &Transaction<'_>, caller: &Identity) -> Result<Reach> {
         let (member, reach) = match self {
             Self::Services(permission, _) => return authz::require(t.snapshot(), caller, permission),
@@ -416,7 +422,7 @@ impl Whose {
         Ok(reach)
     }
 
-    /// One of these keys, if the caller may change it.
+    /// Returns one of these keys. Fails unless the caller may change it.
     fn find(self, t: &Transaction<'_>, caller: &Identity, id: ApiKeyId) -> Result<(KeyRow, Reach)> {
         let reach = self.require(t, caller)?;
         let key = store::find_key(t, id)?.ok_or(ErrorCode::ApiKeyNotFound)?;
@@ -441,7 +447,7 @@ impl Api {
     }
 
     async fn create(&self, caller: MemberCaller, whose: Whose, new: NewKey) -> Reply<ApiKeySecret> {
-        let most = match new.owner {
+        let keys_max = match new.owner {
             Owner::Member(_) => self.app.config.api_keys_max,
             Owner::Service(_) => self.app.config.service_keys_max,
         };
@@ -450,7 +456,7 @@ impl Api {
             if let Owner::Service(_) = new.owner {
                 delegation::require_scopes_held(t.snapshot(), caller, &new.scopes)?;
             }
-            Ok(shown(api_keys::create(t, caller, &new, most)?, reach))
+            Ok(answer(api_keys::create(t, caller, &new, keys_max)?, reach))
         };
         let made = self.app.create_secret(&caller, "api_key.create", whose.permission(), make).await?;
         Ok(ok(made.answer).epoch(made.epoch))
@@ -462,7 +468,7 @@ impl Api {
             if let Owner::Service(_) = key.owner {
                 delegation::require_scopes_held(t.snapshot(), caller, &key.scopes)?;
             }
-            Ok(shown(api_keys::rotate(t, caller, &key)?, reach))
+            Ok(answer(api_keys::rotate(t, caller, &key)?, reach))
         };
         let rotated = self.app.create_secret(&caller, "api_key.rotate", whose.permission(), rotate).await?;
         Ok(ok(rotated.answer).epoch(rotated.epoch))
@@ -474,14 +480,14 @@ impl Api {
             let entry = entry(&key, reach).before(api_keys::described(&key));
             Ok(Changed::new((), entry).policy([api_keys::revoke(t, id)?]))
         };
-        let gone = self.app.change(&caller, "api_key.delete", revoke).await?;
-        Ok(done().epoch(gone.epoch))
+        let revoked = self.app.change(&caller, "api_key.delete", revoke).await?;
+        Ok(done().epoch(revoked.epoch))
     }
 }
 
-fn shown(shown: CreatedKey, reach: Reach) -> Changed<ApiKeySecret> {
-    let entry = entry(&shown.key, reach).after(api_keys::described(&shown.key));
-    let CreatedKey { key, text, change } = shown;
+fn answer(created: CreatedKey, reach: Reach) -> Changed<ApiKeySecret> {
+    let entry = entry(&created.key, reach).after(api_keys::described(&created.key));
+    let CreatedKey { key, text, change } = created;
     Changed::new(ApiKeySecret::from((key, text)), entry).policy([change])
 }
 

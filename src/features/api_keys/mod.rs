@@ -1,6 +1,6 @@
-//! API keys of members and services: how they are made, rotated and revoked, and what happens to them by itself.
+//! API keys of members and services: creation, rotation, revocation, expiry notices and clean-up.
 //!
-//! **Invariant.** The text of a key exists in one answer and nowhere else: rows hold its digest.
+//! **Invariant.** The text of a key is only in the answer that creates or rotates it. The database holds its digest.
 
 pub mod api;
 mod store;
@@ -23,9 +23,10 @@ use crate::kernel::ids::{ApiKeyId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::secret::{self, Hash};
 
-/// A key whose end lies this far back is forgotten.
+/// Time after expiry when a key's row is deleted.
 const FORGET_AFTER_MS: i64 = 30 * DAY * 1_000;
-/// A notice comes at the earliest when this part of a key's life is left: a short life has short notice.
+/// A notice is sent when at most this fraction (one fifth) of a key's lifetime is left, so short-lived keys get short
+/// notice.
 const NOTICE_PART: i64 = 5;
 
 /// An API key as stored, without its hashes.
@@ -38,13 +39,13 @@ pub struct KeyRow {
     pub is_imported: bool,
     pub scopes: Vec<String>,
     pub expires_at: Timestamp,
-    /// Until when the key before the last rotation works.
+    /// Until when the text from before the last rotation remains valid.
     pub former_ends_at: Option<Timestamp>,
     pub spent_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
     pub last_used_address: Option<String>,
     pub created_at: Timestamp,
-    /// When its present text was made: nothing but a rotation changes a key.
+    /// When the current text was created: only a rotation changes a key.
     pub updated_at: Timestamp,
 }
 
@@ -53,7 +54,7 @@ impl KeyRow {
         *self.kind == EMERGENCY
     }
 
-    /// Is it time for a notice of its end?
+    /// Whether the notice of its expiry is due.
     pub fn ends_soon(&self, notice_ms: i64, now: Timestamp) -> bool {
         let life_ms = self.expires_at.0 - self.updated_at.0;
         let notice_ms = notice_ms.min(life_ms / NOTICE_PART);
@@ -61,40 +62,43 @@ impl KeyRow {
     }
 }
 
-/// What a new key begins with.
+/// The data of a new key.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     pub kind: &'static Kind,
     pub name: String,
     pub owner: Owner,
     pub scopes: Vec<String>,
-    /// The end of its kind's life when absent.
+    /// `None` means the maximum lifetime of the kind.
     pub expires_at: Option<Timestamp>,
-    /// The digest of a key that was made elsewhere.
+    /// The digest of a key that was created elsewhere.
     pub imported: Option<Hash>,
 }
 
-/// A key that was just made or rotated, with its text, which nobody can show again.
+/// A key that was just created or rotated, with its text, which cannot be retrieved later.
 pub struct CreatedKey {
     pub key: KeyRow,
-    /// Absent for one that was made elsewhere.
+    /// `None` for an imported key.
     pub text: Option<String>,
     pub change: Change,
 }
 
-/// Makes a key, if its owner has fewer than `most`.
-pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -> Result<CreatedKey> {
-    if store::count_keys(t, &new.owner)? >= most {
+/// Creates a key. Fails if its owner has `keys_max` keys or more.
+pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, keys_max: u64) -> Result<CreatedKey> {
+    if store::count_keys(t, &new.owner)? >= keys_max {
         let limit = match new.owner {
             Owner::Member(_) => "limits.api_keys_per_member",
             Owner::Service(_) => "limits.service_keys",
         };
-        return Err(Error::field("name", format!("there are {most} API keys already ({limit}): revoke one first")));
+        return Err(Error::field(
+            "name",
+            format!("the limit of {keys_max} API keys is reached ({limit}): revoke one first"),
+        ));
     }
     let ends_at = end_of(new.kind, new.expires_at, t.now())?;
     let id = ApiKeyId::new();
     let (hash, text) = match new.imported {
-        // One that was rotated away since is known too.
+        // This also finds an imported key that has been rotated since.
         Some(hash) if t.snapshot().imported_key(&hash).is_some() => return Err(ErrorCode::ApiKeyExists.into()),
         Some(hash) => (hash, None),
         None => {
@@ -105,10 +109,11 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
     let maker = maker_of(t, caller, &new.owner)?;
     require_may_give(t, &new.owner, &maker)?;
     store::insert_key(t, (id, &maker), new, &hash, ends_at)?;
-    shown(t, id, text)
+    created_key(t, id, text)
 }
 
-/// Who answers for a key that the caller makes: for a member's own who chose the password that the member signs in with.
+/// Returns the principal whose rights the caller's new key depends on. For a member's own key this is the principal who
+/// set the member's password, if it was not the member.
 fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Maker> {
     let maker = Maker::from_caller(caller);
     match *owner {
@@ -117,10 +122,11 @@ fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Mak
     }
 }
 
-/// A member's key that somebody else makes or rotates is a promise from the beginning.
+/// Fails with `NotHeld` unless `maker` may give this member a key. A member's key that somebody else creates or rotates
+/// is a deferred grant from the beginning.
 fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result<()> {
     let Owner::Member(member) = *owner else { return Ok(()) };
-    // Who was made in this very change holds nothing yet, and is not known to the policy.
+    // A member created in this same transaction holds no rights yet and is not in the snapshot.
     if *maker == Maker::Member(member) || t.snapshot().member_state(member).is_none() {
         return Ok(());
     }
@@ -128,8 +134,8 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
     deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(
         |lost| {
             let message =
-                "who chose the member's password may make no key for it: the member changes the password first";
-            if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
+                "who set the member's password may not create keys for it: the member must change the password first";
+            if members::password_maker(t, member).is_ok_and(|password_maker| password_maker.as_ref() == Some(maker)) {
                 return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
             }
             lost
@@ -138,22 +144,25 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
 }
 
 /// When a key expires: after the lifetime of its type, or earlier if requested.
-fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
+fn end_of(kind: &Kind, requested: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
     let latest = now.plus_ms(kind.ttl_s * 1_000);
-    match wanted {
+    match requested {
         None => Ok(latest),
         Some(at) if at > now && at <= latest => Ok(at),
         Some(_) => {
             let days = kind.ttl_s / DAY;
-            let message =
-                format!("must lie ahead, in Unix milliseconds; a {} key lives {days} days at most", kind.prefix);
+            let message = format!(
+                "must be in the future, in Unix milliseconds; a {} key is valid for at most {days} days",
+                kind.prefix
+            );
             Err(Error::field("expires_at", message))
         }
     }
 }
 
-/// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
-/// rotates it answers for its scopes from now on: a former text that somebody else knew ends now (`promise::grace_ms`).
+/// Gives a key a new text and a new lifetime. The former text remains valid for the grace period of the kind; an even
+/// older one becomes invalid now. The key now depends on the rights of the caller. A former text that somebody else may
+/// know becomes invalid now (`deferred_grant::grace_ms`).
 pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<CreatedKey> {
     if former.is_emergency() {
         return Err(ErrorCode::EmergencyKey.into());
@@ -161,29 +170,29 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
     let maker = maker_of(t, caller, &former.owner)?;
     require_may_give(t, &former.owner, &maker)?;
-    // Who gave the digest of a key that was made elsewhere counts as knowing its text.
+    // The principal who imported a key by its digest counts as knowing its text.
     let key = t.snapshot().api_key(former.id);
-    let known = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
-    let grace_ms = known.map_or(0, |known| deferred_grant::grace_ms(known, &maker, former.kind.grace_s * 1_000));
-    // A rotation never makes the former text live longer than it would have.
+    let former_maker = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
+    let grace_ms = former_maker.map_or(0, |known| deferred_grant::grace_ms(known, &maker, former.kind.grace_s * 1_000));
+    // A rotation never extends the validity of the former text.
     let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;
     store::rotate_key(t, (former, &maker), &secret::hash(&text), ends_at, former_ends_at)?;
-    shown(t, former.id, Some(text))
+    created_key(t, former.id, Some(text))
 }
 
-fn shown(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<CreatedKey> {
+fn created_key(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<CreatedKey> {
     let key = store::find_key(t, id)?.ok_or(ErrorCode::ApiKeyNotFound)?;
     Ok(CreatedKey { key, text, change: authz::store::api_key(t, id)? })
 }
 
-/// Takes a key away; it is refused from the next request on.
+/// Deletes a key; it is rejected from the next request on.
 pub fn revoke(t: &Transaction<'_>, id: ApiKeyId) -> Result<Change> {
     store::delete_key(t, id)?;
     Ok(Change::ApiKeyGone(id))
 }
 
-/// A key in the audit: its name is its owner's own text, and stays out.
+/// Describes a key for the audit log. Its name is free text of its owner, so it is left out.
 pub fn described(key: &KeyRow) -> Value {
     let mut facts = json!({
         "type": key.kind.prefix,
@@ -199,7 +208,7 @@ pub fn described(key: &KeyRow) -> Value {
     facts
 }
 
-/// Uses an emergency key up; the second of two at the same time is refused.
+/// Consumes an emergency key. Of two concurrent uses the second fails with `InvalidKey`.
 pub async fn spend(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
     let id = key.id;
     let caller = Identity::new(Principal::Key(key.clone()), context.clone());
@@ -213,7 +222,7 @@ pub async fn spend(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) 
     app.change(&caller, "api_key.spend", spend).await.map(drop)
 }
 
-/// Writes when and from where keys were last used; it is kept in memory until then.
+/// Writes the time and address of each key's last use, which are kept in memory until then.
 pub async fn flush_last_used(app: &App) -> Result<()> {
     let used: Vec<(Arc<ApiKey>, Timestamp, Option<String>)> = app
         .snapshot()
@@ -232,25 +241,26 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
     let rows: Vec<_> = used.iter().map(|(key, at, address)| (key.id, *at, address.clone())).collect();
     app.write_each_unaudited(rows, |w, (id, at, address)| store::touch_key(w, *id, *at, address.as_deref())).await?;
     for (key, at, _) in used {
-        // Used again meanwhile, it is written again.
+        // If the key was used again meanwhile, the exchange fails and the next flush writes it.
         let _ = key.counters.at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
     Ok(())
 }
 
-/// Gives notice of keys that end soon, and forgets those that ended long ago.
+/// Sends notices for keys that expire soon, and deletes those that expired long ago.
 pub async fn maintain(app: &App) -> Result<()> {
     let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
     for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
         announce(app, &key, now).await?;
-        // Only now: after a crash a notice comes twice rather than never.
+        // Marked after sending: after a crash a notice is sent twice rather than never.
         app.write_unaudited(move |w| store::set_notified(w, key.id)).await?;
     }
-    forget(app).await
+    delete_expired(app).await
 }
 
-/// Tells that a key ends soon: in the log, in the lists of its owner by `expires_soon`, and by mail where there is any.
+/// Announces that a key expires soon: in the log, and by mail to its member if mail is configured. (Lists show it as
+/// `expires_soon`.)
 async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
     let owner = match &key.owner {
         Owner::Member(id) => id.to_string(),
@@ -268,30 +278,30 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-async fn forget(app: &App) -> Result<()> {
+async fn delete_expired(app: &App) -> Result<()> {
     app.change_in_batches("api_key.expire", |t, most| {
-        let over = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
-        if over.is_empty() {
+        let expired = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
+        if expired.is_empty() {
             return Ok(Changed::nothing(0));
         }
-        let entry = Entry::new("api_keys", "expired").after(json!({"count": over.len()}));
-        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(Change::ApiKeyGone)))
+        let entry = Entry::new("api_keys", "expired").after(json!({"count": expired.len()}));
+        Ok(Changed::new(expired.len(), entry).policy(expired.into_iter().map(Change::ApiKeyGone)))
     })
     .await
 }
 
-fn gone(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
+fn key_changes(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
     Ok(keys.into_iter().map(Change::ApiKeyGone).collect())
 }
 
-/// What changes here with what others change.
+/// Deletes keys after changes in other features: an erased member, a reset password, a withdrawn key.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
-        Occurrence::MemberErased(member) => gone(store::delete_of_member(t, *member)?),
-        Occurrence::PasswordSet { member, is_reset: true, .. } => gone(store::delete_of_member(t, *member)?),
+        Occurrence::MemberErased(member) => key_changes(store::delete_of_member(t, *member)?),
+        Occurrence::PasswordSet { member, is_reset: true, .. } => key_changes(store::delete_of_member(t, *member)?),
         Occurrence::KeyWithdrawn(id) => {
             store::delete_key(t, *id)?;
-            gone(vec![*id])
+            key_changes(vec![*id])
         }
         _ => Ok(Vec::new()),
     }
@@ -322,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_life_has_the_settings_notice_and_a_short_one_a_fifth_of_itself() {
+    fn notice_follows_the_setting_and_is_at_most_a_fifth_of_the_lifetime() {
         for (life_ms, begins_at) in [(90 * DAY * 1_000, 83 * DAY * 1_000), (1_000, 800)] {
             let soon = |at: i64| key(life_ms).ends_soon(NOTICE_MS, Timestamp(at));
             assert_eq!([begins_at - 1, begins_at, life_ms - 1, life_ms].map(soon), [false, true, true, false]);
@@ -332,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_may_come_sooner_than_the_kinds_life_and_not_later() {
+    fn a_requested_end_may_be_earlier_than_the_maximum_lifetime_but_not_later() {
         for kind in key::KINDS {
             let (now, life_ms) = (Timestamp(1_000), kind.ttl_s * 1_000);
             assert_eq!(end_of(kind, None, now).unwrap(), now.plus_ms(life_ms));

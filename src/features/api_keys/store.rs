@@ -38,7 +38,7 @@ const LIST_KEYS: List = List {
     kept: &[],
 };
 
-/// The keys of a member, or those of all services.
+/// Lists the keys of a member, or those of all services if `member` is `None`.
 pub fn list_keys(
     r: &Reader<'_>,
     member: Option<MemberId>,
@@ -56,7 +56,7 @@ pub fn list_keys(
 
 const COUNT_KEYS: &str = "select count(*) from api_keys where member_id is :member_id";
 
-/// How many keys a member has, or all services together.
+/// Counts the keys of a member, or those of all services together.
 pub fn count_keys(r: &Reader<'_>, owner: &Owner) -> Result<u64> {
     let (member, _) = columns_of(owner);
     let count = r.one(COUNT_KEYS, &[(":member_id", &member)], |row| row.get::<_, i64>(0))?;
@@ -69,7 +69,7 @@ const LIST_UNANNOUNCED: &str = "
     from api_keys
     where expires_at > :now and expires_at <= :until and notified_at is null and spent_at is null";
 
-/// Keys that end until then, without a notice so far.
+/// Lists the keys that expire by `until` and have had no notice.
 pub fn list_unannounced(r: &Reader<'_>, now: Timestamp, until: Timestamp) -> Result<Vec<KeyRow>> {
     r.all(LIST_UNANNOUNCED, &[(":now", &now), (":until", &until)], key_of)
 }
@@ -118,7 +118,7 @@ const ROTATE_KEY: &str = "
         notified_at = null, version = version + 1, updated_at = :now, maker = :maker
     where id = :id";
 
-/// The former text stays valid until then.
+/// Stores the hash of a key's new text; the former text remains valid until `former_ends_at`.
 pub fn rotate_key(
     w: &Writer<'_>,
     (key, maker): (&KeyRow, &Maker),
@@ -142,7 +142,7 @@ pub fn rotate_key(
 
 const SPEND_KEY: &str = "update api_keys set spent_at = :now where id = :id and spent_at is null";
 
-/// Marks a key as used up; false when it was already, or is gone.
+/// Marks an emergency key as used. Returns false if it was used before or does not exist.
 pub fn spend_key(w: &Writer<'_>, id: ApiKeyId) -> Result<bool> {
     Ok(w.execute(SPEND_KEY, &[(":now", &w.now()), (":id", &id)])? == 1)
 }
@@ -158,7 +158,7 @@ const DELETE_ENDED: &str = "
     where id in (select id from api_keys where expires_at <= :before limit :most)
     returning id";
 
-/// Deletes keys that ended before; answers which.
+/// Deletes at most `most` keys that expired by `before`, and returns their ids.
 pub fn delete_ended(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<Vec<ApiKeyId>> {
     w.all(DELETE_ENDED, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
 }
@@ -172,13 +172,13 @@ pub fn touch_key(w: &Writer<'_>, id: ApiKeyId, at: Timestamp, address: Option<&s
     w.execute(TOUCH_KEY, &[(":at", &at), (":address", &address), (":id", &id)]).map(drop)
 }
 
-/// Who made a key, as its row has it: nothing for a member's own.
+/// The `maker` column of a key: null for a key that the member created.
 fn maker_of(owner: &Owner, maker: &Maker) -> Option<String> {
     let is_own = matches!((owner, maker), (Owner::Member(owner), Maker::Member(maker)) if owner == maker);
     (!is_own).then(|| maker.to_text())
 }
 
-/// An owner as its two columns, of which one is null.
+/// The two owner columns, one of which is null.
 fn columns_of(owner: &Owner) -> (Option<MemberId>, Option<&str>) {
     match owner {
         Owner::Member(id) => (Some(*id), None),
@@ -208,7 +208,7 @@ fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
 
 const DELETE_OF_MEMBER: &str = "delete from api_keys where member_id = :member_id returning id";
 
-/// Deletes a member's API keys; answers which.
+/// Deletes a member's API keys and returns their ids.
 pub fn delete_of_member(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
     w.all(DELETE_OF_MEMBER, &[(":member_id", &member)], |row| row.get(0))
 }

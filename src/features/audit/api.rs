@@ -1,4 +1,4 @@
-//! Operations on the audit.
+//! Operations on the audit log.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
-/// Whether it was done or refused
+/// Whether the change was made or denied
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum AuditOutcome {
@@ -38,11 +38,11 @@ impl AuditOutcome {
     }
 }
 
-/// One entry of the audit
+/// An entry of the audit log
 #[derive(Object)]
 #[oai(rename = "AuditEntry")]
 struct AuditEntryView {
-    /// Grows by one with each entry
+    /// Sequence number; grows by one with each entry
     id: i64,
     /// Unix milliseconds
     at: i64,
@@ -50,7 +50,7 @@ struct AuditEntryView {
     actor_kind: String,
     actor: String,
     action: String,
-    /// Kind and id
+    /// Kind and id of the changed object, separated by a space
     target: String,
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
@@ -61,7 +61,7 @@ struct AuditEntryView {
     after: Option<Any<Value>>,
     request_id: String,
     address: String,
-    /// SHA-256 over the entry before and this one
+    /// SHA-256 over the previous entry's hash and this entry
     hash: String,
 }
 
@@ -86,16 +86,16 @@ impl From<AuditEntry> for AuditEntryView {
     }
 }
 
-/// What a walk along the chain found
+/// The result of verifying the hash chain
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct AuditVerification {
     ok: bool,
-    /// How many entries fit
+    /// Number of valid entries
     entries: u64,
-    /// The first entry that does not
+    /// Id of the first invalid entry
     broken_at: Option<i64>,
-    /// Store it outside of Roster: a truncated chain can be detected with it
+    /// Hash of the last entry. Store it outside Roster to be able to detect a truncated chain
     last_hash: String,
 }
 
@@ -112,7 +112,7 @@ impl ApiResponse for Lines {
     fn meta() -> MetaResponses {
         MetaResponses {
             responses: vec![MetaResponse {
-                description: "One entry a line, oldest first",
+                description: "One entry per line, oldest first",
                 status: Some(200),
                 status_range: None,
                 content: vec![MetaMediaType {
@@ -133,35 +133,35 @@ pub struct Api {
     pub app: Arc<App>,
 }
 
-/// Entries that an export reads at a time.
+/// Number of entries that an export reads at a time.
 const EXPORT_STEP: u64 = 500;
 
 #[OpenApi(prefix_path = "/admin/audit", tag = "Tag::Audit")]
 impl Api {
-    /// Read the audit
+    /// List audit entries
     ///
-    /// Newest first. A member of an organization sees what concerns it. Where filters fit few of many entries a page may be
-    /// short, or empty, while there is `next`.
+    /// Newest first. A caller of an organization sees only the entries of that organization. If the filters match few
+    /// of many entries, a page can be short or empty although `next` is set.
     #[oai(path = "/", method = "get", operation_id = "list_audit")]
-    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    #[allow(clippy::too_many_arguments, reason = "each filter must be an argument to appear in the OpenAPI document")]
     async fn list_audit(
         &self,
         caller: AdminCaller,
-        /// From this moment on, in Unix milliseconds
+        /// Start of the period (inclusive), in Unix milliseconds
         since: Query<Option<i64>>,
-        /// Before this moment, in Unix milliseconds
+        /// End of the period (exclusive), in Unix milliseconds
         until: Query<Option<i64>>,
         #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
         #[oai(validator(max_length = 200))] action: Query<Option<String>>,
-        /// Kind and id, or the id alone
+        /// Kind and id, or only the id
         #[oai(validator(max_length = 200))]
         target: Query<Option<String>>,
-        /// Only what concerns this organization
+        /// Only entries of this organization
         organization: Query<Option<OrganizationId>>,
         outcome: Query<Option<AuditOutcome>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<AuditEntryView>> {
@@ -179,31 +179,32 @@ impl Api {
         Ok(ok(self.app.read(move |r| store::list_entries(r, &filter, &window)).await?.into()))
     }
 
-    /// Export the audit
+    /// Export the audit log
     ///
-    /// As lines of JSON, oldest first, up to the last entry of now, without an end to its size. Filters are those of the list.
-    /// It is cut off when its reader loses the right to it.
+    /// Returns JSON lines, oldest first, up to the entry that is the last one when the export starts. The size is not
+    /// limited. The filters are those of the list. The export is cut off if the caller loses the permission while it
+    /// runs.
     #[oai(path = "/export", method = "get", operation_id = "export_audit")]
-    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    #[allow(clippy::too_many_arguments, reason = "each filter must be an argument to appear in the OpenAPI document")]
     async fn export_audit(
         &self,
         caller: AdminCaller,
-        /// From this moment on, in Unix milliseconds
+        /// Start of the period (inclusive), in Unix milliseconds
         since: Query<Option<i64>>,
-        /// Before this moment, in Unix milliseconds
+        /// End of the period (exclusive), in Unix milliseconds
         until: Query<Option<i64>>,
         #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
         #[oai(validator(max_length = 200))] action: Query<Option<String>>,
-        /// Kind and id, or the id alone
+        /// Kind and id, or only the id
         #[oai(validator(max_length = 200))]
         target: Query<Option<String>>,
-        /// Only what concerns this organization
+        /// Only entries of this organization
         organization: Query<Option<OrganizationId>>,
         outcome: Query<Option<AuditOutcome>>,
     ) -> Result<Lines, Failure> {
-        let may = may_export(&self.app, &caller, organization.0)?;
+        let allowed = require_export(&self.app, &caller, organization.0)?;
         let filter = Filter {
-            organization: may,
+            organization: allowed,
             actor: actor.0,
             action: action.0,
             target: target.0,
@@ -212,15 +213,15 @@ impl Api {
             until: until.0,
         };
         let last = self.app.read(store::last_entry).await?;
-        let (app, caller, wanted) = (self.app.clone(), caller.0, organization.0);
-        let steps = stream::try_unfold(Some(None), move |behind: Option<Option<String>>| {
+        let (app, caller, requested) = (self.app.clone(), caller.0, organization.0);
+        let steps = stream::try_unfold(Some(None), move |position: Option<Option<String>>| {
             let (app, filter, caller) = (app.clone(), filter.clone(), caller.clone());
-            // The rows are read while the answer is sent, which is after the request.
+            // The rows are read while the answer is sent, which is after the handler returns.
             caller.context.clone().during(async move {
-                let Some(after) = behind else { return Ok::<_, std::io::Error>(None) };
+                let Some(after) = position else { return Ok::<_, std::io::Error>(None) };
                 let failed = |e: Error| std::io::Error::other(e.to_string());
-                // It lasts as long as its reader takes, who may lose the right meanwhile.
-                if may_export(&app, &caller, wanted).map_err(failed)? != filter.organization {
+                // A slow client can make the export last long, and the caller can lose the permission meanwhile.
+                if require_export(&app, &caller, requested).map_err(failed)? != filter.organization {
                     return Err(failed(ErrorCode::Forbidden.into()));
                 }
                 let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
@@ -234,9 +235,9 @@ impl Api {
         Ok(Lines(Body::from_bytes_stream(steps)))
     }
 
-    /// Verify the chain of the audit
+    /// Verify the audit log
     ///
-    /// Reads the whole audit and compares each entry's hash with the one before it. Takes some seconds for a million entries.
+    /// Reads the whole audit log and verifies its hash chain. Takes some seconds for a million entries.
     #[oai(path = "/verify", method = "get", operation_id = "verify_audit")]
     async fn verify_audit(&self, caller: AdminCaller) -> Reply<AuditVerification> {
         authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_VERIFY)?;
@@ -250,23 +251,24 @@ impl Api {
     }
 }
 
-/// The organization that the caller may export now, of what it wants; `None` for all.
-fn may_export(
+/// Checks that the caller may export now, and returns the organization to export; `None` means all.
+fn require_export(
     app: &App,
     caller: &Identity,
-    wanted: Option<OrganizationId>,
+    requested: Option<OrganizationId>,
 ) -> crate::kernel::error::Result<Option<OrganizationId>> {
     let snapshot = app.snapshot();
     let caller = caller.as_of(&snapshot, Timestamp::now())?;
-    narrowed(authz::require(&snapshot, &caller, Permission::AUDIT_EXPORT)?, wanted)
+    narrowed(authz::require(&snapshot, &caller, Permission::AUDIT_EXPORT)?, requested)
 }
 
-/// The organization to read about: the one that is reached, or the one asked for among those.
+/// Returns the organization to read: the requested one if it is in reach, otherwise the one of the reach. `None` means
+/// all. Fails with `OrganizationNotFound` for one out of reach.
 fn narrowed(
     reach: authz::Reach,
-    wanted: Option<OrganizationId>,
+    requested: Option<OrganizationId>,
 ) -> crate::kernel::error::Result<Option<OrganizationId>> {
-    match wanted {
+    match requested {
         Some(id) if reach.includes(id) => Ok(Some(id)),
         Some(_) => Err(ErrorCode::OrganizationNotFound.into()),
         None => Ok(reach.organization()),

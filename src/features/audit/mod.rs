@@ -1,4 +1,4 @@
-//! Reading the audit. Writing it is `kernel::audit_log`'s, inside the change it records.
+//! Reads the audit log. `kernel::audit_log` writes it, in the transaction of the change that an entry records.
 
 pub mod api;
 pub mod store;
@@ -23,13 +23,13 @@ pub struct AuditEntry {
     pub hash: [u8; 32],
 }
 
-/// What a reading of the audit is narrowed to.
+/// The filter of a list or export.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub organization: Option<OrganizationId>,
     pub actor: Option<String>,
     pub action: Option<String>,
-    /// The whole target, or its id alone.
+    /// The whole target, or only its id.
     pub target: Option<String>,
     pub outcome: Option<String>,
     pub since: Option<i64>,

@@ -1,4 +1,4 @@
-//! SQL that reads the audit.
+//! SQL that reads the audit log.
 
 use rusqlite::Row;
 
@@ -7,7 +7,7 @@ use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, Listed, Reader, Window};
 use crate::kernel::error::Result;
 
-/// A target is found by its whole text, or by what follows its first space.
+/// A target matches by its whole text, or by the part after its first space.
 const LIST_ENTRIES: List = List {
     name: "audit",
     columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
@@ -34,15 +34,15 @@ const LIST_ENTRIES: List = List {
     kept: &[(&[], "select coalesce(max(id), 0) from audit")],
 };
 
-/// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization,
-/// the action.
+/// Lists entries, newest first. Only one index is used, that of the most selective filter given: target, actor,
+/// organization or action, in this order.
 pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
     let Filter { organization, actor, action, target, outcome, since, until } = filter;
     let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
     let plain = target.as_ref().filter(|_| spaced.is_none());
     let (has_target, has_actor) = (target.is_some(), actor.is_some());
-    let is_narrowed = has_target || has_actor || organization.is_some();
-    let asked: Parameters<'_> = &[
+    let has_selective_filter = has_target || has_actor || organization.is_some();
+    let parameters: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| !has_target && !has_actor)),
         (":within", &organization.filter(|_| has_target || has_actor)),
         (":actor", &actor.as_ref().filter(|_| !has_target)),
@@ -50,16 +50,16 @@ pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<
         (":target_id", &plain),
         (":spaced", &spaced.map(|(text, _)| text)),
         (":spaced_id", &spaced.map(|(_, id)| id)),
-        (":action", &action.as_ref().filter(|_| !is_narrowed)),
-        (":doing", &action.as_ref().filter(|_| is_narrowed)),
+        (":action", &action.as_ref().filter(|_| !has_selective_filter)),
+        (":doing", &action.as_ref().filter(|_| has_selective_filter)),
         (":outcome", outcome),
         (":since", since),
         (":until", until),
     ];
-    r.page(&LIST_ENTRIES, asked, window, entry_of)
+    r.page(&LIST_ENTRIES, parameters, window, entry_of)
 }
 
-/// In the order in which the entries are chained.
+/// In the order of the hash chain.
 const EXPORT_ENTRIES: List = List {
     name: "audit export",
     columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
@@ -82,9 +82,9 @@ const EXPORT_ENTRIES: List = List {
     kept: &[],
 };
 
-/// Oldest first, up to an entry.
+/// Lists entries, oldest first, up to the entry `last`.
 pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &Window) -> Result<Listed<AuditEntry>> {
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":within", &filter.organization),
         (":by", &filter.actor),
         (":doing", &filter.action),
@@ -94,12 +94,12 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &Windo
         (":until", &filter.until),
         (":last", &last),
     ];
-    r.some(&EXPORT_ENTRIES, asked, window, entry_of)
+    r.some(&EXPORT_ENTRIES, parameters, window, entry_of)
 }
 
 const LAST_ENTRY: &str = "select coalesce(max(id), 0) from audit";
 
-/// The last entry of now.
+/// Returns the id of the last entry; 0 if there is none.
 pub fn last_entry(r: &Reader<'_>) -> Result<i64> {
     r.one(LAST_ENTRY, &[], |row| row.get(0))
 }

@@ -1,3 +1,3 @@
-//! Decisions as operations: the check, and the log of what was decided.
+//! Operations on decisions: the permission check, and the decision log.
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! Operations on direct grants, and the snapshot of a member's rights.
+//! Operations on direct grants, and the operations that return all rights of a member.
 
 use std::sync::Arc;
 
@@ -24,22 +24,22 @@ use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
 
 crate::text! {
-    /// A word of a direct right
+    /// The scope type, module or action of a grant
     ScopeWord 1..=64 "^[a-z0-9][a-z0-9._-]{0,63}$";
-    /// What the right is about; `*` is all of its type
+    /// The id of the object of a grant; `*` for all objects of the scope type
     ScopeId 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
 }
 
-/// A direct right to grant; a subject that is not known becomes a member
+/// The grant to create; an unknown `authentik_sub` creates a member
 #[derive(Object)]
 struct GrantRequest {
-    /// The subject at Authentik; or say `uid`
+    /// The subject at Authentik; or use `uid`
     authentik_sub: Option<Subject>,
-    /// The member's own id, instead of `authentik_sub`
+    /// The id of the member; or use `authentik_sub`
     uid: Option<MemberId>,
-    /// For a new member
+    /// The e-mail of a new member
     email: Option<Email>,
-    /// For a new member
+    /// The display name of a new member
     display_name: Option<DisplayName>,
     scope_type: ScopeWord,
     scope_id: ScopeId,
@@ -47,12 +47,12 @@ struct GrantRequest {
     action: ScopeWord,
 }
 
-/// A direct right to revoke
+/// The grant to revoke
 #[derive(Object)]
 struct RevokeRequest {
-    /// The subject at Authentik; or say `uid`
+    /// The subject at Authentik; or use `uid`
     authentik_sub: Option<Subject>,
-    /// The member's own id, instead of `authentik_sub`
+    /// The id of the member; or use `authentik_sub`
     uid: Option<MemberId>,
     scope_type: ScopeWord,
     scope_id: ScopeId,
@@ -60,7 +60,7 @@ struct RevokeRequest {
     action: ScopeWord,
 }
 
-/// The grant that stands now
+/// The new or existing grant
 #[derive(Object)]
 struct Granted {
     /// Granting the same right again returns the same id
@@ -69,16 +69,16 @@ struct Granted {
     result: String,
 }
 
-/// What was revoked
+/// The result of a revocation
 #[derive(Object)]
 struct Revoked {
-    /// 0 when there was nothing to revoke
+    /// The number of revoked grants: 1, or 0 if the member did not have the grant
     deleted: u64,
     /// Always `revoked`
     result: String,
 }
 
-/// A direct right
+/// A direct grant
 #[derive(Object)]
 struct RightView {
     scope_type: String,
@@ -95,7 +95,7 @@ struct HeldRole {
     role_key: String,
 }
 
-/// All rights of a member that are in force
+/// All effective grants and roles of a member
 #[derive(Object)]
 struct RightsSnapshot {
     #[oai(nullable)]
@@ -103,7 +103,7 @@ struct RightsSnapshot {
     uid: MemberId,
     permissions: Vec<RightView>,
     roles: Vec<HeldRole>,
-    /// The epoch of the policy that this shows
+    /// The epoch of the policy at the time of reading
     epoch: u64,
 }
 
@@ -123,9 +123,10 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Grants")]
 impl Api {
-    /// Grant a direct right
+    /// Grant a right to a member
     ///
-    /// The same right twice is one grant with one id. An unknown `authentik_sub` becomes an active member.
+    /// Granting the same right again returns the existing grant. An unknown `authentik_sub` creates an active member.
+    /// The caller must hold the right.
     #[oai(path = "/admin/permissions/grant", method = "post", operation_id = "grant_right")]
     async fn grant_right(&self, caller: AdminCaller, body: Body<GrantRequest>) -> Reply<Granted> {
         let body = body.0;
@@ -161,7 +162,7 @@ impl Api {
             if change.is_some() && t.snapshot().grants() as u64 >= grants_max {
                 return Err(Error::field(
                     "scope_id",
-                    format!("the site has {grants_max} grants already (limits.grants)"),
+                    format!("the site already has {grants_max} grants (limits.grants)"),
                 ));
             }
             let answer = Granted { permission_id: id, result: "granted".into() };
@@ -177,9 +178,10 @@ impl Api {
         Ok(ok(granted.answer).epoch(granted.epoch))
     }
 
-    /// Revoke a direct right
+    /// Revoke a right of a member
     ///
-    /// The tuple as it was granted. One that is not held is no failure: `deleted` is 0.
+    /// The fields must equal those of the grant. Revoking a right that the member does not have is not an error:
+    /// `deleted` is 0.
     #[oai(path = "/admin/permissions/revoke", method = "post", operation_id = "revoke_right")]
     async fn revoke_right(&self, caller: AdminCaller, body: Body<RevokeRequest>) -> Reply<Revoked> {
         let body = body.0;
@@ -204,9 +206,9 @@ impl Api {
         Ok(ok(revoked.answer).epoch(revoked.epoch))
     }
 
-    /// See all one's own rights
+    /// Get the caller's grants and roles
     ///
-    /// For caching: send the ETag back as `If-None-Match` and get 304 while nothing changed.
+    /// For caching, send the ETag as `If-None-Match`: the answer is 304 while nothing has changed.
     #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights")]
     async fn get_my_rights(
         &self,
@@ -217,12 +219,12 @@ impl Api {
     ) -> Reply<RightsSnapshot> {
         let id = authz::require_own(&caller, ME_READ)?;
         let found = self.rights(move |r| members::get(r, id).map(Some), Reach::Site, (scope_type.0, module.0)).await?;
-        unless_known(found, if_none_match.0.as_deref())
+        ok_or_unchanged(found, if_none_match.0.as_deref())
     }
 
-    /// See all rights of a subject, for the services of this site
+    /// Get the grants and roles of a subject, for the services of this site
     ///
-    /// A service that names an organization sees what counts there.
+    /// A service that acts in an organization gets only the rights that apply there.
     #[oai(path = "/internal/permissions/:authentik_sub/snapshot", method = "get", operation_id = "get_rights_by_sub")]
     async fn get_rights_by_sub(
         &self,
@@ -239,7 +241,7 @@ impl Api {
             Ok(found.filter(|member| members::require_visible(&snapshot, reach, member.id).is_ok()))
         };
         let found = self.rights(find, reach, (scope_type.0, module.0)).await?;
-        unless_known(found, if_none_match.0.as_deref())
+        ok_or_unchanged(found, if_none_match.0.as_deref())
     }
 }
 
@@ -256,8 +258,8 @@ impl Api {
                 let member = find(r)?.ok_or(ErrorCode::UserNotFound)?;
                 let rights = match member.is_active() {
                     true => {
-                        let whose = (member.id, reach);
-                        grants::in_force(r, &snapshot, whose, scope_type.as_deref(), module.as_deref())?
+                        let subject = (member.id, reach);
+                        grants::in_force(r, &snapshot, subject, scope_type.as_deref(), module.as_deref())?
                     }
                     false => Vec::new(),
                 };
@@ -291,11 +293,11 @@ fn held_roles(snapshot: &Snapshot, member: MemberId, reach: Reach) -> Vec<HeldRo
     held
 }
 
-/// 304 if the caller's copy is current. The tag is a digest of what is shown, without the epoch: a change elsewhere
-/// on the site does not make every cache fetch again.
-fn unless_known(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<RightsSnapshot> {
-    let shown = format!("{}{}{}", found.uid, found.permissions.to_json_string(), found.roles.to_json_string());
-    let etag = format!("\"{}\"", hex::encode(&secret::hash(&shown)[..12]));
+/// Answers 304 if the caller's copy is current. The ETag is a digest of the answer without the epoch, so a change
+/// elsewhere on the site does not invalidate every cache.
+fn ok_or_unchanged(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<RightsSnapshot> {
+    let content = format!("{}{}{}", found.uid, found.permissions.to_json_string(), found.roles.to_json_string());
+    let etag = format!("\"{}\"", hex::encode(&secret::hash(&content)[..12]));
     if is_known(if_none_match, &etag) {
         return Ok(unchanged().etag(&etag));
     }

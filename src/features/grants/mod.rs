@@ -1,4 +1,5 @@
-//! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
+//! Direct grants: scoped rights of members, (scope_type, scope_id, module, action). They belong to the site and can
+//! only allow, never deny.
 
 pub mod api;
 mod store;
@@ -11,7 +12,7 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{GrantId, MemberId};
 
-/// A right with its own text.
+/// A right that owns its strings.
 #[derive(Debug, Clone)]
 pub struct OwnedRight {
     pub scope_type: String,
@@ -26,7 +27,7 @@ impl OwnedRight {
     }
 }
 
-/// Grants the right; the same right twice is one grant. Answers its id, and the change when there was one.
+/// Grants the right, unless the member has it already. Returns the id of the grant, and the change if there was one.
 pub fn grant(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<(GrantId, Option<Change>)> {
     if let Some(id) = store::find_grant(w, member, right)? {
         return Ok((id, None));
@@ -36,14 +37,15 @@ pub fn grant(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<(Gra
     Ok((id, Some(Change::Grant(right.key(member), Some(id)))))
 }
 
-/// Revokes the right; answers the change when there was something to revoke.
+/// Revokes the right. Returns the id of the grant and the change, or `None` if the member did not have it.
 pub fn revoke(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<Option<(GrantId, Change)>> {
     let Some(id) = store::find_grant(w, member, right)? else { return Ok(None) };
     store::delete_grant(w, id)?;
     Ok(Some((id, Change::Grant(right.key(member), None))))
 }
 
-/// The member's rights that are in force, as far as the reach goes: those in other organizations lie beyond a tenant's.
+/// Returns the member's effective grants within the reach. The reach of a tenant excludes grants in other
+/// organizations.
 pub fn in_force(
     r: &Reader<'_>,
     snapshot: &Snapshot,
@@ -66,8 +68,8 @@ pub fn in_force(
     Ok(rights.filter(is_shown).collect())
 }
 
-/// What the policy forgets when a member's grants are deleted with it.
-fn drop_grants(r: &Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
+/// Returns the policy changes that remove all grants of a member.
+fn removed_grants(r: &Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
     let rights = store::list_grants(r, member, None, None)?;
     let key = |[scope_type, scope_id, module, action]: [String; 4]| {
         Right { scope_type: &scope_type, scope_id: &scope_id, module: &module, action: &action }.key(member)
@@ -75,11 +77,11 @@ fn drop_grants(r: &Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
     Ok(rights.into_iter().map(|right| Change::Grant(key(right), None)).collect())
 }
 
-/// What changes here with what others change.
+/// Reacts to occurrences of other features.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::MemberErased(member) => {
-            let changes = drop_grants(t, *member)?;
+            let changes = removed_grants(t, *member)?;
             store::delete_of_member(t, *member)?;
             Ok(changes)
         }

@@ -64,16 +64,16 @@ const LIST_GRANTS: List = List {
     kept: &[],
 };
 
-/// Scope type, scope id, module and action of each grant.
+/// Returns the scope type, scope id, module and action of each grant of a member.
 pub fn list_grants(
     r: &Reader<'_>,
     member: MemberId,
     scope_type: Option<&str>,
     module: Option<&str>,
 ) -> Result<Vec<[String; 4]>> {
-    let asked: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
+    let parameters: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
     let all = Window::first(u64::MAX);
-    Ok(r.some(&LIST_GRANTS, asked, &all, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.items)
+    Ok(r.some(&LIST_GRANTS, parameters, &all, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.items)
 }
 
 const DELETE_OF_MEMBER: &str = "delete from grants where member_id = :member_id";

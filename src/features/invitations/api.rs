@@ -1,4 +1,4 @@
-//! Operations on invitations: of the administration, and of a member who got one.
+//! Operations on invitations, for administrators and for invited members.
 
 use std::sync::Arc;
 
@@ -21,24 +21,24 @@ crate::text! {
     InvitedRoleKey 1..=64 "";
 }
 
-/// A new invitation; the role is given by id, by key, or not at all
+/// The invitation to create; the role is optional, and given by id or by key
 #[derive(Object)]
 struct CreateInvitation {
     role_id: Option<RoleId>,
     role_key: Option<InvitedRoleKey>,
-    /// What the new account has unless its owner says otherwise; no mail is sent
+    /// The default e-mail of the new account; no mail is sent
     email: Option<Email>,
-    /// Unix milliseconds; after `auth.invitation_ttl_s` when absent
+    /// Unix milliseconds; by default `auth.invitation_ttl_s` after now
     expires_at: Option<i64>,
 }
 
-/// A new invitation with its link, which is shown this once
+/// A new invitation with its link, which is returned only once
 #[derive(Object)]
 struct NewInvitation {
     id: InvitationId,
-    /// For the person who is invited
+    /// The link for the invited user
     url: String,
-    /// What the link carries
+    /// The token in the link
     token: String,
     organization_id: OrganizationId,
     #[oai(nullable)]
@@ -49,7 +49,7 @@ struct NewInvitation {
     expires_at: i64,
 }
 
-/// What became of an invitation
+/// The status of an invitation
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum InvitationStatus {
@@ -76,7 +76,7 @@ struct InvitationView {
     /// Unix milliseconds
     #[oai(nullable)]
     accepted_at: Option<i64>,
-    /// The member that it became
+    /// The member who accepted it
     #[oai(nullable)]
     member_id: Option<MemberId>,
     /// Unix milliseconds
@@ -104,13 +104,13 @@ impl InvitationView {
     }
 }
 
-/// An invitation that a member takes
+/// The invitation to accept
 #[derive(Object)]
 struct JoinRequest {
     token: LinkToken,
 }
 
-/// What the member joined
+/// The organization that the member joined, and its role there
 #[derive(Object)]
 struct Joined {
     organization_id: OrganizationId,
@@ -118,7 +118,7 @@ struct Joined {
     role_key: Option<String>,
 }
 
-/// No link lives longer than the setting for it may say.
+/// The longest lifetime of a link, equal to the maximum of the setting `auth.invitation_ttl_s`.
 const INVITATION_TTL_MAX_S: u64 = 31_536_000;
 
 crate::document! {
@@ -140,14 +140,14 @@ pub struct Api {
 impl Api {
     /// List invitations
     ///
-    /// Of the organization in which the caller acts, newest first. Links are not shown again.
+    /// Returns the invitations of the organization in which the caller acts, newest first. Links are not included.
     #[oai(path = "/admin/invitations", method = "get", operation_id = "list_invitations")]
     async fn list_invitations(
         &self,
         caller: AdminCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<InvitationView>> {
@@ -158,27 +158,27 @@ impl Api {
         Ok(ok(found.map(|found| InvitationView::of(found, now)).into()))
     }
 
-    /// Invite somebody by a link
+    /// Create an invitation
     ///
-    /// Into the organization in which the caller acts. The link is shown this once; who opens it becomes a member with
-    /// the role. Nobody can give a role that holds more than they do.
+    /// Creates a link into the organization in which the caller acts. It is returned only once; who accepts it becomes
+    /// a member with the role. A caller cannot invite with a role that has more permissions than the caller.
     #[oai(path = "/admin/invitations", method = "post", operation_id = "create_invitation")]
     async fn create_invitation(&self, caller: AdminCaller, body: Body<CreateInvitation>) -> Reply<NewInvitation> {
         let CreateInvitation { role_id, role_key, email, expires_at } = body.0;
         if role_id.is_some() && role_key.is_some() {
-            return Err(Error::field("role_key", "goes without role_id: both name the role").into());
+            return Err(Error::field("role_key", "cannot be combined with role_id").into());
         }
         let role = role_id.map(RoleName::Id).or(role_key.map(|key| RoleName::Key(key.0)));
         let (token, url) = (secret::token("inv_")?, self.app.public_url());
         let (open_max, ttl_ms) = (self.app.config.invitations_max, ms(self.app.config.invitation_ttl_s));
         let invite = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_CREATE)?;
-            let until = expires_at.map_or(t.now().plus_ms(ttl_ms), Timestamp);
-            if until > t.now().plus_ms(ms(INVITATION_TTL_MAX_S)) {
+            let expires = expires_at.map_or(t.now().plus_ms(ttl_ms), Timestamp);
+            if expires > t.now().plus_ms(ms(INVITATION_TTL_MAX_S)) {
                 return Err(Error::field("expires_at", "must be within a year, in Unix milliseconds"));
             }
             let email = email.map(|email| email.0);
-            let (made, entry) = invitations::invite(t, caller, (tenant, role), email, (&token, until), open_max)?;
+            let (made, entry) = invitations::invite(t, caller, (tenant, role), email, (&token, expires), open_max)?;
             let answer = NewInvitation {
                 id: made.id,
                 url: format!("{url}/invitation?token={token}"),
@@ -196,7 +196,7 @@ impl Api {
 
     /// Withdraw an invitation
     ///
-    /// Its link opens nothing from then on. One that was accepted stays, to be seen.
+    /// Its link no longer works. An accepted invitation cannot be withdrawn and stays in the list.
     #[oai(path = "/admin/invitations/:id", method = "delete", operation_id = "delete_invitation")]
     async fn delete_invitation(&self, caller: AdminCaller, id: Path<InvitationId>) -> Done {
         let withdraw = move |t: &Transaction<'_>, caller: &Identity| {
@@ -207,9 +207,10 @@ impl Api {
         Ok(done())
     }
 
-    /// Accept an invitation as the member one is
+    /// Accept an invitation as a signed-in member
     ///
-    /// Joins its organization with its role. People without an account accept at `/auth/invitations/accept`.
+    /// Adds the member to the organization, with the role of the invitation. Users without an account accept at
+    /// `/auth/invitations/accept`.
     #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation")]
     async fn accept_my_invitation(&self, caller: MemberCaller, body: Body<JoinRequest>) -> Reply<Joined> {
         let member = caller.signed_in()?;

@@ -1,7 +1,7 @@
-//! Invitations: a link that makes its holder a member of an organization, with a role.
+//! Invitations: links that make the invited user a member of an organization, optionally with a role.
 //!
-//! **Invariant.** A link works once, for a time, while its organization and its role are open, and while its maker holds
-//! what it gives. A fault in what the holder types does not use it up.
+//! **Invariant.** A link works once, until it expires, while its organization is active and its role is open, and while
+//! its maker may grant what it gives. Invalid input when accepting does not consume it.
 
 pub mod api;
 pub mod store;
@@ -25,7 +25,7 @@ use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timesta
 use crate::kernel::outbox::EventKind;
 use crate::kernel::secret::{self, Hash};
 
-/// An invitation as stored; its link is not.
+/// An invitation as stored. The token of its link is not stored.
 #[derive(Debug, Clone)]
 pub struct Invitation {
     pub id: InvitationId,
@@ -35,7 +35,7 @@ pub struct Invitation {
     pub email: Option<String>,
     pub expires_at: Timestamp,
     pub accepted_at: Option<Timestamp>,
-    /// The member that it became.
+    /// The member who accepted it.
     pub member: Option<MemberId>,
     pub created_at: Timestamp,
     pub maker: Maker,
@@ -52,7 +52,7 @@ impl Invitation {
     }
 }
 
-/// An invitation as its holder sees it.
+/// An invitation as the invited user sees it.
 #[derive(Debug, Clone)]
 pub struct Invited {
     pub invitation: Invitation,
@@ -66,9 +66,9 @@ pub enum RoleName {
     Key(String),
 }
 
-// ── who invites ──
+// ── inviting ──
 
-/// Makes an invitation; the link's token is made by the caller, who shows it once.
+/// Creates an invitation. The caller generates the token of the link and returns it once.
 pub fn invite(
     t: &Transaction<'_>,
     caller: &Identity,
@@ -88,7 +88,7 @@ pub fn invite(
         return Err(Error::field("expires_at", "must be in the future, in Unix milliseconds"));
     }
     if store::count_open(t, tenant)? >= open_max {
-        let message = format!("the organization has {open_max} open invitations already (limits.invitations)");
+        let message = format!("the organization already has {open_max} open invitations (limits.invitations)");
         return Err(Error::field("expires_at", message));
     }
     let invitation = Invitation {
@@ -121,7 +121,7 @@ pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<L
     store::list_invitations(r, tenant, window)
 }
 
-/// Takes a link back that nobody accepted yet.
+/// Withdraws an invitation. Fails with `InvitationAccepted` if it was accepted.
 pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -> Result<Entry> {
     let found = store::get_invitation(t, tenant, id)?;
     if found.accepted_at.is_some() {
@@ -131,16 +131,16 @@ pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -
     Ok(Entry::new("invitation", id).within(tenant).before(json!({"role": found.role_key})))
 }
 
-/// Forgets links that nobody accepted and whose time has been over for a while.
+/// Deletes up to `most` invitations that were not accepted and expired 30 days ago or earlier.
 pub fn forget_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
     const KEPT_MS: i64 = 30 * 86_400_000;
     store::delete_expired(w, w.now().plus_ms(-KEPT_MS), most)
 }
 
-// ── who is invited ──
+// ── accepting ──
 
-/// The invitation of a link that works. Used up, too old, withdrawn, unknown, and of a maker who may not give this any
-/// more look alike.
+/// Returns the invitation of a valid link. Fails with `InvalidLink` in the same way if the link was accepted, expired,
+/// withdrawn, unknown, or if its maker may no longer grant this.
 fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp) -> Result<Invited> {
     let is_open = |invited: &Invited| {
         let invitation = &invited.invitation;
@@ -152,29 +152,29 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
     };
     let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(ErrorCode::InvalidLink)?;
     let Invitation { organization, role, maker, .. } = &invited.invitation;
-    let promised = DeferredGrant::Invitation { tenant: *organization, role: *role };
-    deferred_grant::require_kept(snapshot, maker, promised, now)
-        .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", lost.message())))?;
+    let deferred_grant = DeferredGrant::Invitation { tenant: *organization, role: *role };
+    deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
+        .map_err(|error| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", error.message())))?;
     Ok(invited)
 }
 
-/// What the holder of a link may see before accepting.
+/// Returns the invitation of a link, to show it before it is accepted. Fails with `InvalidLink`.
 pub async fn look(app: &App, token: &str) -> Result<Invited> {
     let (hash, snapshot) = (secret::hash(token), app.snapshot());
     app.read(move |r| require_open(r, &snapshot, &hash, Timestamp::now())).await
 }
 
-/// Somebody who was invited and has no account yet.
+/// The data of an invited user who has no account yet.
 #[derive(Debug)]
 pub struct InvitedMember {
     pub username: Option<String>,
-    /// That of the invitation when absent.
+    /// The e-mail of the invitation by default.
     pub email: Option<String>,
     pub display_name: Option<String>,
     pub password: String,
 }
 
-/// Makes an account of an invitation: an active member of the organization, with the role.
+/// Accepts an invitation by creating an account: an active member of the organization, with the role.
 pub async fn accept(
     app: &App,
     context: &Arc<RequestContext>,
@@ -182,13 +182,13 @@ pub async fn accept(
     newcomer: InvitedMember,
 ) -> Result<MemberId> {
     let InvitedMember { username, email, display_name, password } = newcomer;
-    // The link comes first: without it nobody makes the server hash.
+    // The link is checked first, so that nobody without one can make the server compute a hash.
     let invited = look(app, token).await?;
     let reach = Reach::Tenant(invited.invitation.organization);
     let guesser = Guesser::by(&invited.invitation.maker, context.address, reach);
     let email = email.or(invited.invitation.email);
     if username.is_none() && email.is_none() {
-        return Err(Error::field("username", "give yourself a username or an e-mail"));
+        return Err(Error::field("username", "enter a username or an e-mail"));
     }
     let names = [username.clone(), email.clone()];
     let password_hash = Some(password::hash(app, password).await?);
@@ -197,17 +197,17 @@ pub async fn accept(
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
         create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
-        let person = authz::store::member_state(t, id)?;
+        let member_state = authz::store::member_state(t, id)?;
         let membership = join(t, &invitation, id)?;
         let created = member_event(t, EventKind::MemberCreated, id).within(invitation.organization);
-        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, membership]).event([created]))
+        Ok(Changed::new((), accepted(&invitation, id, true)).policy([member_state, membership]).event([created]))
     };
     let caller = Identity::new(Principal::Member(id), context.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
     Ok(id)
 }
 
-/// Accepts an invitation for somebody who has an account.
+/// Accepts an invitation for an existing member.
 pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &str) -> Result<Invitation> {
     let hash = secret::hash(token);
     let accept = move |t: &Transaction<'_>, _: &Identity| {
@@ -222,7 +222,7 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
     Ok(app.change(caller, "invitation.accept", accept).await?.answer)
 }
 
-/// Uses the invitation up, and gives what it promises and the member does not have yet.
+/// Marks the invitation as accepted, and adds the membership and the role that the member does not have yet.
 fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Result<Change> {
     let organization = invitation.organization;
     members::join(t, organization, member)?;

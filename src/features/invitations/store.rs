@@ -29,7 +29,7 @@ const FIND_BY_HASH: &str = "
     left join roles r on r.id = i.role_id
     where i.hash = :hash";
 
-/// The invitation of a link, whatever became of it, with the organization's name.
+/// Returns the invitation of a link in any status, with the name of its organization.
 pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<Invited>> {
     r.find(FIND_BY_HASH, &[(":hash", hash)], |row| {
         Ok(Invited { invitation: invitation_of(row)?, organization_name: row.get(10)? })
@@ -52,7 +52,8 @@ const LIST_INVITATIONS: List = List {
     kept: &[],
 };
 
-/// The invitations of an organization, newest first. One that became somebody who left names nobody any more.
+/// Returns the invitations of an organization, newest first. The e-mail is left out if the member who accepted has left
+/// the organization.
 pub fn list_invitations(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {
     r.page(&LIST_INVITATIONS, &[(":organization_id", &organization)], window, invitation_of)
 }
@@ -129,7 +130,7 @@ pub fn delete_expired(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<
 const WITHDRAW_INVITATIONS: &str = "delete from invitations where role_id = :role_id and accepted_at is null";
 const FORGET_INVITED_ROLE: &str = "update invitations set role_id = null where role_id = :role_id";
 
-/// Open invitations to a role that is about to go; accepted ones only forget what it was.
+/// Deletes invitations to a role that is being deleted, and removes the role from accepted ones.
 pub fn withdraw_of_role(w: &Writer<'_>, role: RoleId) -> Result<()> {
     w.execute(WITHDRAW_INVITATIONS, &[(":role_id", &role)])?;
     w.execute(FORGET_INVITED_ROLE, &[(":role_id", &role)]).map(drop)
@@ -137,7 +138,7 @@ pub fn withdraw_of_role(w: &Writer<'_>, role: RoleId) -> Result<()> {
 
 const FORGET_INVITED: &str = "update invitations set email = null where member_id = :member_id";
 
-/// Forgets the e-mail at which somebody was invited.
+/// Deletes the e-mail of the invitations that a member accepted.
 pub fn forget_invited(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(FORGET_INVITED, &[(":member_id", &member)]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Operations on jobs: of workers, who take them and report, and of people, who look at them.
+//! Operations on jobs: for workers, which claim jobs and report on them, and for people, who read them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,22 +23,22 @@ use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};
 
 crate::text! {
-    /// What went wrong, shown with the job
+    /// The error message, shown with the job
     JobError 1..=2000 "";
 }
 
-/// Where a job stands
+/// The state of a job
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum JobState {
     /// Waits for a worker
     Queued,
-    /// Waits until its member and its organization are active again
+    /// Waits until both its member and its organization are active
     Held,
     /// A worker holds its lease
     Leased,
     Done,
-    /// Failed too often
+    /// Failed for good: no attempts are left, or the worker reported `retry: false`
     Dead,
 }
 
@@ -53,15 +53,15 @@ impl JobState {
         }
     }
 
-    fn of(word: &str) -> Self {
+    fn parse(text: &str) -> Self {
         [Self::Queued, Self::Held, Self::Leased, Self::Done]
             .into_iter()
-            .find(|state| state.as_str() == word)
+            .find(|state| state.as_str() == text)
             .unwrap_or(Self::Dead)
     }
 }
 
-/// One kind of work: `asr` and `cut` begin, the others work on the scenes that `cut` found
+/// A processing step: `asr` and `cut` run first, the others process the scenes that `cut` found
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case", rename = "Processor")]
 enum ProcessorName {
@@ -86,31 +86,31 @@ impl From<ProcessorName> for Processor {
     }
 }
 
-/// What a worker can say of a step
+/// A state that a worker can report for a step
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum ReportedState {
     Running,
     Completed,
     Failed,
-    /// There is nothing to do, as without sound for `asr`
+    /// Nothing to do, such as `asr` for a video without an audio track
     Skipped,
 }
 
-/// One processor's part of a job
+/// A step of a job
 #[derive(Object)]
 struct JobStep {
     processor: String,
-    /// `waiting` for what it needs, `ready`, `running`, `completed`, `failed` or `skipped`
+    /// `waiting` for the processors in `needs`, `ready`, `running`, `completed`, `failed` or `skipped`
     state: String,
     progress_percent: i64,
     #[oai(nullable)]
     error: Option<String>,
-    /// What is completed or skipped before this can begin
+    /// The processors that must be completed or skipped before this one can start
     needs: Vec<String>,
 }
 
-/// Work on a video
+/// A processing job of a video
 #[derive(Object)]
 #[oai(rename = "Job")]
 struct JobView {
@@ -120,22 +120,22 @@ struct JobView {
     video_id: String,
     /// Below the media root
     path: String,
-    /// Whose video it is
+    /// The owner of the video
     #[oai(nullable)]
     member_id: Option<MemberId>,
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
-    /// How far all its steps are, on average
+    /// The average progress of all steps, in percent
     progress_percent: i64,
     steps: Vec<JobStep>,
-    /// How often it failed since it was queued
+    /// The number of failed attempts since it was queued or last made progress
     attempts: i64,
-    /// Not before this, in Unix milliseconds
+    /// The earliest time at which it can be claimed, in Unix milliseconds
     run_at: i64,
-    /// End of the lease: the worker must send a heartbeat before, in Unix milliseconds
+    /// When the lease expires unless the worker sends a heartbeat, in Unix milliseconds
     #[oai(nullable)]
     leased_until: Option<i64>,
-    /// Why it failed the last time
+    /// The error message of the last failure
     #[oai(nullable)]
     last_error: Option<String>,
     /// Unix milliseconds
@@ -148,7 +148,7 @@ impl From<Job> for JobView {
     fn from(job: Job) -> Self {
         Self {
             id: job.id,
-            state: JobState::of(&job.state),
+            state: JobState::parse(&job.state),
             member_id: job.member,
             organization_id: job.organization,
             progress_percent: job.progress_percent(),
@@ -167,35 +167,35 @@ impl From<Job> for JobView {
 }
 
 fn steps(job: &Job) -> Vec<JobStep> {
-    let of = |step: &jobs::Step| JobStep {
+    let view = |step: &jobs::Step| JobStep {
         processor: step.processor.as_str().into(),
         state: step.state.as_str().into(),
         progress_percent: step.progress_percent,
         error: step.error.clone(),
         needs: step.processor.needs().iter().map(|need| need.as_str().to_owned()).collect(),
     };
-    job.steps.iter().map(of).collect()
+    job.steps.iter().map(view).collect()
 }
 
-/// A job that is now this worker's
+/// A job that is leased to the worker
 #[derive(Object)]
 struct ClaimedJob {
     id: JobId,
-    /// Send it with every report
+    /// Identifies the lease; send it with every report
     lease_id: LeaseId,
-    /// End of the lease: send a heartbeat before, in Unix milliseconds
+    /// When the lease expires unless the worker sends a heartbeat, in Unix milliseconds
     leased_until: i64,
     kind: String,
     video_id: String,
     /// Below the media root
     path: String,
-    /// The owner's name at SFTPGo: the first part of the path
+    /// The owner's SFTPGo username: the first part of the path
     sftpgo_username: String,
     #[oai(nullable)]
     member_id: Option<MemberId>,
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
-    /// How often it failed before
+    /// The number of failed attempts so far
     attempts: i64,
     steps: Vec<JobStep>,
 }
@@ -218,39 +218,38 @@ impl From<Job> for ClaimedJob {
     }
 }
 
-/// What was given to the worker
+/// The jobs that were leased to the worker
 #[derive(Object)]
 struct ClaimedJobs {
-    /// Empty when there is nothing to do now
+    /// Empty when no job is ready
     jobs: Vec<ClaimedJob>,
 }
 
-/// What a worker asks for
+/// A claim for jobs
 #[derive(Object)]
 struct ClaimJobs {
-    /// How many jobs at most: 1 when absent, and never more than `jobs.claim` allows
+    /// The maximum number of jobs; 1 when absent, capped at `jobs.claim`
     #[oai(validator(minimum(value = "1"), maximum(value = "1000")))]
     count: Option<u64>,
-    /// Only jobs with something ready for one of these, and only these are this worker's: all when absent
+    /// Only jobs with a ready step of one of these processors. The lease covers only these; all when absent
     #[oai(validator(min_items = 1, max_items = 6))]
     processors: Option<Vec<ProcessorName>>,
-    /// How long a job stays this worker's without a heartbeat, in seconds: `jobs.lease_s` when absent
+    /// The duration of the lease without a heartbeat, in seconds; `jobs.lease_s` when absent
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     lease_s: Option<u64>,
-    /// How long to wait for a job where there is none, in seconds: not at all when absent, and never longer than
-    /// `jobs.wait_s` allows
+    /// How long to wait for a job when none is ready, in seconds; 0 when absent, capped at `jobs.wait_s`
     #[oai(validator(minimum(value = "0"), maximum(value = "3600")))]
     wait_s: Option<u64>,
 }
 
-/// How far one processor is
+/// A report on one step
 #[derive(Object)]
 struct StepReport {
     processor: ProcessorName,
     state: ReportedState,
     #[oai(validator(minimum(value = "0"), maximum(value = "100")))]
     progress_percent: Option<i64>,
-    /// Why it failed
+    /// The error message, for `failed`
     error: Option<JobError>,
 }
 
@@ -273,31 +272,31 @@ impl From<StepReport> for Report {
 /// A heartbeat
 #[derive(Object)]
 struct JobHeartbeat {
-    /// As the claim answered it; needed where several workers share a key
+    /// The `lease_id` of the claim; required when several workers share an API key
     lease_id: Option<LeaseId>,
-    /// What changed, in the order in which it happened
+    /// The steps that changed, in chronological order
     #[oai(validator(max_items = 32))]
     steps: Option<Vec<StepReport>>,
 }
 
-/// The worker's part is done
+/// Completes the worker's part of a job
 #[derive(Object)]
 struct CompleteJob {
-    /// As the claim answered it; needed where several workers share a key
+    /// The `lease_id` of the claim; required when several workers share an API key
     lease_id: Option<LeaseId>,
 }
 
-/// The worker could not do it
+/// Reports a failed attempt
 #[derive(Object)]
 struct FailJob {
-    /// As the claim answered it; needed where several workers share a key
+    /// The `lease_id` of the claim; required when several workers share an API key
     lease_id: Option<LeaseId>,
     error: JobError,
-    /// False when another attempt would fail as well
+    /// `false` when another attempt would fail too; `true` when absent
     retry: Option<bool>,
 }
 
-/// How many jobs there are in each state
+/// The number of jobs in each state
 #[derive(Object, Default)]
 struct JobCounts {
     queued: u64,
@@ -328,32 +327,33 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/jobs", tag = "Tag::Jobs")]
 impl Api {
-    /// List jobs, the newest first
+    /// List jobs
     ///
-    /// One's own; with the permission those of the organization; those of the site for the platform and programs.
-    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
+    /// Newest first. Members see their own jobs, administrators with the permission those of their organization, the
+    /// platform and programs those of the site. With selective filters a page can be short or empty although `next` is
+    /// present.
     #[oai(path = "/", method = "get", operation_id = "list_jobs")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_jobs(
         &self,
         caller: AdminOrKey,
         state: Query<Option<JobState>>,
-        /// Whose videos, by uid
+        /// Only jobs of this member's videos
         member: Query<Option<MemberId>>,
-        /// The video's id
+        /// Only jobs of the video with this id
         #[oai(validator(max_length = 64))]
         video: Query<Option<String>>,
-        /// Only jobs where this is not over
+        /// Only jobs in which this step is not finished
         processor: Query<Option<ProcessorName>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<JobView>> {
-        let mut filter = sight(&self.app.snapshot(), &caller, Permission::JOB_LIST)?;
-        // A caller without the permission finds only its own jobs.
-        let is_foreign = filter.member.zip(member.0).is_some_and(|(own, asked)| own != asked);
+        let mut filter = visible_jobs(&self.app.snapshot(), &caller, Permission::JOB_LIST)?;
+        // A caller without the permission sees only its own jobs.
+        let is_foreign = filter.member.zip(member.0).is_some_and(|(own, requested)| own != requested);
         filter.member = if is_foreign { Some(MemberId(uuid::Uuid::nil())) } else { filter.member.or(member.0) };
         filter.state = state.0.map(JobState::as_str);
         filter.video = video.0;
@@ -361,36 +361,36 @@ impl Api {
         let window = Window::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             let found = store::list(r, &filter, &window)?;
-            let shown = |job| seen(r, seen_by(&caller, filter.organization, &job), job).map(JobView::from);
-            found.try_map(shown)
+            let view = |job| redacted(r, viewer(&caller, filter.organization, &job), job).map(JobView::from);
+            found.try_map(view)
         };
         Ok(ok(self.app.read(list).await?.into()))
     }
 
     /// Count jobs by state
     ///
-    /// Of those that the list would show.
+    /// Counts the jobs that `list_jobs` shows to the caller.
     #[oai(path = "/counts", method = "get", operation_id = "count_jobs")]
     async fn count_jobs(&self, caller: AdminOrKey) -> Reply<JobCounts> {
-        let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_COUNT)?;
+        let filter = visible_jobs(&self.app.snapshot(), &caller, Permission::JOB_COUNT)?;
         let [queued, held, leased, done, dead] = self.app.read(move |r| store::count(r, &filter)).await?;
         Ok(ok(JobCounts { queued, held, leased, done, dead }))
     }
 
-    /// See a job
+    /// Get a job
     ///
-    /// With its steps, their states and what each reported.
+    /// Includes its steps with their states and the workers' reports.
     #[oai(path = "/:id", method = "get", operation_id = "get_job")]
     async fn get_job(&self, caller: AdminOrKey, id: Path<JobId>) -> Reply<JobView> {
-        let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_GET)?;
+        let filter = visible_jobs(&self.app.snapshot(), &caller, Permission::JOB_GET)?;
         let look = move |r: &Reader<'_>| {
             let job = store::get(r, id.0)?;
-            // One's own is always in reach.
+            // A caller can always read its own jobs.
             let is_own = caller.member().is_some() && job.member == caller.member();
-            let is_seen = filter.organization.is_none_or(|only| job.organization == Some(only))
+            let is_visible = filter.organization.is_none_or(|only| job.organization == Some(only))
                 && filter.member.is_none_or(|only| job.member == Some(only));
-            if is_own || is_seen {
-                seen(r, seen_by(&caller, filter.organization, &job), job)
+            if is_own || is_visible {
+                redacted(r, viewer(&caller, filter.organization, &job), job)
             } else {
                 Err(ErrorCode::JobNotFound.into())
             }
@@ -398,12 +398,13 @@ impl Api {
         Ok(ok(self.app.read(look).await?.into()))
     }
 
-    /// Take jobs to work on
+    /// Claim jobs
     ///
-    /// For workers, by the API key of a service or as an API client. No two get the same job. Members take turns, and of a
-    /// member's jobs the one whose time came first goes first; jobs of members or organizations that are not active are
-    /// held. Say that you live before `leased_until`, or the job goes to another worker. With `wait_s` the answer comes
-    /// when there is a job, or when that time is over; where more workers wait than may, it is 503.
+    /// For workers, with the API key of a service or as an API client. No two workers get the same job. Members take
+    /// turns, and of a member's jobs the one that was due first comes first; jobs of members or organizations that are
+    /// not active are held. Send a heartbeat before `leased_until`, otherwise the job goes to another worker. With
+    /// `wait_s` the response is sent as soon as a job is ready, or when that time is over; when too many workers wait
+    /// already, it is 503.
     #[oai(path = "/claim", method = "post", operation_id = "claim_jobs")]
     async fn claim_jobs(
         &self,
@@ -427,8 +428,8 @@ impl Api {
 
     /// Send a heartbeat and progress for a job
     ///
-    /// Extends the lease. Completing or skipping a step makes ready what waited for it; with the last one the job is done.
-    /// At most `jobs.processors` of a job run at the same time.
+    /// Extends the lease. Completing or skipping a step makes the steps that depend on it ready; when all steps are
+    /// completed or skipped, the job is done. At most `jobs.processors` steps of a job can run at the same time.
     #[oai(path = "/:id/heartbeat", method = "post", operation_id = "heartbeat_job")]
     async fn heartbeat_job(
         &self,
@@ -449,8 +450,8 @@ impl Api {
 
     /// Complete the worker's part of a job
     ///
-    /// What was claimed and not reported as skipped counts as completed. The job is done when every step is over; what
-    /// was not claimed waits for another worker. Saying it twice is saying it once.
+    /// Claimed steps that were not reported as skipped are completed. The job is done when every step is completed or
+    /// skipped; steps outside the claim wait for another worker. A repeated request changes nothing.
     #[oai(path = "/:id/complete", method = "post", operation_id = "complete_job")]
     async fn complete_job(
         &self,
@@ -466,10 +467,10 @@ impl Api {
         Ok(ok(self.app.change(&caller, "job.complete", complete).await?.answer.into()))
     }
 
-    /// Say that a job failed
+    /// Report a failed attempt
     ///
-    /// It is tried again after a wait that doubles with each failure, and is dead after `jobs.attempts` of them, or at
-    /// once with `retry: false`. Saying it twice is saying it once.
+    /// The job is queued again after a back-off that doubles with each failure. After `jobs.attempts` failures, or at
+    /// once with `retry: false`, it is dead. A repeated request changes nothing.
     #[oai(path = "/:id/fail", method = "post", operation_id = "fail_job")]
     async fn fail_job(&self, caller: AdminOrKey, id: Path<JobId>, body: Body<FailJob>) -> Reply<JobView> {
         let FailJob { lease_id, error, retry } = body.0;
@@ -483,21 +484,21 @@ impl Api {
 
     /// Retry a dead job
     ///
-    /// It is queued again with all its attempts; what was completed before stays so.
+    /// Queues it again with its attempts reset. Completed steps stay completed.
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_job")]
     async fn retry_job(&self, caller: AdminOrKey, id: Path<JobId>) -> Reply<JobView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::JOB_RETRY)?;
             let mut retried = jobs::retry(t, reach, id.0)?;
-            let seen_by = seen_by(caller, reach.organization(), &retried.answer);
-            retried.answer = seen(t, seen_by, retried.answer)?;
+            let viewer = viewer(caller, reach.organization(), &retried.answer);
+            retried.answer = redacted(t, viewer, retried.answer)?;
             Ok(retried)
         };
         Ok(ok(self.app.change(&caller, "job.retry", retry).await?.answer.into()))
     }
 }
 
-/// Who works, so that only they report.
+/// Returns the caller's identity as a worker; only the same worker can report on a job.
 fn worker(caller: &Identity) -> String {
     let (kind, name) = caller.actor();
     format!("{kind} {name}")
@@ -513,22 +514,24 @@ fn holder(
     Ok(LeaseHolder { job, worker: worker(caller), lease, reach })
 }
 
-/// A job as an organization sees it, or as it is: neither its path nor its errors name somebody who has left.
-fn seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, mut job: Job) -> Result<Job> {
-    let path = members::seen_path(r, seen_by, job.member, &job.path)?;
+/// Returns the job as this organization can see it, or unchanged for `None`: for an organization, neither the path nor
+/// the error messages name a member who has left.
+fn redacted(r: &Reader<'_>, viewer: Option<OrganizationId>, mut job: Job) -> Result<Job> {
+    let path = members::seen_path(r, viewer, job.member, &job.path)?;
     let errors = job.steps.iter_mut().filter_map(|step| step.error.as_mut()).chain(job.last_error.as_mut());
     errors.for_each(|error| *error = members::seen_text(error, &job.path, &path));
     job.path = path;
     Ok(job)
 }
 
-/// The organization through whose eyes the caller sees a job; none for the site, and for one's own.
-fn seen_by(caller: &Identity, reach: Option<OrganizationId>, job: &Job) -> Option<OrganizationId> {
+/// Returns the organization whose view of the job the caller gets; `None` for the site, and for the caller's own jobs.
+fn viewer(caller: &Identity, reach: Option<OrganizationId>, job: &Job) -> Option<OrganizationId> {
     reach.filter(|_| job.member.is_none() || job.member != caller.member())
 }
 
-/// Which jobs a caller sees: by the permission those of its reach, without it the own ones.
-fn sight(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Filter> {
+/// Returns the filter for the jobs that the caller can see: with the permission all jobs in its reach, otherwise its
+/// own.
+fn visible_jobs(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Filter> {
     Ok(match RowScope::of(snapshot, caller, permission, "jobs:read")? {
         RowScope::All(reach) => Filter { organization: reach.organization(), ..Filter::default() },
         RowScope::Member(member) => Filter { member: Some(member), ..Filter::default() },

@@ -1,12 +1,13 @@
-//! Jobs: work on videos. A job is in the hands of one worker at a time, for as long as that worker says that it lives.
+//! Jobs: work on videos. A job is leased to one worker at a time, for as long as the worker sends heartbeats.
 //!
-//! **Invariant.** Anyone who reports on a job holds its lease, and a job is given out by one conditional update in the one
-//! writer, so that two never have it. Whether a job is held follows from its member and its organization at the moment of
-//! the claim: suspending writes nothing here, and work that runs goes on. Which job comes next is [`mod@queue`]'s.
+//! **Invariant.** A worker can report on a job only while it holds the job's lease. A job is leased by one conditional
+//! update on the single writer, so no two workers get the same job. Whether a job is held depends on the status of its
+//! member and organization at the time of the claim: suspending them writes nothing here, and running work continues.
+//! The order of jobs is defined in [`mod@queue`].
 //!
 //! ```text
-//! queued ─claim→ leased ─all steps over→ done (forgotten after jobs.keep_s)
-//!    ↑             │ fail, or lease over: an attempt; back-off
+//! queued ─claim→ leased ─all steps finished→ done (deleted after jobs.keep_s)
+//!    ↑             │ fail, or lease expired: counts as an attempt; back-off
 //!    └─────────────┴─ jobs.attempts reached, or `retry: false` → dead ─retry→ queued
 //! ```
 
@@ -47,8 +48,8 @@ pub enum Processor {
 
 use Processor::{Asr, Cut, Face, Ocr, Pose, Yolo};
 
-/// What `auto_ingestion` does, and what each part waits for: speech needs the sound alone; what is seen is looked for in
-/// the scenes that the cut found.
+/// The steps of an `auto_ingestion` job and their dependencies: speech recognition needs only the audio track; the
+/// visual processors work on the scenes that `cut` found.
 pub const NEEDS: [(Processor, &[Processor]); 6] =
     [(Asr, &[]), (Cut, &[]), (Yolo, &[Cut]), (Ocr, &[Cut]), (Face, &[Cut]), (Pose, &[Cut])];
 
@@ -64,17 +65,17 @@ impl Processor {
         }
     }
 
-    /// What is over before this can begin.
+    /// The processors that must be finished before this one can start.
     pub fn needs(self) -> &'static [Self] {
         NEEDS.into_iter().find(|(processor, _)| *processor == self).map_or(&[], |(_, needs)| needs)
     }
 }
 
-/// Where one processor stands.
+/// The state of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// For what it needs.
+    /// Waits for the processors it depends on.
     Waiting,
     Ready,
     Running,
@@ -95,12 +96,12 @@ impl StepState {
         }
     }
 
-    fn is_over(self) -> bool {
+    fn is_finished(self) -> bool {
         matches!(self, Self::Completed | Self::Skipped)
     }
 
-    /// May a worker report this next?
-    fn leads_to(self, next: Self) -> bool {
+    /// Whether a worker can report `next` for a step in this state.
+    fn allows(self, next: Self) -> bool {
         match self {
             Self::Waiting => next == Self::Skipped,
             Self::Ready => matches!(next, Self::Running | Self::Completed | Self::Failed | Self::Skipped),
@@ -115,13 +116,13 @@ impl StepState {
 pub struct Step {
     pub processor: Processor,
     pub state: StepState,
-    #[serde(default, skip_serializing_if = "is_nothing")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub progress_percent: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-fn is_nothing(percent: &i64) -> bool {
+fn is_zero(percent: &i64) -> bool {
     *percent == 0
 }
 
@@ -149,7 +150,7 @@ pub struct Job {
     pub lease: Option<LeaseId>,
     pub lease_s: i64,
     pub leased_until: Option<Timestamp>,
-    /// What the worker does of it; `None` for all.
+    /// The processors that the lease covers; `None` for all.
     pub processors: Option<Vec<Processor>>,
     pub last_error: Option<String>,
     pub created_at: Timestamp,
@@ -158,7 +159,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// How far all its steps are, on average.
+    /// The average progress of all steps, in percent.
     pub fn progress_percent(&self) -> i64 {
         let sum: i64 = self.steps.iter().map(|step| step.progress_percent).sum();
         sum.checked_div(i64::try_from(self.steps.len()).unwrap_or_default()).unwrap_or_default()
@@ -168,22 +169,22 @@ impl Job {
         Queue { member: self.member, organization: self.organization, ready: queue::ready(&self.steps) }
     }
 
-    fn is_over(&self) -> bool {
-        self.steps.iter().all(|step| step.state.is_over())
+    fn is_finished(&self) -> bool {
+        self.steps.iter().all(|step| step.state.is_finished())
     }
 
-    /// Does the lease leave this processor to its worker?
+    /// Whether the lease covers this processor.
     fn covers(&self, processor: Processor) -> bool {
         self.processors.as_ref().is_none_or(|claimed| claimed.contains(&processor))
     }
 
-    /// The path's first segment: the owner's name at SFTPGo.
+    /// The first segment of the path: the owner's SFTPGo username.
     pub fn sftpgo_username(&self) -> &str {
         self.path.split('/').next().unwrap_or_default()
     }
 }
 
-/// What a worker says of one processor.
+/// A worker's report on one step.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub processor: Processor,
@@ -192,7 +193,7 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-/// The settings that this file follows.
+/// The settings for attempts, back-off and concurrency.
 #[derive(Debug, Clone, Copy)]
 pub struct RetrySettings {
     pub attempts_max: i64,
@@ -209,9 +210,9 @@ impl RetrySettings {
         }
     }
 
-    /// The wait after so many failed attempts.
+    /// The back-off after this many failed attempts, in milliseconds.
     fn backoff_ms(&self, attempts: i64) -> i64 {
-        /// No wait is longer than a day, however often it doubled.
+        /// The back-off doubles up to one day.
         const BACKOFF_MS_MAX: u64 = 86_400_000;
         let first_ms = u64::try_from(self.backoff_ms).unwrap_or_default();
         let wait_ms = backoff(u64::try_from(attempts).unwrap_or_default(), first_ms, BACKOFF_MS_MAX.max(first_ms));
@@ -219,7 +220,7 @@ impl RetrySettings {
     }
 }
 
-/// Queues the work on a new video.
+/// Queues the job of a new video.
 pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
     let (steps, ready) = &*FIRST_STEPS;
     let queue = Queue { member, organization, ready: *ready };
@@ -227,7 +228,7 @@ pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization:
     queue::enqueue(w, queue, w.now())
 }
 
-/// What all jobs begin with, as it is stored, and what of it is ready.
+/// The initial steps of every job, serialized as they are stored, with the set of ready processors.
 static FIRST_STEPS: LazyLock<(String, queue::Ready)> = LazyLock::new(|| {
     let steps = NEEDS.map(|(processor, _)| Step::new(processor));
     (json!(steps).to_string(), queue::ready(&steps))
@@ -238,7 +239,7 @@ pub fn forget_video(w: &Writer<'_>, video: &str) -> Result<()> {
     store::delete_of_video(w, video)
 }
 
-/// The jobs of a video follow it to another owner.
+/// Moves the jobs of a video to its new owner.
 pub fn transfer(
     w: &Writer<'_>,
     video: &str,
@@ -251,14 +252,14 @@ pub fn transfer(
     }
 }
 
-/// What a worker asks for.
+/// A worker's request for jobs.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     pub count: u64,
-    /// Only jobs with something ready for one of these; `None` for all.
+    /// Only jobs with a ready step of one of these processors; `None` for all.
     pub processors: Option<Vec<Processor>>,
     pub lease_s: u64,
-    /// Who asks.
+    /// Identifies the worker: kind and name of the caller.
     pub worker: String,
 }
 
@@ -268,10 +269,10 @@ impl ClaimRequest {
     }
 }
 
-/// Gives jobs to a worker, and deals with leases that ran out.
+/// Leases jobs to a worker, after expired leases are released.
 ///
-/// Members take turns: first comes whose last job was given out longest ago, and within a member the job whose time came
-/// first. So a member with thousands of jobs holds nobody up.
+/// Members take turns: the member whose last job was leased longest ago comes first, and within a member the job that
+/// was due first. A member with thousands of jobs does not block the others.
 pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
     let claimed = queue::take(t, request)?;
@@ -282,33 +283,34 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
     Ok(changed.map(|()| claimed))
 }
 
-/// Leases that ran out count as attempts, as of the moment when they ended: it does not matter who looks, and when.
+/// Releases expired leases. Each counts as a failed attempt at the time when the lease ended, no matter when this runs.
 pub fn expire(t: &Transaction<'_>, rules: RetrySettings) -> Result<Changed<()>> {
-    /// The next look takes the rest. Each is a job and a row of the audit, and all who write wait for them.
+    /// The rest is left to the next call: each is a job and an audit row, and all other writers wait for them.
     const AT_ONCE_MAX: u64 = 20;
     let mut changed = Changed::nothing(());
     for id in store::list_expired(t, AT_ONCE_MAX)? {
         let mut job = store::get(t, id)?;
         let ended_at = job.leased_until.unwrap_or(t.now());
-        // Nobody holds it any more: a late word from its worker is not taken for a repeat.
+        // The lease is cleared, so a late report from its worker is not mistaken for a repeated request.
         (job.leased_by, job.lease) = (None, None);
-        let what =
+        let outcome =
             release_lease(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
-        changed = recorded(changed, &job, what);
+        changed = with_failure(changed, &job, outcome);
     }
     Ok(changed)
 }
 
-/// What became of a job that failed once more.
+/// The state of a job after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FailureOutcome {
     Queued,
     Dead,
 }
 
-fn recorded<T>(changed: Changed<T>, job: &Job, fate: FailureOutcome) -> Changed<T> {
+/// Adds the audit entry of a failed attempt, and the event of a dead job.
+fn with_failure<T>(changed: Changed<T>, job: &Job, outcome: FailureOutcome) -> Changed<T> {
     let entry = entry(job, json!({"state": job.state, "attempts": job.attempts}));
-    changed.also(entry).event((fate == FailureOutcome::Dead).then(|| {
+    changed.also(entry).event((outcome == FailureOutcome::Dead).then(|| {
         let data = json!({
             "job": job.id, "video": job.video, "path": job.path, "attempts": job.attempts, "error": job.last_error,
         });
@@ -320,7 +322,7 @@ fn entry(job: &Job, after: Value) -> Entry {
     Entry::new("job", job.id).within(job.organization).after(after)
 }
 
-/// A failed attempt: the job waits for another one, or is dead. What is over stays over.
+/// Ends a lease with a failed attempt: the job is queued again or becomes dead. Finished steps stay finished.
 fn release_lease(
     t: &Transaction<'_>,
     job: &mut Job,
@@ -332,8 +334,9 @@ fn release_lease(
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);
-    let fate = if retry && job.attempts < rules.attempts_max { FailureOutcome::Queued } else { FailureOutcome::Dead };
-    match fate {
+    let outcome =
+        if retry && job.attempts < rules.attempts_max { FailureOutcome::Queued } else { FailureOutcome::Dead };
+    match outcome {
         FailureOutcome::Queued => {
             job.run_at = at.plus_ms(rules.backoff_ms(job.attempts));
             "queued".clone_into(&mut job.state);
@@ -348,22 +351,23 @@ fn release_lease(
         }
     }
     save(t, job)?;
-    Ok(fate)
+    Ok(outcome)
 }
 
-/// What did not come to its end begins again.
+/// Resets all steps that are not finished.
 fn restart(steps: &mut [Step]) {
-    for step in steps.iter_mut().filter(|step| !step.state.is_over()) {
+    for step in steps.iter_mut().filter(|step| !step.state.is_finished()) {
         *step = Step { state: StepState::Waiting, ..Step::new(step.processor) };
     }
-    settle(steps);
+    mark_ready(steps);
 }
 
-/// Steps become ready whose needs are over.
-fn settle(steps: &mut [Step]) {
-    let over: Vec<Processor> = steps.iter().filter(|step| step.state.is_over()).map(|step| step.processor).collect();
+/// Marks waiting steps as ready when the processors they depend on are finished.
+fn mark_ready(steps: &mut [Step]) {
+    let finished: Vec<Processor> =
+        steps.iter().filter(|step| step.state.is_finished()).map(|step| step.processor).collect();
     for step in steps.iter_mut().filter(|step| step.state == StepState::Waiting) {
-        if step.processor.needs().iter().all(|need| over.contains(need)) {
+        if step.processor.needs().iter().all(|need| finished.contains(need)) {
             step.state = StepState::Ready;
         }
     }
@@ -375,12 +379,12 @@ fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
     if job.state == "queued" { queue::enqueue(t, queue, job.run_at) } else { Ok(()) }
 }
 
-/// Who reports, on which job, and in whose reach it must be.
+/// The caller of a report: the worker, the job, and the organizations that the caller can act in.
 #[derive(Debug, Clone)]
 pub struct LeaseHolder {
     pub job: JobId,
     pub worker: String,
-    /// Tells leases apart where workers share a key.
+    /// Distinguishes the leases of workers that share an API key.
     pub lease: Option<LeaseId>,
     pub reach: Reach,
 }
@@ -388,22 +392,22 @@ pub struct LeaseHolder {
 impl LeaseHolder {
     fn find(&self, t: &Transaction<'_>) -> Result<Job> {
         let job = store::find(t, self.job)?.ok_or(ErrorCode::JobNotFound)?;
-        let is_near = self.reach.organization().is_none_or(|only| job.organization == Some(only));
-        if is_near { Ok(job) } else { Err(ErrorCode::JobNotFound.into()) }
+        let is_in_reach = self.reach.organization().is_none_or(|only| job.organization == Some(only));
+        if is_in_reach { Ok(job) } else { Err(ErrorCode::JobNotFound.into()) }
     }
 
-    /// Is it this worker's, or was it the last one's to have it?
-    fn is_of(&self, job: &Job) -> bool {
+    /// Whether this worker holds the job's lease, or was the last one to hold it.
+    fn matches(&self, job: &Job) -> bool {
         job.leased_by.as_ref() == Some(&self.worker) && self.lease.is_none_or(|lease| job.lease == Some(lease))
     }
 
     fn require(&self, job: &Job, now: Timestamp) -> Result<()> {
-        let lives = job.state == "leased" && job.leased_until.is_some_and(|until| now < until);
-        if lives && self.is_of(job) { Ok(()) } else { Err(ErrorCode::LeaseLost.into()) }
+        let is_live = job.state == "leased" && job.leased_until.is_some_and(|until| now < until);
+        if is_live && self.matches(job) { Ok(()) } else { Err(ErrorCode::LeaseLost.into()) }
     }
 }
 
-/// The worker lives, and says how far it is. When that was the last step, the job is done.
+/// Extends the lease and applies the worker's reports. When all steps are finished, the job is done.
 pub fn heartbeat(
     t: &Transaction<'_>,
     holder: &LeaseHolder,
@@ -411,36 +415,35 @@ pub fn heartbeat(
     rules: RetrySettings,
 ) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
-    if job.state == "done" && holder.is_of(&job) {
+    if job.state == "done" && holder.matches(&job) {
         return Ok(Changed::nothing(job));
     }
     holder.require(&job, t.now())?;
-    take_reports(&mut job, reports, rules)?;
-    if job.is_over() {
+    apply_reports(&mut job, reports, rules)?;
+    if job.is_finished() {
         return finish(t, job);
     }
     job.leased_until = Some(t.now().plus_ms(job.lease_s.saturating_mul(1_000)));
     save(t, &job)?;
-    // A sign of life is no event for the audit: it comes all the time, and the job shows it.
+    // Heartbeats are not audited: they are frequent, and the job itself shows the progress.
     Ok(Changed::nothing(job))
 }
 
-fn take_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Result<()> {
+fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Result<()> {
     for report in reports {
-        let word = report.processor.as_str();
+        let processor = report.processor.as_str();
         if !job.covers(report.processor) {
             return Err(
-                Error::new(ErrorCode::StepState).with_message(format!("{word} was not claimed with this lease"))
+                Error::new(ErrorCode::StepState).with_message(format!("{processor} was not claimed with this lease"))
             );
         }
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
-        if step.state != report.state && !step.state.leads_to(report.state) {
+        if step.state != report.state && !step.state.allows(report.state) {
             let (from, to) = (step.state.as_str(), report.state.as_str());
             let needs = step.processor.needs().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
-            return Err(
-                Error::new(ErrorCode::StepState).with_message(format!("{word} is {from}{why}, and cannot become {to}"))
-            );
+            return Err(Error::new(ErrorCode::StepState)
+                .with_message(format!("{processor} is {from}{why}, and cannot become {to}")));
         }
         step.state = report.state;
         step.progress_percent = match report.state {
@@ -448,17 +451,17 @@ fn take_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Resu
             _ => report.progress_percent.unwrap_or(step.progress_percent),
         };
         step.error.clone_from(&report.error);
-        settle(&mut job.steps);
+        mark_ready(&mut job.steps);
     }
     let running = job.steps.iter().filter(|step| step.state == StepState::Running).count();
     if running > rules.processors_max { Err(ErrorCode::ProcessorsBusy.into()) } else { Ok(()) }
 }
 
-/// The worker has done its part: what it did not report as skipped is completed. What it did not claim waits for another
-/// worker.
+/// Completes the worker's part of a job: claimed steps that were not reported as skipped are completed. Steps outside
+/// the claim wait for another worker.
 pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
-    let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.is_of(&job);
+    let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.matches(&job);
     if is_repeat {
         return Ok(Changed::nothing(job));
     }
@@ -469,7 +472,7 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job
     }
     let claimed = job.processors.take();
     for (processor, _) in NEEDS {
-        // In the order of the table, so that what one needs is over before it.
+        // In the order of `NEEDS`: dependencies are finished before the steps that need them.
         if claimed.as_ref().is_some_and(|claimed| !claimed.contains(&processor)) {
             continue;
         }
@@ -478,18 +481,18 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job
         {
             *step = Step { processor, state: StepState::Completed, progress_percent: 100, error: None };
         }
-        settle(&mut job.steps);
+        mark_ready(&mut job.steps);
     }
     finish(t, job)
 }
 
-/// Done, or back in the queue for what is left of it.
+/// Marks a job as done, or queues it again for its remaining steps.
 fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
     (job.leased_until, job.processors, job.last_error) = (None, None, None);
-    if job.is_over() {
+    if job.is_finished() {
         "done".clone_into(&mut job.state);
     } else {
-        // Work was done, so that the attempts before it do not count.
+        // Progress was made, so earlier attempts no longer count.
         (job.attempts, job.run_at) = (0, t.now());
         "queued".clone_into(&mut job.state);
     }
@@ -498,7 +501,7 @@ fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
     Ok(Changed::new(store::get(t, job.id)?, entry))
 }
 
-/// The worker could not do it.
+/// Records that the worker failed to do the job.
 pub fn fail(
     t: &Transaction<'_>,
     holder: &LeaseHolder,
@@ -508,17 +511,17 @@ pub fn fail(
 ) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     let is_repeat = matches!(job.state.as_str(), "queued" | "held" | "dead") && job.last_error.is_some();
-    if is_repeat && holder.is_of(&job) {
+    if is_repeat && holder.matches(&job) {
         return Ok(Changed::nothing(job));
     }
     holder.require(&job, t.now())?;
-    let fate = release_lease(t, &mut job, t.now(), why, rules, retry)?;
-    let changed = recorded(Changed::nothing(()), &job, fate);
+    let outcome = release_lease(t, &mut job, t.now(), why, rules, retry)?;
+    let changed = with_failure(Changed::nothing(()), &job, outcome);
     let job = store::get(t, job.id)?;
     Ok(changed.map(|()| job))
 }
 
-/// A dead job gets all its attempts again.
+/// Queues a dead job again, with its attempts reset. Fails with `job_not_dead` for other jobs.
 pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job>> {
     let mut job = LeaseHolder { job: id, worker: String::new(), lease: None, reach }.find(t)?;
     if job.state != "dead" {
@@ -532,19 +535,20 @@ pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job
     Ok(Changed::new(store::get(t, id)?, entry))
 }
 
-/// Which jobs a list shows.
+/// The filters of a list of jobs.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     pub state: Option<&'static str>,
     pub video: Option<String>,
-    /// Only those where this is not over.
+    /// Only jobs in which this step is not finished.
     pub processor: Option<&'static str>,
 }
 
-/// Counts attempts of leases that ran out while nobody claimed anything, and opens what an organization that is active
-/// again has left. Called often: mostly it reads two indexes. In pieces, between which others write.
+/// Releases leases that expired while no worker claimed jobs, and reopens the remaining closed queues of organizations
+/// that are active again. It runs often and usually reads only two indexes. The work is split, so other writes run in
+/// between.
 pub async fn maintain(app: &App) -> Result<()> {
     let rules = RetrySettings::from_config(&app.config);
     while app.read(|r| store::has_expired(r, Timestamp::now())).await? {
@@ -556,16 +560,16 @@ pub async fn maintain(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Forgets jobs that were done long ago.
+/// Deletes jobs that were done more than `jobs.keep_s` ago.
 pub async fn forget_done(app: &App) -> Result<()> {
     let keep_ms = ms(app.config.job_keep_s);
     app.write_in_batches(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
 }
 
-/// What changes here with what others change.
-pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
-    match what {
-        // Workers may take their jobs again.
+/// Reacts to occurrences of other features.
+pub fn react(t: &Transaction<'_>, occurrence: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match occurrence {
+        // Their jobs can be claimed again.
         Occurrence::MemberActivated(member) => queue::release_member(t, *member).map(|()| Vec::new()),
         Occurrence::OrganizationActivated(organization) => {
             queue::release_organization(t, *organization).map(|_| Vec::new())
@@ -579,14 +583,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn needs_stand_before_what_needs_them() {
+    fn dependencies_come_before_the_steps_that_need_them() {
         for (n, (processor, needs)) in NEEDS.into_iter().enumerate() {
             assert!(needs.iter().all(|need| NEEDS[..n].iter().any(|(earlier, _)| earlier == need)), "{processor:?}");
         }
     }
 
     #[test]
-    fn the_wait_doubles_up_to_a_day() {
+    fn the_backoff_doubles_up_to_one_day() {
         let rules = RetrySettings { attempts_max: 5, backoff_ms: 30_000, processors_max: 2 };
         assert_eq!([1, 2, 3, 4].map(|n| rules.backoff_ms(n)), [30_000, 60_000, 120_000, 240_000]);
         assert_eq!([13, 1_000, i64::MAX].map(|n| rules.backoff_ms(n)), [86_400_000; 3]);

@@ -1,11 +1,12 @@
-//! Selects the next job for a worker by index, without a scan.
+//! Selects the next job for a worker through indexes, without a scan.
 //!
-//! A queue holds what one member has in one organization with the same set of processors ready. Claims choose among
-//! queues, by an index in the order of turns; the first job of a queue is found by another.
+//! A queue holds the queued jobs of one member in one organization that have the same set of ready processors. A claim
+//! selects a queue through an index on (`turn`, `since`), and the first job of that queue through another index.
 //!
-//! **Invariant.** A queued job never lacks its queue, and no job is due before its queue says so. The other way round a
-//! queue may promise more than there is: its jobs went with their videos, or its member was suspended. A claim that
-//! meets such a queue puts it right, so that nobody meets it twice; suspending and deleting write nothing here.
+//! **Invariant.** Every queued job has a queue row, and no job is due before the `since` of its queue. The reverse does
+//! not hold: a queue row can be stale because its jobs were deleted with their videos or its member was suspended. A
+//! claim that finds a stale queue corrects it, so this happens once per queue; suspending and deleting write nothing
+//! here.
 
 use super::queue_store as store;
 use super::{ClaimRequest, Processor, Step, StepState};
@@ -14,19 +15,20 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 
-/// A set of processors, as the column `ready` has it.
+/// A set of processors as a bit mask, as stored in the column `ready`.
 pub type Ready = i64;
 
 fn bit(processor: Processor) -> Ready {
     1 << processor as u32
 }
 
-/// The processors whose steps are ready.
+/// Returns the set of processors whose steps are ready.
 pub fn ready(steps: &[Step]) -> Ready {
     steps.iter().filter(|step| step.state == StepState::Ready).fold(0, |set, step| set | bit(step.processor))
 }
 
-/// What one member has in one organization with these processors ready; all but the last may be none.
+/// The key of a queue: member, organization and ready processors. Member and organization are optional, and the set of
+/// ready processors can be empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
     pub member: Option<MemberId>,
@@ -34,10 +36,10 @@ pub struct Queue {
     pub ready: Ready,
 }
 
-/// What a worker can take.
+/// The jobs that a worker can take.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wanted {
-    /// At least one of these is ready; none for whatever is.
+    /// At least one of these processors must be ready; `None` accepts any.
     processors: Option<Ready>,
 }
 
@@ -47,7 +49,7 @@ impl Wanted {
         Self { processors: processors.map(set) }
     }
 
-    /// The sets of ready processors that queues for this worker have.
+    /// Returns the sets of ready processors of all open queues that this worker can take jobs from.
     fn list_ready(&self, r: &Reader<'_>) -> Result<Vec<Ready>> {
         let mut found = store::list_ready(r)?;
         found.retain(|ready| self.processors.is_none_or(|wanted| ready & wanted != 0));
@@ -55,12 +57,12 @@ impl Wanted {
     }
 }
 
-/// May a claim find something, or put something right that could keep it from finding it? Asked before the writer is.
+/// Whether a claim can find a job, or correct a queue or lease that hides one. Checked before the writer is used.
 pub fn may_find(r: &Reader<'_>, wanted: &Wanted) -> Result<bool> {
     Ok(store::has_due(r, Timestamp::now())? || !wanted.list_ready(r)?.is_empty())
 }
 
-/// When something becomes ready by itself: a wait or a lease ends.
+/// Returns when the next back-off or lease ends, after which a job can become ready.
 pub fn next_due(r: &Reader<'_>) -> Result<Option<Timestamp>> {
     store::next_due(r)
 }
@@ -69,24 +71,24 @@ pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
     store::enqueue(w, queue, since)
 }
 
-/// Gives the jobs whose turn it is to a worker.
+/// Leases the next jobs to a worker.
 pub fn take(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
-    /// Queues of one claim that may turn out to hold nothing for it. The next one goes on from there.
-    const VAIN_LOOKS_MAX: u64 = 50;
-    store::open_due(t, VAIN_LOOKS_MAX)?;
-    let (mut taken, mut vain) = (Vec::new(), 0);
-    while (taken.len() as u64) < request.count && vain < VAIN_LOOKS_MAX {
+    /// Stale queues that one claim corrects at most. The next claim continues from there.
+    const STALE_QUEUES_MAX: u64 = 50;
+    store::open_due(t, STALE_QUEUES_MAX)?;
+    let (mut taken, mut stale) = (Vec::new(), 0);
+    while (taken.len() as u64) < request.count && stale < STALE_QUEUES_MAX {
         let Some(front) = find_front(t, &request.wanted())? else { break };
         let rank = i64::try_from(taken.len()).unwrap_or(i64::MAX);
         match take_first(t, &front, request, rank)? {
             Some(job) => taken.push(job),
-            None => vain += 1,
+            None => stale += 1,
         }
     }
     Ok(taken)
 }
 
-/// Whose turn it is: first comes the member whose last job was given out longest ago, then the job that was due first.
+/// Finds the next queue: the member whose last job was leased longest ago comes first, then the job that was due first.
 fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
     let mut best: Option<store::Front> = None;
     for ready in wanted.list_ready(r)? {
@@ -99,7 +101,7 @@ fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
     Ok(best)
 }
 
-/// Takes a queue's first job, or puts the queue where it belongs.
+/// Leases the first job of a queue, or corrects the state of a stale queue.
 fn take_first(t: &Transaction<'_>, front: &store::Front, request: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
@@ -120,19 +122,20 @@ fn take_first(t: &Transaction<'_>, front: &store::Front, request: &ClaimRequest,
     Ok(Some(job))
 }
 
-/// The member is active again: what is held for it is not any more.
+/// Reopens the held queues of a member who is active again.
 pub fn release_member(w: &Writer<'_>, member: MemberId) -> Result<()> {
     store::open_held(w, member)
 }
 
-/// The organization is active again. What does not fit into one change is opened soon after by [`super::maintain`].
+/// Reopens the closed queues of an organization that is active again. Returns whether some can remain;
+/// [`super::maintain`] opens those soon after.
 pub fn release_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<bool> {
-    /// About two milliseconds of the writer.
+    /// Takes about two milliseconds of writer time.
     const AT_ONCE_MAX: u64 = 500;
     Ok(store::open_closed(w, organization, AT_ONCE_MAX)? as u64 == AT_ONCE_MAX)
 }
 
-/// Organizations that are active again and have queues that are still closed.
+/// Lists active organizations that still have closed queues.
 pub fn list_unreleased(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {
     store::list_wrongly_closed(r)
 }
@@ -143,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_has_one_bit_for_each_processor_as_the_schema_says() {
+    fn each_processor_has_the_bit_that_the_schema_documents() {
         assert_eq!(
             NEEDS.map(|(processor, _)| (processor.as_str(), bit(processor))),
             [("asr", 1), ("cut", 2), ("yolo", 4), ("ocr", 8), ("face", 16), ("pose", 32)]

@@ -1,6 +1,6 @@
-//! SQL of the queues that claims look at: who has jobs that are ready, and whose turn it is.
+//! SQL of job queues, which claims select from.
 //!
-//! Every statement here finds its rows in an index, however many jobs there are.
+//! Every statement here finds its rows through an index, regardless of the number of jobs.
 
 use super::ClaimRequest;
 use super::queue::{Queue, Ready};
@@ -24,8 +24,8 @@ const ENQUEUE: &str = "
     set since = excluded.since, state = iif(state in ('open', 'later'), excluded.state, state)
     where excluded.since < since";
 
-/// A job is queued: its queue is there, and says that something is due by then. Mostly it does already. The turn of a new
-/// queue is that of the member's others, or when the member last got a job.
+/// Ensures that a queue row exists and that its `since` is not later than this job; usually that is already the case. A
+/// new row takes its `turn` from the member's other queues, or from the time when the member last got a job.
 pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     let key: sql::Parameters<'_> = &[(":member_id", &member), (":organization_id", &organization), (":ready", &ready)];
@@ -46,7 +46,7 @@ pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
     .map(drop)
 }
 
-// ── what is there ──
+// ── reads ──
 
 const LIST_READY: &str = "
     with recursive found (ready) as (
@@ -58,7 +58,7 @@ const LIST_READY: &str = "
     )
     select ready from found where ready is not null";
 
-/// Which sets of ready processors open queues have: one step in the index for each.
+/// Lists the distinct sets of ready processors of open queues, with one index seek for each.
 pub fn list_ready(r: &Reader<'_>) -> Result<Vec<Ready>> {
     r.all(LIST_READY, &[], |row| row.get(0))
 }
@@ -67,7 +67,7 @@ const HAS_DUE: &str = "
     select exists (select 1 from job_queues where state = 'later' and since <= :now)
         or exists (select 1 from jobs where state = 'leased' and leased_until <= :now)";
 
-/// Has a wait or a lease ended, so that there is something to put right?
+/// Whether a back-off or a lease has ended, so that a queue or a job must be updated.
 pub fn has_due(r: &Reader<'_>, now: Timestamp) -> Result<bool> {
     r.one(HAS_DUE, &[(":now", &now)], |row| row.get(0))
 }
@@ -78,12 +78,12 @@ const NEXT_DUE: &str = "
           union all
           select min(leased_until) from jobs where state = 'leased')";
 
-/// When the next wait or lease ends.
+/// Returns when the next back-off or lease ends.
 pub fn next_due(r: &Reader<'_>) -> Result<Option<Timestamp>> {
     r.one(NEXT_DUE, &[], |row| row.get(0))
 }
 
-/// The queue whose turn it is, of those with the same set of ready processors.
+/// The next queue among those with the same set of ready processors.
 #[derive(Debug)]
 pub struct Front {
     pub queue: Queue,
@@ -122,7 +122,7 @@ const LIST_FIRST: &str = "
     order by run_at, video_number
     limit 2";
 
-/// The first two jobs of a queue, with when they are due.
+/// Returns the first two jobs of a queue, as (video number, due time).
 pub fn list_first(r: &Reader<'_>, queue: Queue) -> Result<Vec<(i64, Timestamp)>> {
     let Queue { member, organization, ready } = queue;
     r.all(LIST_FIRST, &[(":member_id", &member), (":organization_id", &organization), (":ready", &ready)], |row| {
@@ -130,7 +130,7 @@ pub fn list_first(r: &Reader<'_>, queue: Queue) -> Result<Vec<(i64, Timestamp)>>
     })
 }
 
-// ── what changes ──
+// ── writes ──
 
 const LEASE: &str = "
     update jobs
@@ -139,7 +139,7 @@ const LEASE: &str = "
     where video_number = :video and state = 'queued'
     returning id";
 
-/// Gives a job to a worker.
+/// Leases a job to a worker.
 pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, request: &ClaimRequest) -> Result<JobId> {
     let lease_s = i64::try_from(request.lease_s).unwrap_or(i64::MAX);
     w.one(
@@ -167,7 +167,7 @@ const SET_QUEUE: &str = "
     where member_id = coalesce(:member_id, x'') and organization_id = coalesce(:organization_id, x'')
       and ready = :ready";
 
-/// What is left of a queue: nothing, or something that is due then.
+/// Deletes a queue if `since` is `None`, otherwise sets when its next job is due.
 pub fn set_rest(w: &Writer<'_>, queue: Queue, since: Option<Timestamp>) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     match since {
@@ -193,7 +193,7 @@ const SET_TURN: &str = "
     set turn = :turn
     where member_id = coalesce(:member_id, x'')";
 
-/// The member got a job: its other turns come later too.
+/// Sets the turn of all queues of a member, after it got a job.
 pub fn set_turn(w: &Writer<'_>, member: Option<MemberId>, turn: i64) -> Result<()> {
     w.execute(SET_TURN, &[(":turn", &turn), (":member_id", &member)]).map(drop)
 }
@@ -204,7 +204,7 @@ const SHUT: &str = "
     where member_id = coalesce(:member_id, x'') and organization_id = coalesce(:organization_id, x'')
       and ready = :ready";
 
-/// Puts a queue away as `held` or `closed`.
+/// Marks a queue as `held` (member not active) or `closed` (organization not active).
 pub fn shut(w: &Writer<'_>, queue: Queue, state: &'static str) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     w.execute(
@@ -232,7 +232,7 @@ const OPEN_CLOSED: &str = "
         where state = 'closed' and organization_id = :organization_id
         limit :most)";
 
-/// Answers how many there were.
+/// Reopens closed queues of an organization; returns how many.
 pub fn open_closed(w: &Writer<'_>, organization: OrganizationId, most: u64) -> Result<usize> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     w.execute(OPEN_CLOSED, &[(":organization_id", &organization), (":most", &most)])
@@ -251,7 +251,7 @@ const LIST_WRONGLY_CLOSED: &str = "
     where found.id is not null
       and exists (select 1 from organizations o where o.id = found.id and o.status = 'active')";
 
-/// Organizations that are active again and have queues that are still closed.
+/// Lists active organizations that still have closed queues.
 pub fn list_wrongly_closed(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {
     r.all(LIST_WRONGLY_CLOSED, &[], |row| row.get(0))
 }
@@ -266,7 +266,7 @@ const OPEN_DUE: &str = "
         order by since
         limit :most)";
 
-/// Opens queues whose wait has ended.
+/// Opens queues whose back-off has ended.
 pub fn open_due(w: &Writer<'_>, most: u64) -> Result<()> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     w.execute(OPEN_DUE, &[(":now", &w.now()), (":most", &most)]).map(drop)

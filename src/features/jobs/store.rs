@@ -43,7 +43,7 @@ const SET_OWNER: &str = "
     where video_number = (select number from videos where id = :video_id)
     returning state = 'queued', ready, run_at";
 
-/// Answers what is ready and since when, where the job is queued.
+/// Returns the ready processors and the due time of the job, if it is queued.
 pub fn set_owner(
     w: &Writer<'_>,
     video: &str,
@@ -79,7 +79,7 @@ pub fn get(r: &Reader<'_>, id: JobId) -> Result<Job> {
     find(r, id)?.ok_or_else(|| ErrorCode::JobNotFound.into())
 }
 
-/// A job is held while it is queued and its member or its organization is not active.
+/// A queued job is reported as held while its member or its organization is not active.
 const LIST_JOBS: List = List {
     name: "jobs",
     columns: "j.id, v.id, v.path, j.member_id, j.organization_id, j.kind,
@@ -112,17 +112,17 @@ const LIST_JOBS: List = List {
     kept: &[],
 };
 
-/// The newest first.
+/// Lists jobs, newest first.
 pub fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Job>> {
     let Filter { organization, member, state, video, processor } = filter;
     let stored = state.map(|state| if state == "held" { "queued" } else { state });
     let is_held = state.and_then(|state| (stored == Some("queued")).then_some(state == "held"));
-    // What it is narrowed to most has the index: a video, a member, an organization, a state.
+    // The most selective filter uses the index: video, then member, then organization, then state.
     let (of_video, of_member) = (video.is_some(), member.is_some());
     let of_owner = of_video || of_member || organization.is_some();
-    let is = |word: &str| (!of_owner && stored == Some(word)).then_some(true);
+    let is = |state: &str| (!of_owner && stored == Some(state)).then_some(true);
     let is_common = stored == Some("done");
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":video_id", video),
         (":member_id", &member.filter(|_| !of_video)),
         (":owner", &member.filter(|_| of_video)),
@@ -135,7 +135,7 @@ pub fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<J
         (":is_held", &is_held),
         (":processor", processor),
     ];
-    r.page(&LIST_JOBS, asked, window, job_of)
+    r.page(&LIST_JOBS, parameters, window, job_of)
 }
 
 const COUNT_JOBS: &str = "
@@ -160,14 +160,14 @@ const COUNT_JOBS_OF: &str = "
           left join organizations o on o.id = j.organization_id
           where j.member_id = :owner) j";
 
-/// How many there are: queued, held, leased, done, dead. Of a member, an organization, or the site.
+/// Counts the jobs of a member, an organization or the site, as [queued, held, leased, done, dead].
 pub fn count(r: &Reader<'_>, filter: &Filter) -> Result<[u64; 5]> {
-    let (statement, asked): (&str, Parameters<'_>) = match (&filter.member, &filter.organization) {
+    let (statement, parameters): (&str, Parameters<'_>) = match (&filter.member, &filter.organization) {
         (Some(member), _) => (COUNT_JOBS_OF, &[(":owner", member)]),
         (None, Some(organization)) => (COUNT_JOBS_IN, &[(":owner", organization)]),
         (None, None) => (COUNT_JOBS, &[]),
     };
-    let counts = r.find(statement, asked, |row| {
+    let counts = r.find(statement, parameters, |row| {
         let number = |column| row.get::<_, Option<i64>>(column).map(|sum| sum.unwrap_or_default().unsigned_abs());
         Ok([number(0)?, number(1)?, number(2)?, number(3)?, number(4)?])
     })?;
@@ -251,7 +251,7 @@ const LIST_DONE: &str = "
     limit :most";
 const DELETE_JOB: &str = "delete from jobs where id = :id";
 
-/// Forgets jobs that were done before; answers how many.
+/// Deletes jobs that were done before this time; returns how many.
 pub fn delete_done(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let done: Vec<JobId> = w.all(LIST_DONE, &[(":before", &before), (":most", &most)], |row| row.get(0))?;

@@ -1,8 +1,9 @@
-//! Claims, and workers that wait for a job.
+//! Job claims, including those that wait for a job to become ready.
 //!
-//! **Invariant.** A claim that finds nothing does not enter the writer: a reader knows that there is nothing. Of the
-//! workers that wait for the same, one watches and the others stand in line behind it, so that a job that becomes ready
-//! wakes one of them. Nobody has to announce a job: who watches looks after each commit, and when a wait or a lease ends.
+//! **Invariant.** A claim that finds nothing does not use the writer: a read decides that first. Of the workers that
+//! wait for the same set of processors, only the first polls and the others queue behind it, so a job that becomes
+//! ready wakes one worker. Jobs need not be announced: the polling worker looks after every commit and when a back-off
+//! or a lease ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,35 +23,35 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
-/// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
+/// Fails unless the caller can claim jobs. Checked again each time a waiting worker looks for jobs.
 fn require_worker(snapshot: &Snapshot, caller: &Identity) -> Result<()> {
     authz::require(snapshot, &caller.as_of(snapshot, Timestamp::now())?, Permission::JOB_CLAIM).map(drop)
 }
 
 type WaitLine = tokio::sync::Mutex<()>;
 
-/// The workers that wait.
+/// The workers that wait for a job.
 pub struct WaitingWorkers {
     permits: Semaphore,
-    each_max: u64,
-    /// How many each program or organization has.
-    of: Mutex<HashMap<String, u64>>,
-    /// One queue per set of wanted processors, while a worker waits in it.
+    per_party_max: u64,
+    /// The number of waiting workers of each program or organization.
+    counts: Mutex<HashMap<String, u64>>,
+    /// One line per set of wanted processors, kept while a worker waits in it.
     lines: Mutex<HashMap<Wanted, Weak<WaitLine>>>,
 }
 
 impl WaitingWorkers {
     pub fn new(config: &Config) -> Self {
         let permits = usize::try_from(config.job_waiting_max).unwrap_or(Semaphore::MAX_PERMITS);
-        let each_max = config.job_waiting_each_max;
-        Self { permits: Semaphore::new(permits), each_max, of: Mutex::default(), lines: Mutex::default() }
+        let per_party_max = config.job_waiting_each_max;
+        Self { permits: Semaphore::new(permits), per_party_max, counts: Mutex::default(), lines: Mutex::default() }
     }
 
-    fn of(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The line of those who want the same, and how many lines there are.
+    /// Returns the line for a set of wanted processors, and the number of lines.
     fn line(&self, wanted: Wanted) -> (Arc<WaitLine>, u32) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| line.strong_count() > 0);
@@ -69,14 +70,14 @@ struct WaitingWorker<'a> {
 }
 
 impl<'a> WaitingWorker<'a> {
-    fn take(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
+    fn register(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
         let busy =
             || Error::new(ErrorCode::Busy).with_message("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.permits.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
-        let mut of = waiting.of();
-        let count = of.entry(party.clone()).or_default();
-        if *count >= waiting.each_max {
+        let mut counts = waiting.counts();
+        let count = counts.entry(party.clone()).or_default();
+        if *count >= waiting.per_party_max {
             return Err(busy().with_source("jobs.waiting_per_caller"));
         }
         *count += 1;
@@ -87,18 +88,18 @@ impl<'a> WaitingWorker<'a> {
 
 impl Drop for WaitingWorker<'_> {
     fn drop(&mut self) {
-        let mut of = self.waiting.of();
-        if let Some(count) = of.get_mut(&self.party) {
+        let mut counts = self.waiting.counts();
+        if let Some(count) = counts.get_mut(&self.party) {
             *count -= 1;
             if *count == 0 {
-                of.remove(&self.party);
+                counts.remove(&self.party);
             }
         }
         self.app.metrics.jobs_waiting.dec();
     }
 }
 
-/// Gives jobs to a worker; where there are none, waits so long for some.
+/// Leases jobs to a worker; waits up to `wait` if there are none. Fails with `busy` when too many workers wait.
 pub async fn claim(
     app: &App,
     waiting: &WaitingWorkers,
@@ -110,26 +111,26 @@ pub async fn claim(
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);
     }
-    let _seat = WaitingWorker::take(app, waiting, caller)?;
+    let _registered = WaitingWorker::register(app, waiting, caller)?;
     let ends_at = Instant::now() + wait;
-    let over = async {
+    let ended = async {
         tokio::select! {
             () = sleep_until(ends_at) => {}
             () = app.stopped() => {}
         }
     };
-    tokio::pin!(over);
+    tokio::pin!(ended);
     let (line, lines) = waiting.line(request.wanted());
     let _first = tokio::select! {
         first = line.lock() => first,
-        () = &mut over => return Ok(Vec::new()),
+        () = &mut ended => return Ok(Vec::new()),
     };
     // The pause grows with the number of queues, so that the total polling rate stays constant.
-    let pause = LOOK_EVERY.saturating_mul(lines);
+    let poll_pause = POLL_INTERVAL.saturating_mul(lines);
     loop {
         let commit = app.next_commit();
         tokio::pin!(commit);
-        // From here on, so that none is missed.
+        // Enabled before the read, so no commit after it is missed.
         commit.as_mut().enable();
         let claimed = claim_now(app, caller, request).await?;
         if !claimed.is_empty() {
@@ -139,13 +140,13 @@ pub async fn claim(
         tokio::select! {
             () = commit => {}
             () = until(due) => {}
-            () = &mut over => return Ok(Vec::new()),
+            () = &mut ended => return Ok(Vec::new()),
         }
-        sleep(pause).await;
+        sleep(poll_pause).await;
     }
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 async fn until(due: Option<Timestamp>) {
     match due {
@@ -158,7 +159,7 @@ async fn until(due: Option<Timestamp>) {
 }
 
 async fn claim_now(app: &App, caller: &Identity, request: &ClaimRequest) -> Result<Vec<Job>> {
-    /// A claim that finds nothing where there seemed to be something has put that right, or others were quicker.
+    /// A claim can find nothing although the read did: it corrected a stale queue, or other workers were faster.
     const ROUNDS_MAX: usize = 100;
     let rules = RetrySettings::from_config(&app.config);
     for _ in 0..ROUNDS_MAX {

@@ -1,12 +1,12 @@
-//! What work the password hashes are that the site stores, and what is left to do after one of them so that every sign-in
-//! is the same work: the time must not tell whose hash came from elsewhere, or whether there is one.
+//! The cost of the stored password hashes, and the remaining work after checking one of them so that every sign-in
+//! costs the same: the time must not reveal whose hash was imported, or whether a member has one.
 //!
-//! Hashes differ in rounds of bcrypt, blocks of argon2 (its memory times its passes), and rounds of each simple hash. The
-//! floor is the most that any stored hash takes of each, and every sign-in pays all.
+//! The cost is measured in rounds of bcrypt, blocks of argon2 (memory times passes), and rounds of each simple hash.
+//! The floor is the maximum of each over all stored hashes, and every sign-in does all of this work.
 
 use super::legacy_hash::{Kind, SHA_CRYPT_ROUNDS, phpass_rounds};
 
-/// The work of one hash.
+/// The cost of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
     /// 2^cost rounds.
@@ -23,22 +23,23 @@ pub enum Cost {
     },
 }
 
-/// What stands before the bcrypt of something else than the password.
+/// The prefixes of a bcrypt hash; those that are not empty mark hashes of a digest of the password.
 const BEFORE_BCRYPT: [&str; 3] = ["", "$wp", "bcrypt_sha256$"];
 
-/// The mark of bcrypt in a hash: where it begins.
+/// Returns the position of the bcrypt hash in a stored hash, if it is one.
 fn bcrypt_at(hash: &str) -> Option<usize> {
     let begins = |mark: &&&str| hash.strip_prefix(**mark).is_some_and(|rest| rest.starts_with("$2"));
     BEFORE_BCRYPT.iter().find(begins).map(|mark| mark.len())
 }
 
-/// The most work of a hash from elsewhere, so that no sign-in pays more than some 250 ms for each way of hashing: bcrypt
-/// as PHP and Laravel make it, argon2 as PHP does (64 MiB, four passes). For the simple ones see `Kind::rounds_max`.
+/// The most cost of an imported hash, so that a sign-in takes no more than about 250 ms for each algorithm: the
+/// defaults of PHP and Laravel for bcrypt, and of PHP for argon2 (64 MiB, four passes). For the simple hashes see
+/// `Kind::rounds_max`.
 pub const BCRYPT_COST_MAX: u32 = 12;
 pub const ARGON2_BLOCKS_MAX: u64 = 262_144;
 
 impl Cost {
-    /// Is it no more work than everybody can be asked for?
+    /// Whether the cost is within the limits, so that every sign-in can do this work.
     pub fn is_affordable(self) -> bool {
         match self {
             Self::Bcrypt { cost } => cost <= BCRYPT_COST_MAX,
@@ -47,7 +48,7 @@ impl Cost {
         }
     }
 
-    /// The work of a stored hash, which its beginning says.
+    /// Parses the cost from the beginning of a stored hash.
     pub fn of(hash: &str) -> Option<Self> {
         if let Some(at) = bcrypt_at(hash) {
             return Some(Self::Bcrypt { cost: hash.get(at + 4..at + 6)?.parse().ok()? });
@@ -60,8 +61,8 @@ impl Cost {
         }
         for (mark, kind) in [("$5$", Kind::Sha256Crypt), ("$6$", Kind::Sha512Crypt)] {
             let Some(rest) = hash.strip_prefix(mark) else { continue };
-            let said = rest.strip_prefix("rounds=").and_then(|rest| rest.split('$').next()?.parse().ok());
-            return Some(Self::Rounds { kind, rounds: said.unwrap_or(SHA_CRYPT_ROUNDS) });
+            let rounds = rest.strip_prefix("rounds=").and_then(|rest| rest.split('$').next()?.parse().ok());
+            return Some(Self::Rounds { kind, rounds: rounds.unwrap_or(SHA_CRYPT_ROUNDS) });
         }
         let parameters = hash.split('$').find(|part| part.starts_with("m="))?;
         let number = |name: &str| parameters.split(',').find_map(|one| one.strip_prefix(name)?.parse().ok());
@@ -76,7 +77,7 @@ impl Cost {
     }
 }
 
-/// As much of a hash as says what work it is: neither salt nor digest.
+/// Returns the beginning of a hash that contains its cost parameters, without salt and digest.
 pub fn beginning(hash: &str) -> Option<&str> {
     const BCRYPT: usize = "$2b$10$".len();
     if let Some(at) = bcrypt_at(hash) {
@@ -95,10 +96,10 @@ pub fn beginning(hash: &str) -> Option<&str> {
     hash.get(..=lanes + hash.get(lanes..)?.find('$')?)
 }
 
-/// Least memory of argon2, in KiB.
+/// The least memory of argon2, in KiB.
 const ARGON2_MEMORY_MIN: u64 = 8;
 
-/// The work of every sign-in.
+/// The work that every sign-in does.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Floor {
     bcrypt: Option<u32>,
@@ -108,8 +109,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Over all that is stored and a hash of today's settings. What is too costly, from before there was a bound, its member
-    /// pays alone until the hash is replaced at the next sign-in.
+    /// Returns the floor over the stored hashes and a hash with the current settings. A hash above the limits, stored
+    /// before they existed, does not count: only its member's sign-in takes longer, until the hash is replaced at that
+    /// sign-in.
     pub fn of_site(stored: impl IntoIterator<Item = Cost>, today: Cost) -> Self {
         Self::over(stored.into_iter().filter(|cost| cost.is_affordable()).chain([today]))
     }
@@ -137,7 +139,7 @@ impl Floor {
         self.argon2.map_or(0, |(memory_kib, passes)| Cost::Argon2 { memory_kib, passes }.blocks())
     }
 
-    /// What is left to do after the work of one hash, or of none.
+    /// Returns the remaining work after checking a hash with the cost `done`, or no hash.
     pub fn rest(self, done: Option<Cost>) -> Vec<Cost> {
         let mut rest = Vec::new();
         match (self.bcrypt, done) {
@@ -177,7 +179,7 @@ mod tests {
     const TAIL: &str = "c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
 
     #[test]
-    fn a_hash_says_its_work_before_salt_and_digest() {
+    fn the_beginning_of_a_hash_contains_its_cost() {
         for (begins, cost) in [
             ("$2y$12$", Cost::Bcrypt { cost: 12 }),
             ("$argon2id$v=19$m=19456,t=2,p=1$", Cost::Argon2 { memory_kib: 19_456, passes: 2 }),
@@ -197,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Rounds of bcrypt and blocks of argon2.
+    /// Returns the rounds of bcrypt and the blocks of argon2.
     fn work(costs: impl IntoIterator<Item = Cost>) -> (u64, u64) {
         costs.into_iter().fold((0, 0), |(rounds, blocks), cost| match cost {
             Cost::Bcrypt { cost } => (rounds + (1 << cost), blocks),
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn simple_rounds_are_made_up_kind_by_kind() {
+    fn rounds_are_completed_for_each_kind() {
         let of = |kind, rounds| Cost::Rounds { kind, rounds };
         let stored =
             [of(Kind::Pbkdf2, 1_000), of(Kind::Pbkdf2, 600), of(Kind::Phpass, 8_192), Cost::Bcrypt { cost: 4 }];
@@ -216,16 +218,16 @@ mod tests {
         assert_eq!(floor.rest(None), all);
         assert_eq!(floor.rest(Some(of(Kind::Pbkdf2, 600))), [all[0], of(Kind::Pbkdf2, 400), all[2]]);
         assert_eq!(floor.rest(Some(of(Kind::Phpass, 8_192))), all[..2]);
-        // A bcrypt of the full cost is done again in no case.
+        // A bcrypt hash of the full cost is not computed again.
         assert_eq!(floor.rest(Some(Cost::Bcrypt { cost: 4 })), all[1..]);
     }
 
     #[test]
-    fn no_stored_hash_makes_every_sign_in_costlier_than_the_bound() {
+    fn stored_hashes_above_the_limits_do_not_raise_the_floor() {
         let bcrypt = |cost| Cost::Bcrypt { cost };
         let argon2 = |memory_kib, passes| Cost::Argon2 { memory_kib, passes };
         let today = argon2(19_456, 2);
-        let everybodys = |stored: &[Cost], today| work(Floor::of_site(stored.iter().copied(), today).rest(None));
+        let floor_work = |stored: &[Cost], today| work(Floor::of_site(stored.iter().copied(), today).rest(None));
         for (stored, expected) in [
             (bcrypt(BCRYPT_COST_MAX), (1 << BCRYPT_COST_MAX, 38_912)),
             (bcrypt(BCRYPT_COST_MAX + 1), (0, 38_912)),
@@ -235,14 +237,14 @@ mod tests {
             (argon2(65_537, 4), (0, 38_912)),
             (argon2(262_144, 10), (0, 38_912)),
         ] {
-            assert_eq!(everybodys(&[stored], today), expected, "{stored:?}");
+            assert_eq!(floor_work(&[stored], today), expected, "{stored:?}");
         }
-        // What the settings ask for counts, whatever it is.
-        assert_eq!(everybodys(&[], argon2(262_144, 2)), (0, 2 * ARGON2_BLOCKS_MAX));
+        // The current settings count without a limit.
+        assert_eq!(floor_work(&[], argon2(262_144, 2)), (0, 2 * ARGON2_BLOCKS_MAX));
     }
 
     #[test]
-    fn every_sign_in_is_the_same_work_whatever_is_stored() {
+    fn every_sign_in_does_the_same_work() {
         let bcrypt = |cost| Cost::Bcrypt { cost };
         let argon2 = |memory_kib, passes| Cost::Argon2 { memory_kib, passes };
         let today = argon2(19_456, 2);
@@ -254,13 +256,13 @@ mod tests {
             vec![today, argon2(65_536, 3), argon2(262_144, 1), bcrypt(5), bcrypt(12)],
         ] {
             let floor = Floor::over(stored.iter().copied());
-            let nobodys = work(floor.rest(None));
-            assert_eq!(nobodys.0, stored.iter().map(|cost| work([*cost]).0).max().unwrap_or(0));
-            assert_eq!(nobodys.1, stored.iter().map(|cost| work([*cost]).1).max().unwrap_or(0));
+            let without_hash = work(floor.rest(None));
+            assert_eq!(without_hash.0, stored.iter().map(|cost| work([*cost]).0).max().unwrap_or(0));
+            assert_eq!(without_hash.1, stored.iter().map(|cost| work([*cost]).1).max().unwrap_or(0));
             for own in &stored {
                 let (rounds, blocks) = work(floor.rest(Some(*own)).into_iter().chain([*own]));
-                assert_eq!(rounds, nobodys.0, "{own:?} {stored:?}");
-                assert!(blocks <= nobodys.1 && nobodys.1 - blocks < ARGON2_MEMORY_MIN, "{own:?} {stored:?}");
+                assert_eq!(rounds, without_hash.0, "{own:?} {stored:?}");
+                assert!(blocks <= without_hash.1 && without_hash.1 - blocks < ARGON2_MEMORY_MIN, "{own:?} {stored:?}");
             }
         }
     }

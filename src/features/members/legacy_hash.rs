@@ -1,14 +1,15 @@
-//! Password hashes as other programs store them: WordPress, Django, and `crypt` of Unix. They are checked until their
-//! owner signs in, and then replaced by argon2id.
+//! Password hashes of other programs: WordPress, Django, and Unix `crypt`. A hash is replaced by argon2id when its
+//! member signs in for the first time.
 //!
-//! | Form | From |
+//! | Format | Program |
 //! | --- | --- |
 //! | `$P$…`, `$H$…` | phpass: WordPress before 6.8, phpBB |
 //! | `$wp$2y$…` | WordPress from 6.8: bcrypt of a digest |
 //! | `pbkdf2_sha256$…`, `bcrypt_sha256$$2b$…` | Django |
 //! | `$5$…`, `$6$…` | SHA-crypt of Unix and LDAP |
 //!
-//! What bcrypt and argon2 are in disguise (`{CRYPT}$2y$…`, `bcrypt$$2b$…`, `argon2$argon2id$…`) is stored without it.
+//! Prefixes of ordinary bcrypt and argon2 hashes (`{CRYPT}$2y$…`, `bcrypt$$2b$…`, `argon2$argon2id$…`) are removed
+//! before storing.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,16 +19,16 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use crate::kernel::secret;
 
-/// What a hash is made by.
+/// The algorithm of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form<'h> {
     Bcrypt(Prepared, &'h str),
     Rounds(Rounds<'h>),
-    /// Argon2, if it is one at all.
+    /// Argon2, or not a valid hash.
     Other,
 }
 
-/// What bcrypt is given in place of the password.
+/// How the password is transformed before bcrypt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prepared {
     Plain,
@@ -35,7 +36,7 @@ pub enum Prepared {
     Django,
 }
 
-/// A hash of many rounds of a simple one.
+/// A hash of many rounds of a simple hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rounds<'h> {
     pub kind: Kind,
@@ -55,7 +56,7 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Pbkdf2, Self::Sha256Crypt, Self::Sha512Crypt, Self::Phpass];
 
-    /// Most rounds that are taken: what Django and passlib make today, and a little more.
+    /// Returns the most rounds that are accepted: slightly more than the current defaults of Django and passlib.
     pub fn rounds_max(self) -> u64 {
         match self {
             Self::Pbkdf2 => 1_500_000,
@@ -64,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// Characters of a whole digest.
+    /// Returns the number of characters of a digest.
     fn digest_length(self) -> usize {
         match self {
             Self::Pbkdf2 => 44,
@@ -74,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Does so many rounds for a password, and answers the digest as text.
+    /// Computes the digest of a password with this number of rounds, as text.
     pub fn digest(self, password: &[u8], salt: &str, rounds: u64) -> String {
         match self {
             Self::Pbkdf2 => pbkdf2(password, salt, rounds),
@@ -85,7 +86,7 @@ impl Kind {
     }
 }
 
-/// Without what only says which program it comes from, where the rest says enough.
+/// Removes a prefix that only names the program, if the rest identifies the algorithm.
 pub fn without_disguise(hash: &str) -> &str {
     const CRYPT: &str = "{CRYPT}";
     let is_marked = hash.get(..CRYPT.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(CRYPT));
@@ -133,18 +134,18 @@ impl<'h> Rounds<'h> {
         None
     }
 
-    /// What is wrong with it.
+    /// Returns why the hash is not accepted, if so.
     pub fn fault(&self) -> Option<String> {
         let most = self.kind.rounds_max();
-        // SHA-crypt takes fewer rounds for a thousand.
+        // SHA-crypt raises smaller numbers to 1000.
         let least = if matches!(self.kind, Kind::Sha256Crypt | Kind::Sha512Crypt) { 1_000 } else { 1 };
         if self.digest.len() != self.kind.digest_length() || !self.digest.is_ascii() {
-            return Some("is no whole hash of its kind".into());
+            return Some("is not a complete hash of its kind".into());
         }
         (!(least..=most).contains(&self.rounds)).then(|| format!("must have {least} to {most} rounds"))
     }
 
-    /// Is it the hash of this password?
+    /// Whether this is the hash of the password.
     pub fn fits(&self, password: &[u8]) -> bool {
         let made = self.kind.digest(password, self.salt, self.rounds);
         secret::equal(&secret::hash(&made), &secret::hash(self.digest))
@@ -152,12 +153,12 @@ impl<'h> Rounds<'h> {
 }
 
 impl Prepared {
-    /// What bcrypt hashes for this password.
+    /// Returns the input of bcrypt for this password.
     pub fn of(self, password: &str) -> Vec<u8> {
         match self {
             Self::Plain => password.as_bytes().to_vec(),
             Self::WordPress => {
-                // As PHP's `trim`, which WordPress calls first.
+                // WordPress calls PHP's `trim` first.
                 let trimmed = password.trim_matches([' ', '\t', '\n', '\r', '\0', '\u{b}']);
                 let Ok(mut mac) = Hmac::<Sha384>::new_from_slice(b"wp-sha384") else { return Vec::new() };
                 mac.update(trimmed.as_bytes());
@@ -168,17 +169,17 @@ impl Prepared {
     }
 }
 
-/// Rounds of phpass, as a digit says them.
+/// Returns the rounds of phpass that a digit of a hash encodes.
 pub fn phpass_rounds(digit: u8) -> Option<u64> {
     let log2 = ALPHABET.iter().position(|known| *known == digit)?;
     1_u64.checked_shl(u32::try_from(log2).ok()?)
 }
 
-/// Rounds of SHA-crypt where a hash names none.
+/// The rounds of SHA-crypt if a hash does not contain them.
 pub const SHA_CRYPT_ROUNDS: u64 = 5_000;
 const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// One block, which is all that Django takes of it.
+/// Computes the first block of PBKDF2, which is all that Django uses.
 fn pbkdf2(password: &[u8], salt: &str, rounds: u64) -> String {
     let Ok(keyed) = Hmac::<Sha256>::new_from_slice(password) else { return String::new() };
     let one = |text: &[u8]| -> [u8; 32] {
@@ -208,7 +209,7 @@ fn phpass(password: &[u8], salt: &str, rounds: u64) -> String {
     text
 }
 
-/// So many digits of 6 bits, the lowest first.
+/// Appends digits of 6 bits each, the lowest first.
 fn push_digits(text: &mut String, mut number: u32, digits: usize) {
     for _ in 0..digits {
         text.push(char::from(ALPHABET[(number & 63) as usize]));
@@ -216,7 +217,7 @@ fn push_digits(text: &mut String, mut number: u32, digits: usize) {
     }
 }
 
-/// By Ulrich Drepper's "Unix crypt using SHA-256 and SHA-512".
+/// Implements "Unix crypt using SHA-256 and SHA-512" by Ulrich Drepper.
 fn sha_crypt<D: Digest>(password: &[u8], salt: &[u8], rounds: u64) -> Vec<u8> {
     const SALT_BYTES_MAX: usize = 16;
     let salt = &salt[..salt.len().min(SALT_BYTES_MAX)];
@@ -292,9 +293,9 @@ mod tests {
     }
 
     #[test]
-    fn hashes_that_others_made_fit_their_password_only() {
+    fn hashes_of_other_programs_match_only_their_password() {
         for (hash, password, count) in [
-            // By PHP and Python; the last of phpass is one of its own examples.
+            // Created with PHP and Python; the second is an example of phpass.
             ("$P$BsaltsaltyvayDBu39pLoTeW858tf7.", PASSWORD, 8_192),
             ("$H$9IQRaTwmfeRo7ud9Fh4E2PdI0S3r.L0", "test12345", 2_048),
             ("pbkdf2_sha256$1000$seasalt$A/qYSI/6VPY8l4w9zxxJg7lAt8AkAAf+wTv/TnJR+wo=", PASSWORD, 1_000),
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bcrypt_is_given() {
+    fn the_input_of_bcrypt_depends_on_the_program() {
         let wordpress = "v1jZDnILAHJAspH1vTpjTfwLrwixHMsUhFi/tbjCtbDP95SHgKpB9UHLhpy6f6I6";
         assert_eq!(Prepared::WordPress.of(" Winter-Tide-42\n"), wordpress.as_bytes());
         assert_eq!(Prepared::Django.of("abc"), b"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disguise_is_taken_off_and_nothing_else() {
+    fn only_prefixes_of_known_hashes_are_removed() {
         for (hash, inner) in [
             ("{CRYPT}$6$a$b", "$6$a$b"),
             ("{crypt}$2y$04$x", "$2y$04$x"),
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_hold_at_their_limits_and_not_one_past_them() {
+    fn rounds_are_accepted_at_their_limits_and_refused_beyond() {
         let tail = "x".repeat(44);
         for (count, is_taken) in [(0, false), (1, true), (1_500_000, true), (1_500_001, false)] {
             let hash = format!("pbkdf2_sha256${count}$s${tail}");

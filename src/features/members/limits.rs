@@ -1,4 +1,4 @@
-//! How many members an organization may make.
+//! The limit of members that an organization may create.
 
 use super::{Capacity, require_capacity, store};
 use crate::kernel::app::Transaction;
@@ -7,11 +7,11 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
-/// How many members the site may have, and how many of them one organization may make.
+/// The most members of the site, and the most members that one organization may create.
 #[derive(Debug, Clone, Copy)]
 pub struct MemberLimits {
     pub members_max: u64,
-    /// 0 is half of them, where there are several organizations.
+    /// 0 means half of `members_max` if there are several organizations, else all of them.
     each_max: u64,
 }
 
@@ -30,8 +30,8 @@ impl MemberLimits {
     }
 }
 
-/// The same for a member whom an organization makes: it fills no more than its part, whether the members stay in it or
-/// leave.
+/// Checks the limits for a member that an organization creates. Members that have left the organization count as well.
+/// Fails with `SiteFull`.
 pub fn require_capacity_of(
     t: &Transaction<'_>,
     organization: OrganizationId,
@@ -40,7 +40,7 @@ pub fn require_capacity_of(
     require_capacity(t.snapshot(), limits.members_max)?;
     let each_max = limits.each(t.snapshot());
     if !t.snapshot().is_platform(organization) && store::has_made(t, organization, each_max)? {
-        let message = format!("this organization made {each_max} members already (limits.members_per_organization)");
+        let message = format!("this organization already created {each_max} members (limits.members_per_organization)");
         return Err(Error::new(ErrorCode::SiteFull).with_message(message));
     }
     Ok(Capacity(Some(organization)))

@@ -1,4 +1,4 @@
-//! SQL of the list of a member's organizations, and of whom an organization made.
+//! SQL of the list of a member's organizations, and of the members that an organization created.
 
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::Result;
@@ -26,7 +26,7 @@ const LIST_MEMBERSHIPS: List = List {
     kept: &[],
 };
 
-/// The same for a member of many organizations: these are passed in their order, and most are its own.
+/// The same for a member of many organizations: scans the organizations in list order, because most of them match.
 const LIST_MEMBERSHIPS_OF_MANY: List = List {
     name: "memberships",
     columns: "o.id, o.org_code, o.name, o.status, s.created_at",
@@ -49,7 +49,7 @@ pub fn list_memberships(
     only: Option<OrganizationId>,
     window: &Window,
 ) -> Result<Listed<Membership>> {
-    /// As many are sorted in a millisecond.
+    /// The most memberships that are sorted; that takes about a millisecond.
     const FEW: i64 = 500;
     let is_of_many = only.is_none() && r.one(HAS_MANY, &[(":few", &FEW), (":member_id", &member)], |row| row.get(0))?;
     let list = if is_of_many { &LIST_MEMBERSHIPS_OF_MANY } else { &LIST_MEMBERSHIPS };
@@ -68,7 +68,7 @@ const HAS_MADE: &str = "
     select count(*) >= :many
     from (select 1 from made_members where organization_id = :organization_id limit :many)";
 
-/// Did the organization make as many members who were not erased?
+/// Whether the organization created at least this many members that were not erased.
 pub fn has_made(r: &Reader<'_>, organization: OrganizationId, many: u64) -> Result<bool> {
     let many = i64::try_from(many).unwrap_or(i64::MAX);
     r.one(HAS_MADE, &[(":many", &many), (":organization_id", &organization)], |row| row.get(0))

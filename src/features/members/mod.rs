@@ -1,6 +1,6 @@
-//! Members: people, with the external names they are known by and the organizations they belong to.
+//! Members: people, with their identities at external providers and their memberships in organizations.
 //!
-//! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
+//! **Invariant.** A member is identified by its id or by (provider, subject). Accounts are never linked by e-mail.
 
 pub mod api;
 mod hash_cost;
@@ -38,7 +38,7 @@ pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, t
 pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
 pub use writes::{alive, delete_membership, erase, insert_membership, react, set_password, update_names};
 
-/// The ids of all members that a keyword may find, as a list in JSON; `None` where they are many.
+/// Returns the ids of the members that a keyword can match, as a JSON array; `None` if there are too many.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
     search_store::find_among(r, keyword)
 }
@@ -46,10 +46,10 @@ pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
 
-/// The provider whose subject is the number of the account at the WordPress site.
+/// The provider whose subject is the numeric id of the account at WordPress.
 pub const WORDPRESS: &str = "wordpress";
 
-/// The provider whose subject is the member's name at SFTPGo, which is the name of its folder of videos.
+/// The provider whose subject is the member's username at SFTPGo, which is the name of its video folder.
 pub const SFTPGO: &str = "sftpgo";
 
 /// A member as stored.
@@ -66,13 +66,13 @@ pub struct Member {
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Did the site give the username? Only then is it the name of a folder.
+    /// Whether the site vouches for the username. Only then it is the name of a folder.
     pub username_by_site: bool,
 }
 
 impl Member {
-    /// Sets the username in the name of somebody with this reach. One that a tenant, a provider or the person chose is a
-    /// name to sign in with and nothing else; sent again unchanged it stays whose it was.
+    /// Sets the username on behalf of a caller with this reach. A username that a tenant, a provider or the user chose
+    /// is only a name to sign in with. Setting the same username again does not change `username_by_site`.
     pub fn name(&mut self, reach: Reach, username: Option<String>) {
         if username != self.username {
             self.username_by_site = reach == Reach::Site && username.is_some();
@@ -80,13 +80,13 @@ impl Member {
         }
     }
 
-    /// What a change from a former state of it touches.
+    /// Returns what the change from a former state touches.
     fn touch_since(&self, former: &Self) -> Touch {
         let names = |member: &Self| (member.username.clone(), member.username_by_site, member.email.clone());
         if names(self) == names(former) { Touch::Standing } else { Touch::Account }
     }
 
-    /// Names of the fields that differ from a former state of it; never their values.
+    /// Returns the names of the fields that differ from a former state, without their values.
     fn fields_changed_since(&self, former: &Self) -> Vec<&'static str> {
         let named = |member: &Self| (member.username.clone(), member.username_by_site);
         let pairs = [
@@ -101,17 +101,17 @@ impl Member {
         self.status == "active"
     }
 
-    /// Is it gone for good?
+    /// Whether the member was erased.
     pub fn is_erased(&self) -> bool {
         self.status == "deleted"
     }
 }
 
-/// What a new member begins with.
+/// The initial data of a new member.
 #[derive(Debug, Clone, Default)]
 pub struct NewMember {
     pub username: Option<String>,
-    /// Does the site give it?
+    /// Whether the site vouches for the username.
     pub username_by_site: bool,
     pub email: Option<String>,
     pub display_name: Option<String>,
@@ -122,7 +122,7 @@ pub struct NewMember {
 }
 
 impl NewMember {
-    /// The names of what is set.
+    /// Returns the names of the fields that are set.
     pub fn fields(&self) -> Vec<&'static str> {
         let set = [
             ("username", self.username.is_some()),
@@ -136,7 +136,7 @@ impl NewMember {
     }
 }
 
-/// Creates a member; the policy learns of it by `kernel::authz::store::member_state`.
+/// Creates a member. The caller must add its `kernel::authz::store::member_state` to the policy changes.
 pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<MemberId> {
     let id = MemberId::new();
     create_as(w, capacity, id, new)?;
@@ -161,50 +161,50 @@ pub struct ExternalName {
     pub account_id: Option<String>,
 }
 
-/// The member with this identity (provider, subject).
+/// Returns the member with this identity (provider, subject), if any.
 pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, provider, subject)
 }
 
-/// The name of a member's folder of videos: its name at SFTPGo, or the username that the site gave it, where it has none
-/// there and nobody else has that one.
+/// Returns the name of a member's video folder: its name at SFTPGo; or, if it has none, the username that the site
+/// vouches for, unless it is another member's name at SFTPGo.
 pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_sftpgo_name(r, id)
 }
 
-/// The member whose folder has this name. Compared byte by byte, as a file system does. A username that a tenant or the
-/// person chose is none: taking the name of a folder must not give what lies there. SFTPGo itself is never believed by a
-/// username at all.
+/// Returns the member whose folder has this name, compared byte by byte as a file system does. A username that a tenant
+/// or the user chose is not a folder name: choosing the name of a folder must not give access to its files. Events of
+/// SFTPGo never identify a member by a username.
 pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
     store::find_owner_of_folder(r, name)
 }
 
-/// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.
+/// Returns numeric subjects at a provider that are greater than `above`, in ascending order. Erased members have none.
 pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
     store::list_numbers_at(r, provider, above, most)
 }
 
-/// The number of a member's account at WordPress.
+/// Returns the id of a member's account at WordPress.
 pub fn number_at_wordpress(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_name_at(r, id, WORDPRESS)
 }
 
-/// The name that a member was given at SFTPGo; a folder named for the username is none.
+/// Returns a member's name at SFTPGo, if it has one. The username is not considered.
 pub fn name_at_sftpgo(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_name_at(r, id, SFTPGO)
 }
 
-/// All members with a name at SFTPGo, in the order of the names.
+/// Returns all members with a name at SFTPGo, sorted by that name.
 pub fn list_at_sftpgo(r: &Reader<'_>) -> Result<Vec<(String, Member)>> {
     store::list_known(r, SFTPGO)
 }
 
-/// The account id that was kept when a provider's subject first came.
+/// Returns the account id that is stored with an identity.
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     store::find_account_id(r, provider, subject)
 }
 
-/// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
+/// Creates a member for an identity at a provider. Names from the provider are used if they are valid and not taken.
 pub fn create_known(
     w: &Writer<'_>,
     capacity: Capacity,
@@ -220,7 +220,7 @@ pub fn create_known(
     store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
 }
 
-/// Fills missing names of a member if no other member has them; returns the filled fields.
+/// Fills missing names of a member with names that are valid and not taken; returns the filled fields.
 pub fn fill_gaps(t: &Transaction<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
     let mut filled = member.clone();
     if filled.username.is_none() {
@@ -243,19 +243,19 @@ pub fn fill_gaps(t: &Transaction<'_>, member: &Member, offered: &NewMember) -> R
     Ok(gaps.into_iter().filter(|(_, is_filled)| *is_filled).map(|(name, _)| name).collect())
 }
 
-/// A username or e-mail that is well formed and that nobody has: never does one lead to the member who has it.
-fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) -> Result<Option<String>> {
-    let Some(text) = offered.map(str::trim).filter(|text| is_fit(text)) else { return Ok(None) };
+/// Returns a username or e-mail if it is valid and no member has it. It never identifies an existing member.
+fn free_name(r: &Reader<'_>, offered: Option<&str>, is_valid: fn(&str) -> bool) -> Result<Option<String>> {
+    let Some(text) = offered.map(str::trim).filter(|text| is_valid(text)) else { return Ok(None) };
     Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
 }
 
-/// What others are to hear of a member. No name of the person is in it: anyone who tells of it reads them then, so that who
-/// is erased is erased. Those of the organization hear it whose only one it is.
+/// Creates an event about a member. It contains no names: they are read when the event is delivered, so that nothing of
+/// an erased member remains. If the member belongs to one organization only, the event belongs to it.
 pub fn member_event(t: &Transaction<'_>, kind: EventKind, id: MemberId) -> Event {
     Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
 }
 
-/// The same of all that differs between a member before a change and after.
+/// Creates the events for the differences between a member before and after a change.
 pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Event> {
     let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
     let switched = if member.is_active() { EventKind::MemberActivated } else { EventKind::MemberSuspended };
@@ -264,7 +264,8 @@ pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Eve
     differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| member_event(t, kind, member.id)).collect()
 }
 
-/// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
+/// Creates the event for a member that will be erased. It contains the name at SFTPGo, the only way to find what must
+/// be cleaned up there.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
     let mut event = member_event(t, EventKind::MemberDeleted, id);
     if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
@@ -273,7 +274,7 @@ pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
     Ok(event)
 }
 
-/// Makes a member belong to an organization; answers the change where it did not before.
+/// Adds a member to an organization. Returns the change, or `None` if the member belonged to it already.
 pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Change>> {
     if store::find_membership(t, organization, id)?.is_some() {
         return Ok(None);
@@ -290,12 +291,12 @@ pub fn find(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
     store::find_member(r, id)
 }
 
-/// The member of an Authentik subject.
+/// Returns the member with this Authentik subject, if any.
 pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, AUTHENTIK, subject)
 }
 
-/// What is known of a login: the member and its password's hash.
+/// The member of a login, with its password hash.
 #[derive(Debug)]
 pub struct Login {
     pub member: Member,
@@ -307,23 +308,23 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     store::find_login(r, login)
 }
 
-/// The normalized form for comparing e-mails and usernames.
+/// Returns the normalized form for comparing e-mails and usernames.
 pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }
 
-/// Capacity for one more member, and of whose part it is, where an organization makes the member. Nobody is inserted
-/// without it.
+/// Proof that the limits allow one more member; contains the organization that creates the member, if any. Required to
+/// insert a member.
 #[derive(Debug)]
 pub struct Capacity(Option<OrganizationId>);
 
-/// Fails when the site has as many members as it may have. Who was erased is none.
+/// Fails with `SiteFull` if the site has the maximum number of members. Erased members do not count.
 pub fn require_capacity(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
     if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(ErrorCode::SiteFull.into()) }
 }
 
-/// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
-/// Suspending ends every session.
+/// Activates or suspends a member. Suspending ends all its sessions, and fails for the last owner of an organization
+/// and for the last administrator.
 pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
     if is_active {
         writes::set_status(t, id, "active")?;
@@ -334,30 +335,31 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
     Ok(vec![authz::store::member_state(t, id)?])
 }
 
-/// Who else than the member chose its password.
+/// Returns who chose the member's password, if it was not the member.
 pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
     store::find_password_maker(r, id)
 }
 
-/// Fails where somebody else chose the password who may not do so any more.
+/// Fails if another caller chose the password and may no longer do so.
 pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
     let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
     let rights = &authz::store::rights_of(t, id)?;
     deferred_grant::require_kept(t.snapshot(), &maker, DeferredGrant::Password { member: id, rights }, t.now())
 }
 
-/// The hash of a member's password, where there is one.
+/// Returns the hash of a member's password, if any.
 pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_password(r, id)
 }
 
-/// Keeps another hash of the same password; nothing that is signed in ends.
+/// Replaces the hash of the same password. Sessions continue.
 pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, hash: &str) -> Result<()> {
     store::replace_hash(w, id, former, hash)
 }
 
-/// Creates a member who has not proved the e-mail yet, and so cannot do anything. An earlier registration with the same
-/// e-mail is replaced as a whole: who comes first must not choose the password of who really has the mailbox.
+/// Creates a pending member, whose e-mail is not confirmed and who cannot do anything. An earlier pending registration
+/// with the same e-mail is replaced: a stranger who registered first must not choose the password of the owner of the
+/// mailbox.
 pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Result<(MemberId, Change)> {
     let former = match new.email.as_deref() {
         Some(email) => store::find_login(t, email)?.map(|login| login.member),
@@ -382,8 +384,8 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
     Ok((id, authz::store::member_state(t, id)?))
 }
 
-/// The registered member has proved the e-mail. Where it is not sure that the password is that member's, it does not
-/// count.
+/// Activates a pending member who confirmed the e-mail. If it is not certain that the member chose the password, the
+/// password is deleted.
 pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Result<Change> {
     if !keeps_password {
         store::drop_password(t, id)?;
@@ -392,13 +394,13 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
     authz::store::member_state(t, id)
 }
 
-/// Takes away registrations that nobody completed in a day.
+/// Deletes registrations that were not completed within a day.
 pub async fn forget_lapsed(app: &App) -> Result<()> {
     const REGISTRATION_TTL_MS: i64 = 86_400_000;
-    /// The next upkeep takes the rest.
+    /// The next run deletes the rest.
     const AT_ONCE_MAX: usize = 10_000;
     let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
-    // Looked for beside the writer: among them may be many who wait for something else.
+    // Selected with a reader, not in the writer thread, because there can be many pending members.
     let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
     for piece in maintenance::pieces(lapsed) {
         let forget = move |t: &Transaction<'_>, _: &Identity| {
@@ -414,19 +416,19 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Nobody sets the own password by way of the administration: there the present one is not asked for, and a token alone
-/// would be enough to take an account over.
+/// Fails if the caller sets its own password with an administrative operation. These do not require the current
+/// password, so an access token alone would be enough to take over the account.
 pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
-    let message = "your own password is changed at /me/password";
+    let message = "change your own password at /me/password";
     if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).with_message(message)) } else { Ok(()) }
 }
 
-/// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::delegation`).
+/// Fails unless the caller may change this member's e-mail, credentials and other data (`kernel::authz::delegation`).
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
     require_may_touch(t, caller, reach, id, Touch::Account)
 }
 
-/// Fails unless the caller may change this of the member.
+/// Fails unless the caller may change the member in this way.
 pub fn require_may_touch(
     t: &Transaction<'_>,
     caller: &Identity,
@@ -438,9 +440,9 @@ pub fn require_may_touch(
     delegation::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
 }
 
-/// A name that is refused tells that somebody elsewhere has it: who sees one organization gets few such answers in a while
-/// (`auth.slow_account_failures`), each person and all of its people together. Those of its own members tell it nothing, and
-/// do not count.
+/// Runs a change with a limit for guessing names. A refused name reveals that a member of another organization has it,
+/// so a caller of one organization, and the organization as a whole, get a limited number of these errors
+/// (`auth.slow_account_failures`). Names of members of the same organization reveal nothing and do not count.
 pub async fn bounded_guesses<T>(
     app: &App,
     guesser: Option<Guesser>,
@@ -448,9 +450,9 @@ pub async fn bounded_guesses<T>(
     change: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let Some(Guesser { attempt, reach }) = guesser else { return change.await };
-    let (letters, organization) = (&app.guard.mail_throttle, reach.organization().map(|id| format!("names in {id}")));
-    letters.check(attempt, false, Timestamp::now())?;
-    organization.as_ref().map_or(Ok(()), |of| letters.require_patience_with(of, Timestamp::now()))?;
+    let (throttle, organization) = (&app.guard.mail_throttle, reach.organization().map(|id| format!("names in {id}")));
+    throttle.check(attempt, false, Timestamp::now())?;
+    organization.as_ref().map_or(Ok(()), |of| throttle.require_patience_with(of, Timestamp::now()))?;
     let done = change.await;
     let is_taken = |refused: &Error| matches!(refused.cause, ErrorCode::UsernameExists | ErrorCode::EmailExists);
     if done.as_ref().is_err_and(is_taken) {
@@ -462,14 +464,14 @@ pub async fn bounded_guesses<T>(
             })
         };
         if app.read(is_elsewhere).await? {
-            letters.failed(attempt, Timestamp::now());
-            organization.iter().for_each(|of| letters.failed_at(of, Timestamp::now()));
+            throttle.failed(attempt, Timestamp::now());
+            organization.iter().for_each(|of| throttle.failed_at(of, Timestamp::now()));
         }
     }
     done
 }
 
-/// Who could learn of names in other organizations.
+/// A caller who could guess names of members in other organizations.
 #[derive(Debug, Clone, Copy)]
 pub struct Guesser {
     attempt: Attempt,
@@ -477,19 +479,20 @@ pub struct Guesser {
 }
 
 impl Guesser {
-    /// A caller, with its reach. The site sees everybody, and programs are the site's, wherever they act.
+    /// Returns the guesser of a caller with this reach. `None` for the reach of the site, which includes all members,
+    /// and for programs.
     pub fn from_caller(caller: &Identity, reach: Reach) -> Option<Self> {
         let is_counted = matches!(caller.principal, Principal::Member(_)) && reach != Reach::Site;
         is_counted.then(|| Self::by(&Maker::from_caller(caller), caller.context.address, reach))
     }
 
-    /// Who acts by somebody's promise guesses on that one's account.
+    /// Returns the guesser for a deferred grant: the attempts count for its maker.
     pub fn by(maker: &Maker, address: Option<IpAddr>, reach: Reach) -> Self {
         Self { attempt: Attempt::new(&format!("names {}", maker.to_text()), address), reach }
     }
 }
 
-/// Are this login and this password good enough for a first administrator? Says all that is wrong at once.
+/// Checks the login and the password of a first administrator. Fails with all faults at once.
 pub fn require_first(login: &str, password: &str) -> Result<()> {
     let mut faults: Vec<Field> =
         password::faults(password).into_iter().map(|fault| Field::body("password", fault)).collect();
@@ -499,7 +502,8 @@ pub fn require_first(login: &str, password: &str) -> Result<()> {
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
-/// The rules of `Username`, `Email` and `DisplayName` in the document, for texts that do not come as a request body.
+/// The rules of `Username`, `Email` and `DisplayName` in the OpenAPI document, for texts that are not in a request
+/// body.
 fn is_login(login: &str) -> bool {
     if login.contains('@') { is_email(login) } else { is_username(login) }
 }
@@ -528,7 +532,8 @@ pub fn is_display_name(text: &str) -> bool {
     (1..=DISPLAY_NAME_CHARACTERS_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c < ' ' || c == '\u{7f}')
 }
 
-/// Makes the first administrator of the site: by the command line, or by anyone who holds the set-up link.
+/// Creates the first administrator of the site, from the command line or with the set-up token. Fails with `SetupDone`
+/// if there is an active one.
 pub async fn create_first_administrator(
     app: &App,
     login: &str,
@@ -549,7 +554,7 @@ pub async fn create_first_administrator(
         let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
         let new =
             NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
-        // A site that is full can still be set up.
+        // The first administrator is created even if the site is full.
         let id = create(t, Capacity(None), &new)?;
         writes::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
@@ -567,7 +572,7 @@ fn has_administrator(r: &Reader<'_>, platform: OrganizationId) -> Result<bool> {
     permissions::has_active_holder(r, platform, PLATFORM_ADMIN)
 }
 
-/// Is there an active platform administrator?
+/// Whether there is an active platform administrator.
 pub async fn is_set_up(app: &App) -> Result<bool> {
     let Some(platform) = app.snapshot().platform().map(|platform| platform.id) else { return Ok(false) };
     app.read(move |r| has_administrator(r, platform)).await

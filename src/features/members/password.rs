@@ -1,11 +1,11 @@
-//! Passwords: their rules, and their hashes. The only user of argon2 and bcrypt.
+//! Passwords: their rules, and their hashes. The only module that uses argon2 and bcrypt.
 //!
-//! New hashes are argon2id with the parameters of the settings. Hashes that members bring along from elsewhere are bcrypt
-//! or argon2 of any kind, or one of `legacy_hash`; they and hashes of weaker settings are replaced when their password is
-//! next seen.
+//! New hashes are argon2id with the parameters of the settings. Imported hashes are bcrypt, any variant of argon2, or a
+//! format of `legacy_hash`. They, and hashes with weaker parameters than the settings, are replaced at the next
+//! sign-in.
 //!
-//! Hashing takes its memory and its time on the blocking pool, a few at once: the limit is what keeps a burst of
-//! sign-ins from taking the machine.
+//! Hashing runs on the blocking pool, a few hashes at a time, so that a burst of sign-ins cannot use all memory and
+//! CPU.
 
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
@@ -25,11 +25,11 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
-/// More would only cost hashing time.
+/// The most bytes of a password. Longer ones would only cost hashing time.
 pub const PASSWORD_BYTES_MAX: usize = 256;
 const PASSWORD_CHARACTERS_MIN: usize = 8;
 
-/// All that is wrong with a new password.
+/// Returns all faults of a new password.
 pub fn faults(password: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if password.chars().count() < PASSWORD_CHARACTERS_MIN {
@@ -42,15 +42,16 @@ pub fn faults(password: &str) -> Vec<String> {
         faults.push("must have an upper-case letter");
     }
     if !password.chars().any(|c| c.is_numeric() || !(c.is_alphanumeric() || c.is_whitespace())) {
-        faults.push("must have a digit or a sign");
+        faults.push("must have a digit or a symbol");
     }
     if is_common(password) {
-        faults.push("is a common one, which is tried first: choose another");
+        faults.push("is a common password, which attackers try first: choose another");
     }
     faults.into_iter().map(str::to_owned).collect()
 }
 
-/// Is it a common password, or one with digits and signs around it (`Welcome123!`) or in place of letters (`P@ssw0rd`)?
+/// Whether this is a common password, also with digits and symbols around it (`Welcome123!`) or instead of letters
+/// (`P@ssw0rd`).
 fn is_common(password: &str) -> bool {
     static COMMON: OnceLock<HashSet<&str>> = OnceLock::new();
     let common = COMMON.get_or_init(|| include_str!("common_passwords.txt").lines().collect());
@@ -59,11 +60,11 @@ fn is_common(password: &str) -> bool {
     let core = word.trim_start_matches(|c: char| !c.is_alphabetic());
     [lower.as_str(), word, core]
         .into_iter()
-        .any(|text| common.contains(text) || common.contains(spelt_out(text).as_str()))
+        .any(|text| common.contains(text) || common.contains(with_letters(text).as_str()))
 }
 
-/// With letters for the digits and signs that stand for them.
-fn spelt_out(text: &str) -> String {
+/// Replaces digits and symbols by the letters that they resemble.
+fn with_letters(text: &str) -> String {
     let letter = |c| match c {
         '0' => 'o',
         '1' | '!' => 'i',
@@ -76,13 +77,13 @@ fn spelt_out(text: &str) -> String {
     text.chars().map(letter).collect()
 }
 
-/// Above this a hash from elsewhere is refused, as it is above the most work of a sign-in (`hash_cost`).
+/// The most memory of an imported argon2 hash, in KiB. The limits of `hash_cost` apply as well.
 const IMPORTED_MEMORY_KIB_MAX: u32 = 262_144;
 const IMPORTED_PARALLELISM_MAX: u32 = 16;
-/// What to do instead.
-const INSTEAD: &str = "every sign-in would take that work; make a link for a new password instead";
+/// Advice in the messages about costly hashes.
+const INSTEAD: &str = "every sign-in would have to do that work; create a password link instead";
 
-/// All that is wrong with a hash that a member brings along.
+/// Returns all faults of an imported hash.
 pub fn hash_faults(hash: &str) -> Vec<String> {
     let hash = without_disguise(hash);
     let fault = match Form::of(hash) {
@@ -93,14 +94,14 @@ pub fn hash_faults(hash: &str) -> Vec<String> {
     fault.into_iter().collect()
 }
 
-/// A hash that a member brings along, as it is stored.
+/// Returns the form in which an imported hash is stored.
 pub fn stored_form(hash: &str) -> String {
     without_disguise(hash).to_owned()
 }
 
 fn bcrypt_fault(hash: &str) -> Option<String> {
     match HashParts::from_str(hash) {
-        Err(_) => Some("is no whole bcrypt hash".into()),
+        Err(_) => Some("is not a complete bcrypt hash".into()),
         Ok(parts) if !(4..=BCRYPT_COST_MAX).contains(&parts.get_cost()) => {
             Some(format!("must have a cost from 4 to {BCRYPT_COST_MAX}: {INSTEAD}"))
         }
@@ -110,13 +111,13 @@ fn bcrypt_fault(hash: &str) -> Option<String> {
 
 fn argon2_fault(hash: &str) -> Option<String> {
     const KINDS: &str = "must be a hash of bcrypt ($2a$, $2b$, $2y$), argon2 ($argon2id$, $argon2i$, $argon2d$), WordPress \
-        ($P$, $wp$2y$), Django (pbkdf2_sha256$, bcrypt_sha256$, argon2$) or SHA-crypt ($5$, $6$), also with {CRYPT} before it";
+        ($P$, $wp$2y$), Django (pbkdf2_sha256$, bcrypt_sha256$, argon2$) or SHA-crypt ($5$, $6$), also with the prefix {CRYPT}";
     let Ok(parsed) = PasswordHash::new(hash) else { return Some(KINDS.into()) };
     if Algorithm::from_str(parsed.algorithm.as_str()).is_err() {
         return Some(KINDS.into());
     }
     let (Ok(params), Some(_), Some(_)) = (Params::try_from(&parsed), parsed.salt, parsed.hash) else {
-        return Some("is no whole argon2 hash".into());
+        return Some("is not a complete argon2 hash".into());
     };
     let cost = Cost::Argon2 { memory_kib: params.m_cost(), passes: params.t_cost() };
     let is_costly = params.m_cost() > IMPORTED_MEMORY_KIB_MAX
@@ -130,27 +131,29 @@ fn argon2_fault(hash: &str) -> Option<String> {
     })
 }
 
-/// The hash to store: argon2id, with the parameters of the settings.
+/// Hashes a password with argon2id and the parameters of the settings. Fails with `Busy` if too many hashes are
+/// computed.
 pub async fn hash(app: &App, password: String) -> Result<String> {
     let argon2 = argon2(&app.config)?;
-    in_turn(app, move || hashed(&argon2, password.as_bytes())).await
+    with_permit(app, move || argon2_hash(&argon2, password.as_bytes())).await
 }
 
-/// What comparing a password with a hash shows.
+/// The result of verifying a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
     pub fits: bool,
-    /// The hash is not what a new one would be: hash the password again, and keep that. Not where only a part of the
-    /// password is known to be right.
+    /// The hash has another algorithm or weaker parameters than a new one: hash the password again and store it. False
+    /// if only a part of the password was verified.
     pub is_outdated: bool,
 }
 
-/// bcrypt looks at so many bytes, here as where the hash was made. Who knows the first of them would otherwise decide with
-/// one sign-in what the rest of the password is.
+/// The bytes of a password that bcrypt uses. A longer password is verified only in part: rehashing it would let anyone
+/// who knows the first bytes set the rest with one sign-in.
 const BCRYPT_BYTES_MAX: usize = 72;
 
-/// Is it the password of this hash? Without a hash the answer is no. Whatever hash it is, or none, the same work is done:
-/// as much as the costliest one takes that the site stores. `gate` may refuse when the turn to hash has come.
+/// Verifies a password against a stored hash; without one it never matches. The work is the same for every hash and for
+/// none: the floor of all stored hashes (`hash_cost`). `gate` runs before hashing starts and can refuse it. Fails with
+/// `Busy` if too many hashes are computed.
 pub async fn verify(
     app: &App,
     password: String,
@@ -162,13 +165,13 @@ pub async fn verify(
         return Ok(Verified { fits: false, is_outdated: false });
     }
     let floor = floor(app, &argon2);
-    in_turn(app, move || {
+    with_permit(app, move || {
         gate()?;
         for cost in floor.rest(stored.as_deref().and_then(Cost::of)) {
-            work_off(cost, password.as_bytes())?;
+            do_work(cost, password.as_bytes())?;
         }
         let Some(stored) = stored else { return Ok(Verified { fits: false, is_outdated: false }) };
-        // The parameters are those of the stored hash, whatever the settings say today.
+        // Verification uses the parameters of the stored hash, not those of the settings.
         let form = Form::of(&stored);
         let fits = match form {
             Form::Bcrypt(prepared, hash) => bcrypt::verify(prepared.of(&password), hash).unwrap_or(false),
@@ -181,7 +184,7 @@ pub async fn verify(
     .await
 }
 
-/// Was it made by another algorithm, or for less work than a new one takes?
+/// Whether a hash has another algorithm or weaker parameters than a new one.
 fn is_outdated(stored: &str, today: &Params) -> bool {
     let Ok(hash) = PasswordHash::new(stored) else { return true };
     let Ok(params) = Params::try_from(&hash) else { return true };
@@ -192,8 +195,8 @@ fn is_outdated(stored: &str, today: &Params) -> bool {
         || params.p_cost() < today.p_cost()
 }
 
-/// Does the work of a hash for nothing.
-fn work_off(cost: Cost, password: &[u8]) -> Result<()> {
+/// Does the work of a hash without using the result.
+fn do_work(cost: Cost, password: &[u8]) -> Result<()> {
     const SALT: [u8; 16] = [0; 16];
     match cost {
         Cost::Bcrypt { cost } => {
@@ -216,23 +219,23 @@ fn work_off(cost: Cost, password: &[u8]) -> Result<()> {
     }
 }
 
-/// The work of a sign-in now: that of a hash of today's settings, and of all that is stored.
+/// Returns the work of a sign-in: the floor over the stored hashes and a hash with the current settings.
 fn floor(app: &App, argon2: &Argon2<'_>) -> Floor {
     let today = Cost::Argon2 { memory_kib: argon2.params().m_cost(), passes: argon2.params().t_cost() };
     let kinds = app.hash_kinds.lock().map(|kinds| kinds.keys().filter_map(|kind| Cost::of(kind)).collect::<Vec<_>>());
     Floor::of_site(kinds.unwrap_or_default(), today)
 }
 
-/// A hash from elsewhere was stored: from now on its work is everybody's.
+/// Adds the kind of an imported hash that was stored: from now on every sign-in does its work.
 pub fn announce(kinds: &HashKinds, hash: &str) {
     if let (Some(kind), Ok(mut kinds)) = (beginning(hash), kinds.lock()) {
         kinds.insert(kind.to_owned(), Timestamp::now());
     }
 }
 
-/// Looks which kinds of hashes are stored: at the start, and again later, when the last of a kind may be gone.
+/// Reloads the kinds of the stored hashes: at the start, and periodically, because the last hash of a kind can be gone.
 pub async fn recount(app: &App) -> Result<()> {
-    // What is announced meanwhile may not be among the rows that are read.
+    // A hash that is announced meanwhile can be missing from the rows.
     let since = Timestamp::now();
     let stored = app.read(store::list_hash_kinds).await?;
     if let Ok(mut kinds) = app.hash_kinds.lock() {
@@ -243,7 +246,7 @@ pub async fn recount(app: &App) -> Result<()> {
     Ok(())
 }
 
-fn hashed(argon2: &Argon2<'_>, password: &[u8]) -> Result<String> {
+fn argon2_hash(argon2: &Argon2<'_>, password: &[u8]) -> Result<String> {
     const SALT_BYTES: usize = 16;
     let salt = &secret::random()?[..SALT_BYTES];
     let hash: PasswordHash =
@@ -259,11 +262,11 @@ fn argon2(config: &Config) -> Result<Argon2<'static>> {
         number(config.hash_parallelism),
         None,
     )
-    .map_err(|e| Error::internal(format!("the password.* settings do not fit together: {e}")))?;
+    .map_err(|e| Error::internal(format!("the password.* settings are invalid: {e}")))?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-async fn in_turn<T: Send + 'static>(app: &App, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn with_permit<T: Send + 'static>(app: &App, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let wait = Duration::from_millis(app.config.hash_wait_ms);
     let permit = tokio::time::timeout(wait, app.hashing.clone().acquire_owned())
         .await
@@ -283,7 +286,7 @@ mod tests {
     use argon2::Params;
 
     #[test]
-    fn all_faults_of_a_password_at_once() {
+    fn all_faults_of_a_password_are_returned_at_once() {
         assert_eq!(faults("Abcdefg1"), [""; 0]);
         assert_eq!(faults("Abcdefg!"), [""; 0]);
         assert_eq!(faults(&format!("A1{}", "x".repeat(254))), [""; 0]);
@@ -291,12 +294,12 @@ mod tests {
         assert_eq!(faults("short").len(), 3);
         assert_eq!(faults("Abcdef1").len(), 1);
         assert_eq!(faults("abcdefg1"), ["must have an upper-case letter"]);
-        assert_eq!(faults("Abcdefgh"), ["must have a digit or a sign"]);
+        assert_eq!(faults("Abcdefgh"), ["must have a digit or a symbol"]);
         assert_eq!(faults("password").len(), 3);
     }
 
     #[test]
-    fn common_passwords_are_refused_in_every_dress() {
+    fn variants_of_common_passwords_are_refused() {
         for common in [
             "Password1",
             "Welcome123!",
@@ -321,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_common_passwords_is_as_it_is_compared() {
+    fn the_list_of_common_passwords_is_normalized_and_sorted() {
         let list: Vec<&str> = include_str!("common_passwords.txt").lines().collect();
         assert!(list.len() >= 900, "{}", list.len());
         for line in &list {
@@ -335,7 +338,7 @@ mod tests {
     const ARGON2_TAIL: &str = "$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
 
     #[test]
-    fn hashes_from_elsewhere_hold_at_their_limits_and_not_one_past_them() {
+    fn imported_hashes_are_accepted_at_their_limits_and_refused_beyond() {
         let tail = BCRYPT_TAIL;
         for fine in [
             format!("$2a$04${tail}"),

@@ -1,11 +1,11 @@
-//! SQL of the search for members: an index of the trigrams of their names, which triggers of the schema keep.
+//! SQL of the member search: a trigram index of the members' names, which triggers of the schema maintain.
 
 use crate::kernel::db::sql;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 
-// The words are text of ours: a name of a column cannot stand in them.
+// `sql::trigrams` builds the search expression, so it cannot contain a column name.
 const FIND_BY_WORDS: &str = "
     select n.member_id
     from member_words
@@ -13,8 +13,9 @@ const FIND_BY_WORDS: &str = "
     where member_words match :words
     limit :most";
 
-/// The ids of all members that a keyword may find, as a list in JSON: a list then looks at these alone. `None` where they
-/// are many, so that it finds some soon in its own order, and where the index does not know such keywords.
+/// Returns the ids of the members that a keyword can match, as a JSON array, so that a list has to check only these.
+/// `None` if there are too many, because a scan in list order then finds a page soon, or if the index cannot search the
+/// keyword.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
     const AMONG_MAX: usize = 1_000;
     let most = AMONG_MAX as i64 + 1;
@@ -24,9 +25,11 @@ pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
     Ok((found.len() <= AMONG_MAX).then(|| format!("[{}]", ids())))
 }
 
-// The index of words forgets a member at once, but drops what it knew only as it merges: so many pages of it now.
+// A deleted entry no longer matches, but FTS5 removes its data only when segments are merged. This merges up to 500
+// pages.
 const SHED_WORDS: &str = "insert into member_words (member_words, rank) values ('merge', -500)";
 
+/// Merges segments of the search index, to remove the data of deleted entries.
 pub fn shed_words(w: &Writer<'_>) -> Result<()> {
     w.execute(SHED_WORDS, &[]).map(drop)
 }

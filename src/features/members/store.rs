@@ -32,7 +32,7 @@ const FIND_MEMBER_IN: &str = "
     left join identities i on i.member_id = m.id and i.provider = 'authentik'
     where s.organization_id = :organization_id and s.member_id = :id";
 
-/// The member, if it belongs to the organization.
+/// Returns the member if it belongs to the organization.
 pub fn find_member_in(r: &Reader<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Member>> {
     r.find(FIND_MEMBER_IN, &[(":organization_id", &organization), (":id", &id)], member_of)
 }
@@ -53,7 +53,7 @@ const HIDES_FOLDER: &str = "
                      and not exists (select 1 from memberships s
                                      where s.organization_id = :organization_id and s.member_id = m.id))";
 
-/// Does a folder belong to somebody who does not belong to the organization, or the video in it to such a one?
+/// Whether the folder, or the video in it, belongs to a member outside the organization.
 pub fn hides_folder(
     r: &Reader<'_>,
     organization: OrganizationId,
@@ -92,7 +92,7 @@ const LIST_KNOWN: &str = "
     where i.provider = :provider
     order by i.subject";
 
-/// All whom a provider knows, by the names that it knows them by.
+/// Returns all members with an identity at a provider, sorted by subject.
 pub fn list_known(r: &Reader<'_>, provider: &str) -> Result<Vec<(String, Member)>> {
     r.all(LIST_KNOWN, &[(":provider", &provider)], |row| Ok((row.get(11)?, member_of(row)?)))
 }
@@ -121,7 +121,8 @@ const FIND_OWNER_OF_FOLDER: &str = "
            and m.status in ('active', 'suspended')
            and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')))";
 
-/// The member whose name at SFTPGo this is, or whose username, if it has no name there and the site gave the username.
+/// Returns the member with this name at SFTPGo; or with this username, if the site vouches for it and the member has no
+/// name at SFTPGo.
 pub fn find_owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
     r.one(FIND_OWNER_OF_FOLDER, &[(":folded", &folded(name)), (":name", &name)], |row| row.get(0))
 }
@@ -133,7 +134,7 @@ const FIND_SUBJECT: &str = "
     order by provider <> 'authentik', created_at
     limit 1";
 
-/// The subject by which a member's provider of sign-in knows it: Authentik's, or that of the first other one.
+/// Returns a member's subject at the provider it signs in with: Authentik's, or that of the oldest other identity.
 pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> {
     r.find(FIND_SUBJECT, &[(":member_id", &member)], |row| row.get(0))
 }
@@ -164,7 +165,7 @@ const LIST_MEMBERS: List = List {
         ),
     ],
 };
-/// Who was deleted is nowhere a member.
+/// Needs no condition on `deleted`, because erased members have no memberships.
 const LIST_MEMBERS_IN: List = List {
     name: "members",
     columns: MEMBER_COLUMNS,
@@ -182,12 +183,12 @@ const LIST_MEMBERS_IN: List = List {
     kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
 };
 
-/// What a list of members is narrowed to.
+/// The filters of a list of members.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub organization: Option<OrganizationId>,
     pub is_active: Option<bool>,
-    /// As `kernel::http::like` makes it.
+    /// A pattern from `kernel::http::like`.
     pub keyword: Option<String>,
 }
 
@@ -196,14 +197,14 @@ pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<
     let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
     let among = keyword.as_deref().map(|keyword| search_store::find_among(r, keyword)).transpose()?.flatten();
     let list = if organization.is_some() { &LIST_MEMBERS_IN } else { &LIST_MEMBERS };
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":organization_id", organization),
         (":is_active", is_active),
         (":keyword", keyword),
         (":folded", &folded),
         (":among", &among),
     ];
-    r.page(list, asked, window, member_of)
+    r.page(list, parameters, window, member_of)
 }
 
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
@@ -235,15 +236,16 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     })
 }
 
-const YIELD: &str = "
+const RELEASE_PENDING_NAMES: &str = "
     update members
     set username = null, username_folded = null, username_by_site = 0, email = null, email_folded = null
     where status = 'pending' and id <> :id and (email_folded = :email_folded or username_folded = :username_folded)";
 
-/// A registration that nobody proved stands in nobody's way: it loses its names to a member who gets them otherwise.
-fn yield_names(w: &Writer<'_>, id: MemberId, username: Option<&str>, email: Option<&str>) -> Result<()> {
+/// Removes the names from a pending registration if another member gets them, so that an unconfirmed registration
+/// blocks no name.
+fn release_pending_names(w: &Writer<'_>, id: MemberId, username: Option<&str>, email: Option<&str>) -> Result<()> {
     w.execute(
-        YIELD,
+        RELEASE_PENDING_NAMES,
         &[(":id", &id), (":email_folded", &email.map(folded)), (":username_folded", &username.map(folded))],
     )
     .map(drop)
@@ -255,12 +257,12 @@ const INSERT_MEMBER: &str = "
     values (:id, :username, :username_folded, :username_by_site, :email, :email_folded, :display_name, :status,
             :password_hash, :now, :now)";
 
-/// Which unique index stands for which cause.
+/// The error code for each unique index.
 const UNIQUE: &[(&str, ErrorCode)] =
     &[("members.email_folded", ErrorCode::EmailExists), ("members.username_folded", ErrorCode::UsernameExists)];
 
 pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
-    yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
+    release_pending_names(w, id, new.username.as_deref(), new.email.as_deref())?;
     let status = if new.is_suspended { "suspended" } else { "active" };
     w.insert(
         INSERT_MEMBER,
@@ -287,9 +289,9 @@ const UPDATE_MEMBER: &str = "
         email_folded = :email_folded, display_name = :display_name, version = version + 1, updated_at = :now
     where id = :id";
 
-/// The names of a member: username, e-mail, display name.
+/// Updates the names of a member: username, e-mail, display name.
 pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
-    yield_names(w, member.id, member.username.as_deref(), member.email.as_deref())?;
+    release_pending_names(w, member.id, member.username.as_deref(), member.email.as_deref())?;
     w.insert(
         UPDATE_MEMBER,
         &[
@@ -321,7 +323,7 @@ pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
-/// From kind to kind by the index, however many members there are.
+/// Skips from one kind to the next in the index, so the cost does not depend on the number of members.
 const LIST_HASH_KINDS: &str = "
     with recursive found (kind) as (
         select min(hash_kind) from members where hash_kind is not null
@@ -332,7 +334,7 @@ const LIST_HASH_KINDS: &str = "
     )
     select kind from found where kind is not null";
 
-/// The beginnings of all stored hashes, which say what work they are.
+/// Returns the distinct prefixes of the stored hashes, which contain their cost parameters.
 pub fn list_hash_kinds(r: &Reader<'_>) -> Result<Vec<String>> {
     r.all(LIST_HASH_KINDS, &[], |row| row.get(0))
 }
@@ -342,7 +344,7 @@ const REPLACE_HASH: &str = "
     set password_hash = :password_hash
     where id = :id and password_hash = :former";
 
-/// The same password under another hash; nothing happens when another password was set meanwhile.
+/// Replaces the hash of the same password. Does nothing if another password was set meanwhile.
 pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, password_hash: &str) -> Result<()> {
     w.execute(REPLACE_HASH, &[(":password_hash", &password_hash), (":id", &id), (":former", &former)]).map(drop)
 }
@@ -363,12 +365,12 @@ const SET_PASSWORD_MAKER: &str = "
     set password_maker = :maker
     where id = :id and password_hash is not null";
 
-/// Who chose the password that the member has.
+/// Stores who chose the member's current password.
 pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Maker) -> Result<()> {
     w.execute(SET_PASSWORD_MAKER, &[(":maker", &text_of_maker(maker)), (":id", &id)]).map(drop)
 }
 
-/// Who has the machine needs no password of a member's.
+/// `Maker::Site` is stored as null: the owner of the machine needs no password to act as a member.
 fn text_of_maker(maker: &Maker) -> Option<String> {
     (*maker != Maker::Site).then(|| maker.to_text())
 }
@@ -400,12 +402,12 @@ const REPLACE_PENDING: &str = "
     set password_hash = :password_hash, version = version + 1, updated_at = :now
     where id = :id and status = 'pending'";
 
-/// Somebody registers again: the newest password counts.
+/// Replaces the password of a pending registration, when the user registers again.
 pub fn replace_pending(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
     w.execute(REPLACE_PENDING, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
-/// Who was given something by an administrator meanwhile stays.
+/// Registrations to which an administrator assigned something meanwhile stay.
 const LIST_LAPSED: &str = "
     select m.id
     from members m
@@ -421,7 +423,7 @@ const LIST_LAPSED: &str = "
       and not exists (select 1 from quotas where member_id = m.id)
     limit :most";
 
-/// Registrations that nobody completed, and that nothing points to.
+/// Returns pending registrations that were last changed before this time, and that no other rows reference.
 pub fn list_lapsed(r: &Reader<'_>, before: Timestamp, most: usize) -> Result<Vec<MemberId>> {
     r.all(LIST_LAPSED, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
 }
@@ -441,12 +443,13 @@ const IS_LAPSED: &str = "
       and not exists (select 1 from quotas where member_id = m.id)";
 const DELETE_LAPSED: &str = "delete from members where id = :id and status = 'pending'";
 
-/// Is it still one of them?
+/// Whether a member is still a registration as in [`list_lapsed`].
 pub fn is_lapsed(r: &Reader<'_>, id: MemberId, before: Timestamp) -> Result<bool> {
     Ok(r.find(IS_LAPSED, &[(":id", &id), (":before", &before)], |_| Ok(()))?.is_some())
 }
 
-/// Takes away a registration that nobody completed: it was never anybody, so that nothing of it has to stay.
+/// Deletes the row of a registration that was not completed. It was never used, so unlike an erased member its id need
+/// not stay.
 pub fn delete_lapsed(w: &Writer<'_>, id: MemberId) -> Result<()> {
     w.execute(DELETE_LAPSED, &[(":id", &id)]).map(drop)
 }
@@ -459,7 +462,7 @@ const ERASE_MEMBER: &str = "
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
 
-/// Takes away all that names the person here; what other features have of it must be gone already.
+/// Deletes the personal data in the tables of this feature. Other features must have deleted theirs already.
 pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
     w.execute(DELETE_IDENTITIES, &[(":id", &id)])?;
     delete_made(w, id)?;
@@ -513,7 +516,7 @@ const FIND_NAME_AT: &str = "
     order by created_at
     limit 1";
 
-/// The name by which a provider knows a member.
+/// Returns a member's oldest subject at a provider.
 pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
     r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
 }

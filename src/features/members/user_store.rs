@@ -1,4 +1,4 @@
-//! SQL of what belongs to a member besides itself: its names elsewhere, and why it is suspended.
+//! SQL of a member's identities and of the reason of its status.
 
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
@@ -26,7 +26,8 @@ pub fn set_status_reason(w: &Writer<'_>, member: MemberId, reason: Option<&str>)
 
 const TOUCH_MEMBER: &str = "update members set version = version + 1, updated_at = :now where id = :id";
 
-/// Something that belongs to the member changed: who holds an older ETag reads again.
+/// Increments the version of a member after a change of data that belongs to it, so that older ETags are no longer
+/// valid.
 pub fn touch(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(TOUCH_MEMBER, &[(":now", &w.now()), (":id", &member)]).map(drop)
 }

@@ -1,8 +1,8 @@
-//! What an organization may see of a member, in one place.
+//! The rules for what an organization may see of a member.
 //!
-//! **Invariant.** An organization sees its own members. Of anybody else, and so of who has left it, it sees the id: no name,
-//! no e-mail, no status, no folder that is called by a name. Whatever shows or sends something of a member asks here when
-//! it does so, not when the thing happened. The site sees everybody.
+//! **Invariant.** An organization sees its own members. Of all others, including members that left it, it sees only the
+//! id: no name, e-mail, status, or folder name. Code that returns or sends data about a member checks this at that
+//! time, not when the data was written. The site sees all members.
 
 use super::{Member, store};
 use crate::kernel::authz::Reach;
@@ -11,22 +11,22 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// Stands for the folder of somebody whom an organization does not see.
+/// Replaces the folder name of a member that an organization may not see.
 const HIDDEN_FOLDER: &str = "former-member";
 
-/// Does the member lie within the reach?
+/// Whether the member is within the reach.
 pub fn is_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> bool {
     reach
         .organization()
         .is_none_or(|organization| snapshot.tenant(organization).is_some_and(|tenant| tenant.set_of(id).is_some()))
 }
 
-/// Fails when the member is out of the caller's reach, exactly as if it did not exist.
+/// Fails with `MemberNotFound` if the member is not within the reach, as for one that does not exist.
 pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
     if is_visible(snapshot, reach, id) { Ok(()) } else { Err(ErrorCode::MemberNotFound.into()) }
 }
 
-/// The member as the organization sees it, or as the site does; `None` where only the id is to be seen.
+/// Returns the member if the organization may see it; `seen_by` is `None` for the site.
 pub fn find_seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, id: MemberId) -> Result<Option<Member>> {
     match seen_by {
         Some(organization) => store::find_member_in(r, organization, id),
@@ -34,7 +34,8 @@ pub fn find_seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, id: MemberId) 
     }
 }
 
-/// The path of a video as the organization sees it: the folder of somebody whom it does not see has no name.
+/// Returns the path of a video as the organization may see it: the folder name of a member that it may not see is
+/// replaced.
 pub fn seen_path(
     r: &Reader<'_>,
     seen_by: Option<OrganizationId>,
@@ -50,7 +51,7 @@ pub fn seen_path(
     Ok(path.to_owned())
 }
 
-/// A text that may name a path, such as the error of a job, beside that path as it is and as it is seen.
+/// Replaces the folder name in a text that can contain `path`, such as the error of a job, if `seen` is not `path`.
 pub fn seen_text(text: &str, path: &str, seen: &str) -> String {
     match path.split_once('/') {
         Some((folder, _)) if path != seen => text.replace(&format!("{folder}/"), &format!("{HIDDEN_FOLDER}/")),

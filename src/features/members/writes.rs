@@ -1,4 +1,5 @@
-//! Writes of members that other features follow in the same transaction: sessions end, keys go, jobs wait no more.
+//! Writes of members that report an `Occurrence`, to which other features react in the same transaction: they end
+//! sessions, delete keys, or release jobs.
 
 use serde_json::json;
 
@@ -12,7 +13,8 @@ use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 
-/// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
+/// Updates the names of a member: username, e-mail, display name. A new e-mail invalidates what was sent to the former
+/// one.
 pub fn update_names(t: &Transaction<'_>, member: &Member) -> Result<()> {
     let former = store::get_member(t, member.id)?.email;
     store::update_names(t, member)?;
@@ -40,9 +42,9 @@ pub fn delete_membership(t: &Transaction<'_>, organization: OrganizationId, memb
     Ok(deleted)
 }
 
-/// Gives a member a new password, which somebody else chose where there is a maker; every session ends, but one that may be
-/// kept. Where the former one was not shown, which keeps a session, the member's keys end too: who knew it may have made
-/// them. A first password ends no key.
+/// Sets a member's password; `maker` is who chose it, if it was not the member. All sessions end except `kept`, the
+/// session in which the member proved the former password. Without `kept`, the member's keys end too, because anyone
+/// who knew the former password could have created them. A first password ends no keys.
 pub fn set_password(
     t: &Transaction<'_>,
     id: MemberId,
@@ -54,7 +56,7 @@ pub fn set_password(
     t.happened(&Occurrence::PasswordSet { member: id, kept, is_reset })
 }
 
-/// A password ends that its maker may not choose any more.
+/// Reacts to occurrences of other features: deletes a password whose maker may no longer choose it.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::PasswordWithdrawn(member) => store::end_password(t, *member).map(|()| Vec::new()),
@@ -62,13 +64,13 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
     }
 }
 
-/// Somebody registers again: the newest password counts.
+/// Replaces the password of a pending registration, when the user registers again.
 pub fn replace_pending(t: &Transaction<'_>, id: MemberId, hash: &str) -> Result<()> {
     store::replace_pending(t, id, hash)?;
     t.happened(&Occurrence::RegistrationGone(id))
 }
 
-/// Takes away those of these registrations that nobody completed still. Answers which.
+/// Deletes those of the listed registrations that are still not completed. Returns their ids.
 pub fn delete_lapsed(t: &Transaction<'_>, before: Timestamp, listed: &[MemberId]) -> Result<Vec<MemberId>> {
     let mut lapsed = Vec::new();
     for id in listed.iter().copied() {
@@ -81,7 +83,8 @@ pub fn delete_lapsed(t: &Transaction<'_>, before: Timestamp, listed: &[MemberId]
     Ok(lapsed)
 }
 
-/// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
+/// Deletes all personal data, memberships, roles, grants, sessions and keys of a member. The id stays, for the audit
+/// log.
 pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Changed<()>> {
     let id = former.id;
     // The event is created before the names are deleted, because external systems need them.
@@ -107,7 +110,7 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
     Ok(Changed::new((), entry).policy(changes).event([deleted]))
 }
 
-/// A member that was not erased.
+/// Returns a member that was not erased. Fails with `MemberDeleted` for an erased one.
 pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
     let member = store::get_member(t, id)?;
     if member.status == "deleted" { Err(ErrorCode::MemberDeleted.into()) } else { Ok(member) }

@@ -21,11 +21,11 @@ use crate::kernel::http::{ActiveInactive, Body, Page, Reply, Tag, like, ok, requ
 use crate::kernel::ids::OrganizationId;
 
 crate::text! {
-    /// Unique, never changes
+    /// Unique; cannot change
     OrgCode 1..=64 "^[a-z0-9][a-z0-9._-]*$";
-    /// A name for people
+    /// A display name
     OrganizationName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
-    /// Not unique: branches share one
+    /// The tax number; not unique, because branches share one
     TaxId 1..=64 "^[^\\x00-\\x1f\\x7f]+$";
 }
 
@@ -39,7 +39,7 @@ struct OrganizationView {
     #[oai(nullable)]
     tax_id: Option<String>,
     status: ActiveInactive,
-    /// Do its members sign in with a second factor, wherever they sign in?
+    /// Whether its members must use a second factor, wherever they sign in
     second_factor_required: bool,
     /// Unix milliseconds
     created_at: i64,
@@ -68,21 +68,21 @@ struct CreateOrganization {
     org_code: OrgCode,
     name: OrganizationName,
     tax_id: Option<TaxId>,
-    /// `active` when absent
+    /// `active` by default
     status: Option<ActiveInactive>,
-    /// Must its members sign in with a second factor? No, when absent
+    /// Whether its members must sign in with a second factor; false by default
     second_factor_required: Option<bool>,
 }
 
-/// What of an organization can change
+/// The fields of an organization to change
 #[derive(Object)]
 struct UpdateOrganization {
     name: Option<OrganizationName>,
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable)]
     tax_id: MaybeUndefined<TaxId>,
     status: Option<ActiveInactive>,
-    /// From the next request on, sessions of its members in which none was shown are refused
+    /// If true, sessions of its members without a second factor are refused from the next request on
     second_factor_required: Option<bool>,
 }
 
@@ -106,18 +106,18 @@ pub struct Api {
 impl Api {
     /// List organizations
     ///
-    /// All of the site for the platform and API clients; its own for a member of one.
+    /// The platform and API clients get all organizations, members their own.
     #[oai(path = "/admin/organizations", method = "get", operation_id = "list_organizations")]
     async fn list_organizations(
         &self,
         caller: AdminCaller,
-        /// Found in code and name
+        /// Only organizations with this text in the code or name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         status: Query<Option<ActiveInactive>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<OrganizationView>> {
@@ -132,7 +132,7 @@ impl Api {
 
     /// Create an organization
     ///
-    /// With its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
+    /// Also creates its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
     #[oai(path = "/admin/organizations", method = "post", operation_id = "create_organization")]
     async fn create_organization(
         &self,
@@ -143,10 +143,13 @@ impl Api {
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::ORGANIZATION_CREATE)?;
             if !OrganizationId::of(&body.0.org_code).is_nil() {
-                return Err(Error::field("org_code", "must not look like an id: X-Tenant-ID takes both"));
+                return Err(Error::field(
+                    "org_code",
+                    "must not have the form of an id, because X-Tenant-ID accepts both",
+                ));
             }
             if t.snapshot().tenants().count() as u64 >= organizations_max {
-                let message = format!("the site has {organizations_max} organizations already (limits.organizations)");
+                let message = format!("the site already has {organizations_max} organizations (limits.organizations)");
                 return Err(Error::field("org_code", message));
             }
             let organization = Organization {
@@ -169,9 +172,9 @@ impl Api {
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
-    /// See an organization
+    /// Get an organization
     ///
-    /// By its id.
+    /// Returns the organization with this id.
     #[oai(path = "/admin/organizations/:id", method = "get", operation_id = "get_organization")]
     async fn get_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_GET)?;
@@ -181,10 +184,10 @@ impl Api {
         Ok(ok(organization.into()).version(version))
     }
 
-    /// Change an organization
+    /// Update an organization
     ///
-    /// Its status only by the platform or an API client. Whether its members need a second factor is said by people only; for
-    /// `platform` by its administrators.
+    /// Only the platform and API clients can change the status. Only members, not programs, can change whether a second
+    /// factor is required; for `platform`, only platform administrators.
     #[oai(path = "/admin/organizations/:id", method = "patch", operation_id = "update_organization")]
     async fn update_organization(
         &self,
@@ -198,12 +201,12 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::ORGANIZATION_UPDATE)?;
             require_reached(reach, id.0)?;
             if let Some(status) = edit.status {
-                let needed = if status.is_active() {
+                let permission = if status.is_active() {
                     Permission::ORGANIZATION_ACTIVATE
                 } else {
                     Permission::ORGANIZATION_DEACTIVATE
                 };
-                authz::require(t.snapshot(), caller, needed)?;
+                authz::require(t.snapshot(), caller, permission)?;
             }
             let required = t.snapshot().tenant(id.0).map(|tenant| tenant.requires_second_factor);
             if edit.second_factor_required.is_some() && edit.second_factor_required != required {
@@ -231,7 +234,7 @@ impl Api {
 
     /// Activate an organization
     ///
-    /// Its members hold their rights again. Repeating it changes nothing.
+    /// Its members have their permissions again. Repeating it changes nothing.
     #[oai(path = "/admin/organizations/:id/activate", method = "post", operation_id = "activate_organization")]
     async fn activate_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -243,7 +246,7 @@ impl Api {
 
     /// Deactivate an organization
     ///
-    /// Everything in it is denied from the next request on; nothing is lost.
+    /// All requests within it are denied from the next request on. No data is deleted.
     #[oai(path = "/admin/organizations/:id/deactivate", method = "post", operation_id = "deactivate_organization")]
     async fn deactivate_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -255,17 +258,17 @@ impl Api {
 
     /// List organizations, for the services of this site
     ///
-    /// Pages are larger than for people: up to 500.
+    /// A page has up to 500 organizations, more than in `list_organizations`.
     #[oai(path = "/internal/organizations", method = "get", operation_id = "list_organizations_internal")]
     async fn list_organizations_internal(
         &self,
         caller: InternalCaller,
-        /// Found in code and name
+        /// Only organizations with this text in the code or name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<OrganizationView>> {
@@ -274,9 +277,9 @@ impl Api {
         self.page(filter, Window::internal(limit.0, offset.0, after.0)?).await
     }
 
-    /// See the organization of a code, for the services of this site
+    /// Get an organization by its code, for the services of this site
     ///
-    /// The code is the short name that was chosen when the organization was made; it never changes.
+    /// The code is chosen when the organization is created and cannot change.
     #[oai(
         path = "/internal/organizations/by-code/:org_code",
         method = "get",
@@ -308,7 +311,7 @@ fn answer(committed: Committed<Organization>) -> Reply<OrganizationView> {
     Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
 }
 
-/// What is not reached looks as if it were not there.
+/// Fails with `OrganizationNotFound` for an organization outside the reach, as for one that does not exist.
 fn require_reached(reach: Reach, id: OrganizationId) -> Result<()> {
     if reach.includes(id) { Ok(()) } else { Err(ErrorCode::OrganizationNotFound.into()) }
 }

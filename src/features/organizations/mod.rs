@@ -1,4 +1,4 @@
-//! Organizations: the customers of the site, each a tenant.
+//! Organizations: the customers of the site. An organization is a tenant.
 
 pub mod api;
 pub mod store;
@@ -19,7 +19,7 @@ pub struct Organization {
     pub name: String,
     pub tax_id: Option<String>,
     pub is_active: bool,
-    /// Do its members sign in with a second factor?
+    /// Whether its members must sign in with a second factor.
     pub requires_second_factor: bool,
     pub version: i64,
     pub created_at: Timestamp,
@@ -35,7 +35,7 @@ pub fn create(t: &Transaction<'_>, organization: &Organization) -> Result<Vec<Ch
     Ok(changes)
 }
 
-/// Makes the built-in organization `platform`, whose rights are rights over the site; does nothing when it is there.
+/// Creates the built-in organization `platform`, whose permissions apply to the whole site. Does nothing if it exists.
 pub async fn found_platform(app: &App) -> Result<()> {
     let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "organization.found_platform", |t, _| {

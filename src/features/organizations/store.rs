@@ -33,19 +33,19 @@ const LIST_ORGANIZATIONS: List = List {
     kept: &[],
 };
 
-/// What a list of organizations is narrowed to.
+/// The filters of a list of organizations.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub only: Option<OrganizationId>,
     pub is_active: Option<bool>,
-    /// As `kernel::http::like` makes it.
+    /// A pattern from `kernel::http::like`.
     pub keyword: Option<String>,
 }
 
 pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Organization>> {
     let Filter { only, is_active, keyword } = filter;
-    let asked: Parameters<'_> = &[(":only", only), (":is_active", is_active), (":keyword", keyword)];
-    r.page(&LIST_ORGANIZATIONS, asked, window, organization_of)
+    let parameters: Parameters<'_> = &[(":only", only), (":is_active", is_active), (":keyword", keyword)];
+    r.page(&LIST_ORGANIZATIONS, parameters, window, organization_of)
 }
 
 fn organization_of(row: &Row<'_>) -> rusqlite::Result<Organization> {

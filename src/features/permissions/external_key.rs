@@ -1,30 +1,30 @@
-//! External keys: what groups and roles are called at an external system.
+//! External keys: the names of groups and roles at an external system.
 //!
-//! **Invariant.** Two keys are the same when [`one_spelling`] makes the same text of them: composed characters (Unicode
-//! NFC), case kept. A distinguished name of LDAP is compared as one: attribute types and values in any case, spaces
-//! around separators and the kind of escape do not matter. Mappings are stored in that spelling.
+//! **Invariant.** Two keys are equal if [`one_spelling`] normalizes them to the same text: Unicode NFC, case-sensitive.
+//! An LDAP distinguished name is compared as one: case-insensitive, regardless of spaces around separators and of how
+//! characters are escaped. Mappings are stored in normalized form.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Longest key, in characters; wherever keys come from.
+/// The most characters of a key, from any source.
 pub const CHARACTERS_MAX: usize = 256;
 
-/// Most keys of one member from one source.
+/// The most keys of one member from one source.
 pub const COUNT_MAX: usize = 1_000;
 
-/// Can this text be a key? As the API's `ExternalKey` has it.
+/// Whether a text is a valid key, by the same rules as the API's `ExternalKey`.
 pub fn is_key(text: &str) -> bool {
     let is_control = |c: char| c < '\u{20}' || c == '\u{7f}';
     !text.is_empty() && text.chars().count() <= CHARACTERS_MAX && !text.contains(is_control)
 }
 
-/// The spelling in which keys are stored and compared.
+/// Returns the normalized form in which keys are stored and compared.
 pub fn one_spelling(key: &str) -> String {
     let key: String = key.nfc().collect();
     distinguished_name(&key).unwrap_or(key)
 }
 
-/// A character of a distinguished name. An escaped one separates nothing.
+/// A character of a distinguished name. An escaped character is not a separator.
 #[derive(Clone, Copy)]
 struct Unit {
     character: char,
@@ -37,7 +37,8 @@ impl Unit {
     }
 }
 
-/// The one spelling of a distinguished name (RFC 4514): at least two `type=value` with commas between them.
+/// Normalizes a distinguished name (RFC 4514): at least two `type=value` pairs, separated by commas. `None` for other
+/// texts.
 fn distinguished_name(text: &str) -> Option<String> {
     let units = units(text)?;
     let parts: Vec<&[Unit]> = units.split(|unit| unit.is_plain(',')).collect();
@@ -45,7 +46,7 @@ fn distinguished_name(text: &str) -> Option<String> {
         return None;
     }
     let parts = parts.into_iter().map(|part| {
-        let values = part.split(|unit| unit.is_plain('+')).map(pair);
+        let values = part.split(|unit| unit.is_plain('+')).map(normalized_pair);
         let mut values = values.collect::<Option<Vec<String>>>()?;
         values.sort();
         Some(values.join("+"))
@@ -53,7 +54,7 @@ fn distinguished_name(text: &str) -> Option<String> {
     Some(parts.collect::<Option<Vec<String>>>()?.join(","))
 }
 
-/// Takes escapes and quotes away. `None` where one of them is left open.
+/// Resolves escapes and quotes. `None` if an escape or a quote is not complete.
 fn units(text: &str) -> Option<Vec<Unit>> {
     let mut units = Vec::new();
     let mut rest = text.chars();
@@ -86,8 +87,8 @@ fn hex_pair(text: &mut std::str::Chars<'_>) -> Option<u8> {
     u8::try_from(high * 16 + low).ok()
 }
 
-/// One `type=value`.
-fn pair(units: &[Unit]) -> Option<String> {
+/// Normalizes one `type=value` pair.
+fn normalized_pair(units: &[Unit]) -> Option<String> {
     let at = units.iter().position(|unit| unit.is_plain('='))?;
     let (kind, value) = (trimmed(&units[..at]), trimmed(&units[at + 1..]));
     let begins_well = kind.first().is_some_and(|unit| unit.character.is_ascii_alphanumeric());
@@ -97,20 +98,20 @@ fn pair(units: &[Unit]) -> Option<String> {
         return None;
     }
     let kind: String = kind.iter().map(|unit| unit.character.to_ascii_lowercase()).collect();
-    // A value that begins with a plain # is written in hexadecimal.
+    // A value that begins with an unescaped # is in hexadecimal.
     let is_binary = value.first().is_some_and(|unit| unit.is_plain('#'));
     let lower: String = value.iter().flat_map(|unit| unit.character.to_lowercase()).collect();
     let lower: String = lower.nfc().collect();
     let last = lower.chars().count().saturating_sub(1);
-    let mut written = String::new();
+    let mut escaped_value = String::new();
     for (n, character) in lower.chars().enumerate() {
         let is_at_the_edge = (character == ' ' && (n == 0 || n == last)) || (character == '#' && n == 0 && !is_binary);
         if is_at_the_edge || ",+\"\\<>;=".contains(character) {
-            written.push('\\');
+            escaped_value.push('\\');
         }
-        written.push(character);
+        escaped_value.push(character);
     }
-    Some(format!("{kind}={written}"))
+    Some(format!("{kind}={escaped_value}"))
 }
 
 fn trimmed(mut units: &[Unit]) -> &[Unit] {
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_the_same_by_one_rule() {
+    fn keys_are_equal_by_their_normalized_form() {
         for (one, other, are_same) in [
             ("editors", "editors", true),
             ("editors", "Editors", false),
@@ -153,7 +154,7 @@ mod tests {
             ("cn=a,dc=x", "dc=x,cn=a", false),
             ("cn=#0405,dc=x", "cn=\\#0405,dc=x", false),
             ("2.5.4.3=a,dc=x", "2.5.4.3=A,dc=x", true),
-            // One pair alone is a name like any other, and so is what only looks like a distinguished name.
+            // A single pair, or a text that only looks like a distinguished name, is an ordinary key.
             ("team=Film", "team=film", false),
             ("a=b,", "A=b,", false),
             ("a=b,c", "A=b,c", false),
@@ -177,7 +178,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn one_spelling_is_its_own(text in "[a-cA-C=, +\"\\\\#0-9\u{e9}\u{301}\u{130}]{0,16}") {
+        fn normalizing_twice_changes_nothing(text in "[a-cA-C=, +\"\\\\#0-9\u{e9}\u{301}\u{130}]{0,16}") {
             let once = one_spelling(&text);
             prop_assert_eq!(one_spelling(&once), once);
         }

@@ -1,7 +1,7 @@
-//! Catalogs from files: our own form here, any service's OpenAPI 3 document in `openapi`, as JSON or YAML.
+//! Parses catalogs to import, as JSON or YAML: Roster's own format here, OpenAPI 3 documents in `openapi`.
 //!
-//! An import is the whole of one application: what it does not name any more is orphaned, not deleted, because roles
-//! may tick it. It is checked as a whole before anything is written; `publish` writes.
+//! An import contains all entries of one application. Entries that it no longer contains are orphaned, not deleted,
+//! because roles can have them. The whole import is checked before anything is written; `publish` writes it.
 
 use std::collections::HashMap;
 
@@ -21,45 +21,45 @@ pub struct Entry {
     pub parent: Option<String>,
     pub http_methods: Option<String>,
     pub http_path: Option<String>,
-    /// Absent: as it is, open when new.
+    /// `None` keeps the current status; a new entry is then open.
     pub is_open: Option<bool>,
     pub user_type: UserType,
-    /// Where the document has it, for messages.
+    /// The location in the document, for messages.
     pub place: String,
 }
 
-/// What an import names.
+/// A parsed import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     pub app: String,
     pub entries: Vec<Entry>,
-    /// What the document has and no decision could protect.
+    /// Operations of the document that cannot be protected.
     pub skipped: Vec<Skipped>,
-    /// The title of an OpenAPI document, perhaps empty; `None` for our own form.
+    /// The title of an OpenAPI document, which can be empty; `None` for Roster's own format.
     pub title: Option<String>,
 }
 
-/// An operation that is left out, or all of a path.
+/// An operation that is left out, or a whole path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     pub path: String,
     pub method: Option<String>,
     pub reason: String,
     pub line: Option<usize>,
-    /// Where the document has it, for messages.
+    /// The location in the document, for messages.
     pub place: String,
 }
 
-/// What the request says beside the document.
+/// Options for parsing a catalog.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub app: Option<String>,
     pub prefix: Option<String>,
-    /// Path that lies before every path of an OpenAPI document, instead of its first server's.
+    /// Prefix of every path of an OpenAPI document, instead of the path of its first server.
     pub base: Option<String>,
-    /// Names of parameters of an OpenAPI document that stand for many segments.
+    /// Names of parameters of an OpenAPI document that match several path segments.
     pub multi_segment: Vec<String>,
-    /// Refuse a document of which something would be left out.
+    /// Refuse a document if any of its operations would be left out.
     pub strict: bool,
 }
 
@@ -67,7 +67,7 @@ pub const DEFAULT_APP: &str = "main";
 pub const NAME_BYTES_MAX: usize = 190;
 const APP_BYTES_MAX: usize = 64;
 
-/// Turns a document into entries, and checks all that can be checked without the database.
+/// Parses a document into entries, with all checks that need no database.
 pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<Import> {
     let value = &document.value;
     let mut faults = Faults::default();
@@ -82,18 +82,18 @@ pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<
         openapi::entries(document, options, &app, entries_max, &mut faults)
     } else {
         let prefix = options.prefix.clone().or_else(|| text("prefix"));
-        (own_form(value, prefix.as_deref(), &mut faults), Vec::new())
+        (parse_own_format(value, prefix.as_deref(), &mut faults), Vec::new())
     };
-    if !is_word(&app, APP_BYTES_MAX) {
-        faults.add("app", "must be letters, digits, and . _ -");
+    if !is_name(&app, APP_BYTES_MAX) {
+        faults.add("app", "must consist of letters, digits, and . _ - :");
     } else if app == ROSTER_APP {
-        faults.add("app", "`roster` is the name of this program's own entries");
+        faults.add("app", "`roster` is reserved for the entries of Roster itself");
     }
     if entries.len() as u64 > entries_max {
         let message = format!("has {} entries, and limits.catalog_entries is {entries_max}", entries.len());
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
-    // A document of which nothing is left would orphan all there is.
+    // An empty import would orphan all entries of the application.
     if options.strict || entries.is_empty() {
         for Skipped { place, reason, line, .. } in &skipped {
             let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
@@ -108,7 +108,7 @@ pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<
 #[derive(Default)]
 pub struct Faults(pub Vec<Field>);
 
-/// As many faults of one document as a person will read.
+/// The most faults that are reported for one document.
 const FAULTS_MAX: usize = 100;
 
 impl Faults {
@@ -124,19 +124,19 @@ impl Faults {
     }
 }
 
-fn is_word(text: &str, bytes_max: usize) -> bool {
+fn is_name(text: &str, bytes_max: usize) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
     !text.is_empty() && text.len() <= bytes_max && text.bytes().all(allowed)
 }
 
-// ── our own form ──
+// ── Roster's own format ──
 
 const FIELDS: [&str; 6] = ["name", "parent", "http_methods", "http_path", "status", "type"];
 
-fn own_form(document: &Value, prefix: Option<&str>, faults: &mut Faults) -> Vec<Entry> {
+fn parse_own_format(document: &Value, prefix: Option<&str>, faults: &mut Faults) -> Vec<Entry> {
     for key in document.as_object().into_iter().flat_map(|map| map.keys()) {
         if !["app", "prefix", "permissions"].contains(&key.as_str()) {
-            faults.add(key, "is not a field of a catalog; an OpenAPI document would have `openapi`");
+            faults.add(key, "is not a field of a catalog; an OpenAPI document must have the field `openapi`");
         }
     }
     let Some(list) = document.get("permissions").and_then(Value::as_array) else {
@@ -144,10 +144,10 @@ fn own_form(document: &Value, prefix: Option<&str>, faults: &mut Faults) -> Vec<
         return Vec::new();
     };
     let prefixed = |name: &str| prefix.map_or_else(|| name.to_owned(), |prefix| format!("{prefix}.{name}"));
-    list.iter().enumerate().filter_map(|(n, item)| own_entry(n, item, &prefixed, faults)).collect()
+    list.iter().enumerate().filter_map(|(n, item)| parse_entry(n, item, &prefixed, faults)).collect()
 }
 
-fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: &mut Faults) -> Option<Entry> {
+fn parse_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: &mut Faults) -> Option<Entry> {
     let place = format!("permissions\u{1f}{n}");
     let Some(map) = item.as_object() else {
         faults.add(&place, "must be an object");
@@ -192,7 +192,7 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
         name: prefixed(&name),
         parent: parent.map(|p| prefixed(&p)),
         http_methods,
-        // What cannot be read is named by `check`.
+        // `check` reports a path that cannot be parsed.
         http_path: http_path.map(|text| Template::read(&text).map_or(text, |(_, spelled)| spelled)),
         is_open,
         user_type,
@@ -202,23 +202,23 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
 
 // ── checks ──
 
-/// Depth limit of categories: protects code that walks the tree recursively.
+/// The most levels of categories: protects code that walks the tree recursively.
 const DEPTH_MAX: usize = 16;
 
 fn check(entries: &[Entry], faults: &mut Faults) {
     let mut names: HashMap<&str, &Entry> = HashMap::new();
     let mut routes: HashMap<Template, Vec<(&str, &Entry)>> = HashMap::new();
     for entry in entries {
-        if !is_word(&entry.name, NAME_BYTES_MAX) {
-            let message = format!("must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}");
+        if !is_name(&entry.name, NAME_BYTES_MAX) {
+            let message = format!("must consist of letters, digits, and . _ - :, at most {NAME_BYTES_MAX} bytes");
             faults.add(&entry.place, format!("the name {:?} {message}", entry.name));
         }
         if entry.name == ROSTER_APP || entry.name.starts_with("roster.") {
-            faults.add(&entry.place, format!("{} is kept for this program's own entries", entry.name));
+            faults.add(&entry.place, format!("{} is reserved for the entries of Roster itself", entry.name));
         }
         if let Some(other) = names.insert(&entry.name, entry) {
             let place = other.place.replace('\u{1f}', ".");
-            faults.add(&entry.place, format!("{} is named twice: here and at {place}", entry.name));
+            faults.add(&entry.place, format!("{} is defined twice: here and at {place}", entry.name));
         }
         check_route(entry, &mut routes, faults);
     }
@@ -233,7 +233,7 @@ fn check(entries: &[Entry], faults: &mut Faults) {
         if above.contains(&entry.name.as_str()) {
             faults.add(&entry.place, format!("{} is its own ancestor", entry.name));
         } else if above.len() == DEPTH_MAX {
-            faults.add(&entry.place, format!("{} lies deeper than {DEPTH_MAX} categories", entry.name));
+            faults.add(&entry.place, format!("{} is nested in more than {DEPTH_MAX} categories", entry.name));
         }
     }
 }
@@ -249,8 +249,8 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<Template, Vec<(&'e str
     };
     let template = Template::parse(text);
     let tokens = methods(tokens);
-    for why in [template.as_ref().err(), tokens.as_ref().err()].into_iter().flatten() {
-        faults.add(&entry.place, why.clone());
+    for message in [template.as_ref().err(), tokens.as_ref().err()].into_iter().flatten() {
+        faults.add(&entry.place, message.clone());
     }
     let (Ok(template), Ok(tokens)) = (template, tokens) else { return };
     let known = routes.entry(template).or_default();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_catalog_is_named_at_once() {
+    fn all_faults_of_a_catalog_are_reported_at_once() {
         let document = json!({"colour": 1, "permissions": [
             {"name": "a", "parent": "nowhere"},
             {"name": "b", "parent": "c"},
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn roster_keeps_its_own_name() {
+    fn the_application_roster_is_reserved() {
         assert_eq!(faults(&json!({"app": "roster", "permissions": []})).len(), 1);
     }
 }

@@ -1,7 +1,8 @@
-//! Asks an organization's role mappers which roles somebody from outside has there.
+//! Calls an organization's role mapper plugins to find the roles of a member that signs in or is synced from outside.
 //!
-//! **Invariant.** No guest runs within a transaction. What the mappers answered counts only while the mappers in force, and
-//! the table's answer that they were given, are the ones it rests on ([`MapperResult::holds`]); otherwise they are asked again.
+//! **Invariant.** No plugin runs inside a transaction. The result is applied only if the enforced mappers and the roles
+//! from the mapping table are still those it was computed from ([`MapperResult::holds`]); otherwise the mappers are
+//! called again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use crate::kernel::sandbox::input::{Claim, RoleInput, values_of};
 use crate::kernel::sandbox::{Fault, FaultKind};
 use crate::kernel::secret::Hash;
 
-/// How often the mappers are asked when what their answer rests on changes meanwhile.
+/// The most attempts when plugins or mappings change while the mappers run.
 pub const TRIES: usize = 4;
 
-/// Claims that the host gives. A source that has one of these names does not get through with it.
+/// Claims that the host sets. Claims of a source with these names are dropped.
 const ROLES: &str = "roster.roles";
 const ORG_CODE: &str = "org_code";
 const NOW_MS: &str = "now_ms";
@@ -30,29 +31,29 @@ const NOW_MS: &str = "now_ms";
 #[derive(Debug, Clone, Copy)]
 pub struct SourceClaims<'a> {
     pub source: Source,
-    /// External keys: groups and roles over there.
+    /// External keys: the groups and roles at the source.
     pub keys: &'a BTreeSet<String>,
     pub facts: &'a SourceFacts,
 }
 
-/// What it says beside the keys; only mappers see it.
+/// What a source says besides the external keys. Only mappers see it.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFacts {
     claims: Vec<Claim>,
     raw_json: Option<String>,
-    /// Something could not be read, so that a claim that is not there may yet be one.
+    /// A document of the source could not be read, so a missing claim may exist.
     has_gaps: bool,
 }
 
 impl SourceFacts {
-    /// By names and values.
+    /// Creates facts from claim names and values.
     pub fn of(claims: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
         let is_hosts = |name: &str| [ROLES, ORG_CODE, NOW_MS].contains(&name);
         let claims = claims.into_iter().filter(|(name, _)| !is_hosts(name));
         Self { claims: claims.map(|(name, values)| Claim { name, values }).collect(), ..Self::default() }
     }
 
-    /// By a document, which goes along as it is.
+    /// Creates facts from a JSON document, which is passed to the mappers unchanged as well.
     pub fn of_json(document: &serde_json::Map<String, Value>) -> Self {
         let claims = document.iter().map(|(name, value)| (name.clone(), values_of(value)));
         Self { raw_json: serde_json::to_string(document).ok(), ..Self::of(claims) }
@@ -65,7 +66,7 @@ impl SourceFacts {
     }
 }
 
-/// A mapper in force, and what came of asking it.
+/// The call of an enforced mapper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapperCall {
     pub name: Arc<str>,
@@ -76,42 +77,44 @@ pub struct MapperCall {
 }
 
 impl MapperCall {
-    /// For the audit.
+    /// Returns the call as a value for the audit log.
     pub fn record(&self) -> Value {
         let Self { name, version, sha256, fuel, fault: _ } = self;
         json!({"name": **name, "version": version, "sha256": hex::encode(sha256), "fuel": fuel})
     }
 }
 
-/// What the mappers in force answered, and what that rests on. Without a mapper in force the table's answer stands.
+/// The result of the enforced mappers, and what it was computed from. Without enforced mappers the roles of the mapping
+/// table apply.
 #[derive(Debug)]
 pub struct MapperResult {
     pub organization: OrganizationId,
     pub source: Source,
-    in_force: Vec<Binding>,
+    enforced: Vec<Binding>,
     table: Vec<String>,
     pub asked: Vec<MapperCall>,
-    /// Keys as the last mapper named them; `None` when one failed, and nothing is known.
+    /// Role keys that the last mapper returned; `None` if a mapper failed.
     pub named: Option<Vec<String>>,
 }
 
 impl MapperResult {
     pub fn is_by_plugin(&self) -> bool {
-        !self.in_force.is_empty()
+        !self.enforced.is_empty()
     }
 
-    /// Are the plugins and mappings still the same? Checked in the transaction that applies the result.
+    /// Whether the enforced mappers and the mapped roles are still the same. Checked in the transaction that applies
+    /// the result.
     pub fn holds(&self, snapshot: &Snapshot, table: &[String]) -> bool {
         let tenant = snapshot.tenant(self.organization);
         let mut now = tenant.into_iter().flat_map(mappers).filter(|binding| binding.mode == Mode::Enforce);
-        let are_same = self.in_force.iter().all(|then| now.next().is_some_and(|now| now.is_same_run(then)));
-        are_same && now.next().is_none() && (self.in_force.is_empty() || self.table == table)
+        let are_same = self.enforced.iter().all(|then| now.next().is_some_and(|now| now.is_same_run(then)));
+        are_same && now.next().is_none() && (self.enforced.is_empty() || self.table == table)
     }
 }
 
-/// Roles or plugins changed during every attempt.
+/// The error when plugins or mappings changed during every attempt.
 pub fn never_still() -> Error {
-    let message = "the organization's plugins or mappings changed while they were asked: try again";
+    let message = "the organization's plugins or mappings changed during the request: try again";
     Error::new(ErrorCode::Busy).with_message(message).retry_after(1)
 }
 
@@ -119,22 +122,23 @@ fn mappers(tenant: &Tenant) -> impl Iterator<Item = &Binding> {
     tenant.plugins().iter().filter(|binding| binding.exports.role_mapper)
 }
 
-/// The role of a key that a mapper may give: one of this organization, open, and not protected.
+/// Returns the role with this key if a mapper may assign it: a role of this organization that is open and not
+/// protected.
 pub fn assignable<'t>(tenant: &'t Tenant, key: &str) -> Option<&'t Role> {
     tenant.roles().find(|role| &*role.key == key).filter(|role| role.is_open && !role.is_protected())
 }
 
-/// Asks the mappers of an organization, those that are only watched too. It costs nothing where there are none.
+/// Calls the mappers of an organization, including shadow versions. Returns at once if it has none.
 pub async fn ask(
     app: &Arc<App>,
     (organization, member): (OrganizationId, MemberId),
-    word: SourceClaims<'_>,
+    source_claims: SourceClaims<'_>,
 ) -> Result<MapperResult> {
     let snapshot = app.snapshot();
     let mut mapped = MapperResult {
         organization,
-        source: word.source,
-        in_force: Vec::new(),
+        source: source_claims.source,
+        enforced: Vec::new(),
         table: Vec::new(),
         asked: Vec::new(),
         named: None,
@@ -144,49 +148,49 @@ pub async fn ask(
     if all.is_empty() {
         return Ok(mapped);
     }
-    let (source, keys) = (word.source, word.keys.clone());
+    let (source, keys) = (source_claims.source, source_claims.keys.clone());
     let table = app.read(move |r| sync::table(r, organization, source, &keys)).await?;
     mapped.table = table.keys();
-    mapped.in_force = all.iter().filter(|binding| binding.mode == Mode::Enforce).map(|b| (*b).clone()).collect();
-    let mut input = input_of(tenant, member, word);
+    mapped.enforced = all.iter().filter(|binding| binding.mode == Mode::Enforce).map(|b| (*b).clone()).collect();
+    let mut input = input_of(tenant, member, source_claims);
     if input.bytes() as u64 > app.config.plugin_input_bytes {
         // The claims contain the same data.
         input.raw_json = None;
     }
-    let chain = Chain { app, tenant, all, input, block: block(tenant, word) };
+    let chain = Chain { app, tenant, all, input, block: block(tenant, source_claims) };
     chain.walk(&mut mapped).await;
     Ok(mapped)
 }
 
-fn input_of(tenant: &Tenant, member: MemberId, word: SourceClaims<'_>) -> RoleInput {
+fn input_of(tenant: &Tenant, member: MemberId, source_claims: SourceClaims<'_>) -> RoleInput {
     let own = |name: &str, value: String| Claim { name: name.into(), values: vec![value] };
     let mut claims = vec![
         Claim { name: ROLES.into(), values: Vec::new() },
         own(ORG_CODE, tenant.org_code.to_string()),
         own(NOW_MS, Timestamp::now().0.to_string()),
     ];
-    claims.extend(word.facts.claims.iter().cloned());
+    claims.extend(source_claims.facts.claims.iter().cloned());
     RoleInput {
         tenant: tenant.id.to_string(),
-        source: word.source.as_str().into(),
+        source: source_claims.source.as_str().into(),
         subject: member.to_string(),
-        groups: word.keys.iter().cloned().collect(),
+        groups: source_claims.keys.iter().cloned().collect(),
         claims,
-        raw_json: word.facts.raw_json.clone(),
+        raw_json: source_claims.facts.raw_json.clone(),
     }
 }
 
-/// Why no mapper should be asked now, which counts as a failure: what it would be told is not the whole of it, or what it
-/// says is nobody's business.
-fn block(tenant: &Tenant, word: SourceClaims<'_>) -> Option<Fault> {
+/// Returns why no mapper is called, which counts as a failure: the organization is not active, or the claims are
+/// incomplete.
+fn block(tenant: &Tenant, source_claims: SourceClaims<'_>) -> Option<Fault> {
     if !tenant.is_active {
         return Some(Fault { kind: FaultKind::Unavailable, message: "the organization is not active".into() });
     }
-    let message = "a document of the source could not be read, so that its claims are not known in full";
-    word.facts.has_gaps.then(|| Fault { kind: FaultKind::Input, message: message.into() })
+    let message = "a document of the source could not be read, so its claims are incomplete";
+    source_claims.facts.has_gaps.then(|| Fault { kind: FaultKind::Input, message: message.into() })
 }
 
-/// The mappers of an organization, in their order.
+/// The mappers of an organization, in the order of their calls.
 struct Chain<'a> {
     app: &'a Arc<App>,
     tenant: &'a Tenant,
@@ -196,22 +200,22 @@ struct Chain<'a> {
 }
 
 impl Chain<'_> {
-    /// The first sees the table's answer, each later one the answer before it. One that is only watched sees what it would
-    /// see in force, and its answer goes nowhere.
+    /// Calls the mappers in order. The first gets the roles of the mapping table, each later one the result of the one
+    /// before it. A shadow mapper gets the input that it would get if enforced, and its result is not used.
     async fn walk(&self, mapped: &mut MapperResult) {
         let mut roles = mapped.table.clone();
         for binding in &self.all {
             if binding.mode == Mode::Shadow {
-                if !mapped.in_force.iter().any(|other| other.plugin == binding.plugin) {
-                    self.watch(binding, &roles, Some(&roles)).await;
+                if !mapped.enforced.iter().any(|other| other.plugin == binding.plugin) {
+                    self.call_shadow(binding, &roles, Some(&roles)).await;
                 }
                 continue;
             }
-            let (asked, answer) = self.ask(binding, &roles).await;
-            mapped.asked.push(asked);
-            // The next version of the same plugin is watched in its place.
+            let (call, answer) = self.call(binding, &roles).await;
+            mapped.asked.push(call);
+            // A shadow version of the same plugin gets the same input.
             for next in self.all.iter().filter(|other| other.mode == Mode::Shadow && other.plugin == binding.plugin) {
-                self.watch(next, &roles, answer.as_deref()).await;
+                self.call_shadow(next, &roles, answer.as_deref()).await;
             }
             match answer {
                 Some(answer) => roles = answer,
@@ -221,12 +225,12 @@ impl Chain<'_> {
         mapped.named = Some(roles);
     }
 
-    async fn ask(&self, binding: &Binding, roles: &[String]) -> (MapperCall, Option<Vec<String>>) {
+    async fn call(&self, binding: &Binding, roles: &[String]) -> (MapperCall, Option<Vec<String>>) {
         let (outcome, fuel) = match &self.block {
             Some(fault) => (Err(fault.clone()), 0),
             None => {
                 let mut input = self.input.clone();
-                // The first claim, by construction.
+                // The first claim is `roster.roles`, see `input_of`.
                 if let Some(claim) = input.claims.first_mut() {
                     claim.values = roles.to_vec();
                 }
@@ -240,16 +244,17 @@ impl Chain<'_> {
         };
         if let Some(fault) = &fault {
             let (plugin, version, source) = (&binding.name, binding.version, &self.input.source);
-            tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.as_str(), source, fault = fault.kind.as_str(), "a role mapper failed: where it is in force, roles of this source stay as they are");
+            tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.as_str(), source, fault = fault.kind.as_str(), "a role mapper failed: if it is enforced, the roles of this source stay unchanged");
         }
-        let asked =
+        let call =
             MapperCall { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
-        (asked, answer)
+        (call, answer)
     }
 
-    /// Would it change anything? `answer` is what goes on without it, unless nothing does.
-    async fn watch(&self, binding: &Binding, roles: &[String], answer: Option<&[String]>) {
-        let (_, Some(own)) = self.ask(binding, roles).await else { return };
+    /// Calls a shadow mapper and records whether it would change the result. `answer` is the result without it; `None`
+    /// if the enforced version failed.
+    async fn call_shadow(&self, binding: &Binding, roles: &[String], answer: Option<&[String]>) {
+        let (_, Some(own)) = self.call(binding, roles).await else { return };
         let (with, without) = (self.effective(&own), self.effective(answer.unwrap_or_default()));
         if answer.is_some() && with == without {
             return;
@@ -274,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_cannot_speak_for_the_host() {
+    fn claims_with_names_of_the_host_are_dropped() {
         let document =
             json!({"roster.roles": ["editor"], "org_code": "x", "now_ms": 1, "groups": ["a", 2], "sub": "s"});
         let facts = SourceFacts::of_json(document.as_object().expect("an object"));

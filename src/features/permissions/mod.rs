@@ -1,6 +1,6 @@
-//! Roles, their assignments and mappings, direct grants, and the catalog they pick from.
+//! Roles, role assignments, role mappings, and the permission catalog.
 //!
-//! **Invariant.** Nobody gives what they do not hold, and an organization never loses its last owner.
+//! **Invariant.** A caller can grant only what it holds, and an organization never loses its last owner.
 
 pub mod api;
 pub mod external_key;
@@ -46,7 +46,7 @@ pub struct RoleRecord {
 }
 
 impl RoleRecord {
-    /// May its set of permissions be edited, and may a mapping yield it?
+    /// Whether the role is protected: its permissions cannot be edited, and no mapping can yield it.
     pub fn is_protected(&self) -> bool {
         self.is_system && (self.key == TENANT_OWNER || self.key == PLATFORM_ADMIN)
     }
@@ -77,7 +77,7 @@ pub struct Mapping {
     pub updated_at: Timestamp,
 }
 
-/// Where an assignment comes from. A sync touches only its own.
+/// The source of an assignment. A sync changes only the assignments of its own source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Manual,
@@ -102,30 +102,30 @@ impl Source {
         }
     }
 
-    /// The source of a stored word; the schema admits no others.
-    pub fn parse(word: &str) -> Self {
-        Self::ALL.into_iter().find(|source| source.as_str() == word).unwrap_or(Self::Manual)
+    /// Parses a stored source. The schema allows no other values.
+    pub fn parse(text: &str) -> Self {
+        Self::ALL.into_iter().find(|source| source.as_str() == text).unwrap_or(Self::Manual)
     }
 }
 
-/// A custom role's key: one that is well formed, with none of the reserved beginnings.
+/// Checks the key of a custom role: it must be well formed and must not start with a reserved prefix.
 pub fn require_role_key(key: &str) -> Result<()> {
     let reserved = key.starts_with("system.") || key.starts_with("platform_");
     if is_role_key(key) && !reserved { Ok(()) } else { Err(ErrorCode::RoleKey.into()) }
 }
 
-/// The role of a tenant as the policy knows it.
+/// Returns the role of a tenant from the policy snapshot. Fails with `RoleNotFound`.
 pub fn known_role(snapshot: &Snapshot, organization: OrganizationId, id: RoleId) -> Result<&Role> {
     snapshot.tenant(organization).and_then(|tenant| tenant.role(id)).ok_or_else(|| ErrorCode::RoleNotFound.into())
 }
 
-/// The role of a tenant that has this key.
+/// Returns the role of a tenant by its key, from the policy snapshot. Fails with `RoleNotFound`.
 pub fn known_role_of_key<'s>(snapshot: &'s Snapshot, organization: OrganizationId, key: &str) -> Result<&'s Role> {
     let mut roles = snapshot.tenant(organization).into_iter().flat_map(Tenant::roles);
     roles.find(|role| *role.key == *key).ok_or_else(|| no_role_of_key(snapshot, organization, key))
 }
 
-/// The failure of a tenant that has no role of this key.
+/// Returns the error for a tenant that has no role with this key.
 pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &str) -> Error {
     let Some(tenant) = snapshot.tenant(organization) else { return ErrorCode::RoleNotFound.into() };
     let mut message = without_role(&tenant.org_code, key, tenant.roles().map(|role| &*role.key));
@@ -135,9 +135,9 @@ pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &s
     Error::new(ErrorCode::RoleNotFound).with_message(message)
 }
 
-/// What an organization without a role of this key is told of: what was meant, and which roles it has.
+/// Returns the message for a role key that an organization does not have, with a suggestion and the keys that exist.
 pub fn without_role<'k>(organization: &str, key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-    /// More are not listed.
+    /// The most keys that the message lists.
     const LISTED_MAX: usize = 20;
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
@@ -147,12 +147,12 @@ pub fn without_role<'k>(organization: &str, key: &str, known: impl IntoIterator<
     }
     let meant = did_you_mean(key, known);
     match listed.as_str() {
-        "" => format!("{organization} has no role `{key}`, and no other one"),
+        "" => format!("{organization} has no role `{key}`; it has no roles"),
         listed => format!("{organization} has no role `{key}`{meant}; it has {listed}"),
     }
 }
 
-/// Makes an organization's system roles, with the ticks of the grid.
+/// Creates an organization's system roles with the permissions that `BUILTIN_PERMISSIONS` gives them.
 pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, org_code: &str) -> Result<Vec<Change>> {
     let catalog = &t.snapshot().catalog;
     let mut changes = Vec::new();
@@ -162,9 +162,9 @@ pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, or
     }
     for (key, display_name, letter) in SYSTEM_ROLES {
         let holds = if key == TENANT_OWNER { "tenant" } else { "ticked" };
-        let of_grid = BUILTIN_PERMISSIONS.iter().filter(|own| key != TENANT_OWNER && own.roles.contains(letter));
+        let ticked = BUILTIN_PERMISSIONS.iter().filter(|builtin| key != TENANT_OWNER && builtin.roles.contains(letter));
         let slots: Vec<PermissionIndex> =
-            of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
+            ticked.filter_map(|builtin| catalog.find(builtin.name)).map(|node| node.slot).collect();
         changes.push(create_system_role(t, organization, key, display_name, holds, &slots)?);
     }
     Ok(changes)
@@ -198,14 +198,15 @@ fn create_system_role(
     authz::store::role(t, organization, role.id)
 }
 
-/// Gives a member a role without asking what the caller holds: for the founding of a site and of an organization.
+/// Assigns a system role without checking what the caller holds. Used when a site is set up or an organization is
+/// created.
 pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: MemberId, key: &str) -> Result<()> {
     let role = store::find_role_by_key(w, organization, key)?.ok_or(ErrorCode::RoleNotFound)?;
     store::insert_assignment(w, organization, member, role.id, Source::Manual)
 }
 
-/// Assigns a role manually without checking what the caller holds: that was checked for the creator of the invitation.
-/// Assigning twice is the same as once.
+/// Assigns a role with the source `manual`, without checking what the caller holds: this was checked for the creator of
+/// the invitation. Does nothing if the member already has the assignment.
 pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
     let held = store::list_assignments(w, organization, member)?;
     if held.iter().any(|held| held.role == role && held.source == Source::Manual) {
@@ -214,13 +215,13 @@ pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role
     store::insert_assignment(w, organization, member, role, Source::Manual)
 }
 
-/// Takes all roles of a member in an organization, unless it is the last owner there.
+/// Deletes all role assignments of a member in an organization. Fails if the member is its last active owner.
 pub fn leave(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     require_not_last(w, organization, member)?;
     store::delete_all_assignments(w, organization, member)
 }
 
-/// Fails when the organization would be left without an active owner (or the site without an administrator).
+/// Fails if the member is the last active owner of the organization, or the last active administrator of the site.
 pub fn require_not_last(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     for (key, cause) in [(TENANT_OWNER, ErrorCode::LastOwner), (PLATFORM_ADMIN, ErrorCode::LastAdministrator)] {
         let holds = store::list_assignments(w, organization, member)?.iter().any(|held| held.role_key == key);
@@ -231,30 +232,30 @@ pub fn require_not_last(w: &Writer<'_>, organization: OrganizationId, member: Me
     Ok(())
 }
 
-/// The same in every organization the member belongs to.
+/// Checks [`require_not_last`] in every organization that the member belongs to.
 pub fn require_not_last_anywhere(t: &Transaction<'_>, member: MemberId) -> Result<()> {
     let held: Vec<OrganizationId> =
         t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some()).map(|tenant| tenant.id).collect();
     held.into_iter().try_for_each(|organization| require_not_last(t, organization, member))
 }
 
-/// Does any active member hold the role of this key?
+/// Whether any active member holds the role with this key.
 pub fn has_active_holder(r: &crate::kernel::db::Reader<'_>, organization: OrganizationId, key: &str) -> Result<bool> {
     store::has_other_active_holder(r, organization, key, MemberId(uuid::Uuid::nil()))
 }
 
-/// Keys of the roles that a member holds in an organization, for the audit.
+/// Returns the keys of the roles that a member holds in an organization, for the audit log.
 pub fn held_keys(snapshot: &Snapshot, organization: OrganizationId, member: MemberId) -> Vec<String> {
     let tenant = snapshot.tenant(organization);
     tenant.into_iter().flat_map(|tenant| tenant.roles_of(member)).map(|role| role.key.to_string()).collect()
 }
 
-/// Brings Roster's own entries into the catalog and into the system roles; does nothing when they are there.
+/// Adds Roster's own permissions to the catalog and to the system roles. Does nothing if they are up to date.
 pub async fn seed(app: &App) -> Result<()> {
     let base_path = app.config.base_path.clone();
     let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "catalog.seed", move |t, _| {
-        let (changes, added) = seed_own(t, &base_path)?;
+        let (changes, added) = seed_builtin_permissions(t, &base_path)?;
         let entry = Entry::new("catalog", ROSTER_APP).after(serde_json::json!({"added": added}));
         if changes.is_empty() { Ok(Changed::nothing(())) } else { Ok(Changed::new((), entry).policy(changes)) }
     })
@@ -262,44 +263,44 @@ pub async fn seed(app: &App) -> Result<()> {
     .map(drop)
 }
 
-fn seed_own(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'static str>)> {
+fn seed_builtin_permissions(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'static str>)> {
     let catalog = t.snapshot().catalog.clone();
     let mut added = Vec::new();
     let mut changed = false;
-    for (position, own) in (0..).zip(BUILTIN_PERMISSIONS) {
-        let path = (!own.path.is_empty()).then(|| format!("{base_path}{}", own.path));
-        let known = catalog.find(own.name);
+    for (position, builtin) in (0..).zip(BUILTIN_PERMISSIONS) {
+        let path = (!builtin.path.is_empty()).then(|| format!("{base_path}{}", builtin.path));
+        let known = catalog.find(builtin.name);
         if known.is_some_and(|node| node.http_path.as_deref() == path.as_deref() && node.position == position) {
             continue;
         }
         changed = true;
         let row = store::PermissionRow {
-            name: own.name,
+            name: builtin.name,
             app: ROSTER_APP,
-            http_methods: path.as_ref().map(|_| own.method),
+            http_methods: path.as_ref().map(|_| builtin.method),
             http_path: path.as_deref(),
             is_open: true,
             user_type: "backend_user",
             position,
         };
         store::put_permission(t, &row, known.is_some())?;
-        store::set_parent(t, own.name, parent(own.name))?;
+        store::set_parent(t, builtin.name, parent(builtin.name))?;
         if known.is_none() {
-            added.push(own.name);
+            added.push(builtin.name);
         }
     }
     if !changed {
         return Ok((Vec::new(), added));
     }
     let stored = authz::store::catalog(t)?;
-    let Change::Catalog(fresh) = &stored else { return Err(Error::internal("the catalog reads as something else")) };
+    let Change::Catalog(fresh) = &stored else { return Err(Error::internal("the change is not a catalog")) };
     let fresh = Arc::clone(fresh);
     let mut changes = vec![stored];
     for (key, _, letter) in SYSTEM_ROLES.iter().filter(|(key, _, _)| *key != TENANT_OWNER) {
         let slots: Vec<PermissionIndex> = BUILTIN_PERMISSIONS
             .iter()
-            .filter(|own| added.contains(&own.name) && own.roles.contains(*letter))
-            .filter_map(|own| fresh.find(own.name))
+            .filter(|builtin| added.contains(&builtin.name) && builtin.roles.contains(*letter))
+            .filter_map(|builtin| fresh.find(builtin.name))
             .map(|node| node.slot)
             .collect();
         for (organization, role) in store::list_system_roles(t, key)? {

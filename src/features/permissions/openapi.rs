@@ -1,11 +1,12 @@
-//! Any service's OpenAPI 3 document as a catalog: what each operation is called, and which requests are its.
+//! Converts an OpenAPI 3 document into catalog entries: the name of each operation, and the requests that it covers.
 //!
-//! **Invariant.** One operation that cannot be protected refuses nothing: it is listed with the reason, and nobody gets at
-//! it, since a path that the catalog does not know is denied. The same document always gives the same names.
+//! **Invariant.** An operation that cannot be protected does not make the import fail. It is listed with the reason,
+//! and its requests are denied, because a path that is not in the catalog is denied. The same document always yields
+//! the same names.
 //!
-//! A name is `prefix.tag.operationId` in lower case; characters beyond ASCII become `u` and their number in hexadecimal. An
-//! operation without an id is called after its method and path. What would be called the same is numbered, in the order of
-//! paths and methods; what is longer than a name may be is cut, with a digest of all of it at the end.
+//! A name is `prefix.tag.operationId` in lower case; a character outside ASCII becomes `u` and its code point in
+//! hexadecimal. An operation without an id is named after its method and path. Equal names are numbered in the order of
+//! paths and methods. A name that is too long is truncated and ends with a digest of the whole name.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,9 +21,9 @@ use crate::kernel::http::documents::Document;
 
 const METHODS: [&str; 9] = ["get", "put", "post", "delete", "options", "head", "patch", "trace", "query"];
 
-/// As many references as may lead from one to the next.
+/// The most references in a chain.
 const REFERENCES_MAX: usize = 16;
-/// As many parameters of one operation as are looked at.
+/// The most parameters of one operation that are read.
 const PARAMETERS_MAX: usize = 256;
 
 /// One operation of the document.
@@ -33,7 +34,7 @@ struct Operation<'d> {
     id: Option<&'d str>,
     template: Template,
     http_path: String,
-    /// Was there a query or a fragment in the path, which no decision looks at?
+    /// Whether the path had a query or a fragment, which decisions ignore.
     is_variant: bool,
 }
 
@@ -55,7 +56,7 @@ fn skipped(document: &Document, path: &str, method: Option<&str>, reason: impl I
     }
 }
 
-/// The entries of a document, and what it has that cannot be protected.
+/// Returns the entries of a document, and its operations that cannot be protected.
 pub(super) fn entries(
     document: &Document,
     options: &Options,
@@ -65,7 +66,7 @@ pub(super) fn entries(
 ) -> (Vec<Entry>, Vec<Skipped>) {
     let is_of_version_3 = match &document.value["openapi"] {
         Value::String(version) => version.starts_with("3."),
-        // Without quotes it is a number.
+        // YAML without quotes: the version is a number.
         Value::Number(version) => version.as_f64().is_some_and(|version| (3.0..4.0).contains(&version)),
         _ => false,
     };
@@ -80,37 +81,38 @@ pub(super) fn entries(
     paths.sort_unstable_by_key(|(path, _)| *path);
     let (mut found, mut skipped) = (Vec::new(), Vec::new());
     for (path, item) in paths {
-        // Too many are refused as a whole; references can make many of a few.
+        // The caller refuses too many entries. The limit applies here too, because references can multiply operations.
         if found.len() as u64 > entries_max {
             break;
         }
         let reader = PathReader { document, options, path };
         reader.read(item, &mut found, &mut skipped);
     }
-    let kept = without_twins(document, found, &mut skipped);
+    let kept = without_duplicates(document, found, &mut skipped);
     skipped.sort_by(|a, b| (&a.path, &a.method).cmp(&(&b.path, &b.method)));
-    (named(&kept, options.prefix.as_deref(), app), skipped)
+    (build_entries(&kept, options.prefix.as_deref(), app), skipped)
 }
 
 // ── reading ──
 
-/// A value with those it refers to; what stands beside a reference wins over what it refers to.
+/// A value with the chain of values that it references. Fields beside a reference take precedence over the referenced
+/// ones.
 struct Layers<'d>(Vec<&'d Value>);
 
 impl<'d> Layers<'d> {
-    /// Follows references within the document, or says why one cannot be followed.
+    /// Follows references within the document. Fails with the reason if one cannot be followed.
     fn of(document: &'d Value, value: &'d Value) -> Result<Self, String> {
         let mut layers = vec![value];
         while let Some(reference) = layers.last().copied().and_then(|last| last.get("$ref")?.as_str()) {
             let target = reference
                 .strip_prefix('#')
-                .ok_or_else(|| format!("stands in another document ($ref: {reference}): put it into this one"))?;
+                .ok_or_else(|| format!("is in another document ($ref: {reference}): copy it into this one"))?;
             let target = percent_decoded(target).and_then(|target| document.pointer(&target));
             let target = target.filter(|target| target.is_object());
-            layers.push(target.ok_or_else(|| format!("refers to nothing in this document ($ref: {reference})"))?);
+            layers.push(target.ok_or_else(|| format!("references nothing in this document ($ref: {reference})"))?);
             if layers.len() > REFERENCES_MAX {
                 return Err(format!(
-                    "refers to itself, or by more than {REFERENCES_MAX} references ($ref: {reference})"
+                    "references itself, or is a chain of more than {REFERENCES_MAX} references ($ref: {reference})"
                 ));
             }
         }
@@ -142,7 +144,7 @@ impl<'d> PathReader<'d> {
     fn read(&self, item: &'d Value, found: &mut Vec<Operation<'d>>, skipped: &mut Vec<Skipped>) {
         let item = match Layers::of(&self.document.value, item) {
             Ok(item) => item,
-            Err(why) => return skipped.push(self::skipped(self.document, self.path, None, why)),
+            Err(reason) => return skipped.push(self::skipped(self.document, self.path, None, reason)),
         };
         let fixed = METHODS.iter().filter_map(|method| Some((method.to_uppercase(), item.get(method)?)));
         let more = item.get("additionalOperations").and_then(Value::as_object).into_iter().flatten();
@@ -151,7 +153,7 @@ impl<'d> PathReader<'d> {
         for (method, operation) in fixed.chain(more).filter(|(_, operation)| operation.is_object()) {
             match self.operation(&method, &item, operation, &multi) {
                 Ok(operation) => found.push(operation),
-                Err(why) => skipped.push(self::skipped(self.document, self.path, Some(&method), why)),
+                Err(reason) => skipped.push(self::skipped(self.document, self.path, Some(&method), reason)),
             }
         }
     }
@@ -164,11 +166,11 @@ impl<'d> PathReader<'d> {
         multi: &[&'d str],
     ) -> Result<Operation<'d>, String> {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) || method.len() > 20 {
-            return Err(format!("has the method {method:?}, which is no upper-case word"));
+            return Err(format!("has the method {method:?}, which is not an upper-case word"));
         }
         let operation = Layers::of(&self.document.value, operation)?;
         let base = match &self.options.base {
-            Some(base) => rooted(base),
+            Some(base) => normalized_base(base),
             None => base_path(&[operation.get("servers"), item.get("servers"), self.document.value.get("servers")])?,
         };
         if !self.path.starts_with('/') {
@@ -191,7 +193,7 @@ impl<'d> PathReader<'d> {
         })
     }
 
-    /// Names of the parameters that stand for many segments.
+    /// Returns the names of the parameters that match several path segments.
     fn multi_segment(&self, lists: &[Option<&'d Value>]) -> Vec<&'d str> {
         let all = lists.iter().copied().flatten().filter_map(Value::as_array).flatten().take(PARAMETERS_MAX);
         let resolved = all.filter_map(|parameter| Layers::of(&self.document.value, parameter).ok());
@@ -203,7 +205,7 @@ impl<'d> PathReader<'d> {
     }
 }
 
-/// The path before `?`, `#`, `{?…}` or `{#…}`, and whether there was any of them.
+/// Returns the path before `?`, `#`, `{?…}`, `{#…}` or `{&…}`, and whether it had one of them.
 fn without_query(path: &str) -> (&str, bool) {
     let mut depth = 0_usize;
     for (at, c) in path.char_indices() {
@@ -224,7 +226,8 @@ fn without_query(path: &str) -> (&str, bool) {
     (path, false)
 }
 
-/// The path of the first server that the nearest of these names: what a request really begins with.
+/// Returns the path of the first server at the innermost level that has servers: the prefix of the path of each
+/// request.
 fn base_path(levels: &[Option<&Value>]) -> Result<String, String> {
     let Some(server) = levels.iter().flatten().find_map(|servers| servers.get(0)) else { return Ok(String::new()) };
     let url = server["url"].as_str().unwrap_or_default();
@@ -237,7 +240,7 @@ fn base_path(levels: &[Option<&Value>]) -> Result<String, String> {
         match &server["variables"][name]["default"] {
             Value::String(text) => plain.push_str(text),
             Value::Number(number) => plain.push_str(&number.to_string()),
-            _ => return Err(format!("the server {url:?} has no default for {name:?}: say the base of the paths")),
+            _ => return Err(format!("the server {url:?} has no default for {name:?}: set the base path")),
         }
         rest = behind;
     }
@@ -245,13 +248,14 @@ fn base_path(levels: &[Option<&Value>]) -> Result<String, String> {
     let plain = plain.split(['?', '#']).next().unwrap_or_default();
     let host_and_path = plain.strip_prefix("//").or_else(|| plain.split_once("://").map(|(_, rest)| rest));
     Ok(match host_and_path {
-        Some(rest) => rooted(rest.find('/').map_or("", |slash| &rest[slash..])),
-        None => rooted(plain),
+        Some(rest) => normalized_base(rest.find('/').map_or("", |slash| &rest[slash..])),
+        None => normalized_base(plain),
     })
 }
 
-/// With a slash first and none at the end. A base that is relative is so to the document, which is taken to lie at the root.
-fn rooted(base: &str) -> String {
+/// Normalizes a base path: a leading slash and no trailing one. A relative base is relative to the document, which is
+/// taken to be at the root.
+fn normalized_base(base: &str) -> String {
     let mut base = base.trim_matches('/');
     while let Some(rest) = base.strip_prefix("./").or_else(|| base.strip_prefix("../")) {
         base = rest.trim_start_matches('/');
@@ -259,9 +263,13 @@ fn rooted(base: &str) -> String {
     if matches!(base, "" | "." | "..") { String::new() } else { format!("/{base}") }
 }
 
-/// Of operations that the same requests would be for one is kept: the first whose path has no query. Where all have one,
-/// none of several is: who may do the one could do the others.
-fn without_twins<'d>(document: &Document, found: Vec<Operation<'d>>, skipped: &mut Vec<Skipped>) -> Vec<Operation<'d>> {
+/// Of operations that cover the same requests, keeps the first whose path has no query or fragment. If all have one,
+/// none of them is kept: a permission for one would allow the others.
+fn without_duplicates<'d>(
+    document: &Document,
+    found: Vec<Operation<'d>>,
+    skipped: &mut Vec<Skipped>,
+) -> Vec<Operation<'d>> {
     let mut groups: HashMap<(&Template, &str), Vec<usize>> = HashMap::new();
     for (n, operation) in found.iter().enumerate() {
         groups.entry((&operation.template, &operation.method)).or_default().push(n);
@@ -270,14 +278,14 @@ fn without_twins<'d>(document: &Document, found: Vec<Operation<'d>>, skipped: &m
     for group in groups.values().filter(|group| group.len() > 1) {
         let kept = group.iter().copied().find(|n| !found[*n].is_variant);
         for n in group.iter().copied().filter(|n| Some(*n) != kept) {
-            let why = match kept {
+            let reason = match kept {
                 Some(kept) => {
                     let Operation { method, path, .. } = &found[kept];
-                    format!("its requests are those of {method} {path}, whose permission answers them")
+                    format!("its requests are the same as those of {method} {path}, whose permission applies")
                 }
-                None => "differs from others by its query or fragment only, which no decision looks at".to_owned(),
+                None => "differs from others only in its query or fragment, which decisions ignore".to_owned(),
             };
-            skipped.push(found[n].skipped(document, why));
+            skipped.push(found[n].skipped(document, reason));
             lost.insert(n);
         }
     }
@@ -286,17 +294,17 @@ fn without_twins<'d>(document: &Document, found: Vec<Operation<'d>>, skipped: &m
 
 // ── names ──
 
-/// Gives names: the root, the categories by name, then the operations in their order.
-fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<Entry> {
+/// Builds the entries: the root, the categories by name, then the operations in their order.
+fn build_entries(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<Entry> {
     let root = prefix.map(plain).filter(|prefix| !prefix.is_empty()).map(|prefix| allowed(&prefix, app));
     let category_of = |operation: &Operation<'_>| {
         let tag = operation.tag.map(plain).filter(|tag| !tag.is_empty()).unwrap_or_else(|| "untagged".into());
-        fitted(&root.as_ref().map_or_else(|| allowed(&tag, app), |root| format!("{root}.{tag}")), CATEGORY_BYTES_MAX)
+        truncated(&root.as_ref().map_or_else(|| allowed(&tag, app), |root| format!("{root}.{tag}")), CATEGORY_BYTES_MAX)
     };
     let name_of = |operation: &Operation<'_>, category: &str| {
         let id = operation.id.map(plain).filter(|id| !id.is_empty());
         let id = id.unwrap_or_else(|| plain(&format!("{}_{}", operation.method, operation.path)));
-        fitted(&format!("{category}.{id}"), NAME_BYTES_MAX)
+        truncated(&format!("{category}.{id}"), NAME_BYTES_MAX)
     };
     let categories: BTreeSet<String> = operations.iter().map(category_of).collect();
     let wanted: Vec<(String, String)> = operations
@@ -308,7 +316,7 @@ fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<E
         .collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
     wanted.iter().for_each(|(name, _)| *counts.entry(name).or_default() += 1);
-    // Names that only one asks for are never given to another one, whatever number it has.
+    // A name that only one operation would have is never the numbered name of another one.
     let is_taken = |name: &str| categories.contains(name) || root.as_deref() == Some(name);
     let mut taken: HashSet<String> = counts
         .iter()
@@ -320,8 +328,8 @@ fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<E
     let mut entries: Vec<Entry> = root.iter().map(|root| category(root.clone(), None)).collect();
     entries.extend(categories.iter().map(|name| category(name.clone(), root.clone())));
     for (operation, (name, parent)) in operations.iter().zip(&wanted) {
-        let is_own = counts[name.as_str()] == 1 && !is_taken(name);
-        let name = if is_own { name.clone() } else { numbered(name, &mut taken) };
+        let is_unique = counts[name.as_str()] == 1 && !is_taken(name);
+        let name = if is_unique { name.clone() } else { unique_name(name, &mut taken) };
         entries.push(Entry {
             name,
             parent: Some(parent.clone()),
@@ -347,13 +355,13 @@ fn category(name: String, parent: Option<String>) -> Entry {
     }
 }
 
-/// The name, or the first of `name_2`, `name_3`, … that is free.
-fn numbered(name: &str, taken: &mut HashSet<String>) -> String {
+/// Returns the name, or the first of `name_2`, `name_3`, … that is not taken.
+fn unique_name(name: &str, taken: &mut HashSet<String>) -> String {
     let mut tried = (1_u64..).map(|n| match n {
         1 => name.to_owned(),
         n => {
             let number = format!("_{n}");
-            format!("{}{number}", fitted(name, NAME_BYTES_MAX - number.len()))
+            format!("{}{number}", truncated(name, NAME_BYTES_MAX - number.len()))
         }
     });
     let free = tried.find(|name| !taken.contains(name)).unwrap_or_default();
@@ -361,25 +369,26 @@ fn numbered(name: &str, taken: &mut HashSet<String>) -> String {
     free
 }
 
-/// Names of this program's own entries are not given: such a one goes below its application's name.
+/// Puts a name that is reserved for Roster's own entries below the name of its application.
 fn allowed(name: &str, app: &str) -> String {
     let is_own = name == ROSTER_APP || name.strip_prefix(ROSTER_APP).is_some_and(|rest| rest.starts_with('.'));
     if is_own { format!("{}.{name}", plain(app)) } else { name.to_owned() }
 }
 
-/// Leaves an operation some of the bytes.
+/// The most bytes of a category name; leaves room for the name of an operation.
 const CATEGORY_BYTES_MAX: usize = 120;
 
-fn fitted(name: &str, bytes_max: usize) -> String {
+fn truncated(name: &str, bytes_max: usize) -> String {
     if name.len() <= bytes_max {
         return name.to_owned();
     }
     let digest = hex::encode(&Sha256::digest(name.as_bytes())[..5]);
-    // All of it is ASCII here.
+    // The name is ASCII here, so it can be sliced anywhere.
     format!("{}_{digest}", name[..bytes_max - digest.len() - 1].trim_end_matches(['_', '.']))
 }
 
-/// Lower case, dots and underscores only; characters beyond ASCII by their number.
+/// Converts a text to lower-case letters, digits, dots and underscores; other letters and digits become their code
+/// points.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars().flat_map(char::to_lowercase) {
@@ -408,7 +417,7 @@ mod tests {
         json!({"openapi": "3.0.3", "info": {"title": "lab", "version": "1"}, "paths": paths})
     }
 
-    /// Method, path and name of each operation.
+    /// Returns the method, path and name of each operation.
     fn operations(import: &Import) -> Vec<String> {
         let operation = |entry: &Entry| {
             Some(format!("{} {} {}", entry.http_methods.as_ref()?, entry.http_path.as_ref()?, entry.name))
@@ -445,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_gives_the_base_of_all_paths() {
+    fn the_first_server_gives_the_base_path() {
         let base = |server: Value| {
             let document =
                 json!({"openapi": "3.0.3", "servers": [server], "paths": {"/a": {"get": {"operationId": "a"}}}});
@@ -488,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_legal_unique_and_the_same_whatever_the_order() {
+    fn names_are_valid_unique_and_independent_of_the_order() {
         let long = "x".repeat(300);
         let (long_a, long_b) = (format!("{long}a"), format!("{long}b"));
         let import = imported(
@@ -531,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_protected_is_left_out_by_name() {
+    fn operations_that_cannot_be_protected_are_skipped() {
         let import = imported(
             document(&json!({
                 "/fine": {"get": {}},
@@ -589,7 +598,7 @@ mod tests {
                 "POST /same/{b}",
             ]
         );
-        assert!(import.skipped.iter().any(|s| s.reason.contains("those of GET /same/{a}")), "{:?}", import.skipped);
+        assert!(import.skipped.iter().any(|s| s.reason.contains("as those of GET /same/{a}")), "{:?}", import.skipped);
         let strict = Options { strict: true, ..Options::default() };
         let refused =
             read(&Document::from_value(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
@@ -642,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_many_segments_are_known_by_extension_spelling_and_option() {
+    fn parameters_of_several_segments_are_marked_by_extension_syntax_or_option() {
         let multi = json!([{"name": "p", "in": "path", "required": true, "x-multi-segment": true}]);
         let import = imported(
             document(&json!({

@@ -1,7 +1,9 @@
-//! Writes an import: what it adds, changes, renames and orphans of its application, and who has the application.
+//! Writes an import: the entries of its application that it adds, changes, renames and orphans, and the organizations
+//! that have the application.
 //!
-//! **Invariant.** What a role was given never opens another request because names changed hands: an operation of an OpenAPI
-//! document is known by its method and path: in its next version one with another name is renamed, and roles keep it.
+//! **Invariant.** A permission of a role never applies to another request because names were exchanged. An operation of
+//! an OpenAPI document is identified by its method and path: if the next version has another name for it, its entry is
+//! renamed, and roles keep it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,48 +17,51 @@ use crate::kernel::authz::template::Template;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::OrganizationId;
 
-/// What the request wants beside the document's entries.
+/// Options for writing an import.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     pub entries_max: u64,
-    /// Only say what would be done.
+    /// Compute the result without writing anything.
     pub dry_run: bool,
-    /// Orphan and change entries of another document too.
+    /// Also orphan and change entries that come from another document.
     pub replace: bool,
-    /// New entries are closed.
+    /// Add new entries closed.
     pub closed: bool,
-    /// Ids or codes of the organizations that have the application, `*` for all; `None` leaves it as it is.
+    /// Ids or codes of the organizations that have the application, `*` for all; `None` keeps the current ones.
     pub organizations: Option<Vec<String>>,
 }
 
-/// What an import did: names, sorted. An orphan is named once, when it becomes one.
+/// The result of an import, as sorted names. An orphan is listed only by the import that orphans it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     pub added: Vec<String>,
     pub changed: Vec<String>,
-    /// Former and new name.
+    /// Former and new names.
     pub renamed: Vec<(String, String)>,
     pub orphaned: Vec<String>,
-    /// The document whose entries are orphaned or changed, when it is another one.
+    /// The other document whose entries are orphaned or changed, if any.
     pub replaces: Option<String>,
-    /// The organizations that have the application, when not all have it.
+    /// The organizations that have the application; `None` for all.
     pub organizations: Option<Vec<OrganizationId>>,
-    /// Had the application no entries before?
+    /// Whether the application had no entries before.
     pub is_new: bool,
 }
 
 impl Imported {
-    /// Entries that would not be another document's any more. Our own form may change what it does not take away.
+    /// Returns how many entries of another document are orphaned or changed. Changes by Roster's own format do not
+    /// count.
     fn lost(&self, import: &Import) -> usize {
         let changed = if import.title.is_some() { self.changed.len() } else { 0 };
         self.orphaned.len() + changed
     }
 }
 
-/// Writes an import and answers what it did. With `dry_run` it only answers.
+/// Writes an import and returns its result. With `dry_run` nothing is written.
+///
+/// Fails with `CatalogOfAnother` if it would orphan or change entries of another document without `replace`.
 pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imported, Option<Change>)> {
     let catalog = &t.snapshot().catalog;
-    // Entries from before titles were kept are taken for our own form's.
+    // Entries that were imported before titles were stored count as imported in Roster's own format.
     let known_title = store::find_document(t, &import.app)?;
     let former_title = known_title.clone().flatten();
     let mut imported = compare(catalog, import, former_title == import.title)?;
@@ -67,36 +72,42 @@ pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imp
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
     if former_title != import.title && imported.lost(import) > 0 {
-        imported.replaces = Some(described(former_title.as_deref()));
+        imported.replaces = Some(document_name(former_title.as_deref()));
     }
-    let had = catalog.organizations(&import.app).map(<[OrganizationId]>::to_vec);
+    let former_organizations = catalog.organizations(&import.app).map(<[OrganizationId]>::to_vec);
     imported.organizations = match &terms.organizations {
-        None => had.clone(),
-        Some(names) => named(t.snapshot(), names)?,
+        None => former_organizations.clone(),
+        Some(names) => resolve_organizations(t.snapshot(), names)?,
     };
     if terms.dry_run {
         return Ok((imported, None));
     }
     if let Some(replaced) = imported.replaces.as_ref().filter(|_| !terms.replace) {
-        return Err(asks(import, &imported, replaced));
+        return Err(replace_required(import, &imported, replaced));
     }
-    // Our own form of another document's entries, as `catalog export` prints it, is no other document.
+    // Another document's entries in Roster's own format, as `catalog export` prints them, keep that document's title.
     let title = if import.title.is_none() && imported.orphaned.is_empty() { &former_title } else { &import.title };
     let is_known = known_title.is_some() && *title == former_title;
     let Imported { added, changed, renamed, orphaned, organizations, .. } = &imported;
     let is_same = added.is_empty() && changed.is_empty() && renamed.is_empty() && orphaned.is_empty();
-    if is_same && *organizations == had && (is_known || title.is_none()) {
+    if is_same && *organizations == former_organizations && (is_known || title.is_none()) {
         return Ok((imported, None));
     }
     store::put_document(t, &import.app, title.as_deref())?;
-    if *organizations != had {
+    if *organizations != former_organizations {
         store::replace_app_organizations(t, &import.app, organizations.as_deref().unwrap_or_default())?;
     }
-    put(t, catalog, import, &imported, terms.closed)?;
+    write_entries(t, catalog, import, &imported, terms.closed)?;
     Ok((imported, Some(authz::store::catalog(t)?)))
 }
 
-fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Imported, closed: bool) -> Result<()> {
+fn write_entries(
+    t: &Transaction<'_>,
+    catalog: &Catalog,
+    import: &Import,
+    imported: &Imported,
+    closed: bool,
+) -> Result<()> {
     let Imported { added, changed, renamed, orphaned, .. } = imported;
     let slots: Vec<(PermissionIndex, &str)> =
         renamed.iter().filter_map(|(from, to)| Some((catalog.find(from)?.slot, to.as_str()))).collect();
@@ -106,12 +117,12 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
     let touched: HashSet<&str> =
         added.iter().copied().chain(changed.iter().map(String::as_str)).chain(former.keys().copied()).collect();
     let differs = |name: &str| touched.contains(name);
-    let named: HashMap<PermissionIndex, &str> = slots.iter().copied().collect();
+    let new_names: HashMap<PermissionIndex, &str> = slots.iter().copied().collect();
     for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
         let name = entry.name.as_str();
         let known = if added.contains(name) { None } else { catalog.find(former.get(name).unwrap_or(&name)) };
         let is_still_open = |node: &Node| match former.contains_key(name) {
-            true => stays_open(catalog, node, entry, &named),
+            true => stays_open(catalog, node, entry, &new_names),
             false => node.is_open,
         };
         let row = PermissionRow {
@@ -131,35 +142,43 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
     orphaned.iter().try_for_each(|name| store::orphan_permission(t, name))
 }
 
-/// An entry that is moved out of a closed category by its new name is closed itself.
-fn stays_open<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<PermissionIndex, &'c str>) -> bool {
-    let is_moved = parent_of(catalog, node, named) != entry.parent.as_deref();
+/// Whether a renamed entry stays open. An entry that its rename moves out of a closed category is closed.
+fn stays_open<'c>(
+    catalog: &'c Catalog,
+    node: &Node,
+    entry: &Entry,
+    new_names: &HashMap<PermissionIndex, &'c str>,
+) -> bool {
+    let is_moved = parent_of(catalog, node, new_names) != entry.parent.as_deref();
     node.is_open && (!is_moved || node.orphaned || catalog.is_open(node.slot))
 }
 
-/// What the entry's category will be called.
-fn parent_of<'c>(catalog: &'c Catalog, node: &Node, named: &HashMap<PermissionIndex, &'c str>) -> Option<&'c str> {
+/// Returns the name that the entry's category will have after the renames in `new_names`.
+fn parent_of<'c>(catalog: &'c Catalog, node: &Node, new_names: &HashMap<PermissionIndex, &'c str>) -> Option<&'c str> {
     let parent = node.parent.and_then(|slot| catalog.get(slot))?;
-    Some(named.get(&parent.slot).copied().unwrap_or(&parent.name))
+    Some(new_names.get(&parent.slot).copied().unwrap_or(&parent.name))
 }
 
-fn asks(import: &Import, imported: &Imported, replaced: &str) -> Error {
+fn replace_required(import: &Import, imported: &Imported, replaced: &str) -> Error {
     let message = format!(
-        "{} entries of the application {} come from {replaced}, and this is {}: name its own application (`app`, `--app`), \
-         or say `replace` to orphan or change them",
+        "{} entries of the application {} come from {replaced}, but this is {}: set another application (`app`, `--app`), \
+         or set `replace` to orphan or change them",
         imported.lost(import),
         import.app,
-        described(import.title.as_deref()),
+        document_name(import.title.as_deref()),
     );
     Error::new(ErrorCode::CatalogOfAnother).with_message(message)
 }
 
-fn described(title: Option<&str>) -> String {
-    title.map_or_else(|| "a catalog in Roster's own form".to_owned(), |title| format!("the OpenAPI document {title:?}"))
+fn document_name(title: Option<&str>) -> String {
+    title.map_or_else(
+        || "a catalog in Roster's own format".to_owned(),
+        |title| format!("the OpenAPI document {title:?}"),
+    )
 }
 
-/// The organizations of these names; `None` for all.
-fn named(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<OrganizationId>>> {
+/// Resolves ids or codes of organizations; `None` for all. Fails with `OrganizationNotFound`.
+fn resolve_organizations(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<OrganizationId>>> {
     if names.iter().any(|name| name == "*") {
         return Ok(None);
     }
@@ -181,17 +200,18 @@ pub fn user_type(user_type: UserType) -> &'static str {
     }
 }
 
-// ── what differs ──
+// ── comparison ──
 
 fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result<Imported> {
     let mut faults = Faults::default();
     let mut imported = Imported::default();
-    // In our own form people choose the names, and what another document has at a path is something else.
+    // In Roster's own format the author chooses the names, and another document's operation at the same path is not the
+    // same.
     let can_rename = is_same_document && import.title.is_some();
     let renamed = if can_rename { renames(catalog, import) } else { HashMap::new() };
     let vacated: HashSet<&str> = renamed.values().map(|node| &*node.name).collect();
-    // What the entries in the catalog will be called.
-    let named: HashMap<PermissionIndex, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
+    // The new names of renamed entries.
+    let new_names: HashMap<PermissionIndex, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
     for entry in &import.entries {
         let name = entry.name.as_str();
         let known = renamed.get(name).copied().or_else(|| catalog.find(name).filter(|_| !vacated.contains(name)));
@@ -200,11 +220,11 @@ fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result
             Some(node) if *node.app != *import.app => {
                 faults.add(
                     &entry.place,
-                    format!("{} is a permission of the application {} already: use a prefix", entry.name, node.app),
+                    format!("{} is already a permission of the application {}: use a prefix", entry.name, node.app),
                 );
             }
             Some(node) if *node.name != *name => imported.renamed.push((node.name.to_string(), entry.name.clone())),
-            Some(node) if differs(catalog, node, entry, &named) => imported.changed.push(entry.name.clone()),
+            Some(node) if differs(catalog, node, entry, &new_names) => imported.changed.push(entry.name.clone()),
             Some(_) => {}
         }
     }
@@ -223,16 +243,21 @@ fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result
     Ok(imported)
 }
 
-fn differs<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<PermissionIndex, &'c str>) -> bool {
+fn differs<'c>(
+    catalog: &'c Catalog,
+    node: &Node,
+    entry: &Entry,
+    new_names: &HashMap<PermissionIndex, &'c str>,
+) -> bool {
     node.orphaned
-        || parent_of(catalog, node, named) != entry.parent.as_deref()
+        || parent_of(catalog, node, new_names) != entry.parent.as_deref()
         || node.http_methods.as_deref() != entry.http_methods.as_deref()
         || node.http_path.as_deref() != entry.http_path.as_deref()
         || entry.is_open.is_some_and(|is_open| is_open != node.is_open)
         || node.user_type != entry.user_type
 }
 
-/// New name → the entry that has another one today.
+/// Returns the renamed entries: new name → the entry that has the same methods and path.
 fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a Node> {
     let mut by_route: HashMap<(&str, Template), &Node> = HashMap::new();
     for node in catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned) {
@@ -255,13 +280,13 @@ fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a
             renamed.insert(&entry.name, node);
         }
     }
-    settled(catalog, &mut renamed);
+    drop_conflicting(catalog, &mut renamed);
     rename_categories(catalog, import, &names, &mut renamed);
     renamed
 }
 
-/// A name that another entry has is free only when that one is renamed too.
-fn settled(catalog: &Catalog, renamed: &mut HashMap<&str, &Node>) {
+/// Drops renames to a name that another entry has, unless that entry is renamed as well.
+fn drop_conflicting(catalog: &Catalog, renamed: &mut HashMap<&str, &Node>) {
     loop {
         let vacated: HashSet<PermissionIndex> = renamed.values().map(|node| node.slot).collect();
         let before = renamed.len();
@@ -272,7 +297,8 @@ fn settled(catalog: &Catalog, renamed: &mut HashMap<&str, &Node>) {
     }
 }
 
-/// A category whose renamed entries all have one new category is that one, from below to above: what was closed stays so.
+/// Renames a category if all its renamed entries move to the same new category, level by level from the bottom up, so
+/// that a closed category stays closed.
 fn rename_categories<'a>(
     catalog: &'a Catalog,
     import: &'a Import,

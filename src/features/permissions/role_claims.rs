@@ -1,9 +1,10 @@
-//! `role_claims`: which claims of a provider name roles or groups, and how their values are read.
+//! The setting `role_claims`: which claims of a provider contain roles or groups, and how their values are read.
 //!
-//! A role claim is the name of a claim, or a path into one with points between the names: `groups`,
-//! `realm_access.roles`, `resource_access.my-client.roles`, `https://example.org/roles`. A name that is there as a whole
-//! wins over a path. Text, numbers and lists of them are keys. The names inside an object are keys only where the form
-//! says so: with `.*` at the end, or for Zitadel's claims, whose names begin with `urn:zitadel:`.
+//! A role claim is the name of a claim, or a path into a claim with dots between the names: `groups`,
+//! `realm_access.roles`, `resource_access.my-client.roles`, `https://example.org/roles`. A claim with the whole name
+//! takes precedence over a path. Strings, numbers and lists of them are external keys. The property names of an object
+//! are external keys only if the role claim ends in `.*`, or for Zitadel's claims, whose names begin with
+//! `urn:zitadel:`.
 
 use serde_json::{Map, Value};
 
@@ -11,24 +12,24 @@ use super::Source;
 use crate::kernel::config::providers::Provider;
 use crate::kernel::outbound::{is_true, text_of};
 
-/// Claims of Zitadel, whose mappings may name `zitadel` as their source.
+/// Prefix of the names of Zitadel's claims. Their keys also match mappings with the source `zitadel`.
 const ZITADEL: &str = "urn:zitadel:";
 const NAMES_INSIDE: &str = ".*";
 
-/// A role claim as the settings name it.
+/// A role claim of the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct RoleClaim<'a> {
     path: &'a str,
-    /// Do the names inside an object count?
+    /// Whether the property names of an object are external keys.
     is_by_name: bool,
 }
 
-/// What documents say of a role claim.
+/// The result of looking up a role claim in documents.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     Keys(Vec<String>),
     Absent,
-    /// It is somewhere else, or cannot be read: what it would say is not known.
+    /// The claim is kept elsewhere or cannot be read, so its keys are unknown. Holds the reason.
     Unknown(&'static str),
 }
 
@@ -38,27 +39,28 @@ impl<'a> RoleClaim<'a> {
         Self { path, is_by_name: path.len() < configured.len() || is_of_zitadel(configured) }
     }
 
-    /// What the first document that has the claim says. Where none has it, one may say that it is elsewhere.
+    /// Returns the keys from the first document that has the claim. If none has it, a document can still say that the
+    /// provider keeps the claim elsewhere.
     pub fn find<'v>(&self, documents: impl Iterator<Item = &'v Map<String, Value>> + Clone) -> Found {
-        match documents.clone().find_map(|document| inside(document, self.path)) {
+        match documents.clone().find_map(|document| value_at(document, self.path)) {
             Some(value) => match self.keys(value) {
                 Some(keys) => Found::Keys(keys),
-                None => Found::Unknown("it is an object, whose names count only with .* after the claim"),
+                None => Found::Unknown("it is an object: its property names are keys only with .* after the claim"),
             },
             None if documents.clone().any(|document| self.is_elsewhere(document)) => {
-                Found::Unknown("the provider keeps it elsewhere, as it does with many groups")
+                Found::Unknown("the provider keeps it elsewhere, which happens when a user has many groups")
             }
             None => Found::Absent,
         }
     }
 
-    /// Does a document say that it leaves the claim out? By OpenID Connect Core 5.6.2, or as Entra does.
+    /// Whether a document says that the claim is kept elsewhere, as in OpenID Connect Core 5.6.2 or as Entra does.
     fn is_elsewhere(&self, document: &Map<String, Value>) -> bool {
-        let is_it =
+        let names_claim =
             |name: &str| self.path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let names = document.get("_claim_names").and_then(Value::as_object);
-        names.is_some_and(|names| names.keys().any(|name| is_it(name)))
-            || (is_it("groups") && document.get("hasgroups").is_some_and(is_true))
+        names.is_some_and(|names| names.keys().any(|name| names_claim(name)))
+            || (names_claim("groups") && document.get("hasgroups").is_some_and(is_true))
     }
 
     fn keys(&self, value: &Value) -> Option<Vec<String>> {
@@ -70,7 +72,7 @@ impl<'a> RoleClaim<'a> {
         }
     }
 
-    /// By its documentation Zitadel has lists of objects of objects.
+    /// Returns the keys of one list element. Zitadel documents lists of objects whose values are objects.
     fn keys_of_element(&self, element: &Value) -> Vec<String> {
         match element {
             Value::Object(map) if self.is_by_name => {
@@ -81,12 +83,12 @@ impl<'a> RoleClaim<'a> {
     }
 }
 
-/// Is this a claim of Zitadel's, by its name?
+/// Whether a role claim is one of Zitadel's, by its name.
 pub fn is_of_zitadel(configured: &str) -> bool {
     configured.starts_with(ZITADEL)
 }
 
-/// The role claims whose keys are of a source.
+/// Returns the role claims whose keys belong to a source.
 pub fn of_source(providers: &[Provider], source: Source) -> Vec<&str> {
     let all = providers.iter().flat_map(|provider| &provider.role_claims).map(String::as_str);
     match source {
@@ -96,12 +98,12 @@ pub fn of_source(providers: &[Provider], source: Source) -> Vec<&str> {
     }
 }
 
-/// What lies at a path. Names may have points in them themselves: the longest name that is there is followed first.
-fn inside<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+/// Returns the value at a path. Names can contain dots: the longest name that exists is followed first.
+fn value_at<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
     if let Some(value) = object.get(path) {
         return Some(value).filter(|value| !value.is_null());
     }
-    path.rmatch_indices('.').find_map(|(at, _)| inside(object.get(&path[..at])?.as_object()?, &path[at + 1..]))
+    path.rmatch_indices('.').find_map(|(at, _)| value_at(object.get(&path[..at])?.as_object()?, &path[at + 1..]))
 }
 
 #[cfg(test)]
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn names_inside_an_object_count_only_where_the_form_says_so() {
+    fn property_names_are_keys_only_with_the_suffix_or_for_zitadel() {
         let roles = "urn:zitadel:iam:org:project:roles";
         let object = json!({"editor": {"1234": "acme.example.org"}});
         let list = json!([{"editor": {"1": "a"}}, {"name": "x"}, "b"]);
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_elsewhere_is_not_absent() {
+    fn a_claim_that_is_kept_elsewhere_is_not_absent() {
         let by_name = json!({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph.example.org/x"}}});
         for (document, claim, is_known) in [
             (by_name.clone(), "groups", false),

@@ -1,4 +1,4 @@
-//! SQL of roles, ticks, assignments, mappings, direct grants and catalog rows.
+//! SQL of roles, their permissions, assignments, mappings and catalog rows.
 
 use rusqlite::Row;
 
@@ -149,7 +149,7 @@ pub fn tick(w: &Writer<'_>, role: RoleId, slot: PermissionIndex) -> Result<()> {
 
 const LIST_SYSTEM_ROLES: &str = "select organization_id, id from roles where key = :key and is_system = 1";
 
-/// The system roles of this key in all organizations.
+/// Returns the system roles with this key in all organizations.
 pub fn list_system_roles(r: &Reader<'_>, key: &str) -> Result<Vec<(OrganizationId, RoleId)>> {
     r.all(LIST_SYSTEM_ROLES, &[(":key", &key)], |row| Ok((row.get(0)?, row.get(1)?)))
 }
@@ -173,7 +173,7 @@ const LIST_HOLDERS: List = List {
               a.updated_at",
     from: "role_assignments a",
     joins: "join roles r on r.id = a.role_id",
-    // A role is of one organization, after which the index goes on with members.
+    // The index starts with the role, which belongs to one organization, and continues with members.
     conditions: &["a.role_id = :role_id", "a.organization_id = :organization_id"],
     order: &["a.member_id", "a.source"],
     costly: &[],
@@ -232,7 +232,7 @@ const DELETE_ASSIGNMENTS: &str = "
     delete from role_assignments
     where organization_id = :organization_id and member_id = :member_id and role_id = :role_id";
 
-/// From all sources.
+/// Deletes the assignments of a role to a member from all sources; returns how many there were.
 pub fn delete_assignments(
     w: &Writer<'_>,
     organization: OrganizationId,
@@ -281,7 +281,7 @@ const OTHER_ACTIVE_HOLDER: &str = "
         join members m on m.id = a.member_id
         where r.organization_id = :organization_id and r.key = :key and m.status = 'active' and a.member_id <> :member_id)";
 
-/// Does an active member other than this one hold the role of this key?
+/// Whether an active member other than this one holds the role with this key.
 pub fn has_other_active_holder(
     r: &Reader<'_>,
     organization: OrganizationId,
@@ -317,7 +317,7 @@ pub fn list_mappings(
     r.page(&LIST_MAPPINGS, &[(":organization_id", &organization), (":source", &source)], window, mapping_of)
 }
 
-/// How many an organization has.
+/// Returns how many mappings an organization has.
 pub fn count_mappings(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
     r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)], &Window::first(0))
 }
@@ -343,7 +343,8 @@ const FIND_MAPPING: &str = "
     order by m.external_key = :external_key desc
     limit 1";
 
-/// The mapping of a key, in whatever spelling. Rows from before there was one spelling are found as they were given.
+/// Returns the mapping of a key, compared in normalized form. Rows that were stored before keys were normalized are
+/// found by the key as given.
 pub fn find_mapping(
     r: &Reader<'_>,
     organization: OrganizationId,
@@ -369,8 +370,8 @@ const PUT_MAPPING: &str = "
     set external_key = excluded.external_key, role_id = excluded.role_id,
         updated_at = max(excluded.updated_at, updated_at + 1)";
 
-/// Sets a mapping; `id` is that of the key's mapping so far, or a new one. When it was changed is its
-/// version too, so that no two are the same.
+/// Sets a mapping; `id` is that of the existing mapping of the key, or a new one. `updated_at` is the version of the
+/// mapping too, so every change increases it.
 pub fn put_mapping(
     w: &Writer<'_>,
     id: MappingId,
@@ -410,7 +411,7 @@ const UPDATE_PERMISSION: &str = "
         orphaned = 0, updated_at = :now
     where name = :name and app = :app";
 
-/// A row of the catalog, but for its parent.
+/// A row of the catalog, without its parent.
 pub struct PermissionRow<'a> {
     pub name: &'a str,
     pub app: &'a str,
@@ -464,7 +465,7 @@ const RENAME_PERMISSION: &str = "
     set name = :name, updated_at = :now
     where slot = :slot";
 
-/// Gives entries other names, also each other's. No name begins with a blank.
+/// Renames entries, which can exchange their names. The temporary names begin with a space, as no real name does.
 pub fn rename_permissions(w: &Writer<'_>, names: &[(PermissionIndex, &str)]) -> Result<()> {
     for (slot, _) in names {
         w.execute(MOVE_NAME, &[(":slot", slot)])?;
@@ -477,7 +478,8 @@ pub fn rename_permissions(w: &Writer<'_>, names: &[(PermissionIndex, &str)]) -> 
 
 const FIND_DOCUMENT: &str = "select title from catalog_documents where app = :app";
 
-/// The title of the OpenAPI document that an application's entries come from, or that they come from our own form.
+/// Returns the title of the OpenAPI document that an application's entries come from. The inner `None` stands for
+/// Roster's own format, the outer for an application without an import.
 pub fn find_document(r: &Reader<'_>, app: &str) -> Result<Option<Option<String>>> {
     r.find(FIND_DOCUMENT, &[(":app", &app)], |row| row.get(0))
 }
@@ -495,7 +497,7 @@ const DELETE_APP_ORGANIZATIONS: &str = "delete from catalog_organizations where 
 const INSERT_APP_ORGANIZATION: &str =
     "insert into catalog_organizations (app, organization_id) values (:app, :organization_id)";
 
-/// None means that all organizations have the application.
+/// Replaces the organizations that have an application. An empty list means all organizations.
 pub fn replace_app_organizations(w: &Writer<'_>, app: &str, organizations: &[OrganizationId]) -> Result<()> {
     w.execute(DELETE_APP_ORGANIZATIONS, &[(":app", &app)])?;
     for organization in organizations {
@@ -511,7 +513,7 @@ fn count(row: &Row<'_>) -> rusqlite::Result<u64> {
 const COUNT_OPEN_INVITATIONS: &str =
     "select count(*) from invitations where role_id = :role_id and accepted_at is null";
 
-/// How many open invitations lead to a role.
+/// Returns how many invitations with this role were not accepted yet.
 pub fn count_open_invitations(r: &Reader<'_>, role: RoleId) -> Result<i64> {
     r.one(COUNT_OPEN_INVITATIONS, &[(":role_id", &role)], |row| row.get(0))
 }

@@ -1,7 +1,7 @@
-//! Brings a member's roles in line with an external source: keys → mappings → the organization's role mappers → roles →
+//! Syncs a member's roles with an external source: external keys → mappings → the organization's role mappers → roles →
 //! the assignments of that source.
 //!
-//! **Invariant.** A sync touches only assignments of its own source, and never yields an owner.
+//! **Invariant.** A sync changes only assignments of its own source, and never makes a member an owner.
 
 use std::collections::BTreeSet;
 
@@ -23,11 +23,11 @@ pub struct Synced {
     pub added: Vec<String>,
     pub removed: Vec<String>,
     pub kept: Vec<String>,
-    /// External keys that no mapping knows.
+    /// External keys without a mapping.
     pub unknown: Vec<String>,
-    /// What mappers named, and cannot be given: unknown here, closed, or protected.
+    /// Role keys that a mapper returned but cannot assign: unknown in this organization, closed, or protected.
     pub ignored: Vec<String>,
-    /// The mappers in force, in their order, as far as they were asked.
+    /// The calls of the enforced mappers, in order, up to the first failure.
     pub asked: Vec<MapperCall>,
 }
 
@@ -36,7 +36,7 @@ impl Synced {
         !(self.added.is_empty() && self.removed.is_empty())
     }
 
-    /// For the audit.
+    /// Returns the result as a value for the audit log.
     pub fn record(&self) -> Value {
         let mut record = json!({"source": self.source.as_str(), "added": self.added, "removed": self.removed});
         if !self.asked.is_empty() {
@@ -46,10 +46,10 @@ impl Synced {
     }
 }
 
-/// What the mappings of a source make of external keys.
+/// The roles to which the mappings of a source map external keys.
 #[derive(Debug)]
 pub struct Table {
-    /// Open, unprotected, each once, by key.
+    /// Open and unprotected roles, without duplicates, sorted by key.
     roles: Vec<RoleRecord>,
     unknown: Vec<String>,
 }
@@ -60,6 +60,7 @@ impl Table {
     }
 }
 
+/// Maps external keys to roles with the mappings of a source.
 pub fn table(
     r: &Reader<'_>,
     organization: OrganizationId,
@@ -79,11 +80,11 @@ pub fn table(
     Ok(Table { roles, unknown })
 }
 
-/// The roles that a source gives a member, as they are to be brought about.
+/// The roles that a member gets from a source.
 #[derive(Debug)]
 pub struct Plan {
     source: Source,
-    /// `None` when a mapper failed: what is there stays.
+    /// `None` if a mapper failed: the existing assignments stay.
     wanted: Option<Vec<(RoleId, String)>>,
     unknown: Vec<String>,
     ignored: Vec<String>,
@@ -91,17 +92,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// No role of this source is left.
+    /// A plan that removes all roles of this source.
     pub fn none(source: Source) -> Self {
         Self { source, wanted: Some(Vec::new()), unknown: Vec::new(), ignored: Vec::new(), asked: Vec::new() }
     }
 }
 
-/// What is to be brought about, within the transaction that does it; `None` when the mappers' answer rests on what holds
-/// no more. Changes nothing.
-pub fn plan(t: &Transaction<'_>, word: SourceClaims<'_>, mapped: &MapperResult) -> Result<Option<Plan>> {
-    let (source, organization) = (word.source, mapped.organization);
-    let table = table(t, organization, source, word.keys)?;
+/// Computes the plan in the transaction that applies it; `None` if plugins or mappings changed since the mappers were
+/// called. Writes nothing.
+pub fn plan(t: &Transaction<'_>, claims: SourceClaims<'_>, mapped: &MapperResult) -> Result<Option<Plan>> {
+    let (source, organization) = (claims.source, mapped.organization);
+    let table = table(t, organization, source, claims.keys)?;
     if !mapped.holds(t.snapshot(), &table.keys()) {
         return Ok(None);
     }
@@ -124,7 +125,8 @@ pub fn plan(t: &Transaction<'_>, word: SourceClaims<'_>, mapped: &MapperResult) 
     Ok(Some(plan))
 }
 
-/// Applies a plan. The caller must hold the roles that it adds and must be allowed to remove the others.
+/// Applies a plan, or only computes its result if `dry_run` is set. The caller must hold the roles that it adds and
+/// must be allowed to remove the others.
 pub fn reconcile(
     t: &Transaction<'_>,
     caller: &Identity,

@@ -1,12 +1,12 @@
-//! The organizations' own rules: plugins by name, their versions, which never change, and what of them is in force.
+//! The organizations' plugins: named plugins, their immutable versions, and their activations.
 //!
-//! A component is stored once, by its digest, no matter who uploads it: nobody can tell whether somebody else has it too,
-//! because it is compiled and tried for everybody anew. What is in force is an [`Activation`] of a version; a change of
-//! it is one change of the policy, so that every check lies wholly before or wholly behind it.
+//! A component is stored once, by its digest, even if several organizations upload it. They cannot find out about each
+//! other, because a component is compiled and tested again for each organization. An [`Activation`] makes a version
+//! active. Changing it is one policy change, so every check sees either the old or the new activation.
 //!
-//! **Rolling back.** Enforcing a version keeps the activation before it, [`HISTORY_MAX`] deep, and rolling back puts
-//! exactly that in force again: its version, its settings and its place in the order. Deactivating ends the story:
-//! nothing is kept to roll back to, and from then on only an activation puts anything in force.
+//! **Rollback.** Enforcing a version keeps the previous activations, up to [`HISTORY_MAX`]. A rollback restores the
+//! last one exactly: its version, its settings and its position in the call order. Deactivation clears this history, so
+//! that only a new activation makes a version active again.
 
 pub mod api;
 pub mod replay;
@@ -30,7 +30,7 @@ use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
 use crate::kernel::sandbox::{CallResult, Fault, Limits, Ruling, vectors};
 use crate::kernel::secret::Hash;
 
-/// Activations that are kept to roll back to.
+/// Number of activations that are kept for rollback.
 pub const HISTORY_MAX: usize = 5;
 
 /// A plugin as stored.
@@ -41,17 +41,17 @@ pub struct Plugin {
     pub name: String,
     pub enforced: Option<Activation>,
     pub shadow: Option<Activation>,
-    /// What was enforced before, the latest last.
+    /// Former enforced activations, latest last.
     pub history: Vec<Activation>,
-    /// The number of the latest version that there ever was.
+    /// The highest version number that was ever assigned.
     pub versions_made: u32,
-    /// Grows with each edit.
+    /// Grows by one with each change.
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// A version as stored; its bytes lie elsewhere.
+/// A version as stored, without the bytes of its component.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     pub number: u32,
@@ -59,53 +59,53 @@ pub struct Version {
     pub size_bytes: u64,
     pub exports: Exports,
     pub imports: Vec<String>,
-    /// Was it uploaded under the limits for big runtimes?
+    /// Whether it was uploaded under the limits for large runtimes.
     pub is_large: bool,
-    /// Did the vectors that it brought along pass, or had it none?
+    /// Whether all its test vectors passed, or it has none.
     pub is_tested: bool,
     pub report: Report,
     pub quarantined_at: Option<Timestamp>,
-    /// Kind and name, as in the audit.
+    /// Kind and name of the principal, as in the audit log.
     pub uploaded_by: String,
     pub created_at: Timestamp,
 }
 
-/// A plugin with its versions, the oldest first.
+/// A plugin with its versions, oldest first.
 #[derive(Debug, Clone)]
 pub struct Whole {
     pub plugin: Plugin,
     pub versions: Vec<Version>,
 }
 
-/// What the tests at an upload found.
+/// The results of the tests at upload.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// What each interface answered to a question without meaning. A failure is told, not refused: a plugin may want
-    /// more to go on.
+    /// The results of trial calls with neutral input, one per exported interface. A failure is reported but does not
+    /// reject the upload, because a plugin may need more input.
     pub dry_run: Vec<Tried>,
-    /// How many of the vectors that it brought along passed.
+    /// Number of its test vectors that passed.
     pub vectors_passed: u32,
-    /// The first of the others.
+    /// The first [`FAILED_KEPT`] test vectors that failed.
     pub vectors_failed: Vec<FailedVector>,
     pub compile_ms: u64,
 }
 
-/// What an interface answered.
+/// The result of a trial call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
     pub export: String,
     pub outcome: String,
-    /// What it failed with: a sentence.
+    /// The kind and message of a failure.
     pub failure: Option<String>,
 }
 
 /// Failed vectors that are stored per upload. More would make the list of versions large.
 const FAILED_KEPT: usize = 10;
-/// What was expected and answered is kept up to this length, as JSON.
+/// Maximum bytes of an expected or actual result that is stored, as JSON.
 const FAILED_BYTES_MAX: usize = 1_024;
 
-fn short(value: Value) -> Value {
+fn truncate(value: Value) -> Value {
     let text = value.to_string();
     if text.len() <= FAILED_BYTES_MAX {
         return value;
@@ -114,7 +114,7 @@ fn short(value: Value) -> Value {
     format!("{} …", &text[..end]).into()
 }
 
-/// A vector that did not pass.
+/// A test vector that failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailedVector {
     pub name: String,
@@ -123,7 +123,7 @@ pub struct FailedVector {
     pub failure: Option<String>,
 }
 
-/// The answer of a call, in words.
+/// The result of a plugin call in its wire form.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub outcome: &'static str,
@@ -155,23 +155,23 @@ impl Answer {
     }
 
     pub fn tried(self, export: &str) -> Tried {
-        let said = |fault: Fault| format!("{}: {}", fault.kind.as_str(), fault.message);
-        Tried { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(said) }
+        let describe = |fault: Fault| format!("{}: {}", fault.kind.as_str(), fault.message);
+        Tried { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(describe) }
     }
 }
 
 impl Report {
-    /// With what came of the vectors.
+    /// Adds the results of the test vectors.
     pub fn count(&mut self, vectors: &[vectors::Report]) {
         let (passed, failed): (Vec<_>, Vec<_>) = vectors.iter().partition(|vector| vector.passed);
         self.vectors_passed = u32::try_from(passed.len()).unwrap_or(u32::MAX);
-        let told = |vector: &vectors::Report| FailedVector {
+        let failed_vector = |vector: &vectors::Report| FailedVector {
             name: vector.name.clone(),
-            expected: short(vector.expected.value()),
-            got: short(vector.got.value()),
+            expected: truncate(vector.expected.value()),
+            got: truncate(vector.got.value()),
             failure: vector.fault.as_ref().map(|fault| fault.message.clone()),
         };
-        self.vectors_failed = failed.into_iter().take(FAILED_KEPT).map(told).collect();
+        self.vectors_failed = failed.into_iter().take(FAILED_KEPT).map(failed_vector).collect();
     }
 
     pub fn is_green(&self) -> bool {
@@ -179,15 +179,15 @@ impl Report {
     }
 }
 
-/// How far a version has come.
+/// The state of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Fit to be called, but its own vectors say that it is wrong.
+    /// It compiled, but failed its own test vectors.
     Compiled,
     Tested,
     Shadow,
     Active,
-    /// It was enforced before, and can be rolled back to.
+    /// It was enforced before and is kept for rollback.
     Retired,
     Quarantined,
 }
@@ -197,7 +197,7 @@ impl Plugin {
         self.enforced.is_some() || self.shadow.is_some()
     }
 
-    /// The activations that are in force, with their modes.
+    /// The current activations, with their modes.
     pub fn activations(&self) -> impl Iterator<Item = (Mode, &Activation)> {
         let enforced = self.enforced.iter().map(|activation| (Mode::Enforce, activation));
         enforced.chain(self.shadow.iter().map(|activation| (Mode::Shadow, activation)))
@@ -207,17 +207,17 @@ impl Plugin {
         self.enforced.as_ref().is_some_and(|activation| activation.version == number)
     }
 
-    fn is_watched(&self, number: u32) -> bool {
+    fn is_shadow(&self, number: u32) -> bool {
         self.shadow.as_ref().is_some_and(|activation| activation.version == number)
     }
 
-    fn is_kept(&self, number: u32) -> bool {
+    fn is_in_history(&self, number: u32) -> bool {
         self.history.iter().any(|activation| activation.version == number)
     }
 
-    /// Would something be missing without this version?
+    /// Whether this version is enforced, a shadow, or kept for rollback.
     fn needs(&self, number: u32) -> bool {
-        self.is_enforced(number) || self.is_watched(number) || self.is_kept(number)
+        self.is_enforced(number) || self.is_shadow(number) || self.is_in_history(number)
     }
 
     pub fn state_of(&self, version: &Version) -> State {
@@ -225,14 +225,14 @@ impl Plugin {
         match version {
             _ if version.quarantined_at.is_some() => State::Quarantined,
             _ if self.is_enforced(number) => State::Active,
-            _ if self.is_watched(number) => State::Shadow,
-            _ if self.is_kept(number) => State::Retired,
+            _ if self.is_shadow(number) => State::Shadow,
+            _ if self.is_in_history(number) => State::Retired,
             _ if version.is_tested => State::Tested,
             _ => State::Compiled,
         }
     }
 
-    /// Enforces a version; what was enforced so far is kept to roll back to.
+    /// Enforces a version and keeps the previous activation for rollback.
     fn enforce(&mut self, activation: Activation) {
         self.end_shadow_of(activation.version);
         let former = self.enforced.take();
@@ -245,19 +245,19 @@ impl Plugin {
     }
 
     fn end_shadow_of(&mut self, number: u32) {
-        if self.is_watched(number) {
+        if self.is_shadow(number) {
             self.shadow = None;
         }
     }
 
-    /// Puts a version in force, or has it watched. The same once more is no change.
+    /// Activates a version. Activating the same version with the same settings again adds nothing to the history.
     pub fn activate(&mut self, mode: Mode, mut activation: Activation) {
         let present = match mode {
             Mode::Enforce => &self.enforced,
             Mode::Shadow => &self.shadow,
         };
         if let Some(present) = present {
-            // A new run, even within the same millisecond: what the former one counted is over.
+            // Distinct even within the same millisecond, because statistics belong to one activation.
             activation.since = activation.since.max(present.since + 1);
         }
         match mode {
@@ -266,7 +266,7 @@ impl Plugin {
         }
     }
 
-    /// Is the version in force in this way already?
+    /// Whether this version is already active in this mode with these settings.
     pub fn is_active_alike(&self, mode: Mode, activation: &Activation) -> bool {
         self.activations().any(|(present_mode, present)| present_mode == mode && is_alike(present, activation))
     }
@@ -276,16 +276,16 @@ impl Plugin {
         self.history.clear();
     }
 
-    /// Puts the activation before the present one in force again; answers it.
+    /// Restores the previous activation and returns it. Fails with `NothingToRollBack` if there is none.
     pub fn roll_back(&mut self) -> Result<&Activation> {
-        // Without one that is enforced there is no history either.
+        // If no version is enforced, the history is empty.
         let former = self.history.pop().ok_or(ErrorCode::NothingToRollBack)?;
         self.end_shadow_of(former.version);
         Ok(self.enforced.insert(former))
     }
 }
 
-/// Do these mean the same, but for their beginning?
+/// Whether two activations are equal except for their start.
 fn is_alike(one: &Activation, other: &Activation) -> bool {
     *one == Activation { since: one.since, ..other.clone() }
 }
@@ -296,7 +296,7 @@ impl Whole {
         found.ok_or_else(|| ErrorCode::PluginVersionNotFound.into())
     }
 
-    /// The version that is meant when none is named: the one in force, else the one that is watched, else the newest.
+    /// Returns the default version: the enforced one, otherwise the shadow, otherwise the newest.
     pub fn usual(&self) -> Result<&Version> {
         match self.plugin.activations().next() {
             Some((_, activation)) => self.find(activation.version),
@@ -304,9 +304,9 @@ impl Whole {
         }
     }
 
-    /// All that decides, for the audit.
+    /// Describes everything that affects decisions, for the audit log.
     fn described(&self) -> Value {
-        let told = |activation: &Activation| {
+        let describe = |activation: &Activation| {
             let version = self.versions.iter().find(|version| version.number == activation.version);
             json!({
                 "version": activation.version,
@@ -316,24 +316,25 @@ impl Whole {
                 "deadline_ms": activation.deadline_ms,
             })
         };
-        json!({"enforce": self.plugin.enforced.as_ref().map(told), "shadow": self.plugin.shadow.as_ref().map(told)})
+        json!({"enforce": self.plugin.enforced.as_ref().map(describe), "shadow": self.plugin.shadow.as_ref().map(describe)})
     }
 }
 
-/// An activation that can hand out rights, be it again, is an owner's: by an `allow` that opens what no role does, or by
-/// the roles that a mapper names.
+/// Fails with `OwnerNeeded` unless the caller may make this activation. Only an owner may make or restore an activation
+/// that can grant rights: with `may_grant`, or by enforcing a role mapper.
 pub fn require_owner(
     snapshot: &Snapshot,
     caller: &Identity,
     organization: OrganizationId,
     (mode, activation, exports): (Mode, &Activation, Exports),
 ) -> Result<()> {
-    let hands_out = activation.may_grant || (mode == Mode::Enforce && exports.role_mapper);
+    let can_grant = activation.may_grant || (mode == Mode::Enforce && exports.role_mapper);
     let is_owner = delegation::is_owner(snapshot, caller, organization);
-    if hands_out && !is_owner { Err(ErrorCode::OwnerNeeded.into()) } else { Ok(()) }
+    if can_grant && !is_owner { Err(ErrorCode::OwnerNeeded.into()) } else { Ok(()) }
 }
 
-/// Fails unless a filter can be understood. Whether there is anything of these names is not asked: an import may bring it.
+/// Fails unless every entry of a filter is valid. Does not check that the names exist, because an import may create
+/// them.
 pub fn require_filter(filter: &Filter) -> Result<()> {
     let entries = |list: &'static str, texts: &[String], fault: fn(&str) -> Option<String>| -> Vec<Field> {
         let faults = (0..).zip(texts).filter_map(|(n, text): (usize, _)| Some((n, fault(text)?)));
@@ -344,52 +345,53 @@ pub fn require_filter(filter: &Filter) -> Result<()> {
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
-/// What is wrong with `video.delete` or `video.*`. What could never fit would leave everything uncovered, silently.
+/// Returns the fault of a filter entry such as `video.delete` or `video.*`. An entry that can never match is rejected,
+/// because the plugin would silently cover nothing.
 fn permission_fault(name: &str) -> Option<String> {
     let plain = name.strip_suffix(".*").unwrap_or(name);
-    let is_right = !plain.is_empty() && !plain.contains('*');
-    (!is_right)
-        .then(|| "is the name of a permission, or `name.*` for all below it; all lists empty cover all".to_owned())
+    let is_valid = !plain.is_empty() && !plain.contains('*');
+    (!is_valid)
+        .then(|| "must be a permission's name, or `name.*` for all below it; empty lists cover everything".to_owned())
 }
 
-/// Fails for a deadline that no call of these interfaces has.
+/// Fails for a deadline above the limits of the exported interfaces.
 pub fn require_deadline(deadline_ms: Option<u32>, exports: Exports, limits: &Limits) -> Result<()> {
-    let of = |has: bool, running_ms: u64| if has { running_ms } else { 0 };
-    let most =
-        of(exports.authorizer, limits.authorize.running_ms).max(of(exports.role_mapper, limits.map_roles.running_ms));
+    let limit = |is_exported: bool, running_ms: u64| if is_exported { running_ms } else { 0 };
+    let max_ms = limit(exports.authorizer, limits.authorize.running_ms)
+        .max(limit(exports.role_mapper, limits.map_roles.running_ms));
     match deadline_ms {
-        Some(ms) if u64::from(ms) > most => {
-            Err(Error::field("deadline_ms", format!("must be {most} or less, as the settings limit such calls")))
+        Some(ms) if u64::from(ms) > max_ms => {
+            Err(Error::field("deadline_ms", format!("must be at most {max_ms}, the limit in the settings")))
         }
         _ => Ok(()),
     }
 }
 
-/// Fails for what cannot be the name of a plugin.
+/// Fails with `PluginName` unless this is a valid name of a plugin.
 pub fn require_name(name: &str) -> Result<()> {
     const NAME_BYTES_MAX: usize = 63;
-    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let is_allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     let is_name = name.len() <= NAME_BYTES_MAX
-        && name.bytes().all(plain)
+        && name.bytes().all(is_allowed)
         && name.bytes().next().is_some_and(|c| c.is_ascii_lowercase());
     if is_name { Ok(()) } else { Err(ErrorCode::PluginName.into()) }
 }
 
-/// When each organization uploaded lately. In memory: a restart forgives.
+/// The recent uploads of each organization. Kept in memory, so a restart clears them.
 #[derive(Default)]
 pub struct Uploads(Mutex<HashMap<OrganizationId, VecDeque<Timestamp>>>);
 
 impl Uploads {
     const WINDOW_MS: i64 = 60_000;
 
-    /// Counts an upload, unless there were too many within a minute.
+    /// Counts an upload. Fails with `UploadsLimited` after `per_min` uploads within a minute.
     pub fn take(&self, organization: OrganizationId, now: Timestamp, per_min: u64) -> Result<()> {
-        let Ok(mut known) = self.0.lock() else { return Ok(()) };
-        known.retain(|_, times| {
+        let Ok(mut uploads) = self.0.lock() else { return Ok(()) };
+        uploads.retain(|_, times| {
             times.retain(|at| at.plus_ms(Self::WINDOW_MS) > now);
             !times.is_empty()
         });
-        let times = known.entry(organization).or_default();
+        let times = uploads.entry(organization).or_default();
         if times.len() as u64 >= per_min {
             let wait_ms = times.front().map_or(0, |first| first.plus_ms(Self::WINDOW_MS).0 - now.0);
             let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000).max(1);
@@ -400,7 +402,7 @@ impl Uploads {
     }
 }
 
-/// What an upload brings, once it is known to be fit.
+/// An upload that passed inspection.
 #[derive(Debug)]
 pub struct Upload {
     pub name: String,
@@ -408,41 +410,42 @@ pub struct Upload {
     pub version: Version,
 }
 
-/// How much an organization may have.
+/// The plugin quota of an organization.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     pub plugins_max: u64,
     pub versions_max: u64,
-    /// Of all components of the organization together.
+    /// Maximum bytes of all components of the organization together.
     pub bytes_max: u64,
 }
 
-/// Fails when there is no place for one more version under this name.
-pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
+/// Fails with `PluginsFull` if the quota does not allow one more version under this name.
+pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, quota: Room) -> Result<()> {
     let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).with_message(format!("{what}: delete some")));
     match store::find_plugin(r, organization, name)? {
-        Some(known) if store::count_versions(r, known.id)? >= room.versions_max => {
-            return full(format!("the plugin has {} versions already (plugins.versions)", room.versions_max));
+        Some(known) if store::count_versions(r, known.id)? >= quota.versions_max => {
+            return full(format!("the plugin has the maximum of {} versions (plugins.versions)", quota.versions_max));
         }
-        None if store::count_plugins(r, organization)? >= room.plugins_max => {
-            let most = room.plugins_max;
-            return full(format!("the organization has {most} plugins already (plugins.per_organization)"));
+        None if store::count_plugins(r, organization)? >= quota.plugins_max => {
+            let max = quota.plugins_max;
+            return full(format!("the organization has the maximum of {max} plugins (plugins.per_organization)"));
         }
         _ => {}
     }
-    if store::sum_bytes(r, organization)? >= room.bytes_max {
-        let most = room.bytes_max;
-        return full(format!("the organization's components have {most} bytes already (plugins.bytes)"));
+    if store::sum_bytes(r, organization)? >= quota.bytes_max {
+        let max = quota.bytes_max;
+        return full(format!("the organization's components use the maximum of {max} bytes (plugins.bytes)"));
     }
     Ok(())
 }
 
-/// Stores a version under the next number, and answers it; or the one that has these bytes already.
+/// Stores a version under the next number. Returns the plugin, the number of the version, and whether it is new: if a
+/// version has the same bytes, that one is returned.
 pub fn store_version(
     t: &Transaction<'_>,
     organization: OrganizationId,
     upload: Upload,
-    room: Room,
+    quota: Room,
 ) -> Result<(Whole, u32, bool)> {
     let Upload { name, component, mut version } = upload;
     let known = store::find_plugin(t, organization, &name)?;
@@ -451,7 +454,7 @@ pub fn store_version(
     {
         return Ok((store::get(t, organization, &name)?, number, false));
     }
-    require_quota(t, organization, &name, room)?;
+    require_quota(t, organization, &name, quota)?;
     let mut plugin = match known {
         Some(known) => known,
         None => store::insert_plugin(t, organization, &name)?,
@@ -464,7 +467,7 @@ pub fn store_version(
     Ok((store::get(t, organization, &name)?, version.number, true))
 }
 
-/// What changes here with what others change.
+/// Stores the quarantine of a plugin version, which the kernel reports.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::PluginQuarantined { plugin, version } => {
@@ -498,12 +501,12 @@ mod tests {
     }
 
     #[test]
-    fn rolling_back_walks_along_what_was_enforced_and_no_further_than_is_kept() {
+    fn rollback_restores_former_activations_up_to_the_history_limit() {
         let mut plugin = plugin();
         assert_eq!(plugin.roll_back().expect_err("nothing yet").cause, ErrorCode::NothingToRollBack);
         (1..=8).for_each(|n| plugin.activate(Mode::Enforce, activation(n)));
-        let kept: Vec<u32> = plugin.history.iter().map(|activation| activation.version).collect();
-        assert_eq!(kept, [3, 4, 5, 6, 7]);
+        let history: Vec<u32> = plugin.history.iter().map(|activation| activation.version).collect();
+        assert_eq!(history, [3, 4, 5, 6, 7]);
         for n in [7, 6, 5, 4, 3] {
             assert_eq!(plugin.roll_back().expect("kept").version, n);
         }
@@ -516,15 +519,15 @@ mod tests {
         let mut plugin = plugin();
         plugin.activate(Mode::Shadow, activation(2));
         plugin.activate(Mode::Enforce, activation(1));
-        assert!(plugin.is_watched(2));
+        assert!(plugin.is_shadow(2));
         plugin.activate(Mode::Enforce, activation(2));
-        assert!(!plugin.is_watched(2) && plugin.is_enforced(2) && plugin.is_kept(1));
+        assert!(!plugin.is_shadow(2) && plugin.is_enforced(2) && plugin.is_in_history(1));
         plugin.deactivate();
         assert!(!plugin.is_bound() && plugin.history.is_empty());
     }
 
     #[test]
-    fn the_same_once_more_is_a_new_run_and_nothing_to_roll_back_to() {
+    fn repeating_an_activation_restarts_it_and_adds_no_history() {
         let mut plugin = plugin();
         plugin.activate(Mode::Enforce, activation(1));
         plugin.activate(Mode::Enforce, activation(1));
@@ -534,27 +537,28 @@ mod tests {
     }
 
     #[test]
-    fn a_route_of_a_filter_is_a_path_perhaps_with_methods() {
-        for right in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "GET|POST /a/{b}"] {
-            assert_eq!(route_filter(right).err(), None, "{right}");
+    fn a_filter_route_is_a_path_with_optional_methods() {
+        for valid in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "GET|POST /a/{b}"] {
+            assert_eq!(route_filter(valid).err(), None, "{valid}");
         }
-        for wrong in ["", "videos", "post /videos", "GET|GET /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"] {
-            assert!(route_filter(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_permission_of_a_filter_is_a_name_or_all_below_one() {
-        for right in ["video", "video.delete", "video.*"] {
-            assert_eq!(permission_fault(right), None, "{right}");
-        }
-        for wrong in ["", "*", ".*", "video*", "video.*.x", "*.delete"] {
-            assert!(permission_fault(wrong).is_some(), "{wrong}");
+        for invalid in ["", "videos", "post /videos", "GET|GET /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"]
+        {
+            assert!(route_filter(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn uploads_are_counted_by_organization_and_forgotten_after_a_minute() {
+    fn a_filter_permission_is_a_name_or_a_prefix() {
+        for valid in ["video", "video.delete", "video.*"] {
+            assert_eq!(permission_fault(valid), None, "{valid}");
+        }
+        for invalid in ["", "*", ".*", "video*", "video.*.x", "*.delete"] {
+            assert!(permission_fault(invalid).is_some(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn uploads_are_limited_per_organization_and_minute() {
         let (uploads, acme, bolt) = (Uploads::default(), OrganizationId::new(), OrganizationId::new());
         let at = |ms: i64| Timestamp(1_000_000 + ms);
         assert!(uploads.take(acme, at(0), 2).is_ok() && uploads.take(acme, at(20_000), 2).is_ok());
@@ -569,12 +573,12 @@ mod tests {
     }
 
     #[test]
-    fn names_have_their_letters_and_their_length() {
-        for right in ["a", "business-hours-2", &"x".repeat(63)] {
-            assert!(require_name(right).is_ok(), "{right}");
+    fn names_have_allowed_characters_and_a_maximum_length() {
+        for valid in ["a", "business-hours-2", &"x".repeat(63)] {
+            assert!(require_name(valid).is_ok(), "{valid}");
         }
-        for wrong in ["", "2a", "-a", "A", "a_b", "a.b", "é", &"x".repeat(64)] {
-            assert!(require_name(wrong).is_err(), "{wrong}");
+        for invalid in ["", "2a", "-a", "A", "a_b", "a.b", "é", &"x".repeat(64)] {
+            assert!(require_name(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Recorded decisions, asked again of a candidate: which of them would have ended otherwise.
+//! Evaluates recorded decisions again with a candidate version of a plugin, and finds those that would change.
 //!
-//! A candidate speaks in place of what the plugin of its name said then, or, where it has no name yet, of all that were
-//! in force. What roles and grants said, and what other plugins said, is as it was recorded. Time comes from the record,
-//! so that the answer is the same whenever it is asked.
+//! The candidate's result replaces the recorded result of the plugin with its name, or, if it has no name yet, of all
+//! plugins. The results of roles, grants and other plugins are taken from the record. The time comes from the record
+//! too, so the result does not depend on when the replay runs.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::decision_log::Row;
 use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, Ruling};
 
-/// Decisions that are looked at when nobody says how many.
+/// Default number of decisions to evaluate.
 pub const RECORDED_DEFAULT: u32 = 1_000;
-/// Decisions that are listed one by one; more are only counted.
+/// Maximum number of changed decisions that are listed; further ones are only counted.
 pub const LISTED_MAX: usize = 200;
 
-/// A decision as the log has it.
+/// A decision from the decision log.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Recorded {
     pub id: i64,
@@ -35,48 +35,48 @@ pub struct Recorded {
     pub plugins: Vec<PluginTrace>,
 }
 
-/// What is to be tried, and how it would be bound.
+/// A candidate version and the activation that it would have.
 #[derive(Debug, Clone, Default)]
 pub struct Candidate {
-    /// Whose place it takes; everybody's when absent.
+    /// The plugin that it replaces; `None` replaces all plugins.
     pub name: Option<String>,
     pub may_grant: bool,
     pub filter: Filter,
 }
 
-/// A decision that would end otherwise.
+/// A decision that would change.
 #[derive(Debug, Clone)]
 pub struct Change {
     pub recorded: Recorded,
     pub allow: bool,
     pub reason: Reason,
-    /// What the candidate said: the sentence of a denial, or of its failure.
+    /// The candidate's reason for a denial, or its failure.
     pub said: Option<String>,
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
-    /// Decisions that were looked at.
+    /// Number of decisions examined.
     pub decisions: u64,
-    /// Of these, the candidate was asked about so many.
+    /// Number of decisions for which the candidate was called.
     pub asked: u64,
-    /// So many cannot be recomputed: something of the question was left out.
+    /// Number of decisions that cannot be recomputed, because the log omits a part of their input.
     pub left_out: u64,
-    /// So many were not reached in time.
+    /// Number of decisions not evaluated: the time limit passed, or the host was busy.
     pub unreached: u64,
-    /// The candidate failed so often.
+    /// Number of calls in which the candidate failed.
     pub failed: u64,
     pub changed: u64,
     pub fuel: u64,
     pub memory_bytes: u64,
     pub duration: Duration,
-    /// The first of those that would end otherwise, in the order they were given.
+    /// The first [`LISTED_MAX`] decisions that would change, in input order.
     pub changes: Vec<Change>,
 }
 
 impl Recorded {
-    /// A row of the log; `None` for one that cannot be read any more.
+    /// Reads a row of the decision log; `None` if it cannot be parsed.
     pub fn of(id: i64, row: Row) -> Option<Self> {
         Some(Self {
             id,
@@ -105,7 +105,7 @@ impl Recorded {
         }
     }
 
-    /// Would the candidate be asked about this?
+    /// Whether the candidate would be called for this decision.
     fn asks(&self, candidate: &Candidate, base: Reason) -> bool {
         let is_route = self.facts("question") == [Kind::Route.as_str()];
         let topic = Topic {
@@ -116,12 +116,13 @@ impl Recorded {
         self.asks_plugins && (base.allows() || candidate.may_grant) && candidate.filter.covers(&topic)
     }
 
-    /// What the others said. One that allowed what base denied had the right to, or it would not have been asked.
+    /// The recorded results of the other plugins. A plugin that allowed what the base decision denied had `may_grant`,
+    /// or it would not have been called.
     fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = PluginEffect> + 'r {
-        let is_other = |heard: &&PluginTrace| {
-            heard.mode == Mode::Enforce.as_str() && candidate.name.as_ref().is_some_and(|name| *name != heard.name)
+        let is_other = |trace: &&PluginTrace| {
+            trace.mode == Mode::Enforce.as_str() && candidate.name.as_ref().is_some_and(|name| *name != trace.name)
         };
-        self.plugins.iter().filter(is_other).map(|heard| match heard.outcome.as_str() {
+        self.plugins.iter().filter(is_other).map(|trace| match trace.outcome.as_str() {
             "allow" => PluginEffect::Allow { may_grant: true },
             "deny" => PluginEffect::Deny,
             "abstain" => PluginEffect::Abstain,
@@ -133,36 +134,36 @@ impl Recorded {
 /// What a recorded decision needs to be recomputed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// The candidate's word.
+    /// The candidate's result.
     Ask,
-    /// Nothing: the candidate is not asked about such a question.
+    /// Nothing: the candidate is not called for such a request.
     Nothing,
-    /// What the log does not have.
+    /// Input that the log omits.
     LeftOut,
 }
 
-/// Asks a candidate about all of these, for at most so long.
+/// Evaluates recorded decisions with a candidate, for at most `time_max`.
 pub async fn replay(
     recorded: impl IntoIterator<Item = Recorded>,
     candidate: &Candidate,
     time_max: Duration,
     host: &Host,
-    turn: &CallContext,
+    call: &CallContext,
 ) -> Replay {
-    let began = Instant::now();
+    let started = Instant::now();
     let mut replay = Replay::default();
     for recorded in recorded {
         replay.decisions += 1;
         match recorded.need(candidate) {
             Need::LeftOut => replay.left_out += 1,
-            Need::Nothing => replay.settle(recorded, candidate, None),
-            Need::Ask if began.elapsed() > time_max => replay.unreached += 1,
+            Need::Nothing => replay.recompute(recorded, candidate, None),
+            Need::Ask if started.elapsed() > time_max => replay.unreached += 1,
             Need::Ask => {
-                let called = host.authorize(turn.clone(), recorded.input.clone()).await;
+                let called = host.authorize(call.clone(), recorded.input.clone()).await;
                 match &called.outcome {
-                    // That says nothing of the candidate.
+                    // Not a failure of the candidate.
                     Err(fault) if fault.kind == FaultKind::Busy => replay.unreached += 1,
-                    _ => replay.settle(recorded, candidate, Some(called)),
+                    _ => replay.recompute(recorded, candidate, Some(called)),
                 }
             }
         }
@@ -171,23 +172,23 @@ pub async fn replay(
 }
 
 impl Replay {
-    /// Recomputes a decision with what the candidate said, where it was asked.
-    fn settle(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<Ruling>>) {
+    /// Recomputes a decision with the candidate's result, if it was called.
+    fn recompute(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<Ruling>>) {
         let Some(base) = Reason::of(&recorded.base) else { return };
-        let mut said: Vec<PluginEffect> = recorded.others(candidate).collect();
-        said.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
-        let reason = combine_deny_overrides(base, said);
+        let mut effects: Vec<PluginEffect> = recorded.others(candidate).collect();
+        effects.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
+        let reason = combine_deny_overrides(base, effects);
         if reason.allows() == recorded.allow {
             return;
         }
         self.changed += 1;
         if self.changes.len() < LISTED_MAX {
-            let sentence = match called.map(|called| called.outcome) {
+            let said = match called.map(|called| called.outcome) {
                 Some(Ok(Ruling::Deny(reason))) => Some(reason),
                 Some(Err(fault)) => Some(format!("{}: {}", fault.kind.as_str(), fault.message)),
                 Some(Ok(Ruling::Allow | Ruling::Abstain)) | None => None,
             };
-            self.changes.push(Change { allow: reason.allows(), reason, said: sentence, recorded });
+            self.changes.push(Change { allow: reason.allows(), reason, said, recorded });
         }
     }
 
@@ -215,14 +216,14 @@ mod tests {
     use super::*;
 
     fn recorded(base: &str, allow: bool, plugins: &[(&str, &str, &str)]) -> Recorded {
-        let heard = |(name, mode, outcome): &(&str, &str, &str)| {
+        let trace = |(name, mode, outcome): &(&str, &str, &str)| {
             json!({"name": name, "version": 1, "sha256": "", "mode": mode, "outcome": outcome, "fuel": 1,
                    "duration_us": 1, "differed": false})
         };
         serde_json::from_value(json!({
             "id": 1, "at": 1, "left_out": [], "asks_plugins": true, "base": base, "allow": allow, "reason": "",
             "input": {"action": "GET", "path": "/a", "context": {"question": "route", "permission": ["a.read"]}},
-            "plugins": plugins.iter().map(heard).collect::<Vec<_>>(),
+            "plugins": plugins.iter().map(trace).collect::<Vec<_>>(),
         }))
         .expect("a record")
     }
@@ -231,7 +232,7 @@ mod tests {
         Candidate { name: Some(name.into()), ..Candidate::default() }
     }
 
-    /// What comes of one decision, when the candidate says this.
+    /// Replays one decision with this result of the candidate.
     fn run(recorded: Recorded, candidate: &Candidate, ruling: Ruling) -> Replay {
         let called = CallResult {
             outcome: Ok(ruling),
@@ -245,15 +246,15 @@ mod tests {
         };
         let mut replay = Replay::default();
         match recorded.need(candidate) {
-            Need::Ask => replay.settle(recorded, candidate, Some(called)),
-            Need::Nothing => replay.settle(recorded, candidate, None),
+            Need::Ask => replay.recompute(recorded, candidate, Some(called)),
+            Need::Nothing => replay.recompute(recorded, candidate, None),
             Need::LeftOut => replay.left_out += 1,
         }
         replay
     }
 
     #[test]
-    fn a_candidate_takes_the_place_of_its_own_former_self() {
+    fn a_candidate_replaces_the_recorded_result_of_its_plugin() {
         let deny = || Ruling::Deny("no".into());
         let open = Candidate { may_grant: true, ..Candidate::default() };
         let elsewhere = Candidate { filter: Filter { modules: vec!["m".into()], ..Filter::default() }, ..named("a") };
@@ -268,7 +269,7 @@ mod tests {
             (recorded("no_permission", false, &[]), open.clone(), Ruling::Allow, 1, 1),
             (recorded("no_permission", true, &[("b", "enforce", "allow")]), named("a"), Ruling::Allow, 0, 0),
             (recorded("no_permission", true, &[("a", "enforce", "allow")]), named("a"), Ruling::Allow, 0, 1),
-            // Covering it no longer, the candidate lets pass what its former self denied.
+            // The candidate no longer covers the request, so the recorded denial of its plugin is dropped.
             (recorded("ok_role", false, &[("a", "enforce", "deny")]), elsewhere, deny(), 0, 1),
         ];
         for (n, (recorded, candidate, ruling, asked, changed)) in cases.into_iter().enumerate() {
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_counted_and_never_guessed() {
+    fn decisions_with_omitted_input_are_counted_and_not_recomputed() {
         let mut partial = recorded("ok_role", true, &[]);
         partial.left_out = vec!["token".into()];
         let replay = run(partial.clone(), &named("a"), Ruling::Deny("no".into()));

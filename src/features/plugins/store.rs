@@ -1,4 +1,4 @@
-//! SQL of plugins, their versions, and the components they are.
+//! SQL of plugins, their versions and their components.
 
 use rusqlite::Row;
 
@@ -20,7 +20,7 @@ pub fn find_plugin(r: &Reader<'_>, organization: OrganizationId, name: &str) -> 
     r.find(FIND_PLUGIN, &[(":organization_id", &organization), (":name", &name)], plugin_of)
 }
 
-/// A plugin with its versions.
+/// Returns a plugin with its versions. Fails with `PluginNotFound`.
 pub fn get(r: &Reader<'_>, organization: OrganizationId, name: &str) -> Result<Whole> {
     let plugin = find_plugin(r, organization, name)?.ok_or(ErrorCode::PluginNotFound)?;
     let versions = list_versions(r, plugin.id)?;
@@ -39,7 +39,7 @@ const LIST_PLUGINS: List = List {
     kept: &[],
 };
 
-/// The plugins of an organization with their versions, by name.
+/// Lists the plugins of an organization with their versions, by name.
 pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<Whole>> {
     let plugins = r.page(&LIST_PLUGINS, &[(":organization_id", &organization)], window, plugin_of)?;
     plugins.try_map(|plugin| Ok(Whole { versions: list_versions(r, plugin.id)?, plugin }))
@@ -103,7 +103,7 @@ pub fn update_plugin(w: &Writer<'_>, plugin: &Plugin) -> Result<()> {
 
 const DELETE_PLUGIN: &str = "delete from plugins where id = :id";
 
-/// Its versions are gone before.
+/// Deletes a plugin. Its versions must be deleted before.
 pub fn delete_plugin(w: &Writer<'_>, id: PluginId) -> Result<()> {
     w.execute(DELETE_PLUGIN, &[(":id", &id)]).map(drop)
 }
@@ -144,7 +144,7 @@ const SUM_BYTES: &str = "
     join plugin_components c on c.sha256 = v.sha256
     where p.organization_id = :organization_id";
 
-/// Bytes of all components of an organization.
+/// Returns the bytes of all components of an organization.
 pub fn sum_bytes(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
     r.one(SUM_BYTES, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
@@ -158,7 +158,7 @@ pub fn count_versions(r: &Reader<'_>, plugin: PluginId) -> Result<u64> {
 const FIND_VERSION_OF: &str = "
     select version from plugin_versions where plugin_id = :plugin_id and sha256 = :sha256 order by version limit 1";
 
-/// The version of the plugin that has these bytes.
+/// Finds the version of the plugin that has these bytes.
 pub fn find_version_of(r: &Reader<'_>, plugin: PluginId, sha256: &Hash) -> Result<Option<u32>> {
     r.find(FIND_VERSION_OF, &[(":plugin_id", &plugin), (":sha256", sha256)], |row| row.get(0))
 }
@@ -192,14 +192,14 @@ const RELEASE: &str = "
     set quarantined_at = null
     where plugin_id = :plugin_id and version = :version and quarantined_at is not null";
 
-/// Ends the quarantine of a version; answers whether it was in one.
+/// Ends the quarantine of a version. Returns whether it was quarantined.
 pub fn release(w: &Writer<'_>, plugin: PluginId, number: u32) -> Result<bool> {
     w.execute(RELEASE, &[(":plugin_id", &plugin), (":version", &number)]).map(|rows| rows > 0)
 }
 
 const DELETE_VERSION: &str = "delete from plugin_versions where plugin_id = :plugin_id and version = :version";
 
-/// Deletes a version, and its bytes when nobody else has them.
+/// Deletes a version, and its component if no other version uses it.
 pub fn delete_version(w: &Writer<'_>, plugin: PluginId, version: &Version) -> Result<()> {
     w.execute(DELETE_VERSION, &[(":plugin_id", &plugin), (":version", &version.number)])?;
     delete_component(w, &version.sha256)

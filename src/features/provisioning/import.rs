@@ -1,8 +1,9 @@
-//! Import of members with quotas and names elsewhere, from CSV or JSON.
+//! Import of users with quotas and external names, from CSV or JSON.
 //!
-//! **Invariant.** A row happens as a whole or not at all, in a transaction of its own, and a bad one stops no other: an
-//! import can be run again until nothing is left to do. A member is found by a username that the site gave, never by one
-//! that a tenant, a provider or the person chose; what a row leaves empty stays as it is. No secret is read from a file: a column that is not known is refused with the whole file.
+//! **Invariant.** Each row is applied completely or not at all, in its own transaction, and a failing row does not stop
+//! the others: an import can be repeated until nothing is left to do. A member is found by a username that the site
+//! assigned, never by one that a tenant, a provider or the member chose; empty cells leave values unchanged. No secret
+//! is read from a file: a file with an unknown column is rejected as a whole.
 
 use std::collections::HashMap;
 
@@ -15,24 +16,24 @@ use crate::kernel::error::{ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::units;
 
-/// The columns of a file, in any order; all but the first may be missing.
+/// The columns of a file, in any order; all but `username` are optional.
 pub const COLUMNS: [&str; 7] =
     ["username", "email", "display_name", "wordpress_id", "quota_size", "sftpgo_username", "org_code"];
 
-/// One row as text, by column.
+/// One row as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Counted from 1, without the header.
     pub number: usize,
-    /// Where it begins in a file of lines, counted from 1.
+    /// The line of the file on which it starts, counted from 1.
     pub line: Option<u64>,
     cells: [Option<String>; COLUMNS.len()],
-    /// What is wrong with the row before it is understood.
+    /// An error found before the cells are parsed.
     fault: Option<&'static str>,
 }
 
 impl Row {
-    /// A row of cells by column name; empty ones count as missing.
+    /// Builds a row from cells with column names; empty cells count as missing.
     pub fn of(number: usize, cells: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Self {
         let mut row = Self { number, ..Self::default() };
         for (name, text) in cells {
@@ -62,9 +63,9 @@ impl Row {
     }
 }
 
-/// A row that is understood.
+/// A parsed row.
 #[derive(Debug, Clone)]
-struct Wanted {
+struct ParsedRow {
     username: String,
     email: Option<String>,
     display_name: Option<String>,
@@ -74,18 +75,18 @@ struct Wanted {
     organization: Option<OrganizationId>,
 }
 
-/// A size that can be a quota.
+/// Parses a size within the limits of a quota.
 fn size_of(text: &str) -> Option<i64> {
     units::bytes_of(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes <= SIZE_MAX)
 }
 
-/// All that is wrong with a row, or what it says.
-fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
+/// Parses a row, or returns all its errors.
+fn parse(row: &Row, snapshot: &Snapshot) -> Result<ParsedRow, Vec<Field>> {
     let mut faults: Vec<Field> = row.fault.map(|fault| Field::body("row", fault)).into_iter().collect();
-    let mut text = |column: &str, is_fit: fn(&str) -> bool, says: &str| {
+    let mut text = |column: &str, is_valid: fn(&str) -> bool, message: &str| {
         let text = row.get(column)?;
-        if !is_fit(text) {
-            faults.push(Field::body(column, says));
+        if !is_valid(text) {
+            faults.push(Field::body(column, message));
         }
         Some(text.to_owned())
     };
@@ -110,7 +111,7 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     match organization {
         Some(None) => faults.push(Field::body("org_code", "there is no such organization")),
         Some(Some(id)) if snapshot.is_platform(id) => {
-            faults.push(Field::body("org_code", "no import puts members into `platform`"));
+            faults.push(Field::body("org_code", "members cannot be imported into `platform`"));
         }
         _ => {}
     }
@@ -118,7 +119,7 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
         faults.push(Field::body("username", "is missing"));
     }
     match username {
-        Some(username) if faults.is_empty() => Ok(Wanted {
+        Some(username) if faults.is_empty() => Ok(ParsedRow {
             username,
             email,
             display_name,
@@ -131,35 +132,35 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     }
 }
 
-/// What a row would do.
+/// The planned effect of a row.
 #[derive(Debug, Clone)]
 pub enum Plan {
     Create(Box<NewUser>),
-    /// With the names of the fields that differ.
+    /// Contains the names of the fields that differ.
     Change(Box<User>, Box<Edit>, Vec<&'static str>),
     Unchanged,
     Failed(Vec<Field>),
 }
 
-/// What a row would do, without doing it.
+/// Determines the effect of a row without applying it.
 pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, row: &Row) -> Result<Plan> {
-    let wanted = match understood(row, snapshot) {
-        Ok(wanted) => wanted,
+    let parsed = match parse(row, snapshot) {
+        Ok(parsed) => parsed,
         Err(faults) => return Ok(Plan::Failed(faults)),
     };
     let faults = |taken: Vec<(ErrorCode, Field)>| taken.into_iter().map(|(_, field)| field).collect::<Vec<_>>();
-    let Some(member) = super::find_by_username(r, &wanted.username)? else {
-        let Some(email) = wanted.email else {
-            return Ok(Plan::Failed(vec![Field::body("email", "is missing, and a new member has one")]));
+    let Some(member) = super::find_by_username(r, &parsed.username)? else {
+        let Some(email) = parsed.email else {
+            return Ok(Plan::Failed(vec![Field::body("email", "is required for a new member")]));
         };
         let new = NewUser {
-            username: wanted.username,
+            username: parsed.username,
             email,
-            display_name: wanted.display_name,
-            wordpress_id: wanted.wordpress_id,
-            sftpgo_username: wanted.sftpgo_username,
-            quota_size: wanted.quota_size,
-            organization: wanted.organization,
+            display_name: parsed.display_name,
+            wordpress_id: parsed.wordpress_id,
+            sftpgo_username: parsed.sftpgo_username,
+            quota_size: parsed.quota_size,
+            organization: parsed.organization,
             welcome: None,
         };
         if let Err(refused) = super::require_folder_name(&new) {
@@ -175,18 +176,18 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, row: &Ro
         return Ok(if faults.is_empty() { Plan::Create(Box::new(new)) } else { Plan::Failed(faults) });
     };
     let user = super::complete(r, snapshot, rules, member)?;
-    if !is_the_sites(&user, &wanted) {
-        let message = "a member has this username whom the site did not give it: rename that one, or say that it is the same \
-                       by `username_by_site` at PATCH /admin/members/{id}";
+    if !is_same_user(&user, &parsed) {
+        let message = "a member has this username, but the site did not assign it: rename that member, or confirm that it \
+                       is the same by setting `username_by_site` at PATCH /admin/members/{id}";
         return Ok(Plan::Failed(vec![Field::body("username", message)]));
     }
     let edit = Edit {
-        email: wanted.email,
-        display_name: wanted.display_name,
-        quota_size: wanted.quota_size.map(Some),
-        wordpress_id: wanted.wordpress_id.map(Some),
-        sftpgo_username: wanted.sftpgo_username,
-        join: wanted.organization,
+        email: parsed.email,
+        display_name: parsed.display_name,
+        quota_size: parsed.quota_size.map(Some),
+        wordpress_id: parsed.wordpress_id.map(Some),
+        sftpgo_username: parsed.sftpgo_username,
+        join: parsed.organization,
     };
     let faults = faults(edit.faults(r, &user)?);
     let fields = edit.fields(&user, snapshot);
@@ -197,33 +198,34 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, row: &Ro
     })
 }
 
-/// Is the member with this username the one whom the site means by it? So it is where the site gave the name, and where the
-/// row has a name elsewhere by which the site knows that member already.
-fn is_the_sites(user: &User, wanted: &Wanted) -> bool {
-    let number = wanted.wordpress_id.map(|id| id.to_string());
-    let folder = wanted.sftpgo_username.as_ref().unwrap_or(&wanted.username);
+/// Whether the member with this username is the one that the row means: the site assigned the username, or the row has
+/// an external name that the member already has.
+fn is_same_user(user: &User, parsed: &ParsedRow) -> bool {
+    let number = parsed.wordpress_id.map(|id| id.to_string());
+    let folder = parsed.sftpgo_username.as_ref().unwrap_or(&parsed.username);
     user.member.username_by_site
         || (number.is_some() && number == user.wordpress_id)
         || user.sftpgo_username.as_ref() == Some(folder)
 }
 
-/// What became of a row.
+/// The outcome of a row.
 #[derive(Debug, Clone)]
 pub enum RowOutcome {
-    /// With the new member, where it is there.
+    /// Contains the new member's id, except in a dry run.
     Created(Option<MemberId>),
     Changed(MemberId, Vec<&'static str>),
     Unchanged,
     Failed(Vec<Field>),
 }
 
-/// Rows that say what an earlier row of the same file says of somebody else, or again: they fail, whatever is stored.
+/// Finds rows that repeat a username, e-mail or external name of an earlier row of the same file. They fail regardless
+/// of the stored data.
 pub fn repeated(rows: &[Row]) -> HashMap<usize, Vec<Field>> {
     let mut faults: HashMap<usize, Vec<Field>> = HashMap::new();
     for column in ["username", "email", "wordpress_id", "sftpgo_username"] {
         let mut seen: HashMap<String, &Row> = HashMap::new();
         for row in rows {
-            // A folder is the username's where the row names none.
+            // Without an SFTPGo username the folder is named after the username.
             let fallback = (column == "sftpgo_username").then(|| row.username()).flatten();
             let Some(text) = row.get(column).or(fallback).map(folded) else { continue };
             match seen.get(&text) {

@@ -1,5 +1,5 @@
-//! Members with everything that belongs to them: names at WordPress and SFTPGo, a quota, a place in an organization. They
-//! are made, changed and erased as a whole, in one transaction.
+//! Users: members together with their WordPress and SFTPGo accounts, quota and organization membership. A user is
+//! created, changed and erased as a whole, in one transaction.
 
 pub mod api;
 pub mod import;
@@ -23,7 +23,7 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::EventKind;
 
-/// A member with what belongs to it.
+/// A member with its external accounts, organization and quota.
 #[derive(Debug, Clone)]
 pub struct User {
     pub member: Member,
@@ -36,8 +36,8 @@ pub struct User {
 }
 
 impl User {
-    /// As who has this reach sees it: of a member who belongs to other organizations too, one of them sees the profile, and
-    /// neither names elsewhere nor what is stored.
+    /// Returns the user as a caller with this reach can see it. For a member that also belongs to other organizations,
+    /// an organization sees the profile, but neither external names nor the stored bytes.
     pub fn seen(self, snapshot: &Snapshot, reach: Reach) -> Self {
         if delegation::require_whole(snapshot, reach, self.member.id).is_ok() {
             return self;
@@ -47,19 +47,19 @@ impl User {
     }
 }
 
-/// What a new one begins with.
+/// A user to create.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     pub username: String,
     pub email: String,
     pub display_name: Option<String>,
     pub wordpress_id: Option<u64>,
-    /// The username when absent.
+    /// The username if absent.
     pub sftpgo_username: Option<String>,
-    /// In bytes; the default when absent.
+    /// In bytes; the default if absent.
     pub quota_size: Option<i64>,
     pub organization: Option<OrganizationId>,
-    /// Who causes the welcome mail with its link; `None` sends no mail.
+    /// The creator of the welcome mail's link; `None` sends no mail.
     pub welcome: Option<Maker>,
 }
 
@@ -69,14 +69,14 @@ impl NewUser {
     }
 }
 
-/// Can this be the name of a folder of videos: `[a-z0-9][a-z0-9._-]{2,59}`?
+/// Whether this can be the name of a video folder: `[a-z0-9][a-z0-9._-]{2,59}`.
 pub fn is_folder_name(text: &str) -> bool {
     let is_first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_plain = |byte: u8| is_first(byte) || matches!(byte, b'.' | b'_' | b'-');
     (3..=60).contains(&text.len()) && text.bytes().next().is_some_and(is_first) && text.bytes().all(is_plain)
 }
 
-/// Fails unless the SFTPGo name can be a folder's; says which name is at fault.
+/// Fails unless the SFTPGo username can be a folder name.
 pub fn require_folder_name(new: &NewUser) -> Result<()> {
     if is_folder_name(new.sftpgo_username()) {
         return Ok(());
@@ -86,12 +86,12 @@ pub fn require_folder_name(new: &NewUser) -> Result<()> {
     Err(Error::field("sftpgo_username", message))
 }
 
-/// The member with all that belongs to it.
+/// Returns the user with this id.
 pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, id: MemberId) -> Result<User> {
     complete(r, snapshot, rules, members::get_member(r, id)?)
 }
 
-/// What belongs to a member.
+/// Loads the other parts of a member's user.
 pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, member: Member) -> Result<User> {
     let id = member.id;
     Ok(User {
@@ -104,7 +104,7 @@ pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, memb
     })
 }
 
-/// Names that nobody else may have.
+/// Names that must be unique.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Names<'n> {
     pub username: Option<&'n str>,
@@ -113,10 +113,10 @@ pub struct Names<'n> {
     pub sftpgo_username: Option<&'n str>,
 }
 
-/// Names that somebody else has, each with what to say about it.
+/// Returns the names that another member has, each with its error.
 pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(ErrorCode, Field)>> {
     let is_other = |member: &Member| Some(member.id) != own;
-    // A registration that nobody proved stands in nobody's way.
+    // A registration that is not confirmed yet does not reserve a name.
     let login = |text: &str| -> Result<bool> {
         let found = find_login(r, text)?.map(|login| login.member);
         Ok(found.is_some_and(|member| is_other(&member) && member.status != "pending"))
@@ -141,7 +141,7 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
     Ok(found.into_iter().map(|(cause, field)| (cause, Field::body(field, cause.message()))).collect())
 }
 
-/// One failure for all names that are taken; the first says which cause it is.
+/// Fails if any names are taken, with one error that lists them all; the first determines the error code.
 fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
     let Some((cause, _)) = taken.first() else { return Ok(()) };
     let mut error = Error::new(*cause);
@@ -149,7 +149,7 @@ fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
     Err(error)
 }
 
-/// Creates a member with all that belongs to it.
+/// Creates a user.
 pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
     let capacity = require_capacity(t.snapshot(), members_max)?;
@@ -176,9 +176,9 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
     if let Some(number) = new.wordpress_id {
         members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
     }
-    // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
-    // its place.
-    let counted = quotas::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
+    // Creates the quota account. It moves under the organization's ceiling with the first video, once the snapshot
+    // contains the membership.
+    let quota_changed = quotas::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
     let mut changes = vec![authz::store::member_state(t, id)?];
     let mut entry = Entry::new("member", id).after(json!({
         "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
@@ -188,34 +188,34 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
         changes.extend(join(t, organization, id)?);
         entry = entry.within(organization);
     }
-    let told = |kind| member_event(t, kind, id).within(new.organization);
-    let provisioned = new.welcome.as_ref().map(|maker| told(EventKind::MemberWelcomed).granted_by(maker));
-    let told: Vec<_> = std::iter::once(told(EventKind::MemberCreated)).chain(provisioned).collect();
-    Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
+    let event = |kind| member_event(t, kind, id).within(new.organization);
+    let welcomed = new.welcome.as_ref().map(|maker| event(EventKind::MemberWelcomed).granted_by(maker));
+    let events: Vec<_> = std::iter::once(event(EventKind::MemberCreated)).chain(welcomed).collect();
+    Ok(Changed::new(id, entry).policy(changes).event(events).and(quota_changed))
 }
 
-/// The fields of a user to change.
+/// The changes of a user.
 #[derive(Debug, Clone, Default)]
 pub struct Edit {
     pub email: Option<String>,
     pub display_name: Option<String>,
-    /// `Some(None)` takes the default.
+    /// `Some(None)` resets it to the default.
     pub quota_size: Option<Option<i64>>,
-    /// `Some(None)` takes it away.
+    /// `Some(None)` removes it.
     pub wordpress_id: Option<Option<u64>>,
-    /// For a member that has none: a folder is never renamed.
+    /// Only for a member that has none: folders are never renamed.
     pub sftpgo_username: Option<String>,
     pub join: Option<OrganizationId>,
 }
 
-/// What a change of these fields touches.
+/// Returns what a change of these fields affects.
 pub fn touch_of(fields: &[&str]) -> Touch {
     let opens = |field: &&str| ["email", "wordpress_id", "sftpgo_username"].contains(field);
     if fields.iter().any(opens) { Touch::Account } else { Touch::Standing }
 }
 
 impl Edit {
-    /// Names of what differs from the present.
+    /// Returns the names of the fields that differ from the present values.
     pub fn fields(&self, user: &User, snapshot: &Snapshot) -> Vec<&'static str> {
         let number = |id: &Option<u64>| id.map(|id| id.to_string());
         let belongs = |id: &OrganizationId| snapshot.tenant(*id).is_some_and(|t| t.set_of(user.member.id).is_some());
@@ -236,7 +236,7 @@ impl Edit {
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// All that stands against the change.
+    /// Returns all conflicts of the change.
     pub fn faults(&self, r: &Reader<'_>, user: &User) -> Result<Vec<(ErrorCode, Field)>> {
         let names = Names {
             username: None,
@@ -254,7 +254,7 @@ impl Edit {
     }
 }
 
-/// Changes what differs; answers the names of the fields.
+/// Changes the fields that differ; returns their names.
 pub fn edit(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -287,7 +287,7 @@ pub fn edit(
     {
         members::insert_identity(t, id, SFTPGO, name, None)?;
     }
-    let counted = match edit.quota_size {
+    let quota_changed = match edit.quota_size {
         Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
         None => Changed::nothing(false),
     };
@@ -297,10 +297,10 @@ pub fn edit(
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
     let updated = is_of_member.then(|| member_event(t, EventKind::MemberUpdated, id));
     let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
-    Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
+    Ok(Changed::new(fields, entry).policy(changes).event(updated).and(quota_changed))
 }
 
-/// Suspends a member or activates it again, and says why.
+/// Suspends or reactivates a member, and stores the reason.
 pub fn switch(
     t: &Transaction<'_>,
     reach: Reach,
@@ -308,29 +308,29 @@ pub fn switch(
     is_active: bool,
     reason: Option<&str>,
 ) -> Result<Changed<()>> {
-    let former = members::alive(t, id)?;
-    let is_same = former.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
+    let previous = members::alive(t, id)?;
+    let is_same = previous.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
     if is_same {
         return Ok(Changed::nothing(()));
     }
-    let changes = if former.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
+    let changes = if previous.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
     members::set_status_reason(t, id, reason)?;
     members::touch(t, id)?;
     let kind = if is_active { EventKind::MemberActivated } else { EventKind::MemberSuspended };
     let event = (!changes.is_empty()).then(|| member_event(t, kind, id));
     let status = if is_active { "active" } else { "suspended" };
-    // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.
+    // The reason is free text that can contain personal data: the audit log records only whether there is one.
     let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
     Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
         .policy(changes)
         .event(event))
 }
 
-/// The member who has this username.
+/// Returns the member with this username, if any.
 pub fn find_by_username(r: &Reader<'_>, username: &str) -> Result<Option<Member>> {
     let found = find_login(r, username)?.map(|login| login.member);
-    let is_its = |member: &Member| member.username.as_deref().map(folded) == Some(folded(username));
-    Ok(found.filter(|member| is_its(member) && member.status != "pending"))
+    let has_username = |member: &Member| member.username.as_deref().map(folded) == Some(folded(username));
+    Ok(found.filter(|member| has_username(member) && member.status != "pending"))
 }
 
 #[cfg(test)]
@@ -338,7 +338,7 @@ mod tests {
     use super::is_folder_name;
 
     #[test]
-    fn a_folder_has_3_to_60_plain_characters_and_begins_with_a_letter_or_digit() {
+    fn a_folder_name_has_3_to_60_plain_characters_and_starts_with_a_letter_or_digit() {
         let (fits, too_long) = ("a".repeat(60), "a".repeat(61));
         for name in ["kim", "0kim", "k.i_m-", &fits] {
             assert!(is_folder_name(name), "{name}");

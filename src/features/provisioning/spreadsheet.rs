@@ -1,27 +1,28 @@
-//! Rows of members from CSV, as spreadsheets write it.
+//! Reads import rows from CSV, as written by spreadsheet programs.
 //!
-//! What separates cells is found out by the header: comma, semicolon, tab or `|`. Text is UTF-8, what a byte order mark
-//! says, or what the caller says; it is never guessed, as a wrong guess gives people wrong names.
+//! The separator is detected from the header: comma, semicolon, tab or `|`. The encoding is UTF-8, the one of the byte
+//! order mark, or the one that the caller names; it is never guessed, because a wrong guess would corrupt people's
+//! names.
 
 use encoding_rs::{Encoding, UTF_8};
 
 use super::import::{COLUMNS, Row};
 use crate::kernel::error::{Error, Field, Result};
 
-/// The encoding of a name, such as `big5`, `utf-16le` or `windows-1252`.
+/// Returns the encoding with this label, such as `big5`, `utf-16le` or `windows-1252`.
 pub fn encoding(name: &str) -> Result<&'static Encoding> {
     let known = Encoding::for_label_no_replacement(name.trim().as_bytes());
-    let message = "names no encoding that is known: utf-8, utf-16le, utf-16be, big5, gbk, gb18030, shift_jis, euc-kr, \
-        windows-1252 and others of the Encoding Standard are";
+    let message = "is not a known encoding: use utf-8, utf-16le, utf-16be, big5, gbk, gb18030, shift_jis, euc-kr, \
+        windows-1252 or another label of the Encoding Standard";
     known.ok_or_else(|| Error::fields(vec![Field::at(&["header", "Content-Type", "charset"], message)]))
 }
 
-/// Reads a file as CSV. `encoding` is what the caller says; a byte order mark knows better.
+/// Reads a CSV file. `encoding` is the one that the caller names; a byte order mark takes precedence.
 pub fn read_csv(bytes: &[u8], encoding: Option<&'static Encoding>, rows_max: u64) -> Result<Vec<Row>> {
     let text = decoded(bytes, encoding)?;
     let whole = &text;
     let (separator, text) = separator(whole);
-    // A first line that only says what separates cells.
+    // A first line that only declares the separator.
     let skipped = u64::from(text.len() < whole.len());
     let mut records = records(text, separator)?.into_iter();
     let header = records.next().map(|(_, cells)| cells).unwrap_or_default();
@@ -38,7 +39,7 @@ pub fn read_csv(bytes: &[u8], encoding: Option<&'static Encoding>, rows_max: u64
     Ok(filled.into_iter().enumerate().map(row).collect())
 }
 
-/// Fails when there are more rows than one import takes.
+/// Fails if there are more rows than an import accepts.
 pub fn require_rows(rows: usize, rows_max: u64) -> Result<()> {
     let message = || format!("there are {rows} rows, and an import takes {rows_max} (limits.import_rows): split it");
     if rows as u64 <= rows_max { Ok(()) } else { Err(Error::field("body", message())) }
@@ -47,22 +48,22 @@ pub fn require_rows(rows: usize, rows_max: u64) -> Result<()> {
 fn decoded(bytes: &[u8], encoding: Option<&'static Encoding>) -> Result<String> {
     let marked = Encoding::for_bom(bytes);
     let mark_bytes = marked.map_or(0, |(_, length)| length);
-    let of = marked.map(|(encoding, _)| encoding).or(encoding).unwrap_or(UTF_8);
-    let (text, is_broken) = of.decode_without_bom_handling(&bytes[mark_bytes..]);
-    let is_said = marked.is_some() || encoding.is_some();
-    // UTF-16 without its mark is good UTF-8 wherever it is plain ASCII.
-    match (is_broken || text.contains('\0'), is_said) {
+    let encoding_used = marked.map(|(encoding, _)| encoding).or(encoding).unwrap_or(UTF_8);
+    let (text, is_broken) = encoding_used.decode_without_bom_handling(&bytes[mark_bytes..]);
+    let is_declared = marked.is_some() || encoding.is_some();
+    // ASCII text in UTF-16 without a byte order mark is also valid UTF-8, but contains NUL.
+    match (is_broken || text.contains('\0'), is_declared) {
         (false, _) => Ok(text.into_owned()),
-        (true, true) => Err(Error::field("body", format!("is not {} throughout", of.name()))),
+        (true, true) => Err(Error::field("body", format!("is not valid {}", encoding_used.name()))),
         (true, false) => {
             let message =
-                "is not UTF-8: say what it is, as in `--encoding big5` or `Content-Type: text/csv; charset=big5`";
+                "is not UTF-8: name the encoding, as in `--encoding big5` or `Content-Type: text/csv; charset=big5`";
             Err(Error::field("body", message))
         }
     }
 }
 
-/// What separates cells, and the text without a first line that says it (`sep=;`), as Excel has it.
+/// Returns the separator, and the text without a leading `sep=;` line as written by Excel.
 fn separator(text: &str) -> (u8, &str) {
     const ALL: [u8; 4] = [b',', b';', b'\t', b'|'];
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -72,7 +73,7 @@ fn separator(text: &str) -> (u8, &str) {
         return (*separator, rest);
     }
     let known = |separator: u8| first.split(char::from(separator)).filter(|name| column(name).is_some()).count();
-    // The comma where all are alike.
+    // The comma wins ties.
     (ALL.into_iter().rev().max_by_key(|separator| known(*separator)).unwrap_or(b','), text)
 }
 
@@ -81,16 +82,16 @@ fn column(name: &str) -> Option<&'static str> {
     COLUMNS.into_iter().find(|column| name.eq_ignore_ascii_case(column))
 }
 
-/// The columns of a header. One without a name is left aside, as long as nothing stands in it.
+/// Parses the header. A column without a name is ignored as long as its cells are empty.
 fn columns(header: &[String]) -> Result<Vec<Option<&'static str>>> {
     let mut faults = Vec::new();
     let mut columns: Vec<Option<&'static str>> = Vec::new();
     for name in header {
         let known = column(name);
         match known {
-            Some(column) if columns.contains(&known) => faults.push(Field::body(column, "stands twice in the header")),
+            Some(column) if columns.contains(&known) => faults.push(Field::body(column, "appears twice in the header")),
             None if !name.trim().is_empty() => {
-                faults.push(Field::body(name.trim(), format!("is no column: they are {}", COLUMNS.join(", "))));
+                faults.push(Field::body(name.trim(), format!("is not a column: they are {}", COLUMNS.join(", "))));
             }
             _ => {}
         }
@@ -102,7 +103,7 @@ fn columns(header: &[String]) -> Result<Vec<Option<&'static str>>> {
     if faults.is_empty() { Ok(columns) } else { Err(Error::fields(faults)) }
 }
 
-/// What is wrong with how many cells a row has. Those that are empty, and have no column, do not count.
+/// Returns an error if a row has too few or too many cells. Empty cells without a column do not count.
 fn fault(columns: &[Option<&str>], cells: &[String]) -> Option<&'static str> {
     let named = columns.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     if cells.len() < named {
@@ -113,7 +114,7 @@ fn fault(columns: &[Option<&str>], cells: &[String]) -> Option<&'static str> {
     is_stray.then_some("has a cell that no column of the header names")
 }
 
-/// The cells of each record, with the line on which it begins.
+/// Returns the cells of each record, with the line on which it starts.
 fn records(text: &str, separator: u8) -> Result<Vec<(u64, Vec<String>)>> {
     let mut reader =
         csv::ReaderBuilder::new().delimiter(separator).has_headers(false).flexible(true).from_reader(text.as_bytes());
@@ -121,7 +122,7 @@ fn records(text: &str, separator: u8) -> Result<Vec<(u64, Vec<String>)>> {
     let (mut record, mut last_at, mut line) = (csv::StringRecord::new(), 0, 1);
     while reader.read_record(&mut record).map_err(|e| Error::field("body", format!("cannot be read: {e}")))? {
         let byte = record.position().map_or(0, |at| usize::try_from(at.byte()).unwrap_or_default());
-        // The crate begins a record with the ends of the lines before it.
+        // The csv crate counts preceding line ends as part of a record.
         let rest = text.as_bytes().get(byte..).unwrap_or_default();
         let begin = byte + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let between = text.as_bytes().get(last_at..begin).unwrap_or_default();
@@ -129,7 +130,7 @@ fn records(text: &str, separator: u8) -> Result<Vec<(u64, Vec<String>)>> {
         last_at = begin;
         records.push((line, record.iter().map(str::to_owned).collect()));
     }
-    // The crate takes a cell that is never closed to the end of the file, and with it all rows that follow.
+    // The csv crate reads an unclosed quoted cell up to the end of the file, including all following rows.
     let is_open = text.get(last_at..).unwrap_or_default().matches('"').count() % 2 == 1;
     match records.last() {
         Some((line, _)) if is_open => Err(Error::field("body", format!("line {line}: a quote is never closed"))),
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_read_as_spreadsheets_write_them() {
+    fn cells_are_read_as_spreadsheet_programs_write_them() {
         let expected = vec![vec!["a", "b"], vec!["1, 2", "x \"y\"\nz"], vec!["", ""]];
         for text in ["a,b\n\"1, 2\",\"x \"\"y\"\"\nz\"\n,\n", "a,b\r\n\"1, 2\",\"x \"\"y\"\"\nz\"\r\n,"] {
             assert_eq!(cells(text), expected, "{text:?}");
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_what_separates_cells() {
+    fn the_separator_is_detected_from_the_header() {
         for (text, expected) in [
             ("username,email\n", b','),
             ("username;email;display_name\n", b';'),
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_in_the_encoding_that_is_said() {
+    fn a_file_is_read_in_the_declared_encoding() {
         let file = "username,display_name\nann,測試\n";
         let utf_16 = |is_big: bool, has_mark: bool| {
             let units = has_mark.then_some(0xfeff).into_iter().chain(file.encode_utf16());
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_without_a_name_are_left_aside_while_they_are_empty() {
+    fn empty_columns_without_a_name_are_ignored() {
         assert_eq!(usernames(b"username,email,\nann,ann@example.org,\n", None), ["ann"]);
         let columns = [Some("username"), None, Some("email"), None];
         let fault = |cells: &[&str]| fault(&columns, &cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>());
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_at_most_so_many_rows_and_its_own_columns() {
+    fn a_file_is_limited_to_known_columns_and_the_maximum_number_of_rows() {
         let file = "\u{feff}Username,Email\nkim,kim@example.org\n\nlee,lee@example.org\n";
         let rows = read_csv(file.as_bytes(), None, 2).expect("rows");
         let read: Vec<_> = rows.iter().map(|row| (row.number, row.username())).collect();

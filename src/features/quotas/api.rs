@@ -1,4 +1,4 @@
-//! Operations on quotas: one's own, those of members and organizations, their ledger, usage in sum, the proof.
+//! Operations on quotas: the caller's own, those of members and organizations, the ledger, total usage and the recount.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 
-/// What one may store, in bytes
+/// A member's quota, in bytes
 #[derive(Object)]
 #[oai(rename = "Quota")]
 struct QuotaView {
-    /// What may be stored
+    /// The maximum that can be stored
     size: i64,
-    /// What is stored
+    /// The size of the registered videos
     used: i64,
-    /// What is promised to uploads
+    /// The size of open reservations for uploads
     reserved: i64,
-    /// What is left, never below 0
+    /// The remaining bytes, never below 0
     free: i64,
-    /// How much of the size is used, in whole per cent rounded down
+    /// Used share of `size`, in whole percent, rounded down
     percent: i64,
 }
 
@@ -58,19 +58,19 @@ struct MemberQuota {
     uid: MemberId,
     #[oai(nullable)]
     username: Option<String>,
-    /// Under whose ceiling it counts
+    /// The organization whose ceiling it counts against
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
-    /// Its own size; null takes the organization's or the site's
+    /// The size set for this member; null uses the default of the organization or the site
     #[oai(nullable)]
     own_size: Option<i64>,
-    /// What may be stored, in bytes
+    /// The effective size, in bytes
     size: i64,
     used: i64,
-    /// What is promised to uploads
+    /// The size of open reservations for uploads
     reserved: i64,
     free: i64,
-    /// In whole per cent, rounded down
+    /// Used share of `size`, in whole percent, rounded down
     percent: i64,
 }
 
@@ -96,33 +96,34 @@ impl From<Held> for MemberQuota {
     }
 }
 
-/// What a member may store
+/// Changes the quota of a member
 #[derive(Object)]
 struct UpdateQuota {
-    /// In bytes: null takes the organization's or the site's default, 0 is nothing at all, and the largest is no limit
+    /// In bytes: null uses the default of the organization or the site, 0 allows nothing, and the maximum means no
+    /// limit
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: MaybeUndefined<i64>,
 }
 
-/// What an organization may store
+/// Changes the quota of an organization
 #[derive(Object)]
 struct UpdateCeiling {
-    /// The ceiling above all its members, in bytes: null for none, 0 for nothing at all
+    /// The ceiling for all its members together, in bytes: null for none, 0 allows nothing
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: MaybeUndefined<i64>,
-    /// What its members have unless they have a size of their own; null takes the site's
+    /// The default size of its members, in bytes; null uses the site's default
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     member_size: MaybeUndefined<i64>,
 }
 
-/// The ceiling of an organization
+/// The quota of an organization
 #[derive(Object)]
 struct OrganizationQuota {
     organization_id: OrganizationId,
-    /// In bytes; null for none
+    /// The ceiling for all its members together, in bytes; null for none
     #[oai(nullable)]
     size: Option<i64>,
-    /// What its members have by default; null takes the site's
+    /// The default size of its members, in bytes; null uses the site's default
     #[oai(nullable)]
     member_size: Option<i64>,
     used: i64,
@@ -149,12 +150,12 @@ impl OrganizationQuota {
     }
 }
 
-/// Why a usage changed
+/// Why the usage changed
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum LedgerCause {
     Register,
-    /// The file was replaced by one of another size
+    /// The file was replaced by one of a different size
     Replace,
     Delete,
     Transfer,
@@ -163,8 +164,8 @@ enum LedgerCause {
 }
 
 impl LedgerCause {
-    fn of(word: &str) -> Self {
-        match word {
+    fn parse(text: &str) -> Self {
+        match text {
             "register" => Self::Register,
             "replace" => Self::Replace,
             "delete" => Self::Delete,
@@ -187,9 +188,9 @@ struct LedgerEntry {
     uuid: Option<String>,
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
-    /// Bytes, negative where some were freed
+    /// The change in bytes; negative when bytes were freed
     delta: i64,
-    /// The member's usage from then on
+    /// The member's usage after the change, in bytes
     used_after: i64,
     request_id: String,
 }
@@ -200,7 +201,7 @@ struct OrganizationUsage {
     organization_id: OrganizationId,
     org_code: String,
     name: String,
-    /// Its ceiling in bytes; null for none
+    /// The ceiling, in bytes; null for none
     #[oai(nullable)]
     size: Option<i64>,
     used: i64,
@@ -217,68 +218,68 @@ struct SiteUsage {
     used: i64,
     reserved: i64,
     videos: u64,
-    /// Videos without an owner, which count for nobody
+    /// Videos without an owner, which count against no quota
     ownerless_videos: u64,
     ownerless_bytes: i64,
 }
 
-/// Usage in sum
+/// Total usage
 #[derive(Object)]
 struct UsageView {
-    /// Null for who sees one organization only
+    /// Null for callers who can read only one organization
     #[oai(nullable)]
     site: Option<SiteUsage>,
-    /// The fullest first
+    /// Highest usage first
     organizations: Vec<OrganizationUsage>,
-    /// Members, the fullest first
+    /// Members with the highest usage, highest first
     top: Vec<MemberQuota>,
 }
 
-/// Whether what differs is brought in line
+/// Options of a recount
 #[derive(Object)]
 struct RecountQuotas {
-    /// Brings the ledger and all accounts in line with the videos
+    /// Corrects the ledger and all accounts from the videos
     repair: Option<bool>,
 }
 
-/// Whose figures differ
+/// The kind of account that differs
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum DriftOf {
     Member,
     Organization,
-    /// How many videos there are, instead of bytes
+    /// The video count of the site, instead of bytes
     Site,
 }
 
-/// Figures that are not what their rows say
+/// An account that differs from the sums of its rows
 #[derive(Object)]
 struct Drift {
     of: DriftOf,
-    /// Of the member or the organization
+    /// The id of the member or the organization
     #[oai(nullable)]
     id: Option<String>,
     used: i64,
-    /// The sum of the ledger
+    /// The sum of the ledger rows
     ledger: i64,
-    /// The sum of the videos
+    /// The sum of the video sizes
     videos: i64,
     reserved: i64,
     /// The sum of the open reservations
     reservations: i64,
 }
 
-/// The proof of all accounts
+/// The result of a recount
 #[derive(Object)]
 struct Recounted {
-    /// How many accounts differed; 0 is the proof
+    /// The number of accounts that differed; 0 when all are correct
     drift: u64,
-    /// Were they brought in line?
+    /// Whether they were corrected
     repaired: bool,
     members: i64,
     organizations: i64,
     videos: i64,
-    /// The first hundred that differed
+    /// The first 100 that differed
     items: Vec<Drift>,
 }
 
@@ -327,9 +328,9 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Quotas")]
 impl Api {
-    /// See what one may store, and does
+    /// Get the caller's quota
     ///
-    /// In bytes; `used` counts the videos that are registered, `reserved` uploads that are under way.
+    /// In bytes; `used` counts registered videos, `reserved` counts uploads in progress.
     #[oai(path = "/me/quota", method = "get", operation_id = "get_my_quota")]
     async fn get_my_quota(&self, caller: MemberOrKey) -> Reply<QuotaView> {
         let member = authz::require_own(&caller, "quotas:read")?;
@@ -339,19 +340,19 @@ impl Api {
         Ok(ok(account.into()).quota_warning(warning))
     }
 
-    /// See what members may store, and do
+    /// List the quotas of members
     ///
-    /// The fullest come first. Where a keyword fits few of many a page may be short, or empty, while there is `next`.
+    /// Highest usage first. With a selective keyword a page can be short or empty although `next` is present.
     #[oai(path = "/admin/quotas", method = "get", operation_id = "list_quotas")]
     async fn list_quotas(
         &self,
         caller: AdminOrKey,
-        /// Found in username, e-mail and display name
+        /// Searched in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberQuota>> {
@@ -365,10 +366,10 @@ impl Api {
         Ok(ok(self.app.read(list).await?.into()))
     }
 
-    /// Change what a member may store
+    /// Update a member's quota
     ///
-    /// An organization's administrators only for members who count under it alone; and more than the default only
-    /// where the organization has a ceiling.
+    /// Administrators of an organization can change it only for members who count under that organization alone, and
+    /// can exceed the default only if the organization has a ceiling.
     #[oai(path = "/admin/members/:id/quota", method = "patch", operation_id = "update_member_quota")]
     async fn update_member_quota(
         &self,
@@ -405,9 +406,9 @@ impl Api {
         Ok(ok(view).version(version))
     }
 
-    /// Change what an organization may store, and its members by default
+    /// Update an organization's ceiling and default quota
     ///
-    /// A ceiling below what is stored deletes nothing: nothing more fits.
+    /// A ceiling below the present usage deletes nothing; it only blocks further uploads.
     #[oai(path = "/admin/organizations/:id/quota", method = "patch", operation_id = "update_organization_quota")]
     async fn update_organization_quota(
         &self,
@@ -422,36 +423,36 @@ impl Api {
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
             tenant.ok_or(ErrorCode::OrganizationNotFound)?;
             store::settle_organization(t, id.0)?;
-            let former = ceiling(t, id.0)?;
-            require_version(if_match.0.as_deref(), former.version)?;
-            let edited = |former: Option<i64>, edit: MaybeUndefined<i64>| match edit {
-                MaybeUndefined::Undefined => former,
+            let previous = ceiling(t, id.0)?;
+            require_version(if_match.0.as_deref(), previous.version)?;
+            let edited = |previous: Option<i64>, edit: MaybeUndefined<i64>| match edit {
+                MaybeUndefined::Undefined => previous,
                 edit => edit.take(),
             };
-            let size = edited(former.size, body.0.size);
-            let member_size = edited(former.member_size, body.0.member_size);
-            if (size, member_size) == (former.size, former.member_size) {
-                return Ok(Changed::nothing(former));
+            let size = edited(previous.size, body.0.size);
+            let member_size = edited(previous.member_size, body.0.member_size);
+            if (size, member_size) == (previous.size, previous.member_size) {
+                return Ok(Changed::nothing(previous));
             }
             store::set_ceiling(t, id.0, (size, member_size))?;
-            let described =
+            let audited =
                 |size: Option<i64>, member_size: Option<i64>| json!({"size": size, "member_size": member_size});
             let entry = Entry::new("organization_quota", id.0)
                 .within(id.0)
-                .before(described(former.size, former.member_size))
-                .after(described(size, member_size));
-            // Without a member: it is about all that belong to it.
-            let event = Event::new(EventKind::QuotaChanged, described(size, member_size)).within(id.0);
+                .before(audited(previous.size, previous.member_size))
+                .after(audited(size, member_size));
+            // No member is set: the event concerns all members of the organization.
+            let event = Event::new(EventKind::QuotaChanged, audited(size, member_size)).within(id.0);
             Ok(Changed::new(ceiling(t, id.0)?, entry).event([event]))
         };
         let ceiling = self.app.change(&caller, "organization_quota.update", update).await?.answer;
         Ok(ok(OrganizationQuota::new(id.0, ceiling)).version(ceiling.version))
     }
 
-    /// See how a member's usage came about
+    /// List a member's quota ledger
     ///
-    /// The newest come first. The sum of all deltas is the usage. An organization sees what counts under it: a page may be
-    /// short, or empty, while there is `next`.
+    /// Newest first. The sum of all deltas is the usage. Administrators of an organization see only the entries that
+    /// count under it: a page can be short or empty although `next` is present.
     #[oai(path = "/admin/quotas/:id/ledger", method = "get", operation_id = "list_ledger")]
     async fn list_ledger(
         &self,
@@ -459,7 +460,7 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<LedgerEntry>> {
@@ -475,7 +476,7 @@ impl Api {
         let line = |line: store::Line| LedgerEntry {
             id: line.id,
             at: line.at.0,
-            cause: LedgerCause::of(&line.cause),
+            cause: LedgerCause::parse(&line.cause),
             uuid: line.video,
             organization_id: line.organization,
             delta: line.delta,
@@ -485,22 +486,23 @@ impl Api {
         Ok(ok(found.map(line).into()))
     }
 
-    /// See usage in sum, and who uses most
+    /// Get total usage and the largest users
     ///
-    /// The sums of the caller's organization, or of the whole site for the platform, and the members who store most.
+    /// The totals of the caller's organization, or of the whole site for the platform, and the members with the highest
+    /// usage.
     #[oai(path = "/admin/usage", method = "get", operation_id = "get_usage")]
     async fn get_usage(
         &self,
         caller: AdminOrKey,
-        /// How many organizations and members; 10 when absent
+        /// The maximum number of organizations and of members; 10 when absent
         #[oai(validator(minimum(value = "1")))]
         limit: Query<Option<u64>>,
     ) -> Reply<UsageView> {
-        const SHOWN: u64 = 10;
+        const DEFAULT_LIMIT: u64 = 10;
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_USAGE)?;
-        let limit = Window::new(limit.0.or(Some(SHOWN)), None, None)?.limit;
+        let limit = Window::new(limit.0.or(Some(DEFAULT_LIMIT)), None, None)?.limit;
         let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
-        let sum_up = move |r: &Reader<'_>| {
+        let load = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());
             let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };
             let organizations = store::list_usage(r, only, now, limit)?;
@@ -511,13 +513,13 @@ impl Api {
                 top: top.into_iter().map(Into::into).collect(),
             })
         };
-        Ok(ok(self.app.read(sum_up).await?))
+        Ok(ok(self.app.read(load).await?))
     }
 
-    /// Prove all usage by the ledger and the videos
+    /// Verify all usage against the ledger and the videos
     ///
-    /// What a member or an organization uses is the sum of its ledger and the sum of its videos; what is reserved is the
-    /// sum of the open reservations. A repair believes the videos.
+    /// The usage of each member and organization must equal the sum of its ledger and the sum of its videos; the
+    /// reserved bytes must equal the sum of the open reservations. A repair takes the videos as correct.
     #[oai(path = "/admin/quotas/recount", method = "post", operation_id = "recount_quotas")]
     async fn recount_quotas(&self, caller: MemberCaller, body: Body<RecountQuotas>) -> Reply<Recounted> {
         let repairs = body.0.repair == Some(true);
@@ -539,7 +541,8 @@ fn ceiling(t: &Transaction<'_>, organization: OrganizationId) -> Result<Ceiling>
     store::find_ceiling(t, organization, t.now())?.ok_or_else(|| ErrorCode::OrganizationNotFound.into())
 }
 
-/// An organization hands out what it has: beyond the default there must be a ceiling above it.
+/// Fails if an organization's administrator may not set this size: beyond the default, the organization needs a
+/// ceiling, and the size cannot exceed it.
 fn require_may_set(
     t: &Transaction<'_>,
     rules: &QuotaSettings,

@@ -1,10 +1,12 @@
-//! The account of bytes: what a member, and the organization above it, may store, has promised, and does store.
+//! Quotas: the bytes that a member, and the organization above it, may store, has reserved and uses.
 //!
-//! **Invariant.** `used` changes by one conditional update beside a row of the ledger, in the transaction of its cause.
-//! It is the sum of the member's ledger and the sum of its videos; `reserved` is the sum of its open reservations.
+//! **Invariant.** `used` changes by one conditional update together with a ledger row, in the transaction of its cause.
+//! It equals the sum of the member's ledger and the sum of its videos; `reserved` equals the sum of its open
+//! reservations.
 //!
-//! A member counts under the ceiling of its only organization, or of none. Who joins or leaves takes that along for what
-//! comes then; what it stored before stays counted where it was, until it is deleted or transferred.
+//! A member counts against the ceiling of its only organization; with none or several, against no ceiling. When a
+//! member joins or leaves, this changes for later uploads only: what is stored already stays counted where it was until
+//! it is deleted or transferred.
 
 pub mod api;
 pub mod recount;
@@ -26,16 +28,16 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 
-/// The largest size that is taken: every sum of what fits a quota stays a number.
+/// The largest accepted size in bytes, chosen so that sums of sizes within a quota do not overflow.
 pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
 
-/// Usage at which members are warned, in per cent.
+/// Usage thresholds at which members are warned, in percent.
 const WARNINGS: [i64; 2] = [80, 95];
-/// Stands where all is used, or something did not fit and no byte is free: there is nothing more to warn of until
-/// something is freed.
+/// The value of `warned_percent` when the quota is full, or something did not fit and no byte is free. No further
+/// warnings are sent until space is freed.
 const FULL: i64 = 100;
 
-/// What the settings say of quotas.
+/// The settings of quotas.
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaSettings {
     pub default_bytes: i64,
@@ -56,22 +58,22 @@ impl QuotaSettings {
     }
 }
 
-/// A member's account as it stands.
+/// A member's quota account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     pub organization: Option<OrganizationId>,
-    /// Its own size; none takes the organization's or the site's.
+    /// The size set for this member; `None` uses the default of the organization or the site.
     pub own_size: Option<i64>,
-    /// What it may store.
+    /// The effective size in bytes.
     pub size: i64,
     pub used: i64,
     pub reserved: i64,
     pub warned_percent: i64,
-    /// The ceiling above it, where there is one; known of an account that was just adjusted.
+    /// The organization's ceiling, if any; set only for an account that was just adjusted.
     pub above: Option<Above>,
 }
 
-/// A ceiling as it stands.
+/// An organization's ceiling and its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Above {
     pub size: i64,
@@ -80,7 +82,7 @@ pub struct Above {
 }
 
 impl Account {
-    /// Of a member that has stored nothing yet.
+    /// The account of a member that has stored nothing yet.
     pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
         Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, above: None }
     }
@@ -89,7 +91,8 @@ impl Account {
         free(self.size, self.used, self.reserved)
     }
 
-    /// Is nothing left, whatever is done with what is only promised? Of who has nothing that is no news.
+    /// Whether the member or its organization uses its full size, not counting reservations. False for a member that
+    /// stores nothing, which needs no notification.
     fn is_filled(&self) -> bool {
         let is_above_full = self.above.is_some_and(|above| above.used >= above.size);
         self.used > 0 && (self.used >= self.size || is_above_full)
@@ -99,7 +102,7 @@ impl Account {
         percent(self.size, self.used)
     }
 
-    /// The warning that fits the usage.
+    /// Returns the highest warning threshold that the usage has reached, if any.
     pub fn warning(&self) -> Option<i64> {
         warning_at(self.percent())
     }
@@ -113,7 +116,7 @@ pub fn free(size: i64, used: i64, reserved: i64) -> i64 {
     size.saturating_sub(used).saturating_sub(reserved).max(0)
 }
 
-/// Whole per cent, rounded down. Of no room at all everything is all of it.
+/// Returns the usage in whole percent, rounded down. With a size of 0, any usage is 100.
 pub fn percent(size: i64, used: i64) -> i64 {
     let percent = match size {
         0 => i128::from(used > 0) * 100,
@@ -122,25 +125,25 @@ pub fn percent(size: i64, used: i64) -> i64 {
     i64::try_from(percent).unwrap_or(i64::MAX)
 }
 
-/// Must it fit, or is it counted because it lies there already?
+/// Whether a size must fit the quota, or is counted regardless because the file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaCheck {
     Enforced,
     Skipped,
 }
 
-/// How an account changes.
+/// A change of an account, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Delta {
     pub used: i64,
     pub reserved: i64,
-    /// So many bytes must be free; nothing is asked where it is not above 0.
+    /// The bytes that must be free; not checked unless above 0.
     pub need: i64,
 }
 
 impl Delta {
-    pub fn take(size: i64, fit: QuotaCheck) -> Self {
-        Self { used: size, reserved: 0, need: if fit == QuotaCheck::Enforced { size } else { 0 } }
+    pub fn take(size: i64, check: QuotaCheck) -> Self {
+        Self { used: size, reserved: 0, need: if check == QuotaCheck::Enforced { size } else { 0 } }
     }
 
     pub fn free(size: i64) -> Self {
@@ -148,39 +151,39 @@ impl Delta {
     }
 }
 
-/// Why an account changed: what the ledger says.
+/// Why an account changed, as recorded in the ledger.
 #[derive(Debug, Clone, Copy)]
 pub struct Reason<'r> {
-    /// One of the words of the ledger.
+    /// One of the values of the ledger's `cause` column.
     pub cause: &'static str,
     pub video: &'r str,
     pub request_id: &'r str,
 }
 
-/// The member's row, made when first needed, under the ceiling of its only organization.
+/// Creates the member's account if needed, and returns the organization it counts under.
 pub fn ensure_account(t: &Transaction<'_>, member: MemberId) -> Result<Option<OrganizationId>> {
     let organization = organization_of(t.snapshot(), member);
     store::settle(t, member, organization)?;
     Ok(organization)
 }
 
-/// The organization under whose ceiling a member counts.
+/// Returns the organization whose ceiling a member counts against.
 pub fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<OrganizationId> {
     snapshot.only_tenant(member).map(|tenant| tenant.id).filter(|id| !snapshot.is_platform(*id))
 }
 
-/// Changes a member's account and its organization's, or fails with nothing changed. Accounts are made before anything is
-/// refused for them.
+/// Changes a member's account and its organization's, or fails with nothing changed. Missing accounts are created
+/// before a change is refused.
 pub fn adjust(
     w: &Writer<'_>,
     rules: &QuotaSettings,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
 ) -> Result<Account> {
-    let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
-    if !of_member()? {
+    let adjust_member = || store::adjust_member(w, member, delta, rules.default_bytes);
+    if !adjust_member()? {
         store::settle(w, member, organization)?;
-        if !of_member()? {
+        if !adjust_member()? {
             return Err(does_not_fit(ErrorCode::QuotaExceeded, delta.need));
         }
     }
@@ -189,11 +192,11 @@ pub fn adjust(
         None => None,
     };
     let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
-    let account = account.ok_or_else(|| Error::internal("an account vanished while it changed"))?;
+    let account = account.ok_or_else(|| Error::internal("an account disappeared while it was adjusted"))?;
     Ok(Account { above, ..account })
 }
 
-/// Answers how the ceiling stands now, where there is one.
+/// Adjusts the organization's account; returns its ceiling after the change, if it has one.
 fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<Above>> {
     if let Some(above) = store::adjust_organization(w, organization, delta)? {
         return Ok(above);
@@ -207,7 +210,7 @@ fn does_not_fit(cause: ErrorCode, need: i64) -> Error {
     Error::new(cause).with_source(format!("{need} bytes do not fit"))
 }
 
-/// The same with its row in the ledger, and the events that follow from where the usage stands now.
+/// Calls [`adjust`], writes the ledger row, and returns the events that follow from the new usage.
 pub fn count(
     w: &Writer<'_>,
     rules: &QuotaSettings,
@@ -220,7 +223,7 @@ pub fn count(
     Ok((account, events))
 }
 
-/// The row in the ledger for what an account was adjusted by, and the events.
+/// Writes the ledger row for an adjusted account, and returns the events that follow from the new usage.
 pub fn post_ledger(
     w: &Writer<'_>,
     (member, organization): (MemberId, Option<OrganizationId>),
@@ -234,7 +237,7 @@ pub fn post_ledger(
     Ok(events)
 }
 
-/// Warns once per crossing of the ceiling above an account.
+/// Returns a warning event when the usage of the organization's ceiling crosses a threshold.
 fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &Account) -> Result<Option<Event>> {
     let Some((organization, above)) = organization.zip(account.above) else { return Ok(None) };
     let percent = percent(above.size, above.used);
@@ -248,7 +251,8 @@ fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &
     Ok((warning > above.warned_percent).then(event))
 }
 
-/// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.
+/// Returns the events of a member's usage: a warning once per crossed threshold, one when the quota becomes full, and
+/// one when a full quota has free space again.
 pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
     let warning = account.warning().unwrap_or(0);
     let event = |kind| event(kind, member, account, json!({"warning": warning}));
@@ -269,7 +273,7 @@ pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result
     Ok(warned.into_iter().chain(is_filled.then(|| event(EventKind::QuotaFull))).collect())
 }
 
-/// Is there a byte free, in the account and under the ceiling above it?
+/// Whether at least one byte is free, both in the account and under the organization's ceiling.
 pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
     let above = match account.organization {
         Some(organization) => store::find_ceiling(r, organization, Timestamp::now())?,
@@ -279,8 +283,9 @@ pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
     Ok(has_room_above && account.free() > 0)
 }
 
-/// Something did not fit. Where not even a byte is free, the quota counts as full until something is freed; what was only
-/// too large closes nothing. Answers nothing where the same was said a moment ago.
+/// Records that something did not fit. If no byte is free, the quota counts as full until space is freed; a file that
+/// is only too large for the remaining space does not make it full. Returns no event if a refusal was reported within
+/// the last minute and the quota did not become full just now.
 pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId, need: i64) -> Result<Option<Event>> {
     const COALESCED_MS: i64 = 60_000;
     ensure_account(t, member)?;
@@ -294,7 +299,7 @@ pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId
     Ok(Some(event(EventKind::QuotaExceeded, member, &account, json!({"bytes": need}))))
 }
 
-/// What all events of quotas say.
+/// Builds a quota event with the account's figures and additional data.
 pub fn event(kind: EventKind, member: MemberId, account: &Account, more: serde_json::Value) -> Event {
     let mut data = json!({
         "uid": member, "size": account.size, "used": account.used, "reserved": account.reserved,
@@ -306,9 +311,9 @@ pub fn event(kind: EventKind, member: MemberId, account: &Account, more: serde_j
     Event::new(kind, data).within(account.organization).about(member)
 }
 
-/// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
+/// Releases expired reservations, deletes old ones, and reports members whose full quota has free space again.
 pub async fn maintain(app: &App) -> Result<()> {
-    /// Looked at in one read, and changed at once at most.
+    /// The maximum number of members per read and per change.
     const AT_ONCE_MAX: usize = 200;
     app.write_in_batches(store::expire).await?;
     app.write_in_batches(reservations::forget_old).await?;
@@ -329,8 +334,8 @@ pub async fn maintain(app: &App) -> Result<()> {
         };
         let (freed, last) = app.read(look).await?;
         if !freed.is_empty() {
-            let tell = move |t: &Transaction<'_>, _: &Identity| tell_freed(t, &rules, &freed);
-            app.change(&Identity::command_line(), "quota.free", tell).await?;
+            let report = move |t: &Transaction<'_>, _: &Identity| report_freed(t, &rules, &freed);
+            app.change(&Identity::command_line(), "quota.free", report).await?;
         }
         match last {
             Some(last) => after = last,
@@ -339,7 +344,7 @@ pub async fn maintain(app: &App) -> Result<()> {
     }
 }
 
-fn tell_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]) -> Result<Changed<()>> {
+fn report_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]) -> Result<Changed<()>> {
     let mut changed = Changed::nothing(());
     for member in members {
         let account = account(t, rules, t.snapshot(), *member)?;
@@ -351,7 +356,7 @@ fn tell_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]) 
     Ok(changed)
 }
 
-/// What a member may store, and does.
+/// Returns a member's account as it counts now.
 pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
     let now = Timestamp::now();
     let organization = organization_of(snapshot, member);
@@ -362,17 +367,17 @@ pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, membe
     let size = above.unwrap_or(rules.default_bytes);
     let found = store::find_account(r, member, now, size)?;
     let empty = Account::empty(organization, size);
-    // It counts under its present organization from the next change on; what it may store follows at once.
+    // The stored row moves to the present organization with the next change; the effective size follows at once.
     Ok(found.map_or(empty, |account| Account { organization, size: account.own_size.unwrap_or(size), ..account }))
 }
 
-/// Has a member room for anything?
+/// Whether a member can store at least one more byte.
 pub fn has_room(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
     is_open(r, &account(r, rules, snapshot, member)?)
 }
 
-/// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
-/// What an organization says holds only under that one.
+/// Sets the size of a member's quota; `None` uses the default of the organization or the site. Returns whether it
+/// changed. A size set by an organization applies only while the member counts under that organization.
 pub fn set_quota(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -380,25 +385,26 @@ pub fn set_quota(
     (member, size): (MemberId, Option<i64>),
 ) -> Result<Changed<bool>> {
     let organization = ensure_account(t, member)?;
-    let former = store::find_member_size(t, member)?.and_then(|(size, _)| size);
-    if former == size {
+    let previous = store::find_member_size(t, member)?.and_then(|(size, _)| size);
+    if previous == size {
         return Ok(Changed::nothing(false));
     }
     store::set_member_size(t, member, (size, reach.organization()))?;
     let account = account(t, rules, t.snapshot(), member)?;
     let events = note_usage(t, member, &account)?;
     let entry = Entry::new("quota", member).within(organization);
-    let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
+    let entry = entry.before(json!({"size": previous})).after(json!({"size": size}));
     Ok(Changed::new(true, entry).event([event(EventKind::QuotaChanged, member, &account, json!({}))]).event(events))
 }
 
-/// Did something not fit a quota?
+/// Whether the error is in the category for exceeded quotas.
 pub fn is_over_quota(error: &Error) -> bool {
     const QUOTA: u32 = 506;
     error.cause.category() == QUOTA
 }
 
-/// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
+/// Records the event and the audit row of an exceeded quota, in a separate change because the failed one was rolled
+/// back.
 pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
     if !is_over_quota(error) {
         return;
@@ -412,16 +418,16 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
         Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
     };
     if let Err(e) = app.change(caller, "quota.exceed", note).await {
-        tracing::error!(error = %e, "a refusal could not be recorded");
+        tracing::error!(error = %e, "an exceeded quota could not be recorded");
     }
 }
 
 /// Reacts to occurrences of other features.
-pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
-    match what {
-        // What it may store is said by its organization from now on.
+pub fn react(t: &Transaction<'_>, occurrence: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match occurrence {
+        // The organization determines the default size from now on.
         Occurrence::MembershipsChanged(member) => store::membership_changed(t, *member).map(|()| Vec::new()),
-        // Its videos keep its id, so that what they count stays true until somebody takes or deletes them.
+        // The videos keep the member's id, so the accounts stay correct until the videos are claimed or deleted.
         Occurrence::MemberErased(member) => reservations::release_all(t, *member).map(|()| Vec::new()),
         _ => Ok(Vec::new()),
     }
@@ -436,13 +442,13 @@ mod tests {
     }
 
     #[test]
-    fn warnings_begin_at_80_and_at_95_per_cent() {
+    fn warnings_begin_at_80_and_at_95_percent() {
         let warning = |used| account(1_000, used).warning();
         assert_eq!([0, 799, 800, 949, 950, 1_000].map(warning), [None, None, Some(80), Some(80), Some(95), Some(95)]);
     }
 
     #[test]
-    fn no_account_makes_a_sum_that_is_no_number() {
+    fn extreme_sizes_do_not_overflow() {
         assert_eq!(percent(0, 0), 0);
         assert_eq!(percent(0, 1), 100);
         assert_eq!(percent(SIZE_MAX, SIZE_MAX), 100);

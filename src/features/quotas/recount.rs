@@ -1,7 +1,7 @@
-//! The proof of all accounts: what a member uses is the sum of its ledger and the sum of its videos, and so for each
-//! organization; what is reserved is the sum of the open reservations.
+//! Recount: verifies for each member and organization that `used` equals the sum of the ledger and the sum of the
+//! videos, and that `reserved` equals the sum of the open reservations.
 //!
-//! A repair believes the videos: the ledger gets a row for what it lacks, and the accounts follow.
+//! A repair takes the videos as correct: it adds the missing ledger rows and updates the accounts.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// An account that is not what its rows say.
+/// An account that differs from the sums of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     pub whose: RecountTarget,
@@ -29,11 +29,11 @@ pub struct Difference {
 pub enum RecountTarget {
     Member(MemberId),
     Organization(OrganizationId),
-    /// How many videos the site counts; no bytes.
+    /// The video count of the site; not bytes.
     Site,
 }
 
-/// What was looked at, and what differs.
+/// The number of accounts and videos that were checked, and the differences.
 #[derive(Debug, Default)]
 pub struct Counted {
     pub members: i64,
@@ -42,26 +42,26 @@ pub struct Counted {
     pub differences: Vec<Difference>,
 }
 
-/// Looks at everything; changes nothing.
+/// Checks all accounts without changing anything.
 pub fn count(r: &Reader<'_>) -> Result<Counted> {
-    let [members, organizations, videos, known] = store::totals(r)?;
+    let [members, organizations, videos, stored_count] = store::totals(r)?;
     let mut differences = store::list_members(r)?;
     differences.extend(store::list_organizations(r)?);
-    if videos != known {
-        let none = Difference {
+    if videos != stored_count {
+        let difference = Difference {
             whose: RecountTarget::Site,
-            used: known,
+            used: stored_count,
             ledger: videos,
             videos,
             reserved: 0,
             reservations: 0,
         };
-        differences.push(none);
+        differences.push(difference);
     }
     Ok(Counted { members, organizations, videos, differences })
 }
 
-/// The same, and brings everything in line with the videos. Answers what differed.
+/// Checks all accounts and corrects them from the videos. Returns the differences found before the repair.
 pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>> {
     let counted = count(t)?;
     if counted.differences.is_empty() {

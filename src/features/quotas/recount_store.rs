@@ -1,4 +1,4 @@
-//! SQL of the proof of all accounts. It reads whole tables: that is its purpose.
+//! SQL of the recount. It reads whole tables on purpose.
 
 use rusqlite::Row;
 
@@ -11,7 +11,7 @@ const RECOUNT_TOTALS: &str = "
     select (select count(*) from quotas), (select count(*) from organization_quotas), (select count(*) from videos),
            (select videos from site)";
 
-/// Accounts of members and of organizations, videos, and how many videos the site says that there are.
+/// Counts [member accounts, organization accounts, videos, the video count stored in `site`].
 pub fn totals(r: &Reader<'_>) -> Result<[i64; 4]> {
     r.one(RECOUNT_TOTALS, &[], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
 }
@@ -33,7 +33,7 @@ const RECOUNT_MEMBERS: &str = "
     where coalesce(q.used, 0) <> coalesce(h.bytes, 0) or coalesce(l.bytes, 0) <> coalesce(h.bytes, 0)
        or coalesce(q.reserved, 0) <> coalesce(p.bytes, 0)";
 
-/// Members whose account is not what its rows say.
+/// Lists members whose account differs from its rows.
 pub fn list_members(r: &Reader<'_>) -> Result<Vec<Difference>> {
     r.all(RECOUNT_MEMBERS, &[], |row| difference(RecountTarget::Member(row.get(0)?), row))
 }
@@ -58,7 +58,7 @@ const RECOUNT_ORGANIZATIONS: &str = "
     where coalesce(q.used, 0) <> coalesce(h.bytes, 0) or coalesce(l.bytes, 0) <> coalesce(h.bytes, 0)
        or coalesce(q.reserved, 0) <> coalesce(p.bytes, 0)";
 
-/// The same of organizations.
+/// Lists organizations whose account differs from its rows.
 pub fn list_organizations(r: &Reader<'_>) -> Result<Vec<Difference>> {
     r.all(RECOUNT_ORGANIZATIONS, &[], |row| difference(RecountTarget::Organization(row.get(0)?), row))
 }
@@ -91,7 +91,7 @@ const MAKE_ORGANIZATION_QUOTAS: &str = "
     where organization_id is not null and organization_id in (select id from organizations)
     on conflict (organization_id) do nothing";
 
-/// Makes the accounts that are missing.
+/// Inserts missing account rows.
 pub fn make_rows(w: &Writer<'_>) -> Result<()> {
     w.execute(MAKE_QUOTAS, &[(":now", &w.now())])?;
     w.execute(MAKE_ORGANIZATION_QUOTAS, &[(":now", &w.now())]).map(drop)
@@ -105,7 +105,8 @@ const LIST_MISSING: &str = "
     group by member_id, organization_id
     having sum(bytes) <> 0";
 
-/// What the ledger lacks of what the videos say, by member and organization, with what the member uses.
+/// Returns the bytes that the ledger lacks compared with the videos, as (member, organization, difference, bytes the
+/// member uses).
 #[expect(clippy::type_complexity, reason = "one row, read once")]
 pub fn list_missing(r: &Reader<'_>) -> Result<Vec<(MemberId, Option<OrganizationId>, i64, i64)>> {
     r.all(LIST_MISSING, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
@@ -128,7 +129,7 @@ const SET_SITE: &str = "
         ownerless_videos = (select count(*) from videos where member_id is null),
         ownerless_bytes = (select coalesce(sum(size), 0) from videos where member_id is null)";
 
-/// Brings all accounts in line with videos and reservations.
+/// Sets all accounts from the videos and reservations.
 pub fn set_all(w: &Writer<'_>) -> Result<()> {
     for statement in [SET_MEMBERS, SET_ORGANIZATIONS, SET_SITE] {
         w.execute(statement, &[])?;

@@ -34,7 +34,7 @@ const LIST_OPEN: &str = "
     from quota_reservations
     where member_id = :member_id and state = 'open'";
 
-/// The open reservations of a member, expired ones included.
+/// Lists the open reservations of a member, including those past their expiry.
 pub fn list_open(r: &Reader<'_>, member: MemberId) -> Result<Vec<Reservation>> {
     r.all(LIST_OPEN, &[(":member_id", &member)], reservation_of)
 }
@@ -80,7 +80,7 @@ const FORGET: &str = "
     delete from quota_reservations
     where id in (select id from quota_reservations where state <> 'open' and expires_at <= :before limit :most)";
 
-/// Forgets reservations that were over before.
+/// Deletes reservations that are not open and expired before this time; returns how many.
 pub fn forget(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
     w.execute(FORGET, &[(":before", &before), (":most", &sql::limit(most))])
 }

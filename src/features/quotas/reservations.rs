@@ -1,7 +1,7 @@
-//! Reservations: bytes that are promised to an upload whose size is not known yet.
+//! Reservations: bytes that are set aside for an upload whose final size is not known yet.
 //!
-//! `open` → `committed` (it became a video), `released`, or `expired`. One whose time is over holds nothing any more,
-//! whether or not that was written down yet.
+//! `open` → `committed` (it became a video), `released`, or `expired`. A reservation past its `expires_at` holds no
+//! bytes, even before its state is updated.
 
 use serde_json::json;
 
@@ -18,32 +18,32 @@ use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 pub struct Reservation {
     pub id: ReservationId,
     pub member: MemberId,
-    /// Under whose ceiling it counts.
+    /// The organization whose ceiling it counts against.
     pub organization: Option<OrganizationId>,
     pub size: i64,
     /// `open`, `committed`, `released` or `expired`
     pub state: String,
-    /// What it became.
+    /// The id of the video it became.
     pub video: Option<String>,
     pub expires_at: Timestamp,
     pub created_at: Timestamp,
 }
 
 impl Reservation {
-    /// Where it stands at a moment.
+    /// Returns its state at this time.
     pub fn state_at(&self, now: Timestamp) -> &str {
         if self.state == "open" && self.expires_at <= now { "expired" } else { &self.state }
     }
 }
 
-/// A member's reservation; somebody else's is not there.
+/// Returns a member's reservation. Fails with `reservation_not_found` for another member's.
 pub fn get(r: &Reader<'_>, member: MemberId, id: ReservationId) -> Result<Reservation> {
     store::find(r, id)?
         .filter(|reservation| reservation.member == member)
         .ok_or_else(|| ErrorCode::ReservationNotFound.into())
 }
 
-/// Promises bytes. Answers the warning that fits the usage too.
+/// Reserves bytes. Also returns the warning threshold that the usage has reached, if any.
 pub fn reserve(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -71,12 +71,13 @@ pub fn reserve(
     Ok(Changed::new((reservation, account.warning()), entry))
 }
 
-/// Writes down what a reservation became.
+/// Marks a reservation as committed to a video.
 pub fn mark_committed(w: &Writer<'_>, id: ReservationId, video: &str) -> Result<()> {
     store::set_state(w, id, "committed", Some(video))
 }
 
-/// Takes a promise back. A repeat, and one that is over anyway, change nothing.
+/// Releases a reservation. Does nothing if it is released or expired already; fails with `reservation_over` if it
+/// became a video.
 pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Result<Changed<Reservation>> {
     let mut reservation = get(t, member, id)?;
     match reservation.state.as_str() {
@@ -93,7 +94,7 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
     Ok(Changed::new(reservation, entry))
 }
 
-/// Takes all promises to a member back.
+/// Releases all open reservations of a member.
 pub fn release_all(t: &Transaction<'_>, member: MemberId) -> Result<()> {
     store::list_open(t, member)?.iter().try_for_each(|reservation| close(t, reservation, "released"))
 }
@@ -103,10 +104,10 @@ fn close(w: &Writer<'_>, reservation: &Reservation, state: &str) -> Result<()> {
     give_back(w, reservation)
 }
 
-/// What it holds is free again. Its state says that already.
+/// Subtracts the reserved bytes from both accounts. The caller has set the state already.
 pub fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
     let delta = Delta { used: 0, reserved: -reservation.size, need: 0 };
-    // Nothing is asked, so that no setting matters.
+    // `need` is 0, so the default size is not used.
     super::store::adjust_member(w, reservation.member, delta, 0)?;
     match reservation.organization {
         Some(organization) => super::store::adjust_organization(w, organization, delta).map(drop),
@@ -114,7 +115,7 @@ pub fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
     }
 }
 
-/// A reservation that is over is kept this long, so that repeats get their answer.
+/// Reservations that are no longer open are kept this long, so that repeated requests get the same answer.
 const KEPT_MS: i64 = 30 * 86_400_000;
 
 pub(super) fn forget_old(w: &Writer<'_>, most: usize) -> Result<usize> {

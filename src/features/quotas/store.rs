@@ -19,7 +19,7 @@ const SETTLE_ORGANIZATION: &str = "
     values (:organization_id, :now, :now)
     on conflict (organization_id) do nothing";
 
-/// Makes the rows that are not there yet.
+/// Inserts the missing account rows.
 pub fn settle(w: &Writer<'_>, member: MemberId, organization: Option<OrganizationId>) -> Result<()> {
     let now = w.now();
     w.execute(SETTLE_MEMBER, &[(":member_id", &member), (":organization_id", &organization), (":now", &now)])?;
@@ -34,7 +34,7 @@ const MEMBERSHIP_CHANGED: &str = "
                            where s.member_id = :member_id)
     where member_id = :member_id";
 
-/// Puts the account of a member under its only organization, or none, as its memberships are now.
+/// Sets the organization of a member's account from its present memberships: its only organization, or none.
 pub fn membership_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(MEMBERSHIP_CHANGED, &[(":platform", &PLATFORM_ORG_CODE), (":member_id", &member)]).map(drop)
 }
@@ -57,8 +57,8 @@ const ADJUST_MEMBER: &str = "
                        + (select coalesce(sum(r.size), 0) from quota_reservations r
                           where r.member_id = quotas.member_id and r.state = 'open' and r.expires_at <= :now))";
 
-/// The one update of a member's account; false where it does not fit. What expired counts as free: the upkeep gives it
-/// back.
+/// Updates a member's account; returns false if it does not fit. Bytes of expired reservations count as free, even
+/// before maintenance releases them.
 pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_bytes: i64) -> Result<bool> {
     let changed = w.execute(
         ADJUST_MEMBER,
@@ -97,7 +97,8 @@ const ADJUST_ORGANIZATION: &str = "
                             and r.expires_at <= :now))
     returning size, used, warned_percent";
 
-/// The same for the ceiling above it: answers how it stands now, where there is one, and nothing where it does not fit.
+/// Updates the organization's account; returns `None` if it does not fit, otherwise its ceiling after the change, if
+/// any.
 pub fn adjust_organization(
     w: &Writer<'_>,
     organization: OrganizationId,
@@ -136,7 +137,7 @@ const FREE_OF_ORGANIZATION: &str = "
     update organization_quotas set reserved = reserved - :size where organization_id = :organization_id";
 const EXPIRE: &str = "update quota_reservations set state = 'expired', updated_at = :now where id = :id";
 
-/// Gives back what expired reservations hold; answers how many there were.
+/// Marks expired reservations and releases their bytes; returns how many.
 pub fn expire(w: &Writer<'_>, most: usize) -> Result<usize> {
     type Expired = (ReservationId, MemberId, Option<OrganizationId>, i64);
     let expired: Vec<Expired> = w.all(LIST_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| {
@@ -193,7 +194,7 @@ const LIST_FULL: &str = "
     order by member_id
     limit :most";
 
-/// Members who count as full, in the order of their ids.
+/// Lists members whose quota counts as full, in the order of their ids.
 pub fn list_full(r: &Reader<'_>, after: MemberId, most: usize) -> Result<Vec<MemberId>> {
     r.all(LIST_FULL, &[(":after", &after), (":most", &i64::try_from(most).unwrap_or(i64::MAX))], |row| row.get(0))
 }
@@ -220,7 +221,7 @@ const FIND_ACCOUNT: &str = "
     from quotas q
     where q.member_id = :member_id";
 
-/// The account of a member that has one; what expired counts as free.
+/// Returns the member's account, if it exists. Bytes of expired reservations count as free.
 pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_bytes: i64) -> Result<Option<Account>> {
     r.find(FIND_ACCOUNT, &[(":member_id", &member), (":now", &now), (":default_bytes", &default_bytes)], account_of)
 }
@@ -247,7 +248,7 @@ pub fn set_member_size(
         .map(drop)
 }
 
-/// The ceiling of an organization, with what lies below it.
+/// The ceiling of an organization, with the usage of its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling {
     pub size: Option<i64>,
@@ -258,7 +259,7 @@ pub struct Ceiling {
 }
 
 impl Ceiling {
-    /// None where there is no ceiling.
+    /// Returns the free bytes, or `None` if there is no ceiling.
     pub fn free(&self) -> Option<i64> {
         self.size.map(|size| super::free(size, self.used, self.reserved))
     }
@@ -313,7 +314,7 @@ pub struct Held {
 
 const BY_KEYWORD: &str = "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
     or m.display_name like :keyword escape '\\'";
-/// Who has stored something.
+/// Members that use some bytes.
 const LIST_USERS: List = List {
     name: "quotas",
     columns: "m.id, m.username, q.organization_id, q.own_size,
@@ -348,7 +349,7 @@ const IDLE_COLUMNS: &str = "m.id, m.username, q.organization_id, q.own_size,
     coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
                                where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
     coalesce(q.warned_percent, 0)";
-/// Who has not.
+/// Members that use none.
 const LIST_IDLE: List = List {
     name: "idle quotas",
     columns: IDLE_COLUMNS,
@@ -384,7 +385,7 @@ const LIST_IDLE_IN: List = List {
     kept: &[],
 };
 
-// How many these lists have together, where no keyword narrows them. An account is where its member's only membership is.
+// The total of both lists if no keyword narrows them. An account counts under the only membership of its member.
 const COUNT_QUOTAS: &str = "
     select (select count(*) from members where status <> 'deleted')
          + (select count(*) from members d
@@ -396,7 +397,7 @@ const COUNT_QUOTAS_IN: &str = "
             cross join memberships s on s.organization_id = :organization_id and s.member_id = q.member_id
             where q.organization_id is null)";
 
-/// Accounts, the fullest first; behind them those of members that have stored nothing yet.
+/// Lists accounts by usage, highest first, then members that have stored nothing yet.
 pub fn list_quotas(
     r: &Reader<'_>,
     (organization, keyword): (Option<OrganizationId>, Option<&str>),
@@ -405,7 +406,7 @@ pub fn list_quotas(
 ) -> Result<Listed<Held>> {
     let among = keyword.map(|keyword| members::find_among(r, keyword)).transpose()?.flatten();
     let keyword = keyword.map(str::to_lowercase);
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":organization_id", &organization),
         (":keyword", &keyword),
         (":among", &among),
@@ -414,33 +415,33 @@ pub fn list_quotas(
         (":default_bytes", &default_bytes),
     ];
     let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
-    let listed = r.some_of_two(lists, asked, window, held_of)?;
+    let listed = r.some_of_two(lists, parameters, window, held_of)?;
     let counted = |statement: &str, narrowed: Parameters<'_>| {
         r.one(statement, narrowed, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     };
     let total = match (keyword.is_some(), organization) {
-        (true, _) => r.total(lists[0], asked, window)?.saturating_add(r.total(lists[1], asked, window)?),
+        (true, _) => r.total(lists[0], parameters, window)?.saturating_add(r.total(lists[1], parameters, window)?),
         (false, None) => counted(COUNT_QUOTAS, &[])?,
         (false, Some(_)) => counted(COUNT_QUOTAS_IN, &[(":organization_id", &organization)])?,
     };
     Ok(Listed { total: total.max(listed.total), ..listed })
 }
 
-/// The fullest accounts.
+/// Lists the accounts with the highest usage.
 pub fn list_fullest(
     r: &Reader<'_>,
     organization: Option<OrganizationId>,
     (now, default_bytes): (Timestamp, i64),
     limit: u64,
 ) -> Result<Vec<Held>> {
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":organization_id", &organization),
         (":seen_by", &organization),
         (":now", &now),
         (":default_bytes", &default_bytes),
     ];
     let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
-    Ok(r.some_of_two(lists, asked, &Window::first(limit), held_of)?.items)
+    Ok(r.some_of_two(lists, parameters, &Window::first(limit), held_of)?.items)
 }
 
 fn held_of(row: &Row<'_>) -> rusqlite::Result<Held> {
@@ -481,7 +482,7 @@ const LIST_LEDGER: List = List {
     kept: &[],
 };
 
-/// A member's ledger, the newest first.
+/// Lists a member's ledger, newest first.
 pub fn list_ledger(
     r: &Reader<'_>,
     member: MemberId,
@@ -514,7 +515,7 @@ pub struct Usage {
     pub videos: i64,
 }
 
-/// Those that have stored something.
+/// Organizations that use some bytes.
 const LIST_USAGE: &str = "
     select o.id, o.org_code, o.name, c.size, c.used,
            (select coalesce(sum(r.size), 0) from quota_reservations r
@@ -525,7 +526,8 @@ const LIST_USAGE: &str = "
     where c.used > 0
     order by c.used desc, o.org_code
     limit :limit";
-/// Those that have not. As this begins where the others end, it passes no more of them than were asked for.
+/// Organizations that use none. It only fills up the page after the first list, so it reads no more rows than were
+/// requested.
 const LIST_IDLE_USAGE: &str = "
     select o.id, o.org_code, o.name, c.size, 0,
            (select coalesce(sum(r.size), 0) from quota_reservations r
@@ -545,7 +547,7 @@ const FIND_USAGE: &str = "
     left join organization_quotas c on c.organization_id = o.id
     where o.id = :only";
 
-/// Usage of organizations, the fullest first.
+/// Lists the usage of organizations, highest first.
 pub fn list_usage(r: &Reader<'_>, only: Option<OrganizationId>, now: Timestamp, limit: u64) -> Result<Vec<Usage>> {
     if only.is_some() {
         return r.all(FIND_USAGE, &[(":only", &only), (":now", &now)], usage_of);
@@ -575,7 +577,7 @@ const SITE_USAGE: &str = "
            videos, ownerless_videos, ownerless_bytes
     from site";
 
-/// Bytes used and reserved, videos, and of these those without an owner with their bytes.
+/// Returns [bytes used, bytes reserved, videos, videos without an owner, bytes of those].
 pub fn site_usage(r: &Reader<'_>, now: Timestamp) -> Result<[i64; 5]> {
     r.one(SITE_USAGE, &[(":now", &now)], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
 }

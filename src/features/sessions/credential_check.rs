@@ -1,7 +1,7 @@
 //! Checks a member's credential for an external login (SFTPGo), without creating a session.
 //!
-//! **Invariant.** It is as hard to guess here as at the sign-in: the same counts, the same work. Where a second factor is
-//! due, a password alone proves nothing.
+//! **Invariant.** Guessing is as hard here as at sign-in: both share the throttle counts and do the same hashing work.
+//! If a second factor is required, a password alone is rejected.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, Timestamp};
 
-/// Who says to be somebody, and from where. Nobody has the name when there is no member.
+/// The claimed identity of an external login, and its IP address. `member` is `None` when no member has this name.
 #[derive(Debug, Clone)]
 pub struct LoginClaim {
     pub member: Option<MemberId>,
@@ -29,7 +29,8 @@ impl LoginClaim {
     }
 }
 
-/// Is this the member's password, and is a password enough? Fails when there were too many tries.
+/// Whether this is the member's password and no second factor is required. Fails with `too_many_failures` when the
+/// login is throttled.
 pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Result<bool> {
     let (member, address) = (claim.member, claim.address.map(|address| address.to_string()).unwrap_or_default());
     let find = move |r: &Reader<'_>| match member {
@@ -58,7 +59,7 @@ pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Res
     Ok(true)
 }
 
-/// Is this an API key of the member's that may do what needs the scope? One that works once is no way in here.
+/// Whether this is an API key of the member that has the scope. Emergency keys, which work once, are rejected.
 pub fn has_key(app: &App, claim: &LoginClaim, offered: &str, scope: &str) -> Result<bool> {
     let (attempt, now) = (claim.attempt(), Timestamp::now());
     app.guard.login_throttle.check(attempt, false, now)?;

@@ -7,10 +7,10 @@ use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::Hash;
 
-/// A second factor, with its secret in clear.
+/// A second factor with its decrypted secret.
 pub struct Factor {
     pub secret: Vec<u8>,
-    /// Absent until a first code was right.
+    /// `None` until a first code was accepted.
     pub confirmed_at: Option<Timestamp>,
 }
 
@@ -28,7 +28,7 @@ pub fn find_factor(r: &Reader<'_>, encryption: &Encryption, member: MemberId) ->
 
 const FIND_CONFIRMED: &str = "select confirmed_at from second_factors where member_id = :member_id";
 
-/// Has the member a second factor, and since when is it confirmed?
+/// Returns `None` if the member has no second factor, otherwise the time when it was confirmed, if it was.
 pub fn find_confirmed(r: &Reader<'_>, member: MemberId) -> Result<Option<Option<Timestamp>>> {
     r.find(FIND_CONFIRMED, &[(":member_id", &member)], |row| row.get(0))
 }
@@ -40,7 +40,7 @@ const PUT_SECRET: &str = "
     set secret = excluded.secret, created_at = excluded.created_at
     where confirmed_at is null";
 
-/// Keeps a secret that waits for its first code; one that is confirmed stays.
+/// Stores an unconfirmed secret. Replaces an earlier unconfirmed one, but never a confirmed one.
 pub fn put_secret(w: &Writer<'_>, encryption: &Encryption, member: MemberId, secret: &[u8]) -> Result<()> {
     let stored = encrypt(w, encryption, SecretLocation::second_factor(&member), secret)?;
     w.execute(PUT_SECRET, &[(":member_id", &member), (":secret", &stored), (":now", &w.now())]).map(drop)
@@ -60,7 +60,7 @@ const USE_STEP: &str = "
     set last_step = :step
     where member_id = :member_id and confirmed_at is not null and last_step < :step";
 
-/// Uses the code of a time step up; answers whether neither it nor a later one was used before.
+/// Consumes the code of a time step. Returns false if this step or a later one was used before.
 pub fn use_step(w: &Writer<'_>, member: MemberId, step: i64) -> Result<bool> {
     w.execute(USE_STEP, &[(":step", &step), (":member_id", &member)]).map(|rows| rows == 1)
 }
@@ -68,7 +68,7 @@ pub fn use_step(w: &Writer<'_>, member: MemberId, step: i64) -> Result<bool> {
 const DELETE_FACTOR: &str = "delete from second_factors where member_id = :member_id";
 const DELETE_RECOVERY_CODES: &str = "delete from recovery_codes where member_id = :member_id";
 
-/// Takes the factor and its recovery codes away.
+/// Deletes the factor and its recovery codes.
 pub fn delete_factor(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(DELETE_RECOVERY_CODES, &[(":member_id", &member)])?;
     w.execute(DELETE_FACTOR, &[(":member_id", &member)]).map(drop)
@@ -76,7 +76,7 @@ pub fn delete_factor(w: &Writer<'_>, member: MemberId) -> Result<()> {
 
 const INSERT_RECOVERY_CODE: &str = "insert into recovery_codes (member_id, hash) values (:member_id, :hash)";
 
-/// The former ones are void.
+/// Replaces all recovery codes of a member.
 pub fn replace_recovery_codes(w: &Writer<'_>, member: MemberId, hashes: &[Hash]) -> Result<()> {
     w.execute(DELETE_RECOVERY_CODES, &[(":member_id", &member)])?;
     hashes
@@ -86,7 +86,7 @@ pub fn replace_recovery_codes(w: &Writer<'_>, member: MemberId, hashes: &[Hash])
 
 const USE_RECOVERY_CODE: &str = "delete from recovery_codes where member_id = :member_id and hash = :hash";
 
-/// Uses a recovery code up; answers whether it was one.
+/// Consumes a recovery code. Returns whether it was valid.
 pub fn use_recovery_code(w: &Writer<'_>, member: MemberId, hash: &Hash) -> Result<bool> {
     w.execute(USE_RECOVERY_CODE, &[(":member_id", &member), (":hash", hash)]).map(|rows| rows == 1)
 }
@@ -99,7 +99,7 @@ pub fn count_recovery_codes(r: &Reader<'_>, member: MemberId) -> Result<u64> {
 
 const MARK_SESSION: &str = "update sessions set second_factor = :shown where id = :id";
 
-/// Says of a session whether a second factor was shown in it.
+/// Records whether a second factor was verified in a session.
 pub fn mark_session(w: &Writer<'_>, id: SessionId, shown: bool) -> Result<()> {
     w.execute(MARK_SESSION, &[(":shown", &shown), (":id", &id)]).map(drop)
 }
@@ -107,6 +107,6 @@ pub fn mark_session(w: &Writer<'_>, id: SessionId, shown: bool) -> Result<()> {
 const LIST_FACTOR_SECRETS: &str = "select member_id, secret from second_factors";
 const SET_FACTOR_SECRET: &str = "update second_factors set secret = :stored where member_id = :row";
 
-/// The secrets of the authenticators, and how their rows are rewritten.
+/// The encrypted column of authenticator secrets, and how key rotation reads and rewrites it.
 pub const SECRET: SecretColumn =
     SecretColumn { table: "second_factors", column: "secret", list: LIST_FACTOR_SECRETS, set: SET_FACTOR_SECRET };

@@ -1,7 +1,7 @@
 //! Just-in-time provisioning: finds or creates the member of a provider's user, and updates it from the claims.
 //!
-//! **Invariant.** Provider and subject say who it is, and nothing else does: no e-mail and no username leads to a member
-//! who was there before. What a member has is never overwritten from outside.
+//! **Invariant.** Only (provider, subject) identifies a member: an e-mail address or username never matches an existing
+//! member. Claims never overwrite a field that has a value.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ use crate::kernel::outbox::{Event, EventKind};
 pub struct ExternalUser {
     pub provider: String,
     pub subject: String,
-    /// Another name of the account that lasts, where there is one: a second witness to the subject.
+    /// A second stable id of the account, if the provider has one. It detects a subject that was reassigned.
     pub account_id: Option<String>,
     pub username: Option<String>,
-    /// Only one that the provider vouches for.
+    /// Only an address that the provider has verified.
     pub email: Option<String>,
     pub display_name: Option<String>,
-    /// org_code of the organization that this provider's people belong to.
+    /// The `org_code` of the organization that this provider's users join.
     pub organization: Option<String>,
-    /// Roles or groups there. Those of a source that is named here go through the mappings; an empty set takes all roles
-    /// of that source away.
+    /// The user's roles or groups at the provider, by source. The role mappings apply to each source in this list; an
+    /// empty set removes all roles of that source.
     pub keys: Vec<(Source, BTreeSet<String>)>,
-    /// What else the provider says; an organization's role mappers see it with the keys.
+    /// All other claims; an organization's role mappers receive them with the keys.
     pub facts: SourceFacts,
 }
 
@@ -52,11 +52,11 @@ impl ExternalUser {
 pub struct ProvisionResult {
     pub id: MemberId,
     pub is_new: bool,
-    /// What of the member changed: names that were filled in, `organization`, `roles`.
+    /// What changed: the names of filled fields, `organization`, `roles`.
     pub fields: Vec<&'static str>,
 }
 
-/// Roles as they are to be brought about in each organization.
+/// The role plan of each organization.
 pub type Plans = Vec<(OrganizationId, Plan)>;
 
 /// The answers of the role mappers, and the number of attempts so far.
@@ -67,7 +67,8 @@ pub struct MapperAnswers {
 
 /// Finds or creates the member. A new member is active and has no roles; a suspended one is rejected.
 ///
-/// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
+/// Members, memberships and roles change in one transaction with the member as the caller. Role mappers are called
+/// before the transaction.
 pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_user: ExternalUser) -> Result<MemberId> {
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if external_user.subject.is_empty() || external_user.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
@@ -83,7 +84,7 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
     let external_user = Arc::new(external_user);
     let mut tries = 0;
     loop {
-        // The audit names the member who acts, so that a new one has its id before it is there.
+        // The audit log names the member as the caller, so a new member needs its id before it is created.
         let id = known.unwrap_or_else(MemberId::new);
         let caller = Identity::new(Principal::Member(id), context.clone());
         tries += 1;
@@ -103,14 +104,14 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
     }
 }
 
-/// Where roles are brought in line: wherever the member belongs, and where it is about to.
+/// The organizations whose roles are synchronized: those of the member, and the one it is about to join.
 fn organizations(snapshot: &Snapshot, id: MemberId, external_user: &ExternalUser) -> BTreeSet<OrganizationId> {
     let own = snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
     let joined = external_user.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
     own.chain(joined).map(|tenant| tenant.id).collect()
 }
 
-/// Asks the role mappers of all these organizations, for each source.
+/// Calls the role mappers of the member's organizations, for each source.
 pub async fn ask_mappers(
     app: &Arc<App>,
     id: MemberId,
@@ -119,28 +120,28 @@ pub async fn ask_mappers(
 ) -> Result<MapperAnswers> {
     let mut mapped = Vec::new();
     for organization in organizations(&app.snapshot(), id, external_user) {
-        for word in external_user.sources() {
-            mapped.push(mappers::ask(app, (organization, id), word).await?);
+        for claims in external_user.sources() {
+            mapped.push(mappers::ask(app, (organization, id), claims).await?);
         }
     }
     Ok(MapperAnswers { mapped, tries })
 }
 
 impl MapperAnswers {
-    /// What is to be brought about in each organization, before anything changes; `None` when mappers have to be asked
-    /// again. A sign-in does not wait for ever: at the last try roles that are still unknown stay as they are.
+    /// Computes the role plan of each organization before anything changes. Returns `None` when the mappers must be
+    /// called again. The number of attempts is limited: at the last one, roles that are still unknown stay as they are.
     pub fn plans(&self, t: &Transaction<'_>, id: MemberId, external_user: &ExternalUser) -> Result<Option<Plans>> {
         let mut plans = Vec::new();
         for organization in organizations(t.snapshot(), id, external_user) {
-            for word in external_user.sources() {
-                let is_it =
-                    |mapped: &&MapperResult| mapped.organization == organization && mapped.source == word.source;
-                let answer = self.mapped.iter().find(is_it);
-                let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
+            for claims in external_user.sources() {
+                let matches =
+                    |mapped: &&MapperResult| mapped.organization == organization && mapped.source == claims.source;
+                let answer = self.mapped.iter().find(matches);
+                let found = answer.map(|answer| plan(t, claims, answer)).transpose()?.flatten();
                 match found {
                     Some(plan) => plans.push((organization, plan)),
                     None if self.tries >= TRIES => {
-                        tracing::warn!(%organization, source = word.source.as_str(), "plugins or mappings changed while they were asked, time and again: roles stay as they are");
+                        tracing::warn!(%organization, source = claims.source.as_str(), "plugins or mappings changed during every attempt: roles stay as they are");
                     }
                     None => return Ok(None),
                 }
@@ -150,7 +151,8 @@ impl MapperAnswers {
     }
 }
 
-/// Answers the member of this subject, and changes something only when it is the one expected.
+/// Creates or updates the member of this subject. If the subject belongs to another member than `id`, changes nothing
+/// and returns that member's id.
 pub fn apply(
     t: &Transaction<'_>,
     id: MemberId,
@@ -175,10 +177,10 @@ pub fn apply(
         Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
         Some(member) if is_other_person(t, &member, external_user)? => {
             let message =
-                "this account has the number of another one at the provider: ask an administrator of this site";
+                "this account has the subject of another account at the provider: ask an administrator of this site";
             return Err(Error::new(ErrorCode::Forbidden)
                 .with_message(message)
-                .with_source("the provider gives numbers out again"));
+                .with_source("the provider reused a subject"));
         }
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
@@ -241,8 +243,8 @@ pub fn apply_role_plans(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Resu
     Ok((entries, memberships))
 }
 
-/// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
-/// and nobody may inherit a member that way.
+/// Whether the subject now belongs to another account: the account id changed, and the e-mail address does not match. A
+/// provider that was installed again can reuse subjects, and a new account must not take over an existing member.
 pub fn is_other_person(t: &Transaction<'_>, member: &Member, external_user: &ExternalUser) -> Result<bool> {
     let known = members::find_account_id(t, &external_user.provider, &external_user.subject)?;
     let is_other_account = known.zip(external_user.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
@@ -258,7 +260,7 @@ fn join(t: &Transaction<'_>, id: MemberId, external_user: &ExternalUser) -> Resu
         tracing::warn!(
             org_code,
             provider = external_user.provider,
-            "the settings name an organization that is not there"
+            "the settings name an organization that does not exist"
         );
         return Ok(None);
     };

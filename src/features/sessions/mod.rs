@@ -1,10 +1,11 @@
-//! Sessions: how a sign-in begins, goes on, and ends.
+//! Sessions: sign-in, refresh and sign-out.
 //!
-//! **Invariant.** There is one way to a session, [`open`], whatever somebody signed in with: it alone asks whether the
-//! member is active and whether a second factor is due. There is one way to go on with one, [`renew`].
+//! **Invariant.** [`open`] is the only function that creates a session, for every sign-in method. It alone checks
+//! whether the member is active and whether a second factor is due. [`renew`] is the only function that refreshes a
+//! session.
 //!
-//! A refresh token is used once. Its successor is derived from it, so that the same token gives the same successor for
-//! a short while (two tabs) without any being stored; after that its use ends the session.
+//! A refresh token works once. Its successor is derived from it, so the same token gives the same successor for a short
+//! time (two tabs may refresh at once) although no successor is stored. Later reuse ends the session.
 
 pub mod api;
 pub mod credential_check;
@@ -43,12 +44,12 @@ use store::SessionRow;
 pub use factor_store::SECRET;
 pub use store::{consume_once, is_consumed};
 
-/// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
+/// Ends a member's sessions except `kept`, with all tokens that name them, and the member's unfinished sign-ins.
 pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
     Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
 }
 
-/// What ends with a member's account, password or e-mail.
+/// Ends sessions and deletes one-time tokens after a change of a member's account, password or e-mail address.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::EmailChanged(member) => store::void_mailed(t, *member).map(|()| Vec::new()),
@@ -68,7 +69,7 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
     }
 }
 
-/// What a sign-in or a refresh gives.
+/// The result of a sign-in or a refresh.
 #[derive(Debug)]
 pub struct Tokens {
     pub access_token: String,
@@ -79,7 +80,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Sends them as cookies too.
+    /// Sets the tokens as cookies.
     pub fn set_cookies(&self, app: &App, context: &RequestContext) {
         let session = self.session.to_string();
         let all =
@@ -90,15 +91,15 @@ impl Tokens {
     }
 }
 
-/// Takes the session cookies away.
+/// Clears the session cookies.
 pub fn clear_cookies(app: &App, context: &RequestContext) {
     for name in [cookie::ACCESS, cookie::REFRESH, cookie::SESSION] {
         context.set_cookie(app.guard.cookies.set(name, "", 0));
     }
 }
 
-/// Signs a member in with a password. The unknown, the suspended and the wrong password take the same work and get the
-/// same answer.
+/// Signs a member in with a password. An unknown login, a suspended member and a wrong password take the same work and
+/// get the same answer.
 pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: String) -> Result<Tokens> {
     let folded = members::folded(&login);
     let address = visitor.context.address.map(|address| address.to_string()).unwrap_or_default();
@@ -125,13 +126,14 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             let id = login.member.id;
             let former = stored.clone();
             // If the password changed while this one was hashed, the old password is no longer valid.
-            let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
+            let require_unchanged = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
                 true => members::require_password_kept(t, id).map_err(|_| {
-                    Error::new(ErrorCode::InvalidLogin).with_source("who chose the password may not do so any more")
+                    Error::new(ErrorCode::InvalidLogin)
+                        .with_source("the caller who set this password has lost the right to set it")
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };
-            let opened = open_while(app, visitor, (id, "password", FactorsShown::OneFactor), counts).await;
+            let opened = open_while(app, visitor, (id, "password", FactorsShown::OneFactor), require_unchanged).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -147,7 +149,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     }
 }
 
-/// What somebody has shown so far.
+/// The factors that a sign-in has verified so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactorsShown {
     OneFactor,
@@ -156,24 +158,24 @@ pub enum FactorsShown {
 
 enum Opened {
     Session(Box<SessionRow>),
-    /// What to send with the code of the second factor.
+    /// A second factor is due; the token must be sent with its code.
     Challenge {
         token: String,
         is_enrolled: bool,
     },
 }
 
-/// Opens a session for a member who has just proved to be that one.
+/// Opens a session for a member who was just authenticated. Fails with a challenge when a second factor is due.
 pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: FactorsShown) -> Result<Tokens> {
     open_while(app, visitor, (member, method, shown), |_| Ok(())).await
 }
 
-/// The same, if what was proved still counts in the transaction.
+/// Like [`open`], with an additional check inside the transaction.
 async fn open_while(
     app: &App,
     visitor: &Visitor,
     (member, method, shown): (MemberId, &str, FactorsShown),
-    counts: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
+    check: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
 ) -> Result<Tokens> {
     let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
     let config = app.config.clone();
@@ -184,7 +186,7 @@ async fn open_while(
         if !t.snapshot().is_active(member) {
             return Err(ErrorCode::InvalidLogin.into());
         }
-        counts(t)?;
+        check(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
         if shown == FactorsShown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
             second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
@@ -232,11 +234,11 @@ fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> 
 
 enum Renewed {
     With(Box<SessionRow>, String),
-    /// Neither the token of now nor the one before it, beside the session that it was sent with.
+    /// The token is neither the current nor the previous one of this session, or the grace period is over.
     Other(Box<SessionRow>),
 }
 
-/// Renews a browser's session: sets new cookies, or removes them when they are invalid.
+/// Renews a browser's session: sets new cookies, or clears them when they are invalid.
 pub async fn renew_cookies(
     app: &App,
     context: &Arc<RequestContext>,
@@ -246,7 +248,7 @@ pub async fn renew_cookies(
     let renewed = renew(app, context, session, refresh).await;
     match &renewed {
         Ok(tokens) => tokens.set_cookies(app, context),
-        Err(refused) if refused.cause.status() == 401 => clear_cookies(app, context),
+        Err(error) if error.cause.status() == 401 => clear_cookies(app, context),
         Err(_) => {}
     }
     renewed
@@ -300,20 +302,20 @@ async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<
     let end = move |t: &Transaction<'_>, _: &Identity| {
         let Some(row) = store::find_session(t, session)? else { return Ok(Changed::nothing(())) };
         store::delete_session(t, row.id)?;
-        let after = json!({"reason": "a used refresh token came back", "member": row.member});
+        let after = json!({"reason": "a used refresh token was sent again", "member": row.member});
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
     };
     app.change(caller, "session.end_reused", end).await.map(drop)
 }
 
-/// The token that follows a refresh token. Anyone who reads the database has neither.
+/// Derives the successor of a refresh token. The database holds neither token, only a hash.
 fn successor(sealer: &Sealer, session: SessionId, refresh: &str) -> String {
     let derived = sealer.digest("refresh", &[session.0.as_bytes(), refresh.as_bytes()]);
     format!("rt_{}", URL_SAFE_NO_PAD.encode(derived))
 }
 
-/// Was this ever a token of the session, as far as is looked back?
+/// Whether this is one of the last `LOOK_BACK_MAX` refresh tokens of the session.
 fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
     const LOOK_BACK_MAX: u64 = 256;
     let mut token = refresh.to_owned();
@@ -323,13 +325,13 @@ fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
     })
 }
 
-/// Fails when the caller was signed out while a change of its credentials was prepared.
+/// Fails with `InvalidBearer` when the caller was signed out while a change of its credentials was prepared.
 fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
     let is_open = t.snapshot().session(session).is_some_and(|session| session.member == member);
     if is_open && t.snapshot().is_active(member) { Ok(()) } else { Err(ErrorCode::InvalidBearer.into()) }
 }
 
-/// Ends one session of a member's.
+/// Ends one session of a member. Fails with `SessionNotFound` if the member has no such session.
 pub async fn end(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
     let end = move |t: &Transaction<'_>, _: &Identity| {
         let row = store::find_session(t, session)?.filter(|row| row.member == member);
@@ -346,12 +348,12 @@ pub async fn purge_expired(app: &App) -> Result<()> {
     app.write_in_batches(store::forget_tokens).await?;
     app.write_in_batches(invitations::forget_expired).await?;
     app.change_in_batches("session.expire", |t, most| {
-        let over = store::end_expired(t, most)?;
-        if over.is_empty() {
+        let expired = store::end_expired(t, most)?;
+        if expired.is_empty() {
             return Ok(Changed::nothing(0));
         }
-        let entry = Entry::new("sessions", "expired").after(json!({"count": over.len()}));
-        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(|id| Change::Session(id, None))))
+        let entry = Entry::new("sessions", "expired").after(json!({"count": expired.len()}));
+        Ok(Changed::new(expired.len(), entry).policy(expired.into_iter().map(|id| Change::Session(id, None))))
     })
     .await?;
     members::forget_lapsed(app).await
@@ -376,7 +378,7 @@ fn device_of(agent: &str) -> String {
         ("Linux", "Linux"),
     ];
     let named =
-        |list: &[(&str, &'static str)]| list.iter().find(|(sign, _)| agent.contains(sign)).map(|(_, name)| *name);
+        |list: &[(&str, &'static str)]| list.iter().find(|(token, _)| agent.contains(token)).map(|(_, name)| *name);
     match (named(&BROWSERS), named(&SYSTEMS)) {
         (Some(browser), Some(system)) => format!("{browser} on {system}"),
         (Some(name), None) | (None, Some(name)) => name.to_owned(),
@@ -421,7 +423,7 @@ mod tests {
     use super::device_of;
 
     #[test]
-    fn a_device_is_named_in_a_few_words() {
+    fn device_names_are_short() {
         let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
         let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1";
         assert_eq!(device_of(firefox), "Firefox on Linux");

@@ -1,8 +1,8 @@
-//! How a member gets a new password: by the present one, or by a link that works once.
+//! Changing a password: with the current one, or with a link that works once.
 //!
-//! **Invariant.** A link is a way to a password, never to a session: who used one still signs in, with the second factor
-//! where one is due. Nothing that a stranger asks here tells whether a member exists. A link that somebody made for a
-//! member works while its maker may change that member's credentials.
+//! **Invariant.** A link sets a password and never creates a session: the member must still sign in, with the second
+//! factor if one is due. No answer to an unauthenticated caller reveals whether a member exists. A link that a caller
+//! created for another member works only while that caller may change the member's credentials.
 
 use std::sync::Arc;
 
@@ -28,17 +28,18 @@ use crate::kernel::secret;
 
 const PURPOSE: &str = "password_reset";
 
-/// The data of a link in a welcome mail, as JSON; other links have none.
+/// The token data of a link in a welcome mail, as JSON; other links have no data.
 const WELCOME: &str = "\"welcome\"";
 
-/// Keeps a hash of today's parameters for a password that was just right. It may fail: the old one serves on.
+/// Rehashes a password that was just verified with the current parameters. A failure is only logged: the old hash
+/// remains valid.
 pub async fn renew_hash(app: &App, member: MemberId, password: String, former: String) {
     let renewed = match password::hash(app, password).await {
         Ok(hash) => app.write_unaudited(move |w| members::replace_hash(w, member, &former, &hash)).await,
         Err(e) => Err(e),
     };
     if let Err(e) = renewed {
-        tracing::warn!(%member, error = %e, "a password was not hashed anew");
+        tracing::warn!(%member, error = %e, "a password could not be rehashed");
     }
 }
 
@@ -46,7 +47,8 @@ pub async fn renew_hash(app: &App, member: MemberId, password: String, former: S
 pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
     let member = caller.signed_in()?;
     let session = caller.session.ok_or_else(|| {
-        Error::new(ErrorCode::Forbidden).with_message("sign in here first: a provider's token changes no password")
+        Error::new(ErrorCode::Forbidden)
+            .with_message("sign in to Roster first: a provider's token cannot change the password")
     })?;
     let attempt = Attempt::new(&member.to_string(), caller.context.address);
     let address = caller.address();
@@ -60,17 +62,17 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     let is_same = old == new;
     if !password::verify(app, old, Some(stored.clone()), check_throttle).await?.fits {
         app.guard.login_throttle.failed(attempt, Timestamp::now());
-        return Err(wrong("is not right"));
+        return Err(wrong("is wrong"));
     }
     app.guard.login_throttle.succeeded(attempt);
     if is_same {
-        return Err(Error::field("new_password", "is the one you have: choose another"));
+        return Err(Error::field("new_password", "is the current password: choose another one"));
     }
     let hash = password::hash(app, new).await?;
     let set = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
         if members::password_hash(t, member)?.as_ref() != Some(&stored) {
-            return Err(wrong("was changed just now"));
+            return Err(wrong("was changed by another request"));
         }
         members::set_password(t, member, (&hash, None), Some(session))?;
         let ended = t.caused(is_session);
@@ -92,8 +94,8 @@ fn wrong(message: &str) -> Error {
     error
 }
 
-/// Mails a link to the member of a login, where there is one to mail to. Whether there is shows in nothing: the answer
-/// comes first.
+/// Mails a password link to the member with this login, if there is one with an e-mail address. The lookup runs after
+/// the answer, so the answer does not reveal whether the member exists.
 pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()> {
     if !mail::is_configured(&app.config) {
         return Err(ErrorCode::MailNotConfigured.into());
@@ -105,12 +107,12 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
     Ok(())
 }
 
-/// The same without asking whether it was asked for too often.
+/// Like [`send_link`], but without throttling.
 pub fn send_in_background(app: &Arc<App>, context: Arc<RequestContext>, login: String) {
     let (app, request) = (app.clone(), context.clone());
     tokio::spawn(request.during(async move {
         if let Err(e) = find_and_send(&app, context, login).await {
-            tracing::warn!(error = %e, "a link for a new password was not sent");
+            tracing::warn!(error = %e, "a password link was not sent");
         }
     }));
 }
@@ -121,7 +123,7 @@ async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -
     if member.email.is_none() {
         return Ok(());
     }
-    let ask = move |t: &Transaction<'_>, _: &Identity| {
+    let request_mail = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !t.snapshot().is_active(member.id)
             || outbox::expedite_mail(t, member.id, EventKind::PasswordForgotten)?
@@ -133,37 +135,43 @@ async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -
         Ok(Changed::new((), entry).event([members::member_event(t, EventKind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::new(Principal::Visitor, context);
-    app.change(&caller, "password.forgot", ask).await?;
-    // One that waits already is due now.
+    app.change(&caller, "password.forgot", request_mail).await?;
+    // A mail that was already queued may now be due.
     app.outbox.notify_one();
     Ok(())
 }
 
-/// Makes the link of a mail that is about to go out, and answers its address; `None` for a member who is not active, and
-/// for a welcome whose maker may not give it any more.
-pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64, welcome: Option<Maker>) -> Result<Option<String>> {
+/// Creates the link for a mail that is about to be sent, and returns its URL. Returns `None` if the member is not
+/// active, or if the creator of a welcome mail has lost the right to send it.
+pub async fn link_of_letter(
+    app: &App,
+    id: MemberId,
+    ttl_s: u64,
+    welcome_maker: Option<Maker>,
+) -> Result<Option<String>> {
     let token = secret::token("pr_")?;
     let hash = secret::hash(&token);
     let insert = move |t: &Transaction<'_>, _: &Identity| {
         if !t.snapshot().is_active(id) {
             return Ok(Changed::nothing(false));
         }
-        if let Some(maker) = &welcome
+        if let Some(maker) = &welcome_maker
             && require_kept(t, t.snapshot(), (maker, Some(WELCOME)), id, t.now()).is_err()
         {
             return Ok(Changed::nothing(false));
         }
-        let expires_at = insert_link(t, (&hash, welcome.as_ref()), welcome.is_some().then_some(WELCOME), (id, ttl_s))?;
+        let expires_at =
+            insert_link(t, (&hash, welcome_maker.as_ref()), welcome_maker.is_some().then_some(WELCOME), (id, ttl_s))?;
         Ok(Changed::new(true, Entry::new("member", id).after(json!({"expires_at": expires_at.0}))))
     };
     let is_made = app.change(&Identity::command_line(), "password.mail_link", insert).await?.answer;
     Ok(is_made.then(|| link(app, &token)))
 }
 
-/// One mail to a member in this time, however often it is asked for.
+/// The shortest time between two mails to one member, in milliseconds.
 pub const MAIL_PAUSE_MS: i64 = 60_000;
 
-/// A link that works once.
+/// A password link, which works once.
 #[derive(Debug)]
 pub struct Link {
     pub url: String,
@@ -171,7 +179,7 @@ pub struct Link {
     pub expires_at: Timestamp,
 }
 
-/// Creates a password link for a member; the caller passes it on.
+/// Creates a password link for a member; the caller passes it on to the member.
 pub fn make_link(
     app: &App,
     token: String,
@@ -197,7 +205,7 @@ pub fn make_link(
     }
 }
 
-/// Stores a link; the ones before it are void.
+/// Stores a link, deletes the member's previous ones, and returns its expiry.
 fn insert_link(
     t: &Transaction<'_>,
     (hash, maker): (&secret::Hash, Option<&Maker>),
@@ -213,7 +221,7 @@ fn insert_link(
     Ok(expires_at)
 }
 
-/// Fails unless the maker of a link, or of a mail with one, may still give it.
+/// Fails with `InvalidLink` unless the creator of a link, or of a mail with one, still has the right to create it.
 fn require_kept(
     r: &Reader<'_>,
     snapshot: &Snapshot,
@@ -227,14 +235,15 @@ fn require_kept(
         _ => DeferredGrant::PasswordLink { member, rights },
     };
     deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
-        .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", lost.message())))
+        .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its creator: {}", lost.message())))
 }
 
 fn link(app: &App, token: &str) -> String {
     format!("{}/reset?token={token}", app.public_url())
 }
 
-/// Whose link is this, while it works, and who else than the owner of its mailbox knows it?
+/// Returns the member of a valid link, and its creator if the creator knows the link too. (Links in welcome mails are
+/// known only to the owner of the mailbox.)
 fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<(MemberId, Option<Maker>)> {
     let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(ErrorCode::InvalidLink)?;
     let member = match link.member {
@@ -248,15 +257,15 @@ fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -
     Ok((member.id, link.maker.filter(|_| link.data.is_none())))
 }
 
-/// Does this link still work?
+/// Fails with `InvalidLink` unless this link still works.
 pub async fn require_link(app: &App, token: &str) -> Result<()> {
     let (token, snapshot) = (token.to_owned(), app.snapshot());
     app.read(move |r| member_of(r, &snapshot, &token, Timestamp::now())).await.map(drop)
 }
 
-/// Sets a new password by a link, which is used up. Every session ends, and none begins.
+/// Sets a new password with a link and consumes the link. Ends every session of the member and creates none.
 pub async fn reset(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
-    // Without a link nobody makes the server hash, and a password that is refused does not use the link up.
+    // Only callers with a valid link can make the server hash, and a rejected password does not consume the link.
     require_link(app, &token).await?;
     let faults = password::faults(&new);
     if !faults.is_empty() {

@@ -1,8 +1,8 @@
-//! Self-registration: a person who proves an e-mail becomes a member without roles.
+//! Self-registration: a visitor who confirms an e-mail address becomes a member without roles.
 //!
-//! **Invariant.** Asking tells nothing of whose e-mail is known already: the answer is the same, and comes before the e-mail
-//! is looked up. (Usernames are public: a taken one is told.) A pending member can do nothing. Where several registered
-//! with one e-mail, none of their passwords counts: its owner gets a link to choose one.
+//! **Invariant.** Registering does not reveal whether an e-mail address is known: the answer is always the same and is
+//! sent before the address is looked up. (Usernames are public: a taken one is reported.) A pending member can do
+//! nothing. If one address is registered several times, none of the passwords counts: its owner gets a link to set one.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::kernel::secret::{self, Hash, Sealer};
 
 const PURPOSE: &str = "email_code";
 
-/// Who wants to become a member.
+/// The data of a self-registration.
 #[derive(Debug)]
 pub struct Registration {
     pub email: String,
@@ -33,16 +33,16 @@ pub struct Registration {
     pub display_name: Option<String>,
 }
 
-/// Is it open, and may this visitor ask again?
+/// Fails with `RegistrationClosed` unless `auth.registration` is on.
 fn require_open(app: &App) -> Result<()> {
     if app.config.registration { Ok(()) } else { Err(ErrorCode::RegistrationClosed.into()) }
 }
 
-/// Registers somebody, and mails a code. What was found is told to the mailbox only; a username that somebody else has
-/// is told at once, since another one has to be chosen.
-pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -> Result<()> {
+/// Registers a member and mails a code. Only the mail reveals whether the address is known. A username that another
+/// member has fails at once with `UsernameExists`, because the visitor must choose another one.
+pub async fn register(app: &Arc<App>, visitor: &Visitor, registration: Registration) -> Result<()> {
     require_open(app)?;
-    let Registration { email, password, username, display_name } = wanted;
+    let Registration { email, password, username, display_name } = registration;
     let attempt = Attempt::new(&members::folded(&email), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     app.guard.mail_throttle.failed(attempt, Timestamp::now());
@@ -50,10 +50,10 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
     if let Some(username) = username.clone() {
         let folded = members::folded(&email);
         let find = move |r: &crate::kernel::db::Reader<'_>| members::find_login(r, &username);
-        let is_own = |member: &members::Member| {
+        let is_same_registration = |member: &members::Member| {
             member.status == "pending" && member.email.as_deref().map(members::folded).as_ref() == Some(&folded)
         };
-        if app.read(find).await?.is_some_and(|login| !is_own(&login.member)) {
+        if app.read(find).await?.is_some_and(|login| !is_same_registration(&login.member)) {
             return Err(ErrorCode::UsernameExists.into());
         }
     }
@@ -71,10 +71,10 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
 
 enum RegistrationResult {
     Pending(MemberId, String),
-    /// The mailbox belongs to a member.
+    /// The e-mail address belongs to a member.
     Known(MemberId),
-    /// A mail went out a moment ago.
-    Again,
+    /// A mail was sent less than `MAIL_PAUSE_MS` ago.
+    RecentlyMailed,
 }
 
 async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMember) -> Result<()> {
@@ -88,12 +88,12 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
             let id = login.member.id;
             // While a code is valid the registration does not change, so the code proves exactly this registration.
             if store::has_token_since(t, id, PURPOSE, since)? {
-                store::contest(t, &place(&sealer, id))?;
-                return Ok(Changed::nothing(RegistrationResult::Again));
+                store::contest(t, &code_hash(&sealer, id))?;
+                return Ok(Changed::nothing(RegistrationResult::RecentlyMailed));
             }
             if login.member.status != "pending" {
-                let until = t.now().plus_ms(MAIL_PAUSE_MS);
-                store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), None, until)?;
+                let expires_at = t.now().plus_ms(MAIL_PAUSE_MS);
+                store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), None, expires_at)?;
                 return Ok(Changed::nothing(RegistrationResult::Known(id)));
             }
             is_contested = true;
@@ -103,8 +103,8 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
         if is_contested {
             data.push_str(CONTESTED);
         }
-        let until = t.now().plus_ms(ms(config.email_code_ttl_s));
-        store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), Some(&data), until)?;
+        let expires_at = t.now().plus_ms(ms(config.email_code_ttl_s));
+        store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), Some(&data), expires_at)?;
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
         Ok(Changed::new(RegistrationResult::Pending(id, code), entry).policy([change]))
     };
@@ -114,18 +114,18 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
         RegistrationResult::Pending(id, code) => writer.email_code(id, email, &code, app.config.email_code_ttl_s),
         RegistrationResult::Known(id) => writer.known_already(id, email),
-        RegistrationResult::Again => return Ok(()),
+        RegistrationResult::RecentlyMailed => return Ok(()),
     };
     mail::send(&app.config, mail).await;
     Ok(())
 }
 
-/// At the end of a code's data. Two have registered with the same e-mail, or one twice: the code proves whose mailbox it
-/// is, but not whose password was stored last.
+/// Suffix of a code's data when the e-mail address was registered more than once. The code then proves who owns the
+/// mailbox, but not who set the stored password.
 const CONTESTED: &str = " contested";
 
-/// Proves the e-mail of a registration by the code that was mailed. Where more than one registration asked for it, the
-/// owner of the mailbox chooses the password anew, by a link that is mailed at once.
+/// Confirms the e-mail address of a registration with the mailed code. If the address was registered more than once, a
+/// link to set a new password is mailed to it at once.
 pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: String) -> Result<()> {
     require_open(app)?;
     let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.context.address);
@@ -136,22 +136,22 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let found = members::find_login(t, &email)?.map(|login| login.member);
         let pending = found.filter(|member| member.status == "pending").map(|member| member.id);
         let Some(id) = pending else {
-            // The same work as for a wrong code, down to a row that is written.
-            let nobodys = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
-            store::insert_token(t, &nobodys, PURPOSE, None, None, t.now().plus_ms(MAIL_PAUSE_MS))?;
+            // The same work as for a wrong code, including a row that is written.
+            let unused_hash = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
+            store::insert_token(t, &unused_hash, PURPOSE, None, None, t.now().plus_ms(MAIL_PAUSE_MS))?;
             return Ok(Changed::nothing(None));
         };
-        let place = place(&sealer, id);
-        let known = store::find_token(t, &place, PURPOSE, t.now())?.filter(|known| known.tries < tries_max);
-        let data = known.and_then(|known| known.data);
+        let code_key = code_hash(&sealer, id);
+        let stored = store::find_token(t, &code_key, PURPOSE, t.now())?.filter(|stored| stored.tries < tries_max);
+        let data = stored.and_then(|stored| stored.data);
         let right = data.as_deref().map(|data| data.strip_suffix(CONTESTED).unwrap_or(data));
         let offered = secret::hash(&hex::encode(sealed(&sealer, id, &code)));
         if !right.is_some_and(|right| secret::equal(&secret::hash(right), &offered)) {
-            store::count_try(t, &place)?;
+            store::count_try(t, &code_key)?;
             return Ok(Changed::nothing(None));
         }
         let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));
-        store::delete_token(t, &place)?;
+        store::delete_token(t, &code_key)?;
         let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
         let created = members::member_event(t, EventKind::MemberCreated, id);
@@ -168,21 +168,21 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
     Err(ErrorCode::InvalidCode.into())
 }
 
-/// Six digits.
+/// Returns a random code of six digits.
 fn new_code() -> Result<String> {
     const CODES: u64 = 1_000_000;
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&secret::random()?[..8]);
-    // Of 2^64 values the last few would make low codes likelier, by less than one in 10^13.
+    // The modulo bias makes low codes likelier by less than one in 10^13.
     Ok(format!("{:06}", u64::from_le_bytes(bytes) % CODES))
 }
 
-/// Where the code of a member lies; one at a time.
-fn place(sealer: &Sealer, id: MemberId) -> Hash {
+/// Derives the token hash under which a member's only code is stored.
+fn code_hash(sealer: &Sealer, id: MemberId) -> Hash {
     sealer.digest("email code of", &[id.0.as_bytes()])
 }
 
-/// A code has a million values: only a digest with the site's key hides it.
+/// Hashes a code with the site's key: a code has only a million values, so a plain hash would not hide it.
 fn sealed(sealer: &Sealer, id: MemberId, code: &str) -> Hash {
     sealer.digest("email code", &[id.0.as_bytes(), code.as_bytes()])
 }

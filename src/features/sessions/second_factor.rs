@@ -1,7 +1,7 @@
 //! The second factor: one-time codes of an authenticator app, and recovery codes. The only user of totp-rs.
 //!
-//! **Invariant.** A code counts once: the time step of the last one is kept, and a recovery code goes when it is used,
-//! both in the transaction that accepts it. Guesses are counted by sign-in, and by member over all sign-ins.
+//! **Invariant.** A code works once: the transaction that accepts it stores its time step, or deletes the recovery
+//! code. Wrong codes are counted per sign-in, and per member over all sign-ins.
 
 use std::sync::Arc;
 
@@ -24,15 +24,15 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
-/// What a challenge is stored as.
+/// The purpose of a stored challenge.
 const PURPOSE: &str = "second_factor";
 
-/// Has the member a second factor that works?
+/// Whether the member has a confirmed second factor.
 pub fn is_confirmed(r: &Reader<'_>, member: MemberId) -> Result<bool> {
     store::has_second_factor(r, member)
 }
 
-/// Remembers a sign-in that waits for its second factor.
+/// Stores the challenge of a sign-in that waits for its second factor.
 pub fn insert_challenge(
     t: &Transaction<'_>,
     challenge: &str,
@@ -41,11 +41,11 @@ pub fn insert_challenge(
     config: &Config,
 ) -> Result<()> {
     let data = json!({"method": method}).to_string();
-    let until = t.now().plus_ms(ms(config.second_factor_wait_s));
-    store::insert_token(t, &secret::hash(challenge), PURPOSE, Some(member), Some(&data), until)
+    let expires_at = t.now().plus_ms(ms(config.second_factor_wait_s));
+    store::insert_token(t, &secret::hash(challenge), PURPOSE, Some(member), Some(&data), expires_at)
 }
 
-/// What is answered instead of tokens.
+/// The error that is returned instead of tokens when a second factor is due; it contains the challenge.
 pub fn due(challenge: String, is_enrolled: bool) -> Error {
     let cause = if is_enrolled { ErrorCode::SecondFactorRequired } else { ErrorCode::EnrolmentRequired };
     Error::new(cause).challenge(challenge)
@@ -53,7 +53,7 @@ pub fn due(challenge: String, is_enrolled: bool) -> Error {
 
 // ── codes ──
 
-/// Seconds for which a code is shown; one code before and one after it count too, for clocks that differ.
+/// Lifetime of a code in seconds. The previous and the next code are accepted too, for clocks that differ.
 const STEP_S: u64 = 30;
 const SECRET_BYTES: usize = 20;
 const RECOVERY_CODES: usize = 10;
@@ -61,7 +61,7 @@ const RECOVERY_CODE_BYTES: usize = 10;
 const CODE_DIGITS: u8 = 6;
 
 fn authenticator(secret: &[u8]) -> Builder {
-    // What every authenticator app can do; some ignore any other choice silently.
+    // The parameters that every authenticator app supports; some apps silently ignore others.
     Builder::new()
         .with_algorithm(Algorithm::SHA1)
         .with_digits(CODE_DIGITS)
@@ -74,14 +74,14 @@ fn built(builder: Builder) -> Result<Totp> {
     builder.build().map_err(|e| Error::internal(format!("a second factor cannot be computed: {e}")))
 }
 
-/// The time step whose code this is, now.
+/// Returns the time step of this code if it is valid now.
 fn step_of(secret: &[u8], code: &str, now: Timestamp) -> Result<Option<i64>> {
     const MS_PER_S: u64 = 1_000;
     let step = built(authenticator(secret))?.check(code, now.0.unsigned_abs() / MS_PER_S);
     Ok(step.and_then(|step| i64::try_from(step).ok()))
 }
 
-/// A code as people type it: with spaces, dashes and capitals, or without.
+/// Normalizes a typed code: removes spaces and dashes, and converts to lower case.
 fn folded(code: &str) -> String {
     code.chars().filter(|c| !c.is_whitespace() && *c != '-').flat_map(char::to_lowercase).collect()
 }
@@ -90,7 +90,7 @@ fn recovery_hash(code: &str) -> Hash {
     secret::hash(&folded(code))
 }
 
-/// New recovery codes: 80 random bits each, in groups of four letters.
+/// Generates recovery codes: 80 random bits each, in groups of four characters.
 fn recovery_codes() -> Result<Vec<String>> {
     let code = |_| {
         let letters = Secret::from(&secret::random()?[..RECOVERY_CODE_BYTES]).to_base32().to_lowercase();
@@ -100,12 +100,12 @@ fn recovery_codes() -> Result<Vec<String>> {
     (0..RECOVERY_CODES).map(code).collect()
 }
 
-fn keep_recovery_codes(t: &Transaction<'_>, member: MemberId, codes: &[String]) -> Result<()> {
+fn store_recovery_codes(t: &Transaction<'_>, member: MemberId, codes: &[String]) -> Result<()> {
     let hashes: Vec<Hash> = codes.iter().map(|code| recovery_hash(code)).collect();
     factor_store::replace_recovery_codes(t, member, &hashes)
 }
 
-/// What a code turned out to be.
+/// The kind of an accepted code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FactorProof {
     Code,
@@ -121,26 +121,26 @@ impl FactorProof {
     }
 }
 
-/// Uses a code up; `None` when it is none, or was used before.
+/// Consumes a code; `None` when it is wrong or was used before.
 fn spend(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str) -> Result<Option<FactorProof>> {
     let code = folded(code);
-    let is_of_app = code.len() == usize::from(CODE_DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
-    if is_of_app {
+    let is_totp = code.len() == usize::from(CODE_DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
+    if is_totp {
         let Some(step) = step_of(&factor.secret, &code, t.now())? else { return Ok(None) };
         return Ok(factor_store::use_step(t, member, step)?.then_some(FactorProof::Code));
     }
     Ok(factor_store::use_recovery_code(t, member, &recovery_hash(&code))?.then_some(FactorProof::RecoveryCode))
 }
 
-/// Confirms a factor with the first code of its app; answers whether the code was right.
+/// Confirms a factor with its first code and stores the recovery codes `fresh`. Returns whether the code was right.
 fn confirm_with(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str, fresh: &[String]) -> Result<bool> {
     let Some(step) = step_of(&factor.secret, &folded(code), t.now())? else { return Ok(false) };
     factor_store::confirm(t, member, step)?;
-    keep_recovery_codes(t, member, fresh)?;
+    store_recovery_codes(t, member, fresh)?;
     Ok(true)
 }
 
-/// Counts the wrong codes of a member, whatever they were sent with: new sign-ins give no new guesses.
+/// Counts the wrong codes of a member over all its sign-ins: starting a new sign-in gives no additional guesses.
 struct CodeThrottle {
     guard: Arc<Guard>,
     attempt: Attempt,
@@ -167,33 +167,33 @@ impl CodeThrottle {
 // ── signing in ──
 
 /// A sign-in that waits for its second factor.
-struct Waiting {
+struct PendingSignIn {
     member: MemberId,
     method: String,
 }
 
-fn waiting(r: &Reader<'_>, hash: &Hash, tries_max: u64, now: Timestamp) -> Result<Waiting> {
+fn pending_sign_in(r: &Reader<'_>, hash: &Hash, tries_max: u64, now: Timestamp) -> Result<PendingSignIn> {
     let found = store::find_token(r, hash, PURPOSE, now)?.filter(|challenge| challenge.tries < tries_max);
     let challenge = found.ok_or(ErrorCode::InvalidChallenge)?;
     let data = challenge.data.and_then(|data| serde_json::from_str::<serde_json::Value>(&data).ok());
     let method = data.and_then(|data| data["method"].as_str().map(str::to_owned));
     let (member, method) = challenge.member.zip(method).ok_or(ErrorCode::InvalidChallenge)?;
-    Ok(Waiting { member, method })
+    Ok(PendingSignIn { member, method })
 }
 
-async fn find_waiting(app: &App, hash: Hash) -> Result<Waiting> {
+async fn find_pending_sign_in(app: &App, hash: Hash) -> Result<PendingSignIn> {
     let tries_max = app.config.second_factor_tries;
-    app.read(move |r| waiting(r, &hash, tries_max, Timestamp::now())).await
+    app.read(move |r| pending_sign_in(r, &hash, tries_max, Timestamp::now())).await
 }
 
 /// A sign-in whose second factor was right.
 struct Passed {
     method: String,
-    /// When the code was the first of a new factor.
+    /// Set when the code was the first of a new factor.
     recovery_codes: Option<Vec<String>>,
 }
 
-/// Ends a sign-in with the code of the second factor. The first code of a new factor confirms it, and gives its
+/// Completes a sign-in with the code of the second factor. The first code of a new factor confirms it and returns its
 /// recovery codes.
 pub async fn answer(
     app: &App,
@@ -202,12 +202,12 @@ pub async fn answer(
     code: String,
 ) -> Result<(Tokens, Option<Vec<String>>)> {
     let hash = secret::hash(challenge);
-    let member = find_waiting(app, hash).await?.member;
+    let member = find_pending_sign_in(app, hash).await?.member;
     let throttle = CodeThrottle::of(app, member, &visitor.context);
     let tries_max = app.config.second_factor_tries;
     let fresh = recovery_codes()?;
     let check = move |t: &Transaction<'_>, _: &Identity| {
-        let Waiting { member, method } = waiting(t, &hash, tries_max, t.now())?;
+        let PendingSignIn { member, method } = pending_sign_in(t, &hash, tries_max, t.now())?;
         throttle.require(t.now())?;
         let factor = factor_store::find_factor(t, t.encryption(), member)?;
         let passed = match factor {
@@ -220,20 +220,20 @@ pub async fn answer(
             }
             Some(_) | None => None,
         };
-        let Some((passed, said)) = passed else {
+        let Some((passed, after)) = passed else {
             throttle.failed(t.now());
             store::count_try(t, &hash)?;
-            // The try is kept: an error would take it back.
+            // Not an error, because an error would roll back the counted try.
             return Ok(Changed::nothing(None));
         };
         throttle.succeeded();
         store::delete_token(t, &hash)?;
-        // A session that began before there was a factor showed none.
+        // Sessions from before the factor existed have not verified it.
         let changes = if passed.recovery_codes.is_some() { end_sessions(t, member, None)? } else { Vec::new() };
-        Ok(match said {
-            // The session that follows says that a code was shown.
+        Ok(match after {
+            // The audit entry of the new session records that a second factor was verified.
             None => Changed::nothing(Some(passed)),
-            Some(said) => Changed::new(Some(passed), Entry::new("member", member).after(said)).policy(changes),
+            Some(after) => Changed::new(Some(passed), Entry::new("member", member).after(after)).policy(changes),
         })
     };
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());
@@ -242,25 +242,25 @@ pub async fn answer(
     Ok((tokens, passed.recovery_codes))
 }
 
-/// What an authenticator app takes.
+/// The secret for an authenticator app.
 pub struct NewSecret {
-    /// Base32, to be typed.
+    /// In Base32, for manual entry.
     pub secret: String,
-    /// The same as an address, to be shown as a QR code.
+    /// The same secret as a URL for a QR code.
     pub otpauth_url: String,
 }
 
-/// Begins a second factor in the middle of a sign-in, for who needs one and has none.
+/// Starts the set-up of a second factor during a sign-in, for a member who must have one and has none.
 pub async fn enrol(app: &App, visitor: &Visitor, challenge: &str) -> Result<NewSecret> {
     let hash = secret::hash(challenge);
-    let member = find_waiting(app, hash).await?.member;
+    let member = find_pending_sign_in(app, hash).await?.member;
     let tries_max = app.config.second_factor_tries;
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());
-    keep_new_secret(app, &caller, member, move |t| waiting(t, &hash, tries_max, t.now()).map(drop)).await
+    store_new_secret(app, &caller, member, move |t| pending_sign_in(t, &hash, tries_max, t.now()).map(drop)).await
 }
 
-/// Keeps a new secret, which counts once a first code is right.
-async fn keep_new_secret(
+/// Stores a new secret, which becomes active with its first correct code.
+async fn store_new_secret(
     app: &App,
     caller: &Identity,
     member: MemberId,
@@ -276,21 +276,21 @@ async fn keep_new_secret(
         let found = members::get(t, member)?;
         let account = found.email.or(found.username).unwrap_or_else(|| member.to_string());
         factor_store::put_secret(t, t.encryption(), member, &bytes)?;
-        Ok(Changed::nothing(for_app(&bytes, issuer, &account)?))
+        Ok(Changed::nothing(new_secret(&bytes, issuer, &account)?))
     };
     Ok(app.change(caller, "second_factor.begin", begin).await?.answer)
 }
 
-fn for_app(secret: &[u8], issuer: String, account: &str) -> Result<NewSecret> {
-    // A colon ends the issuer's part of the label.
+fn new_secret(secret: &[u8], issuer: String, account: &str) -> Result<NewSecret> {
+    // A colon separates the issuer from the account name in the label.
     let named = authenticator(secret).with_issuer(Some(issuer)).with_account_name(account.replace(':', "_"));
     let otpauth_url = built(named)?
         .to_url()
-        .map_err(|e| Error::internal(format!("the address of a second factor cannot be written: {e}")))?;
+        .map_err(|e| Error::internal(format!("the URL of a second factor cannot be created: {e}")))?;
     Ok(NewSecret { secret: Secret::from(secret).to_base32(), otpauth_url })
 }
 
-/// What the app shows above the code.
+/// The issuer name that the authenticator app displays.
 fn issuer(config: &Config) -> String {
     let host = config.public_url.split_once("://").and_then(|(_, rest)| rest.split(['/', ':']).next());
     let is_name = |host: &&str| !host.is_empty() && !host.starts_with('[');
@@ -299,7 +299,7 @@ fn issuer(config: &Config) -> String {
 
 // ── the signed-in member ──
 
-/// Where a member's second factor stands.
+/// The state of a member's second factor.
 #[derive(Debug)]
 pub struct State {
     pub confirmed_at: Option<Timestamp>,
@@ -322,27 +322,27 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         return Err(ErrorCode::SecondFactorOn.into());
     }
     if let Some(stored) = stored {
-        let password = password.ok_or_else(|| Error::field("password", "is needed: you sign in with one"))?;
+        let password = password.ok_or_else(|| Error::field("password", "is required: your account has a password"))?;
         let attempt = Attempt::new(&member.to_string(), caller.context.address);
         let guard = app.guard.clone();
-        let gate = move || guard.login_throttle.check(attempt, false, Timestamp::now());
-        gate()?;
-        if !password::verify(app, password, Some(stored), gate).await?.fits {
+        let check_throttle = move || guard.login_throttle.check(attempt, false, Timestamp::now());
+        check_throttle()?;
+        if !password::verify(app, password, Some(stored), check_throttle).await?.fits {
             app.guard.login_throttle.failed(attempt, Timestamp::now());
             return Err(ErrorCode::WrongPassword.into());
         }
         app.guard.login_throttle.succeeded(attempt);
     }
-    keep_new_secret(app, caller, member, move |t| require_signed_in(t, member, session)).await
+    store_new_secret(app, caller, member, move |t| require_signed_in(t, member, session)).await
 }
 
-/// The session of a member who changes a credential.
+/// Returns the caller's session. Fails with `Forbidden` for a caller without one.
 fn session_of(caller: &Identity) -> Result<SessionId> {
-    let message = "sign in here first: a provider's token changes no second factor";
+    let message = "sign in to Roster first: a provider's token cannot change the second factor";
     caller.session.ok_or_else(|| Error::new(ErrorCode::Forbidden).with_message(message))
 }
 
-/// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
+/// Activates a second factor with its first code and returns its recovery codes. Ends every other session.
 pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
     let throttle = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
@@ -365,15 +365,15 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
     Ok(app.change(caller, "second_factor.confirm", confirm).await?.answer)
 }
 
-/// Ends every session but the one that asks, and says of that one whether a second factor stands behind it.
-fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool) -> Result<Vec<Change>> {
+/// Ends every session of the member except `kept`, and records whether a second factor was verified in that one.
+fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, verified: bool) -> Result<Vec<Change>> {
     let mut changes = end_sessions(t, member, Some(kept))?;
-    factor_store::mark_session(t, kept, shown)?;
-    changes.push(Change::Session(kept, Some(Session { member, second_factor: shown })));
+    factor_store::mark_session(t, kept, verified)?;
+    changes.push(Change::Session(kept, Some(Session { member, second_factor: verified })));
     Ok(changes)
 }
 
-/// Fails unless the code is right, and uses it up.
+/// Consumes a code. Fails with `InvalidCode` if it is wrong.
 fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, throttle: &CodeThrottle) -> Result<FactorProof> {
     let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
     let factor = factor.ok_or(ErrorCode::SecondFactorOff)?;
@@ -386,21 +386,22 @@ fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, throttle: &Co
     proof.ok_or_else(|| ErrorCode::InvalidCode.into())
 }
 
-/// New recovery codes in place of all former ones.
+/// Replaces all recovery codes and returns the new ones.
 pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
     let throttle = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let renew = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
         let proof = require_code(t, member, &code, &throttle)?;
-        keep_recovery_codes(t, member, &fresh)?;
+        store_recovery_codes(t, member, &fresh)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
         Ok(Changed::new(fresh, entry))
     };
     Ok(app.change(caller, "second_factor.renew_recovery_codes", renew).await?.answer)
 }
 
-/// Takes one's own second factor away. Every other session ends, and the one that asks has shown none any more.
+/// Removes the caller's own second factor. Ends every other session, and marks the caller's session as without a second
+/// factor.
 pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<()> {
     let throttle = CodeThrottle::of(app, member, &caller.context);
     let session = session_of(caller)?;
@@ -418,7 +419,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
     app.change(caller, "second_factor.remove", remove).await.map(drop)
 }
 
-/// Takes a member's second factor away, for who lost it; everything the member was signed in to ends.
+/// Removes the second factor of a member who lost it, and ends all sessions of the member.
 pub fn reset(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
     if factor_store::find_confirmed(t, member)?.is_none() {
         return Err(ErrorCode::SecondFactorOff.into());
@@ -434,7 +435,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_one_step_before_and_after_count_and_no_others() {
+    fn codes_of_the_previous_and_next_step_are_accepted_and_no_others() {
         let secret = [7; SECRET_BYTES];
         let (now, step) = (Timestamp(1_763_740_800_000), 1_763_740_800 / 30);
         let code = |step: i64| {
@@ -447,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_codes_are_found_however_they_are_typed() {
+    fn recovery_codes_are_normalized() {
         let codes = recovery_codes().expect("random");
         assert_eq!((codes.len(), codes[0].len()), (RECOVERY_CODES, 19));
         assert_ne!(codes[0], codes[1]);
@@ -456,16 +457,16 @@ mod tests {
     }
 
     #[test]
-    fn an_app_shows_the_host_of_the_public_address() {
+    fn the_issuer_is_the_host_of_the_public_url() {
         let mut config = Config::of(Path::new("data"));
-        for (url, shown) in [
+        for (url, expected) in [
             ("", "Roster"),
             ("https://id.example.org", "id.example.org"),
             ("https://id.example.org:8443/x", "id.example.org"),
             ("http://[::1]:8480", "Roster"),
         ] {
             config.public_url = url.into();
-            assert_eq!(issuer(&config), shown, "{url}");
+            assert_eq!(issuer(&config), expected, "{url}");
         }
     }
 }

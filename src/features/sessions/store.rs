@@ -1,4 +1,4 @@
-//! SQL of sessions and of secrets that are used once.
+//! SQL of sessions and one-time tokens.
 
 use rusqlite::Row;
 
@@ -42,7 +42,8 @@ const LIST_SESSIONS_OF: &str = "
     where member_id = :member_id and expires_at > :now
     order by rotated_at desc";
 
-/// A member's sessions, the one used last first; their number is bounded.
+/// Lists a member's sessions that have not expired, most recently used first. `limits.sessions_per_member` bounds their
+/// number.
 pub fn list_sessions(r: &Reader<'_>, member: MemberId, now: Timestamp) -> Result<Vec<SessionRow>> {
     r.all(LIST_SESSIONS_OF, &[(":member_id", &member), (":now", &now)], session_of)
 }
@@ -70,6 +71,7 @@ const IS_SIGNED_IN_AT: &str = "
     where member_id = :member_id and address = :address
     limit 1";
 
+/// Whether the member has a session that began at this IP address.
 pub fn is_signed_in_at(r: &Reader<'_>, member: MemberId, address: &str) -> Result<bool> {
     r.find(IS_SIGNED_IN_AT, &[(":member_id", &member), (":address", &address)], |_| Ok(())).map(|found| found.is_some())
 }
@@ -128,7 +130,8 @@ const END_OLDEST: &str = "
     where id in (select id from sessions where member_id = :member_id order by rotated_at desc limit -1 offset :kept)
     returning id";
 
-/// Makes room for one more session of a member's: the ones used longest ago end.
+/// Makes room for one more session: deletes the member's least recently used sessions beyond `sessions_max - 1` and
+/// returns their ids.
 pub fn end_oldest(w: &Writer<'_>, member: MemberId, sessions_max: u64) -> Result<Vec<SessionId>> {
     let kept = i64::try_from(sessions_max - 1).unwrap_or(i64::MAX);
     w.all(END_OLDEST, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
@@ -139,6 +142,7 @@ const END_EXPIRED: &str = "
     where id in (select id from sessions where expires_at <= :now limit :most)
     returning id";
 
+/// Deletes at most `most` expired sessions and returns their ids.
 pub fn end_expired(w: &Writer<'_>, most: usize) -> Result<Vec<SessionId>> {
     w.all(END_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| row.get(0))
 }
@@ -151,23 +155,23 @@ const DELETE_CHALLENGES: &str = "
     delete from one_time_tokens
     where member_id = :member_id and purpose = 'second_factor'";
 
-/// Ends a member's sessions, but one that may be kept, and sign-ins that wait for a second factor; answers which
-/// sessions ended.
+/// Ends a member's sessions except `kept`, and the sign-ins that wait for a second factor. Returns the ids of the ended
+/// sessions.
 pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
     w.execute(DELETE_CHALLENGES, &[(":member_id", &member)])?;
     w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
 }
 
-// ── one-time secrets ──
+// ── one-time tokens ──
 
-/// A secret that is used once, as stored.
+/// A one-time token as stored.
 #[derive(Debug, Clone)]
 pub struct OneTime {
     pub member: Option<MemberId>,
-    /// JSON that belongs to the purpose.
+    /// Data whose format depends on the purpose.
     pub data: Option<String>,
     pub tries: u64,
-    /// Who made it for the member; `None` for what the member asked for itself.
+    /// Who created it for the member; `None` when the member requested it.
     pub maker: Option<Maker>,
 }
 
@@ -199,7 +203,7 @@ pub fn insert_token(
 
 const SET_MAKER: &str = "update one_time_tokens set maker = :maker where hash = :hash";
 
-/// Says who made a one-time secret for its member.
+/// Records who created a one-time token for its member.
 pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Maker) -> Result<()> {
     w.execute(SET_MAKER, &[(":maker", &maker.to_text()), (":hash", hash)]).map(drop)
 }
@@ -209,7 +213,7 @@ const FIND_TOKEN: &str = "
     from one_time_tokens
     where hash = :hash and purpose = :purpose and expires_at > :now";
 
-/// A one-time secret whose time is not over.
+/// Finds a one-time token that has not expired.
 pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTime>> {
     r.find(FIND_TOKEN, &[(":hash", hash), (":purpose", &purpose), (":now", &now)], |row| {
         let maker: Option<String> = row.get(3)?;
@@ -246,7 +250,7 @@ const HAS_TOKEN_SINCE: &str = "
     where member_id = :member_id and purpose = :purpose and created_at > :since and expires_at > :now
     limit 1";
 
-/// Was such a secret made for the member after that moment, and does it still live?
+/// Whether a token for this purpose was created for the member after `since` and has not expired.
 pub fn has_token_since(w: &Writer<'_>, member: MemberId, purpose: &str, since: Timestamp) -> Result<bool> {
     let values: &[(&str, &dyn rusqlite::ToSql)] =
         &[(":member_id", &member), (":purpose", &purpose), (":since", &since), (":now", &w.now())];
@@ -258,7 +262,7 @@ const CONTEST: &str = "
     set data = data || ' contested'
     where hash = :hash and data not like '% contested'";
 
-/// Marks a code that more than one registration asked for.
+/// Marks a registration code as requested more than once.
 pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(CONTEST, &[(":hash", hash)]).map(drop)
 }
@@ -267,7 +271,7 @@ const FORGET_TOKENS: &str = "
     delete from one_time_tokens
     where hash in (select hash from one_time_tokens where expires_at <= :now limit :most)";
 
-/// Forgets secrets whose time is over; answers how many.
+/// Deletes at most `most` expired one-time tokens and returns their number.
 pub fn forget_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
     w.execute(FORGET_TOKENS, &[(":now", &w.now()), (":most", &sql::limit(most))])
 }
@@ -276,14 +280,14 @@ const VOID_MAILED: &str = "
     delete from one_time_tokens
     where member_id = :member_id and purpose in ('password_reset', 'email_code')";
 
-/// What was mailed to a member is void.
+/// Deletes the password links and e-mail codes that were mailed to a member.
 pub fn void_mailed(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(VOID_MAILED, &[(":member_id", &member)]).map(drop)
 }
 
 const DELETE_ALL_TOKENS: &str = "delete from one_time_tokens where member_id = :member_id";
 
-/// Links, codes and half sign-ins of a member.
+/// Deletes all one-time tokens of a member: links, codes and unfinished sign-ins.
 pub fn delete_all_tokens(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(DELETE_ALL_TOKENS, &[(":member_id", &member)]).map(drop)
 }
@@ -293,14 +297,14 @@ const USE_UP: &str = "
     values (:hash, 'used', :expires_at, :now)
     on conflict (hash) do nothing";
 
-/// Marks something as used until it ends by itself; answers whether this was the first time.
+/// Marks a hash as used until `expires_at`. Returns whether this was the first use.
 pub fn consume_once(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
     w.execute(USE_UP, &[(":hash", hash), (":expires_at", &expires_at), (":now", &w.now())]).map(|rows| rows == 1)
 }
 
 const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
 
-/// Is it marked as used?
+/// Whether the hash is marked as used.
 pub fn is_consumed(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
     Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
 }

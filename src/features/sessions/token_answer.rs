@@ -1,4 +1,4 @@
-//! The answer of every operation that signs somebody in.
+//! The answer of every operation that signs a member in.
 
 use poem_openapi::Object;
 
@@ -12,15 +12,15 @@ use crate::kernel::ids::SessionId;
 /// The tokens of a session
 #[derive(Object)]
 pub struct TokenAnswer {
-    /// For `Authorization: Bearer …`
+    /// Sent as `Authorization: Bearer …`
     access_token: String,
     /// Always `Bearer`
     token_type: String,
-    /// Life of the access token in seconds
+    /// Lifetime of the access token in seconds
     expires_in: i64,
-    /// For `/auth/refresh`; used once
+    /// For `/auth/refresh`; works once
     refresh_token: String,
-    /// Life of the refresh token in seconds
+    /// Lifetime of the refresh token in seconds
     refresh_expires_in: i64,
     session_id: SessionId,
 }
@@ -38,12 +38,12 @@ impl From<Tokens> for TokenAnswer {
     }
 }
 
-/// Answers tokens, as cookies too where that was asked for.
+/// Answers with the tokens, and sets them as cookies if `cookies` is true.
 pub fn answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> Reply<TokenAnswer> {
     Ok(ok(shown(app, visitor, tokens, cookies)))
 }
 
-/// The same for answers that say more than the tokens.
+/// Like [`answer`], for answers that hold more than the tokens.
 pub fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
     if cookies == Some(true) {
         tokens.set_cookies(app, &visitor.context);
@@ -51,7 +51,8 @@ pub fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>
     tokens.into()
 }
 
-/// Cookies are set for our own pages and for the origins that the settings name: no other site signs anybody in.
+/// Fails with `CrossSite` when another site asks for cookies. Only Roster's own pages and the origins in the settings
+/// may sign a browser in.
 pub fn require_own_site(visitor: &Visitor, cookies: Option<bool>) -> Result<()> {
     if cookies == Some(true) && visitor.is_cross_site { Err(ErrorCode::CrossSite.into()) } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
-//! What lies under the media root already becomes videos, and videos without an owner find theirs.
+//! Imports files that exist below the media root as videos, and assigns owners to videos that have none.
 //!
-//! These files exist: they are counted whether or not they fit, and anyone who is over the quota then is named. Both work
-//! in pieces, a transaction each, so that nobody waits for a long one; both can be repeated at any time.
+//! These files exist already, so they are counted whether or not they fit; members over their quota are reported. Both
+//! operations work in chunks with one transaction each, so that other writers are not delayed, and can be repeated at
+//! any time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -21,40 +22,40 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
 
-/// Files of one transaction.
-const PIECE: usize = 200;
+/// The number of files per transaction.
+const CHUNK_SIZE: usize = 200;
 
-/// What an import is asked for.
+/// The options of an import.
 #[derive(Debug, Clone, Default)]
 pub struct ImportRequest {
     pub is_dry_run: bool,
     /// A folder below the media root.
     pub prefix: Option<String>,
-    /// Goes on after this file.
+    /// Continue after this file.
     pub after: Option<String>,
-    /// Looks at so many files; at all, when absent.
+    /// The maximum number of files to read; `limits.import_files` when absent.
     pub limit: Option<u64>,
     pub queues_jobs: bool,
 }
 
-/// What became of it, or would.
+/// The result of an import, or of a dry run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ImportResult {
     pub looked_at: u64,
     pub taken: u64,
-    /// Of these, without an owner.
+    /// The number of these without an owner.
     pub ownerless: u64,
     pub already_known: u64,
     pub bytes: i64,
-    /// Links, names that are ignored or not text.
+    /// Links, and names that are ignored or not UTF-8.
     pub skipped: u64,
-    /// Who stores more than allowed now.
+    /// Members that are over their quota now.
     pub over_quota: BTreeSet<MemberId>,
-    /// Where to go on after; none at the end.
+    /// The path to continue after; `None` at the end.
     pub next: Option<String>,
 }
 
-/// Takes in what lies under the media root.
+/// Imports the files below the media root. Fails with `media_root_not_configured`.
 pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Result<ImportResult> {
     let config = &app.config;
     if config.media_root.as_os_str().is_empty() {
@@ -63,27 +64,27 @@ pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Res
     let limit = request.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
     let mut outcome = ImportResult { next: request.after.clone(), ..ImportResult::default() };
     loop {
-        let most = usize::try_from(limit - outcome.looked_at).unwrap_or(PIECE).min(PIECE);
+        let most = usize::try_from(limit - outcome.looked_at).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE);
         let (root, prefix, after) = (config.media_root.clone(), request.prefix.clone(), outcome.next.clone());
         let (path_bytes_max, ignored_names) = (config.video_path_bytes_max, config.ignored_names.clone());
         let look = move || {
             let taken = Taken { most, path_bytes_max, ignored_names: &ignored_names };
             walk(Path::new(&root), prefix.as_deref(), after.as_deref(), taken)
         };
-        let piece =
+        let chunk =
             tokio::task::spawn_blocking(look).await.map_err(|e| Error::internal(format!("a walk panicked: {e}")))??;
-        outcome.looked_at += piece.found.len() as u64;
-        outcome.skipped += piece.skipped;
-        outcome.next.clone_from(&piece.next);
-        take_in(app, caller, piece.found, &request, &mut outcome).await?;
+        outcome.looked_at += chunk.found.len() as u64;
+        outcome.skipped += chunk.skipped;
+        outcome.next.clone_from(&chunk.next);
+        import_chunk(app, caller, chunk.found, &request, &mut outcome).await?;
         if outcome.next.is_none() || outcome.looked_at >= limit {
             return Ok(outcome);
         }
     }
 }
 
-/// One piece in one transaction; a dry run asks the same of the rows and changes none.
-async fn take_in(
+/// Imports one chunk in one transaction. A dry run computes the same result without changing rows.
+async fn import_chunk(
     app: &App,
     caller: &Identity,
     found: Vec<Found>,
@@ -94,26 +95,26 @@ async fn take_in(
         return Ok(());
     }
     let (rules, queues_job) = (QuotaSettings::from_config(&app.config), request.queues_jobs);
-    let made = if request.is_dry_run {
+    let imported = if request.is_dry_run {
         let snapshot = app.snapshot();
-        app.read(move |r| foreseen(r, &rules, &snapshot, found)).await?
+        app.read(move |r| predicted(r, &rules, &snapshot, found)).await?
     } else {
-        let take = move |t: &Transaction<'_>, caller: &Identity| {
+        let write = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_IMPORT)?;
             let mut owners = Owners::default();
             let mut changed = Changed::nothing(ImportResult::default());
             for Found { path, size } in found {
                 let owner = owners.of(t, path.folder())?;
-                let one = match owner {
+                let registered = match owner {
                     Some(owner) => {
                         let fit = QuotaCheck::Skipped;
                         register(t, &rules, caller, Registration { path, owner, size: Ok(size), fit, queues_job })?
                     }
                     None => register_ownerless(t, &rules, caller, (path, size), queues_job)?,
                 };
-                let already_exists = one.answer.already_exists;
-                changed = changed.and(one);
-                changed.answer.note(owner, size, already_exists);
+                let already_exists = registered.answer.already_exists;
+                changed = changed.and(registered);
+                changed.answer.add_file(owner, size, already_exists);
             }
             for owner in owners.known() {
                 let account = quotas::account(t, &rules, t.snapshot(), owner)?;
@@ -123,30 +124,30 @@ async fn take_in(
             }
             Ok(changed)
         };
-        app.change(caller, "video.import", take).await?.answer
+        app.change(caller, "video.import", write).await?.answer
     };
-    outcome.add(made);
+    outcome.add(imported);
     Ok(())
 }
 
-fn foreseen(
+fn predicted(
     r: &Reader<'_>,
     rules: &QuotaSettings,
     snapshot: &authz::snapshot::Snapshot,
     found: Vec<Found>,
 ) -> Result<ImportResult> {
     let (mut owners, mut outcome) = (Owners::default(), ImportResult::default());
-    let mut more: HashMap<MemberId, i64> = HashMap::new();
+    let mut added: HashMap<MemberId, i64> = HashMap::new();
     for Found { path, size } in found {
         let owner = owners.of(r, path.folder())?;
         let already_exists = super::find(r, &path.id())?.is_some();
-        outcome.note(owner, size, already_exists);
+        outcome.add_file(owner, size, already_exists);
         if let Some(owner) = owner.filter(|_| !already_exists) {
-            let sum = more.entry(owner).or_default();
+            let sum = added.entry(owner).or_default();
             *sum = sum.saturating_add(size);
         }
     }
-    for (owner, bytes) in more {
+    for (owner, bytes) in added {
         let account = quotas::account(r, rules, snapshot, owner)?;
         if account.used.saturating_add(bytes) > account.size {
             outcome.over_quota.insert(owner);
@@ -156,7 +157,7 @@ fn foreseen(
 }
 
 impl ImportResult {
-    fn note(&mut self, owner: Option<MemberId>, size: i64, already_exists: bool) {
+    fn add_file(&mut self, owner: Option<MemberId>, size: i64, already_exists: bool) {
         if already_exists {
             self.already_known += 1;
             return;
@@ -167,7 +168,7 @@ impl ImportResult {
     }
 }
 
-/// Whose folder is whose, looked up once.
+/// A cache of the owners of folders.
 #[derive(Default)]
 struct Owners(HashMap<String, Option<MemberId>>);
 
@@ -186,46 +187,46 @@ impl Owners {
     }
 }
 
-/// Gives videos without an owner to whose folders they lie in.
+/// Assigns videos without an owner to the members whose folders they are in.
 pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<ImportResult> {
     let rules = QuotaSettings::from_config(&app.config);
     let mut outcome = ImportResult::default();
     let mut after = String::new();
     loop {
         let from = after.clone();
-        let waiting = app.read(move |r| store::list_ownerless_after(r, &from, PIECE as u64)).await?;
-        let Some(last) = waiting.last() else { return Ok(outcome) };
+        let ownerless = app.read(move |r| store::list_ownerless_after(r, &from, CHUNK_SIZE as u64)).await?;
+        let Some(last) = ownerless.last() else { return Ok(outcome) };
         last.path.as_str().clone_into(&mut after);
-        outcome.looked_at += waiting.len() as u64;
+        outcome.looked_at += ownerless.len() as u64;
         if is_dry_run {
             let snapshot = app.snapshot();
-            let foresee = move |r: &Reader<'_>| {
-                let mut made = ImportResult::default();
+            let predict = move |r: &Reader<'_>| {
+                let mut imported = ImportResult::default();
                 let mut owners = Owners::default();
-                for video in waiting {
+                for video in ownerless {
                     let owner = owners.of(r, video.path.folder())?;
-                    made.claimed(owner, video.size);
+                    imported.add_claimed(owner, video.size);
                     if let Some(owner) = owner {
                         let account = quotas::account(r, &rules, &snapshot, owner)?;
                         if account.used.saturating_add(video.size) > account.size {
-                            made.over_quota.insert(owner);
+                            imported.over_quota.insert(owner);
                         }
                     }
                 }
-                Ok(made)
+                Ok(imported)
             };
-            outcome.add(app.read(foresee).await?);
+            outcome.add(app.read(predict).await?);
             continue;
         }
-        let give = move |t: &Transaction<'_>, caller: &Identity| {
+        let assign = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_CLAIM)?;
             let mut owners = Owners::default();
             let mut changed = Changed::nothing(ImportResult::default());
-            for video in waiting {
-                // Somebody may have taken it meanwhile.
+            for video in ownerless {
+                // It may have been claimed or deleted in the meantime.
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
                 let owner = owners.of(t, video.path.folder())?;
-                changed.answer.claimed(owner, video.size);
+                changed.answer.add_claimed(owner, video.size);
                 if let Some(owner) = owner {
                     changed = changed.and(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
                     let account = quotas::account(t, &rules, t.snapshot(), owner)?;
@@ -240,11 +241,11 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
             }
             Ok(changed)
         };
-        outcome.add(app.change(caller, "video.claim", give).await?.answer);
+        outcome.add(app.change(caller, "video.claim", assign).await?.answer);
     }
 }
 
-/// Gives a member the videos without an owner in its own folder.
+/// Assigns the videos without an owner in a member's own folder to that member.
 pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<ImportResult> {
     let rules = QuotaSettings::from_config(&app.config);
     let mut outcome = ImportResult::default();
@@ -252,32 +253,32 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
     let mut after = folder.clone() + "/";
     loop {
         let from = after.clone();
-        let mut waiting = app.read(move |r| store::list_ownerless_after(r, &from, PIECE as u64)).await?;
-        waiting.retain(|video| video.path.folder() == folder);
-        let Some(last) = waiting.last() else { return Ok(outcome) };
+        let mut ownerless = app.read(move |r| store::list_ownerless_after(r, &from, CHUNK_SIZE as u64)).await?;
+        ownerless.retain(|video| video.path.folder() == folder);
+        let Some(last) = ownerless.last() else { return Ok(outcome) };
         last.path.as_str().clone_into(&mut after);
-        outcome.looked_at += waiting.len() as u64;
+        outcome.looked_at += ownerless.len() as u64;
         let snapshot = app.snapshot();
-        let sum = waiting.iter().fold(0_i64, |sum, video| sum.saturating_add(video.size));
-        let foresee = move |r: &Reader<'_>| quotas::account(r, &rules, &snapshot, member);
+        let sum = ownerless.iter().fold(0_i64, |sum, video| sum.saturating_add(video.size));
+        let predict = move |r: &Reader<'_>| quotas::account(r, &rules, &snapshot, member);
         if is_dry_run {
-            let account = app.read(foresee).await?;
-            waiting.iter().for_each(|video| outcome.claimed(Some(member), video.size));
+            let account = app.read(predict).await?;
+            ownerless.iter().for_each(|video| outcome.add_claimed(Some(member), video.size));
             if account.used.saturating_add(sum) > account.size {
                 outcome.over_quota.insert(member);
             }
             continue;
         }
         let folder = folder.clone();
-        let give = move |t: &Transaction<'_>, caller: &Identity| {
+        let assign = move |t: &Transaction<'_>, caller: &Identity| {
             let mut changed = Changed::nothing(ImportResult::default());
-            // Its folder may be another one by now.
+            // The member's folder may have changed in the meantime.
             if members::sftpgo_name(t, member)?.as_ref() != Some(&folder) || !t.snapshot().is_active(member) {
                 return Ok(changed);
             }
-            for video in waiting {
+            for video in ownerless {
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
-                changed.answer.claimed(Some(member), video.size);
+                changed.answer.add_claimed(Some(member), video.size);
                 changed = changed.and(reassign(t, &rules, caller, (&video, member, QuotaCheck::Skipped), "claim")?);
             }
             let account = quotas::account(t, &rules, t.snapshot(), member)?;
@@ -286,12 +287,12 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             }
             Ok(changed)
         };
-        outcome.add(app.change(caller, "video.claim", give).await?.answer);
+        outcome.add(app.change(caller, "video.claim", assign).await?.answer);
     }
 }
 
 impl ImportResult {
-    fn claimed(&mut self, owner: Option<MemberId>, size: i64) {
+    fn add_claimed(&mut self, owner: Option<MemberId>, size: i64) {
         match owner {
             None => self.ownerless += 1,
             Some(_) => {
@@ -301,11 +302,11 @@ impl ImportResult {
         }
     }
 
-    fn add(&mut self, made: Self) {
-        self.taken += made.taken;
-        self.ownerless += made.ownerless;
-        self.already_known += made.already_known;
-        self.bytes = self.bytes.saturating_add(made.bytes);
-        self.over_quota.extend(made.over_quota);
+    fn add(&mut self, imported: Self) {
+        self.taken += imported.taken;
+        self.ownerless += imported.ownerless;
+        self.already_known += imported.already_known;
+        self.bytes = self.bytes.saturating_add(imported.bytes);
+        self.over_quota.extend(imported.over_quota);
     }
 }

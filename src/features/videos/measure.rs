@@ -1,4 +1,5 @@
-//! How large a file below the media root is. Opened part by part without following a link; nothing is ever read.
+//! Measures the size of a file below the media root. Folders are opened segment by segment without following links;
+//! file contents are never read.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,35 +13,35 @@ use super::path::VideoPath;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
-/// Files measured at the same time. A disk that hangs keeps these threads and no more.
-static TURNS: Semaphore = Semaphore::const_new(16);
-const TURN_WAIT: Duration = Duration::from_secs(5);
-const MEASURE_WAIT: Duration = Duration::from_secs(10);
+/// Files measured at the same time. A disk that hangs blocks only this many threads.
+static PERMITS: Semaphore = Semaphore::const_new(16);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A file that was written to in this time may be written to still, and is looked at again after a pause.
-const FRESH_MS: i64 = 2_000;
+/// A file that changed within this time may still be written to, so it is checked again after a pause.
+const RECENT_MS: i64 = 2_000;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The size of a file in bytes. Fails for what is no plain file, for a link anywhere below the media root, and for a
-/// file that changes meanwhile.
+/// Returns the size of a file in bytes. Fails for anything but a regular file, for a link anywhere below the media
+/// root, and for a file that changes during the measurement.
 pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
     if media_root.as_os_str().is_empty() {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
-    let silent = || {
+    let unresponsive = || {
         Error::new(ErrorCode::Busy)
             .with_message("the disk of the media root does not respond: try again")
             .retry_after(5)
     };
-    let turn = tokio::time::timeout(TURN_WAIT, TURNS.acquire()).await.map_err(|_| silent())?;
-    let turn = turn.map_err(|_| Error::internal("nothing is measured any more"))?;
+    let permit = tokio::time::timeout(PERMIT_TIMEOUT, PERMITS.acquire()).await.map_err(|_| unresponsive())?;
+    let permit = permit.map_err(|_| Error::internal("the semaphore for measurements is closed"))?;
     let (root, path) = (media_root.to_owned(), path.clone());
     let look = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         size_of(&root, &path)
     });
-    let looked = tokio::time::timeout(MEASURE_WAIT, look).await.map_err(|_| silent())?;
-    looked.map_err(|e| Error::internal(format!("measuring panicked: {e}")))?
+    let measured = tokio::time::timeout(MEASURE_TIMEOUT, look).await.map_err(|_| unresponsive())?;
+    measured.map_err(|e| Error::internal(format!("measuring panicked: {e}")))?
 }
 
 fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
@@ -54,7 +55,7 @@ fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
     if FileType::from_raw_mode(first.st_mode) != FileType::RegularFile {
         return Err(ErrorCode::NotAFile.into());
     }
-    if is_fresh(&first) {
+    if is_recent(&first) {
         std::thread::sleep(PAUSE);
     }
     let second = look()?;
@@ -78,7 +79,7 @@ pub fn open_folder(above: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     openat(above, name, flags, Mode::empty())
 }
 
-/// What differs once a file was written to or replaced. The types of these numbers differ between systems.
+/// The metadata that changes when a file is written to or replaced. The integer types differ between platforms.
 fn state(stat: &Stat) -> [i128; 7] {
     [
         i128::from(stat.st_dev),
@@ -91,12 +92,12 @@ fn state(stat: &Stat) -> [i128; 7] {
     ]
 }
 
-fn is_fresh(stat: &Stat) -> bool {
+fn is_recent(stat: &Stat) -> bool {
     let [.., changed_s, changed_ns] = state(stat);
-    changed_s * 1_000 + changed_ns / 1_000_000 > i128::from(Timestamp::now().plus_ms(-FRESH_MS).0)
+    changed_s * 1_000 + changed_ns / 1_000_000 > i128::from(Timestamp::now().plus_ms(-RECENT_MS).0)
 }
 
-/// A link where a folder is expected says `ELOOP` or `ENOTDIR`, depending on the system.
+/// Converts an I/O error. A link in place of a folder yields `ELOOP` or `ENOTDIR`, depending on the platform.
 fn refused(error: Errno) -> Error {
     let cause = match error {
         Errno::NOENT => ErrorCode::FileNotFound,

@@ -1,8 +1,8 @@
-//! Videos: the files in the members' folders, their owners, and the quota that they use.
+//! Videos: the files in members' folders, their owners, and the quota they use.
 //!
-//! **Invariant.** A video, its bytes in the account, its job, its event and its audit row come and go together, in one
-//! transaction. The functions here are made to be called inside one, by anyone who hears of a file first: its member, a
-//! service, a hook, an import.
+//! **Invariant.** A video, its bytes in the quota account, its job, its event and its audit row are written in one
+//! transaction. The functions here run inside such a transaction, whether a member, a service, a hook or an import
+//! reports the file.
 
 pub mod api;
 pub mod import;
@@ -31,9 +31,9 @@ pub struct Video {
     /// The first 16 hex digits of the SHA-256 of its path.
     pub id: String,
     pub path: VideoPath,
-    /// `None` for a file whose owner is not known yet.
+    /// `None` if the owner is not known yet.
     pub member: Option<MemberId>,
-    /// Under whose ceiling it counts: its owner's organization when it came to the owner.
+    /// The organization whose ceiling it counts against: the owner's organization when the owner got the video.
     pub organization: Option<OrganizationId>,
     pub size: i64,
     pub version: i64,
@@ -42,19 +42,19 @@ pub struct Video {
 }
 
 impl Video {
-    /// The quota account that it counts for.
+    /// Returns the quota account that it counts against.
     fn account(&self) -> Option<(MemberId, Option<OrganizationId>)> {
         self.member.map(|member| (member, self.organization))
     }
 }
 
-/// What a list of videos is narrowed to.
+/// The filters of a list of videos.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub member: Option<MemberId>,
     pub organization: Option<OrganizationId>,
     pub is_ownerless: bool,
-    /// As `kernel::http::like` makes it; found in the path.
+    /// A pattern from `kernel::http::like`, matched against the path.
     pub keyword: Option<String>,
 }
 
@@ -63,35 +63,36 @@ pub struct Filter {
 pub struct Registration {
     pub path: VideoPath,
     pub owner: MemberId,
-    /// Measured, or said by somebody who is believed; or why that is not known, which only a new video minds.
+    /// In bytes, measured or reported by a trusted caller; or why it is not known, which matters only for a new video.
     pub size: Result<i64>,
     pub fit: QuotaCheck,
     pub queues_job: bool,
 }
 
-/// What became of it.
+/// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
     pub id: String,
     pub already_exists: bool,
-    /// 80 or 95, where the usage is past that.
+    /// 80 or 95, if the usage has reached that threshold.
     pub warning: Option<i64>,
 }
 
 impl Registered {
-    /// It was there before: the usage is what it is.
+    /// The result for a video that exists already; the usage is unchanged.
     fn known(t: &Transaction<'_>, rules: &QuotaSettings, owner: MemberId, id: String) -> Result<Self> {
         let warning = quotas::account(t, rules, t.snapshot(), owner)?.warning();
         Ok(Self { id, already_exists: true, warning })
     }
 }
 
-/// The video of a path, if it is known.
+/// Returns the video with this id, if any.
 pub fn find(r: &Reader<'_>, id: &str) -> Result<Option<Video>> {
     store::find_video(r, id)
 }
 
-/// The same, sure that it is of this path: an id is short enough that somebody who tries can make two paths share one.
+/// Returns the video at this path, if any. Fails with `video_id_taken` if the id belongs to another path: ids are short
+/// enough that two paths with the same id can be constructed.
 pub fn find_at(r: &Reader<'_>, path: &VideoPath) -> Result<Option<Video>> {
     let found = find(r, &path.id())?;
     if found.as_ref().is_some_and(|found| found.path != *path) {
@@ -104,12 +105,12 @@ pub fn get(r: &Reader<'_>, id: &str) -> Result<Video> {
     find(r, id)?.ok_or_else(|| ErrorCode::VideoNotFound.into())
 }
 
-/// Videos in a folder, at any depth, in the order of their paths.
+/// Lists videos in a folder, at any depth, ordered by path.
 pub fn list_below(r: &Reader<'_>, folder: &VideoPath, most: u64) -> Result<Vec<Video>> {
     store::list_below(r, folder.as_str(), most)
 }
 
-/// Registers a file: counts its bytes, stores the video, queues its job. The same file again costs nothing.
+/// Registers a file: counts its bytes, stores the video and queues its job. A repeated registration changes nothing.
 pub fn register(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -122,21 +123,21 @@ pub fn register(
     }
 }
 
-/// What a registration comes to.
+/// The result of the checks of a registration.
 pub enum Admission {
     Known(Registered),
     New(Admitted),
 }
 
-/// A video that has its bytes, and that nobody refuses any more.
+/// A video that passed all checks and whose bytes are counted.
 pub struct Admitted {
     video: Video,
-    /// Of its owner, with the bytes in it; none of a video without owner.
+    /// The owner's account with these bytes counted; `None` for a video without an owner.
     account: Option<Account>,
     queues_job: bool,
 }
 
-/// The first half of [`register`]: every check that can fail.
+/// The first half of [`register`]: all checks that can fail.
 pub fn check_admission(t: &Transaction<'_>, rules: &QuotaSettings, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
         return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
@@ -146,7 +147,7 @@ pub fn check_admission(t: &Transaction<'_>, rules: &QuotaSettings, new: Registra
     admit_new(t, rules, new.path, (owner, delta), new.queues_job).map(Admission::New)
 }
 
-/// The same for a path that is known to have no video, whose bytes are taken by this change of an account.
+/// Admits a video at a path that has none yet, and applies `delta` to its owner's account.
 fn admit_new(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -154,13 +155,13 @@ fn admit_new(
     (owner, delta): ((MemberId, Option<OrganizationId>), Delta),
     queues_job: bool,
 ) -> Result<Admitted> {
-    count_in(t, rules)?;
+    count_video(t, rules)?;
     let account = quotas::adjust(t, rules, owner, delta)?;
     let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), delta.used) };
     Ok(Admitted { video, account: Some(account), queues_job })
 }
 
-/// The second half: stores what was admitted. Only a failing disk can stop it.
+/// The second half of [`register`]: stores an admitted video. Fails only if the database cannot be written.
 pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
     let Admitted { video, account, queues_job } = admitted;
     let number = store::insert_video(t, &video)?;
@@ -178,13 +179,13 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
     Ok(done(registered, EventKind::VideoRegistered, &video, json!({})).event(events))
 }
 
-/// Queues the work on a video that came to be without it.
+/// Queues the job of a video that was registered without one.
 pub fn queue_job(w: &Writer<'_>, video: &Video) -> Result<()> {
     let number = store::get_number(w, &video.id)?;
     jobs::queue(w, number, video.member, video.organization)
 }
 
-/// Registers a file that no member owns, and that so counts for nobody.
+/// Registers a file without an owner, which counts against no quota.
 pub fn register_ownerless(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -195,12 +196,12 @@ pub fn register_ownerless(
     if let Some(known) = find_at(t, &path)? {
         return Ok(Changed::nothing(Registered { id: known.id, already_exists: true, warning: None }));
     }
-    count_in(t, rules)?;
+    count_video(t, rules)?;
     insert(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
 }
 
-/// Makes a video of a reservation: the real size is taken, what was promised beyond it is free again. What is larger
-/// needs more room; where there is none, nothing changes. A repeat for the same file answers the same.
+/// Turns a reservation into a video: its actual size is counted, and unused reserved bytes are released. A larger file
+/// must fit the quota, otherwise nothing changes. A repeated commit of the same file returns the same result.
 pub fn commit_reservation(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -227,11 +228,12 @@ pub fn commit_reservation(
     let mut delta = Delta {
         used: size,
         reserved: -reservation.size,
-        // Within the promise nothing is asked, even if the quota became smaller meanwhile.
+        // A size within the reservation always fits, even if the quota was reduced since.
         need: if new.fit == QuotaCheck::Enforced { size - reservation.size } else { 0 },
     };
     if organization != reservation.organization {
-        // The promise was made under another ceiling, which gets it back; this one is asked for all of it.
+        // The reservation counts against another organization's ceiling: it is released there, and the present one must
+        // have room for the full size.
         reservations::give_back(t, &reservation)?;
         delta = Delta::take(size, new.fit);
     }
@@ -244,12 +246,12 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
     Video { id: path.id(), path, member, organization: None, size, version: 1, created_at: now, updated_at: now }
 }
 
-/// Counts one more video, if the site may have it.
-fn count_in(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
+/// Adds one to the site's video count. Fails with `videos_full` at the limit.
+fn count_video(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
     if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
 }
 
-/// Deletes a video and its jobs, and frees its bytes. The file itself stays.
+/// Deletes a video and its jobs, and frees its bytes. The file itself is kept.
 pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason("delete", &video.id, caller))?;
     jobs::forget_video(t, &video.id)?;
@@ -258,7 +260,7 @@ pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, vid
     Ok(done((), EventKind::VideoDeleted, video, json!({})).event(events))
 }
 
-/// Gives a video's bytes back to its owner and the organization above.
+/// Subtracts a video's bytes from the accounts of its owner and the organization.
 fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
     match video.account() {
         None => Ok(Vec::new()),
@@ -266,7 +268,8 @@ fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: Reaso
     }
 }
 
-/// The file was replaced by one of another size. Answers the warning that fits the usage.
+/// Records that the file was replaced by one of another size. Returns the warning threshold that the usage has reached,
+/// if any.
 pub fn resize(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -288,8 +291,9 @@ pub fn resize(
     Ok(done(warning, EventKind::VideoChanged, &resized, json!({"former_size": video.size})).event(events))
 }
 
-/// The file has another path, and so another id; its jobs follow it. What lay there before is gone, as in a file system.
-/// In somebody else's folder it is theirs, whether or not it fits: the file lies there already.
+/// Records that the file was moved to another path, and so has another id; its jobs follow. A video at the new path is
+/// deleted, as in a file system. In another member's folder it belongs to that member, even beyond the quota, because
+/// the file exists already.
 pub fn rename(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -317,7 +321,7 @@ pub fn rename(
     }
 }
 
-/// Gives a video to another member, who needs room for it. Answers the warning that fits that member's usage.
+/// Transfers a video to another member. Returns the warning threshold that member's usage has reached, if any.
 pub fn transfer(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -327,7 +331,7 @@ pub fn transfer(
     reassign(t, rules, caller, (video, to, fit), "transfer")
 }
 
-/// The same for another cause, a word of the ledger. Both accounts in one transaction.
+/// Changes the owner of a video, with this cause in the ledger. Both accounts change in one transaction.
 pub fn reassign(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
@@ -348,7 +352,7 @@ pub fn reassign(
     jobs::transfer(t, &video.id, given.member, given.organization)?;
     let former = json!({"former_uid": video.member});
     let mut changed = done(taken.0.warning(), EventKind::VideoTransferred, &given, former);
-    // The organization that loses it sees that in its own audit.
+    // The losing organization also gets an entry in its own audit log.
     if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
         changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
     }
@@ -359,7 +363,8 @@ fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reas
     Reason { cause, video, request_id: &caller.context.request_id }
 }
 
-/// What a change of a video answers, with its audit row and its event. The audit has no path: it names a person.
+/// Builds the answer, audit row and event of a change of a video. The audit row has no path, because a path names a
+/// person.
 fn done<T>(answer: T, kind: EventKind, video: &Video, more: Value) -> Changed<T> {
     let entry = Entry::new("video", &video.id).after(json!({"size": video.size, "uid": video.member}));
     let mut data = json!({

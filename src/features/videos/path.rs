@@ -1,19 +1,20 @@
-//! What a video's path may be: `username/…` below the media root, in one spelling.
+//! Video paths: `username/…` below the media root, in canonical form.
 //!
-//! **Invariant.** A path has no way out of the media root, and no second spelling. Its bytes are kept as they came: a
-//! name that a file system would fold (case, composed and decomposed accents) is another name here.
+//! **Invariant.** A path cannot leave the media root and has exactly one spelling. Its bytes are kept unchanged: names
+//! that a file system would fold (case, composed and decomposed accents) are different names here.
 
 use std::path::Path;
 
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::secret;
 
-/// A path that keeps the rules, relative to the media root.
+/// A valid path, relative to the media root.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VideoPath(String);
 
 impl VideoPath {
-    /// Takes `username/…`, also with `./` in front, and an absolute path where it lies below the media root.
+    /// Parses `username/…`, optionally with a leading `./`, or an absolute path below the media root. Fails with
+    /// `video_path`.
     pub fn parse(text: &str, media_root: &Path, bytes_max: u64) -> Result<Self> {
         let refused = |why: &str| {
             let mut error = Error::new(ErrorCode::VideoPath);
@@ -39,7 +40,7 @@ impl VideoPath {
         Ok(Self(relative.to_owned()))
     }
 
-    /// A path that was stored, and so keeps the rules.
+    /// Wraps a path from the database, which was validated when it was stored.
     pub fn stored(text: String) -> Self {
         Self(text)
     }
@@ -48,35 +49,35 @@ impl VideoPath {
         &self.0
     }
 
-    /// The first part: the owner's name at SFTPGo.
+    /// Returns the first segment: the owner's SFTPGo username.
     pub fn folder(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
     }
 
-    /// What follows the first part.
+    /// Returns the path below the owner's folder.
     pub fn below_folder(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, below)| below)
     }
 
-    /// The video's id, which moving the media root keeps.
+    /// Returns the video's id, which does not depend on the location of the media root.
     pub fn id(&self) -> String {
         hex::encode(&secret::hash(&self.0)[..8])
     }
 }
 
-/// Can a member's name be that of its folder? Another one would lead out of where the folders are.
+/// Whether a name can be a member's folder. Other names could lead outside the folders' parent.
 pub fn is_folder(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\".contains(c))
 }
 
-/// Is a file no video, by its name or that of a folder it lies in? `names` has `*` for any text; upper and lower case of
-/// ASCII are the same. `path` is below the member's folder.
+/// Whether a file is not a video because its name, or that of a folder it is in, matches one of `names`. In these
+/// patterns `*` matches any text; ASCII case is ignored. `path` is relative to the member's folder.
 pub fn is_ignored(names: &[String], path: &str) -> bool {
     let mut parts = path.split('/').filter(|part| !["", ".", ".."].contains(part));
-    parts.any(|part| names.iter().any(|pattern| is_like(part, pattern)))
+    parts.any(|part| names.iter().any(|pattern| matches(part, pattern)))
 }
 
-fn is_like(name: &str, pattern: &str) -> bool {
+fn matches(name: &str, pattern: &str) -> bool {
     let (name, pattern) = (name.to_ascii_lowercase(), pattern.to_ascii_lowercase());
     let Some((begin, rest)) = pattern.split_once('*') else { return name == pattern };
     let Some(mut name) = name.strip_prefix(begin) else { return false };
@@ -93,7 +94,7 @@ fn is_like(name: &str, pattern: &str) -> bool {
     true
 }
 
-/// What follows the media root in an absolute path.
+/// Returns the part of an absolute path below the media root.
 fn below<'t>(text: &'t str, media_root: &Path) -> Option<&'t str> {
     let root = media_root.to_str().filter(|root| root.starts_with('/'))?.trim_end_matches('/');
     text.strip_prefix(root)?.strip_prefix('/')
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn one_spelling_for_each_file() {
+    fn each_file_has_one_spelling() {
         for text in ["kim/a.mp4", "./kim/a.mp4", "/srv/media/kim/a.mp4"] {
             assert_eq!(parse(text).expect("a path"), "kim/a.mp4");
         }
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_of_a_video() {
+    fn invalid_paths_are_rejected() {
         for text in [
             "",
             ".",
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_elsewhere_is_no_folder() {
+    fn names_that_lead_outside_are_not_folders() {
         assert!(["kim", "Kim B.", "金 ?&%", "{username}"].into_iter().all(is_folder));
         for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0"] {
             assert!(!is_folder(name), "{name}");
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_ignored_by_a_pattern_of_any_part() {
+    fn a_path_is_ignored_if_any_segment_matches_a_pattern() {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let all = names(&[".*", "*.part", "a*b*c", "Thumbs.db", "*tmp*"]);
         for path in [
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_as_long_as_allowed_and_not_a_byte_longer() {
+    fn a_path_can_have_the_maximum_length_and_no_more() {
         let name = |bytes: usize| format!("kim/{}", "a".repeat(bytes - 4));
         assert!(parse(&name(64)).is_ok());
         assert!(parse(&format!("./{}", name(64))).is_ok());
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_of_the_path_below_the_media_root() {
+    fn the_id_is_derived_from_the_path_below_the_media_root() {
         let path = VideoPath::parse("./kim/a.mp4", Path::new(""), BYTES_MAX).expect("a path");
         // printf kim/a.mp4 | sha256sum | cut -c1-16
         assert_eq!(path.id().len(), 16);
@@ -207,7 +208,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn what_is_taken_stays_below_its_folder_and_has_one_spelling(
+        fn valid_paths_stay_below_their_folder_and_have_one_spelling(
             text in "[./\\\\a-c\u{0}\u{e9} ]{0,12}",
             is_below in any::<bool>(),
         ) {
@@ -219,7 +220,7 @@ mod tests {
                 prop_assert!(!path.as_str().contains(['\0', '\\']));
                 prop_assert_eq!(parts[0], path.folder());
                 prop_assert!(text.ends_with(path.as_str()));
-                // Taken again it is the same.
+                // Parsing the result again yields the same path.
                 let again = VideoPath::parse(path.as_str(), Path::new("/srv/media"), BYTES_MAX);
                 prop_assert_eq!(again.ok(), Some(path));
             }

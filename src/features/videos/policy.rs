@@ -1,8 +1,8 @@
-//! What the plugins of the owner's organizations say to a new video (`video.register`), no matter who brings the file: its
-//! member or a service by the API, or SFTPGo.
+//! Plugin checks for new videos (`video.register`), regardless of how the file arrives: by a member or a service
+//! through the API, or through SFTPGo.
 //!
-//! **Invariant.** `organizations` alone says whose plugins are asked. They are asked outside of any transaction, all of
-//! them with the same facts, and the first that denies or fails decides.
+//! **Invariant.** Only `organizations` decides whose plugins are called. They run outside of any transaction, all with
+//! the same facts, and the first that denies or fails decides.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::Claim;
 
-/// What plugins know the question by.
+/// The operation name that plugins receive.
 const REGISTER: &str = "video.register";
 
-/// Who brings a file.
+/// How a file arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Api,
@@ -40,7 +40,7 @@ impl Source {
 pub struct NewVideo {
     pub owner: MemberId,
     pub path: VideoPath,
-    /// In bytes; none where it is not known yet, as before an upload.
+    /// In bytes; `None` if not known yet, as before an upload.
     pub size: Option<i64>,
     pub source: Source,
 }
@@ -54,38 +54,39 @@ impl NewVideo {
     }
 }
 
-/// Whose plugins are asked about a new video: those of all organizations that its owner belongs to, so that nobody picks
-/// the one that is lax. The platform has no videos of its own, and an organization that is switched off has no say.
+/// Returns the organizations whose plugins are called for a new video: all active ones of its owner, so that a member
+/// cannot choose the most permissive one. The platform organization is excluded, as it has no videos.
 fn organizations(snapshot: &Snapshot, owner: MemberId) -> impl Iterator<Item = OrganizationId> {
     let own = |tenant: &&Tenant| tenant.is_active && !snapshot.is_platform(tenant.id);
     snapshot.tenants_of(owner).filter(own).map(|tenant| tenant.id)
 }
 
-/// Is there any plugin to be asked about a new video of this member?
+/// Whether any plugin must be called for a new video of this member.
 pub fn is_asked(snapshot: &Snapshot, owner: MemberId) -> bool {
     organizations(snapshot, owner).any(|id| has_authorizers(snapshot, Some(id)))
 }
 
-/// Asks the plugins; fails where one denies, or fails itself. Never within a transaction: no guest runs under the writer.
+/// Calls the plugins; fails if one denies or fails. Must not run within a transaction: guest code never blocks the
+/// writer.
 pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
     let (snapshot, facts, spent) = (app.snapshot(), new.facts(), Arc::default());
     for id in organizations(&snapshot, new.owner) {
         if !has_authorizers(&snapshot, Some(id)) {
             continue;
         }
-        let ask = Target::Operation(REGISTER);
-        let question = AccessRequest { tenant: Some(id), member: new.owner, with_platform: false, target: ask };
-        let evaluation = app.evaluate_with_plugins(&snapshot, &question, &facts, &spent).await;
+        let target = Target::Operation(REGISTER);
+        let request = AccessRequest { tenant: Some(id), member: new.owner, with_platform: false, target };
+        let evaluation = app.evaluate_with_plugins(&snapshot, &request, &facts, &spent).await;
         let message = match (evaluation.decision.reason, evaluation.message()) {
-            (Reason::PluginDenied, Some(sentence)) => format!("a rule of your organization denies this: {sentence}"),
+            (Reason::PluginDenied, Some(message)) => format!("a rule of your organization denies this: {message}"),
             (Reason::PluginDenied, None) => "a rule of your organization denies this".to_owned(),
-            (Reason::PluginFailed, _) => "a rule of your organization failed, so that this is denied".to_owned(),
-            // A denial by a gate, such as a suspended member, is answered when the video is stored.
+            (Reason::PluginFailed, _) => "a rule of your organization failed, so this is denied".to_owned(),
+            // Other denials, such as a suspended member, are reported when the video is stored.
             _ => continue,
         };
         let (source, reason) = (new.source.as_str(), evaluation.decision.reason.as_str());
         tracing::info!(organization = %id, member = %new.owner, source, reason, message, "a new video is denied");
-        // The denial is written down in the audit of the organization whose rule it is.
+        // The denial is recorded in the audit log of the organization that owns the plugin.
         let _ = caller.context.tenant.set(id);
         return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }

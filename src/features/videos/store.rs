@@ -34,7 +34,7 @@ const COUNT_IN: &str = "
     set videos = videos + 1
     where videos < :videos_max";
 
-/// Counts one more video, if the site may have it.
+/// Adds one to the site's video count; returns false at the limit.
 pub fn count_in(w: &Writer<'_>, videos_max: i64) -> Result<bool> {
     w.execute(COUNT_IN, &[(":videos_max", &videos_max)]).map(|changed| changed == 1)
 }
@@ -49,7 +49,7 @@ const INSERT_VIDEO: &str = "
     insert into videos (id, path, member_id, organization_id, size, created_at, updated_at)
     values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)";
 
-/// Answers its number.
+/// Returns its row number.
 pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<i64> {
     w.execute(
         INSERT_VIDEO,
@@ -78,7 +78,7 @@ const UPDATE_VIDEO: &str = "
         updated_at = :now
     where id = :id";
 
-/// Owner, organization and size.
+/// Updates owner, organization and size.
 pub fn update_video(w: &Writer<'_>, video: &Video) -> Result<()> {
     w.execute(
         UPDATE_VIDEO,
@@ -104,14 +104,14 @@ const RENAME_VIDEO: &str = "
     set id = :to, path = :path, version = version + 1, updated_at = :now
     where id = :from";
 
-/// Its jobs follow it.
+/// Changes id and path. Jobs refer to the row number, so they follow.
 pub fn rename_video(w: &Writer<'_>, from: &str, to: &Video) -> Result<()> {
     let (id, path) = (&to.id, to.path.as_str());
     w.execute(RENAME_VIDEO, &[(":to", id), (":path", &path), (":now", &w.now()), (":from", &from)]).map(drop)
 }
 
-/// Through the eyes of an organization the folder's name is searched only where it is the one of a member who owns the
-/// video and belongs there: nobody else's name can be guessed at.
+/// For a reader limited to an organization, the folder's name is searched only if the video's owner is a member of the
+/// organization and the folder is the owner's: other members' names cannot be guessed.
 const LIST_VIDEOS: List = List {
     name: "videos",
     columns: "id, path, member_id, organization_id, size, version, created_at, updated_at",
@@ -142,10 +142,10 @@ const LIST_VIDEOS: List = List {
     ],
 };
 
-/// Videos, the newest first.
+/// Lists videos, newest first.
 pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Video>> {
     let Filter { member, organization, is_ownerless, keyword } = filter;
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":member_id", member),
         (":is_ownerless", &(*is_ownerless && member.is_none()).then_some(true)),
         (":organization_id", &organization.filter(|_| member.is_none())),
@@ -153,7 +153,7 @@ pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<L
         (":keyword", &keyword.as_ref().filter(|_| organization.is_none())),
         (":seen", &keyword.as_ref().filter(|_| organization.is_some())),
     ];
-    r.page(&LIST_VIDEOS, asked, window, video_of)
+    r.page(&LIST_VIDEOS, parameters, window, video_of)
 }
 
 const LIST_OWNERLESS_AFTER: &str = "
@@ -163,7 +163,7 @@ const LIST_OWNERLESS_AFTER: &str = "
     order by path
     limit :most";
 
-/// The next videos without an owner, in the order of their paths.
+/// Lists the next videos without an owner, ordered by path.
 pub fn list_ownerless_after(r: &Reader<'_>, after: &str, most: u64) -> Result<Vec<Video>> {
     r.all(LIST_OWNERLESS_AFTER, &[(":after", &after), (":most", &(most as i64))], video_of)
 }
@@ -175,7 +175,7 @@ const LIST_BELOW: &str = "
     order by path
     limit :most";
 
-/// What begins with a folder's name and a slash; the sign that follows the slash is a zero.
+/// Selects paths that start with the folder and `/`: the range ends at `0`, the character after `/` in ASCII.
 pub fn list_below(r: &Reader<'_>, folder: &str, most: u64) -> Result<Vec<Video>> {
     r.all(LIST_BELOW, &[(":folder", &folder), (":most", &(most as i64))], video_of)
 }

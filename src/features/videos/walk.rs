@@ -1,4 +1,4 @@
-//! What lies under the media root, in a fixed order, piece by piece. No link is followed.
+//! Walks the files below the media root in a fixed order, in chunks. Links are not followed.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -9,33 +9,33 @@ use super::measure::{open_folder, open_root};
 use super::path::{VideoPath, is_ignored};
 use crate::kernel::error::{Error, Result};
 
-/// A file that can be a video.
+/// A file that can become a video.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub path: VideoPath,
     pub size: i64,
 }
 
-/// A piece of a walk.
+/// One chunk of a walk.
 #[derive(Debug, Default)]
 pub struct Piece {
     pub found: Vec<Found>,
-    /// How many entries were none: links, names that are not text or that are ignored, what cannot be opened.
+    /// The number of skipped entries: links, names that are not UTF-8 or are ignored, entries that cannot be opened.
     pub skipped: u64,
-    /// Where to go on after; none at the end.
+    /// The path to continue after; `None` at the end.
     pub next: Option<String>,
 }
 
-/// Folders deeper than this are skipped: each holds a file open.
+/// Deeper folders are skipped, because each level keeps a file descriptor open.
 const DEPTH_MAX: usize = 64;
 
-/// What a walk takes.
+/// The limits of a walk.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken<'w> {
-    /// Files at most.
+    /// The maximum number of files.
     pub most: usize,
     pub path_bytes_max: u64,
-    /// Names that are no videos.
+    /// Patterns of names that are not videos.
     pub ignored_names: &'w [String],
 }
 
@@ -45,7 +45,7 @@ struct Walk<'w> {
     piece: Piece,
 }
 
-/// The files after `after` below the media root, or below its folder `prefix`.
+/// Returns the next files after `after` below the media root, or below its folder `prefix`.
 pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken: Taken<'_>) -> Result<Piece> {
     let mut folder = open_root(media_root)?;
     let parts: Vec<&str> = prefix.into_iter().flat_map(|prefix| prefix.split('/')).collect();
@@ -54,7 +54,7 @@ pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken:
             return Err(Error::field("prefix", "must not have empty parts, `.` or `..`"));
         }
         folder = open_folder(&folder, part)
-            .map_err(|e| Error::field("prefix", "is no folder below the media root").with_source(e.to_string()))?;
+            .map_err(|e| Error::field("prefix", "is not a folder below the media root").with_source(e.to_string()))?;
     }
     let below = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let after: Vec<&str> = after.into_iter().flat_map(|after| after.split('/')).collect();
@@ -65,7 +65,8 @@ pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken:
 }
 
 impl Walk<'_> {
-    /// Looks at one folder; false when the piece is full. `after` is what was the last file, from this folder down.
+    /// Walks one folder; returns false when the chunk is full. `after` is the path of the last file returned, relative
+    /// to this folder.
     fn folder(&mut self, folder: &OwnedFd, below: &str, after: &[&str], depth: usize) -> Result<bool> {
         let mut names = Vec::new();
         for entry in Dir::read_from(folder).map_err(failed)? {
@@ -73,7 +74,7 @@ impl Walk<'_> {
             match entry.file_name().to_str() {
                 Ok("." | "..") => {}
                 Ok(name) if !is_ignored(self.taken.ignored_names, name) => names.push(name.to_owned()),
-                // Counted when the folder was begun.
+                // When the walk resumes in a folder, its skipped names were counted before.
                 _ if after.is_empty() => self.piece.skipped += 1,
                 _ => {}
             }

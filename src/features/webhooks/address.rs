@@ -1,7 +1,7 @@
-//! Where webhooks may lead: to public addresses, and to the hosts that `webhooks.private_hosts` names.
+//! Restricts webhooks to public addresses and to the hosts in `webhooks.private_hosts`.
 //!
-//! **Invariant.** The rule is asked at every delivery, of every address that the host's name has at that moment and that
-//! is then connected to: what a name meant when the webhook was made counts for nothing.
+//! **Invariant.** The check runs at every delivery, on every address that the host name resolves to at that moment, and
+//! the connection goes to these addresses. What the name resolved to when the webhook was created does not matter.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,26 +9,28 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Longest address of a webhook in bytes.
+/// Maximum length of a webhook's URL in bytes.
 const URL_BYTES_MAX: usize = 2_048;
 
-/// All that is wrong with the address of a webhook, wherever its host lies.
+/// Returns the faults of a webhook's URL. Does not check whether its host is private.
 pub fn url_faults(text: &str) -> Vec<String> {
-    let Ok(url) = Url::parse(text) else { return vec!["is no address like https://n8n.example.org/webhook/1".into()] };
+    let Ok(url) = Url::parse(text) else {
+        return vec!["is not a URL such as https://n8n.example.org/webhook/1".into()];
+    };
     let is_web = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
     let has_user = !url.username().is_empty() || url.password().is_some();
     let faults = [
-        (!is_web, "must begin with https:// or http:// and name a host"),
-        (has_user, "must not hold a name or password before the host"),
-        (url.fragment().is_some(), "must not have a part behind #"),
+        (!is_web, "must start with https:// or http:// and name a host"),
+        (has_user, "must not contain a user name or password"),
+        (url.fragment().is_some(), "must not have a fragment (#)"),
         (url.port() == Some(0), "must not name port 0"),
         (text.len() > URL_BYTES_MAX, "is too long"),
-        (text.chars().any(|c| c <= ' ' || c == '\u{7f}'), "must not hold blanks or control characters"),
+        (text.chars().any(|c| c <= ' ' || c == '\u{7f}'), "must not contain spaces or control characters"),
     ];
-    faults.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, says)| says.to_owned()).collect()
+    faults.into_iter().filter(|(is_faulty, _)| *is_faulty).map(|(_, message)| message.to_owned()).collect()
 }
 
-/// The hosts that may be private, as they are compared, each with its only port if it has one.
+/// The hosts that may be private, in normalized form, each with the only allowed port, if there is one.
 #[derive(Debug, Clone)]
 pub struct Hosts(Arc<[(String, Option<u16>)]>);
 
@@ -38,23 +40,23 @@ impl Hosts {
     }
 
     fn names(&self, host: &str) -> bool {
-        let host = plain(host);
+        let host = normalized(host);
         self.0.iter().any(|(named, _)| *named == host)
     }
 
     fn names_port(&self, host: &str, port: Option<u16>) -> bool {
-        let host = plain(host);
+        let host = normalized(host);
         self.0.iter().any(|(named, only)| *named == host && (only.is_none() || *only == port))
     }
 
-    /// May this address be asked, as far as it says by itself where it leads? (The parser has read decimal, octal and
-    /// hexadecimal spellings of addresses already, as a browser does.)
+    /// Whether the URL may be requested, as far as can be told without resolving its host name. (The URL parser has
+    /// already normalized decimal, octal and hexadecimal spellings of IP addresses, as a browser does.)
     pub fn allow(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         if self.names(host) {
             return self.names_port(host, url.port_or_known_default());
         }
-        let host = plain(host);
+        let host = normalized(host);
         match host.parse::<IpAddr>() {
             Ok(address) => is_public(address),
             Err(_) => host != "localhost" && !host.ends_with(".localhost"),
@@ -62,21 +64,21 @@ impl Hosts {
     }
 }
 
-/// `host`, `host:port`, or either with an address of IPv6, in brackets where a port follows.
+/// Parses `host` or `host:port`; an IPv6 address with a port must be in brackets.
 fn host_and_port(entry: &str) -> (String, Option<u16>) {
     let is_bare_v6 = entry.matches(':').count() > 1 && !entry.starts_with('[');
     match entry.rsplit_once(':').filter(|_| !is_bare_v6) {
-        Some((host, port)) if port.parse::<u16>().is_ok() => (plain(host), port.parse().ok()),
-        _ => (plain(entry), None),
+        Some((host, port)) if port.parse::<u16>().is_ok() => (normalized(host), port.parse().ok()),
+        _ => (normalized(entry), None),
     }
 }
 
-/// A host without what does not matter: case, brackets, the dot at the end.
-fn plain(host: &str) -> String {
+/// Normalizes a host: removes brackets and a trailing dot, and converts to lower case.
+fn normalized(host: &str) -> String {
     host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Why a host was not connected to.
+/// The error for a host with a private address.
 #[derive(Debug)]
 pub struct Private;
 
@@ -90,11 +92,11 @@ impl std::error::Error for Private {}
 
 impl Resolve for Hosts {
     fn resolve(&self, name: Name) -> Resolving {
-        let is_free = self.names(name.as_str());
+        let is_allowed = self.names(name.as_str());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One bad address is enough: who answers with both tries something.
-            if !is_free && found.iter().any(|found| !is_public(found.ip())) {
+            // One private address is enough: a name with public and private addresses is suspicious.
+            if !is_allowed && found.iter().any(|found| !is_public(found.ip())) {
                 return Err(Private.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
@@ -102,7 +104,7 @@ impl Resolve for Hosts {
     }
 }
 
-/// Is it an address of the internet, as opposed to this machine, a private network, or none at all?
+/// Whether an IP address is public: not of this machine, of a private network, or reserved.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -127,7 +129,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     )
 }
 
-/// Only what is given out for the internet, and what stands for an IPv4 address of it.
+/// Only global unicast addresses, and addresses that embed a public IPv4 address.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let embedded = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -220,8 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_counts_as_what_it_means_however_it_is_spelled() {
-        let nobody = Hosts::new(&[]);
+    fn all_spellings_of_an_address_are_recognized() {
+        let no_private_hosts = Hosts::new(&[]);
         for (url, expected) in [
             ("https://example.org/a?b=c", true),
             ("http://93.184.215.14:8080/", true),
@@ -243,12 +245,12 @@ mod tests {
             ("http://a.localhost:5678/", false),
             ("http://localhost.example.org/", true),
         ] {
-            assert_eq!(nobody.allow(&Url::parse(url).expect(url)), expected, "{url}");
+            assert_eq!(no_private_hosts.allow(&Url::parse(url).expect(url)), expected, "{url}");
         }
     }
 
     #[test]
-    fn a_host_that_the_settings_name_may_be_private_and_no_other_is() {
+    fn only_hosts_in_the_settings_may_be_private() {
         let hosts = Hosts::new(&["N8N.lan".into(), "127.0.0.1".into(), "::1".into()]);
         for (url, expected) in [
             ("http://n8n.lan:5678/webhook/1", true),
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_with_a_private_address_is_not_resolved_unless_the_settings_name_it() {
+    async fn names_with_private_addresses_resolve_only_if_the_settings_name_them() {
         let name = || "localhost".parse::<Name>().expect("a name");
         let refused = Hosts::new(&[]).resolve(name()).await.err().expect("refused");
         assert!(refused.is::<Private>());
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_of_the_web_and_nobodys() {
+    fn a_url_must_be_http_without_credentials_or_fragment() {
         for (url, faults) in [
             ("https://example.org/x", 0),
             ("http://example.org:65535", 0),
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_host_is_open_as_a_whole_or_at_one_port() {
+    fn a_private_host_is_allowed_on_all_ports_or_on_one() {
         let hosts = Hosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
         let allow = |url: &str| hosts.allow(&Url::parse(url).expect("an address"));
         for url in

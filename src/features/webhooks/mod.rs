@@ -1,4 +1,4 @@
-//! Webhooks: who is told of events by HTTP.
+//! Webhooks: receivers of events by HTTP.
 
 pub mod address;
 pub mod api;
@@ -11,20 +11,20 @@ use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox::{EventKind, delivery_store};
 
-/// Wait after so many failed attempts, in milliseconds, before jitter.
+/// The wait after this many failed attempts, in milliseconds, before jitter.
 pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
     backoff(attempts, first_s, most_s).saturating_mul(1_000)
 }
 
-/// Somebody who is told of events by HTTP.
+/// A receiver of events by HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     pub id: WebhookId,
-    /// `None` gets the events of the whole site.
+    /// `None` receives the events of the whole site.
     pub organization: Option<OrganizationId>,
     pub name: String,
     pub url: String,
-    /// Words of [`Kind`], or `*`.
+    /// Names of [`EventKind`]s, or `*`.
     pub kinds: Vec<String>,
     pub is_active: bool,
     pub generation: i64,
@@ -37,21 +37,21 @@ pub struct Webhook {
 /// Subscribes to all events.
 const EVERY_KIND: &str = "*";
 
-/// All that is wrong with an entry of a webhook's `kinds`.
+/// Returns the faults of an entry of a webhook's `kinds`.
 pub fn kind_faults(text: &str) -> Vec<String> {
     if text == EVERY_KIND || EventKind::ALL.iter().any(|kind| kind.as_str() == text) {
         return Vec::new();
     }
     let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    vec![format!("is no kind of event: one of {}, or *", known.join(", "))]
+    vec![format!("is not a kind of event: must be one of {}, or *", known.join(", "))]
 }
 
-/// Forgets the deliveries of a webhook that was deleted.
+/// Deletes the deliveries of a webhook that was deleted.
 pub async fn forget_target(app: &App, target: String) -> Result<()> {
     app.write_in_batches(move |w, most| delivery_store::delete_deliveries(w, &target, most)).await.map(drop)
 }
 
-/// What changes here with what others change.
+/// Deactivates a webhook whose maker lost the right to create it.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::WebhookWithdrawn(id) => store::switch_off(t, *id).map(|()| Vec::new()),
@@ -67,15 +67,15 @@ mod tests {
     use crate::kernel::config::Config;
 
     #[test]
-    fn a_neighbour_may_be_away_for_a_day_and_nothing_is_tried_for_a_week() {
+    fn retries_last_longer_than_a_day_and_less_than_a_week() {
         const HOUR_MS: u64 = 3_600_000;
         let config = Config::of(Path::new("data"));
         let wait_ms = |attempts| backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s);
         let all_ms: u64 = (1..config.outbox_attempts_max).map(wait_ms).sum();
-        // The jitter takes a fifth at most, and adds one.
+        // The jitter subtracts or adds at most a fifth.
         assert!(all_ms * 4 / 5 > 24 * HOUR_MS, "{all_ms}");
         assert!(all_ms * 6 / 5 < 7 * 24 * HOUR_MS, "{all_ms}");
-        // Who looks at what was given up has time to.
+        // Given-up deliveries are kept long enough to be examined.
         assert!(config.outbox_ttl_s * 1_000 > 2 * all_ms);
     }
 

@@ -1,7 +1,7 @@
-//! Webhooks: events as signed requests to addresses that an administrator chose.
+//! Sends events to webhooks as signed requests.
 //!
-//! **Invariant.** A secret is derived from the site's key whenever it is needed, so that no row holds one. The URL may hold
-//! somebody else's secret: no log line, no audit entry and no error repeats it.
+//! **Invariant.** A secret is derived from the site's key whenever it is needed and never stored. The URL may contain a
+//! secret of the receiver, so no log line, audit entry or error contains it.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -26,42 +26,42 @@ use crate::kernel::outbound::{builder, made_once, retry_after};
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 use crate::kernel::secret::{self, Sealer};
 
-/// The secret of a webhook's generation, as its receiver keeps it.
+/// Derives the secret of a webhook's generation, in the form in which the receiver stores it.
 pub fn secret(sealer: &Sealer, id: WebhookId, generation: i64) -> String {
     let digest = sealer.digest("webhook", &[id.0.as_bytes(), &generation.to_le_bytes()]);
     format!("whsec_{}", URL_SAFE_NO_PAD.encode(digest))
 }
 
-/// Names a secret without telling anything of it.
+/// The id of a secret; reveals nothing of the secret.
 pub fn key_id(id: WebhookId, generation: i64) -> String {
     format!("{id}.{generation}")
 }
 
-/// `v1=…` for the secret of now, and during a rotation for the one before; with the names of both.
+/// Returns the key ids and the `v1=…` signatures: for the current secret and, during a rotation, for the previous one.
 fn signatures(sealer: &Sealer, webhook: &Webhook, seconds: i64, body: &str, now: Timestamp) -> (String, String) {
-    let is_former_alive = webhook.generation > 1 && webhook.previous_until.is_some_and(|until| now < until);
-    let generations = [Some(webhook.generation), is_former_alive.then(|| webhook.generation - 1)];
+    let is_former_valid = webhook.generation > 1 && webhook.previous_until.is_some_and(|until| now < until);
+    let generations = [Some(webhook.generation), is_former_valid.then(|| webhook.generation - 1)];
     let signed = format!("{seconds}.{body}");
     let sign = |generation: i64| {
         let signature = secret::signature(&secret(sealer, webhook.id, generation), &signed);
         (key_id(webhook.id, generation), format!("v1={}", hex::encode(signature)))
     };
-    let (names, values): (Vec<String>, Vec<String>) = generations.into_iter().flatten().map(sign).unzip();
-    (names.join(","), values.join(","))
+    let (key_ids, signatures): (Vec<String>, Vec<String>) = generations.into_iter().flatten().map(sign).unzip();
+    (key_ids.join(","), signatures.join(","))
 }
 
-/// What one request came to.
+/// The result of one request.
 #[derive(Debug)]
 pub struct Answered {
     pub status: Option<u16>,
     pub duration: Duration,
-    /// What went wrong on the way.
+    /// Why there was no answer.
     pub error: Option<String>,
-    /// Seconds that it asked us to wait.
+    /// Seconds to wait, from the `Retry-After` header.
     retry_after_s: Option<u64>,
 }
 
-/// Sends to webhooks. Its connections only go to checked addresses.
+/// Sends requests to webhooks. It connects only to checked addresses.
 pub struct Sender {
     hosts: Hosts,
     timeout: Duration,
@@ -77,7 +77,7 @@ impl Sender {
         }
     }
 
-    /// May a webhook lead there, as far as the address says by itself?
+    /// Whether a webhook may have this URL, as far as can be told without resolving its host name.
     pub fn allows(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| self.hosts.allow(&url))
     }
@@ -88,9 +88,9 @@ impl Sender {
 
     /// Sends one signed request.
     pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> Answered {
-        let begun = Instant::now();
+        let started = Instant::now();
         let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
-        let duration = begun.elapsed();
+        let duration = started.elapsed();
         match outcome {
             Ok((status, retry_after_s)) => Answered { status: Some(status), duration, error: None, retry_after_s },
             Err(error) => Answered { status: None, duration, error: Some(error), retry_after_s: None },
@@ -104,13 +104,13 @@ impl Sender {
         (kind, name): (&str, &str),
         body: String,
     ) -> Result<(u16, Option<u64>), String> {
-        let url = Url::parse(&webhook.url).map_err(|_| "its address cannot be read".to_owned())?;
+        let url = Url::parse(&webhook.url).map_err(|_| "its URL cannot be parsed".to_owned())?;
         if !self.hosts.allow(&url) {
             return Err(Private.to_string());
         }
         let now = Timestamp::now();
         let seconds = now.0 / 1_000;
-        let (names, values) = signatures(sealer, webhook, seconds, &body, now);
+        let (key_ids, signatures) = signatures(sealer, webhook, seconds, &body, now);
         let client = self.client().map_err(|e| e.to_string())?;
         let request = client
             .post(url)
@@ -118,17 +118,17 @@ impl Sender {
             .header("X-Roster-Event", kind)
             .header("X-Roster-Delivery", name)
             .header("X-Roster-Timestamp", seconds)
-            .header("X-Roster-Key-Id", names)
-            .header("X-Roster-Signature", values)
+            .header("X-Roster-Key-Id", key_ids)
+            .header("X-Roster-Signature", signatures)
             .body(body);
-        let response = request.send().await.map_err(|e| self.explained(&e))?;
+        let response = request.send().await.map_err(|e| self.describe(&e))?;
         let answer = (response.status().as_u16(), retry_after(response.headers(), now));
-        read_off(response).await;
+        drain(response).await;
         Ok(answer)
     }
 
-    /// What went wrong, without the address.
-    fn explained(&self, error: &reqwest::Error) -> String {
+    /// Describes an error without the URL.
+    fn describe(&self, error: &reqwest::Error) -> String {
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             if cause.is::<Private>() {
@@ -141,49 +141,50 @@ impl Sender {
             e if e.is_connect() => {
                 "it cannot be reached: name, port and certificate may be wrong, or it is down".into()
             }
-            _ => "the connection broke off".into(),
+            _ => "the connection was interrupted".into(),
         }
     }
 }
 
-/// The status said all: a short answer is read so that the connection serves again, a longer one is left.
-async fn read_off(mut response: reqwest::Response) {
+/// Reads a short body so that the connection can be reused, and drops the connection of a longer one. The content is
+/// not used.
+async fn drain(mut response: reqwest::Response) {
     const ANSWER_BYTES_MAX: usize = 65_536;
     let mut bytes = 0;
-    while let Ok(Some(piece)) = response.chunk().await {
-        bytes += piece.len();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes += chunk.len();
         if bytes > ANSWER_BYTES_MAX {
             return;
         }
     }
 }
 
-/// The body that tells of an event. What it says of a member is as of now, and as far as the webhook's organization sees
-/// it now: of who was erased or has left meanwhile, also between two attempts, nothing but the id is told.
+/// Builds the body of an event. The data of a member is read now, at each attempt, and only as far as the webhook's
+/// organization may see it now: for a member who was erased or has left meanwhile, the body contains only the id.
 fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery) -> Result<Value> {
     const PATHS: [&str; 2] = ["path", "former_path"];
     let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
     if let Some(id) = delivery.member {
         let member = members::find_seen(r, seen_by, id)?;
         if delivery.kind.starts_with("member.") {
-            let names =
-                |of: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| of(member).clone()));
-            data["username"] = names(|member| &member.username);
-            data["email"] = names(|member| &member.email);
-            data["display_name"] = names(|member| &member.display_name);
+            let field =
+                |get: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| get(member).clone()));
+            data["username"] = field(|member| &member.username);
+            data["email"] = field(|member| &member.email);
+            data["display_name"] = field(|member| &member.display_name);
             data["status"] = json!(member.as_ref().map_or("former", |member| &member.status));
         }
         if let (None, Some(data)) = (&member, data.as_object_mut()) {
             data.remove("sftpgo_username");
         }
     }
-    for name in PATHS {
-        let Some(path) = data[name].as_str().map(str::to_owned) else { continue };
+    for key in PATHS {
+        let Some(path) = data[key].as_str().map(str::to_owned) else { continue };
         let seen = members::seen_path(r, seen_by, delivery.member, &path)?;
         if let Some(error) = data["error"].as_str() {
             data["error"] = json!(members::seen_text(error, &path, &seen));
         }
-        data[name] = json!(seen);
+        data[key] = json!(seen);
     }
     Ok(json!({
         "id": delivery.event,
@@ -195,25 +196,25 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
     }))
 }
 
-/// Tells a webhook of an event.
+/// Delivers an event to a webhook.
 pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     let Some(webhook) = app.read(move |r| store::find_webhook(r, id)).await? else {
         return Ok(DeliveryOutcome::Gone("the webhook was deleted".into()));
     };
     if !webhook.is_active {
-        return Ok(DeliveryOutcome::Gone("the webhook is switched off".into()));
+        return Ok(DeliveryOutcome::Gone("the webhook is inactive".into()));
     }
     let snapshot = app.snapshot();
     if webhook.organization.is_some_and(|id| snapshot.tenant(id).is_none_or(|tenant| !tenant.is_active)) {
         return Ok(DeliveryOutcome::Gone("its organization is not active".into()));
     }
-    let (seen_by, told) = (webhook.organization, delivery.clone());
-    let body = app.read(move |r| body_of(r, seen_by, &told)).await?;
+    let (seen_by, event) = (webhook.organization, delivery.clone());
+    let body = app.read(move |r| body_of(r, seen_by, &event)).await?;
     let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
     Ok(match answered.status {
         Some(200..=299) => DeliveryOutcome::Delivered,
         Some(410) => {
-            switch_off(app, id).await?;
+            deactivate(app, id).await?;
             DeliveryOutcome::Gone("it answered 410, which switched the webhook off".into())
         }
         Some(status @ (429 | 503)) => {
@@ -227,9 +228,9 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
     })
 }
 
-/// The receiver said that it is gone for good.
-async fn switch_off(app: &App, id: WebhookId) -> Result<()> {
-    tracing::warn!(webhook = %id, "a webhook answered 410 and is switched off");
+/// Deactivates a webhook whose receiver answered 410 (gone).
+async fn deactivate(app: &App, id: WebhookId) -> Result<()> {
+    tracing::warn!(webhook = %id, "a webhook answered 410 and was deactivated");
     app.change(&Identity::command_line(), "webhook.switch_off", move |t, _| {
         let Some(mut webhook) = store::find_webhook(t, id)?.filter(|webhook| webhook.is_active) else {
             return Ok(Changed::nothing(()));
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rotation_is_signed_with_both_secrets_until_its_time_is_over() {
+    fn requests_are_signed_with_both_secrets_during_a_rotation() {
         let sealer = Sealer::new([7; 32]);
         let id = WebhookId::new();
         let webhook = |generation: i64, previous_until: Option<i64>| Webhook {
@@ -264,15 +265,15 @@ mod tests {
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         };
-        let one = |generation: i64| {
+        let signature = |generation: i64| {
             let key = secret(&sealer, id, generation);
             format!("v1={}", hex::encode(secret::signature(&key, "5.{}")))
         };
         let signed = |webhook: &Webhook, now: i64| signatures(&sealer, webhook, 5, "{}", Timestamp(now));
-        assert_eq!(signed(&webhook(1, None), 0), (format!("{id}.1"), one(1)));
-        let both = (format!("{id}.2,{id}.1"), format!("{},{}", one(2), one(1)));
+        assert_eq!(signed(&webhook(1, None), 0), (format!("{id}.1"), signature(1)));
+        let both = (format!("{id}.2,{id}.1"), format!("{},{}", signature(2), signature(1)));
         assert_eq!(signed(&webhook(2, Some(100)), 99), both);
-        assert_eq!(signed(&webhook(2, Some(100)), 100), (format!("{id}.2"), one(2)));
-        assert_ne!(one(1), one(2));
+        assert_eq!(signed(&webhook(2, Some(100)), 100), (format!("{id}.2"), signature(2)));
+        assert_ne!(signature(1), signature(2));
     }
 }

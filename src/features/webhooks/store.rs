@@ -19,7 +19,7 @@ pub fn find_webhook(r: &Reader<'_>, id: WebhookId) -> Result<Option<Webhook>> {
     r.find(FIND_WEBHOOK, &[(":id", &id)], webhook_of)
 }
 
-/// A webhook of the organization, or any.
+/// Returns a webhook of the organization, or any webhook if `organization` is `None`. Fails with `WebhookNotFound`.
 pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: WebhookId) -> Result<Webhook> {
     find_webhook(r, id)?
         .filter(|webhook| organization.is_none() || webhook.organization == organization)
@@ -39,14 +39,14 @@ const LIST_WEBHOOKS: List = List {
     kept: &[],
 };
 
-/// Those of an organization, or all.
+/// Lists the webhooks of an organization, or all webhooks if `organization` is `None`.
 pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &Window) -> Result<Listed<Webhook>> {
     r.page(&LIST_WEBHOOKS, &[(":organization_id", &organization)], window, webhook_of)
 }
 
 const COUNT_WEBHOOKS: &str = "select count(*) from webhooks where organization_id is :organization_id";
 
-/// How many webhooks an organization has, or the site itself.
+/// Counts the webhooks of an organization, or those of the site if `organization` is `None`.
 pub fn count_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>) -> Result<u64> {
     let count = r.one(COUNT_WEBHOOKS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
     Ok(u64::try_from(count).unwrap_or_default())
@@ -96,14 +96,14 @@ const ROTATE_WEBHOOK: &str = "
     set secret_generation = secret_generation + 1, previous_until = :until, version = version + 1, updated_at = :now
     where id = :id";
 
-/// The next secret; the present one is signed with as well until then.
+/// Moves on to the next secret; requests are also signed with the current one until `until`.
 pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result<()> {
     w.execute(ROTATE_WEBHOOK, &[(":until", &until), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
 const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :id";
 
-/// The member or client whose rights the webhook depends on.
+/// Sets the principal whose rights the webhook depends on.
 pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
     w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.to_text()), (":id", &id)]).map(drop)
 }
@@ -119,8 +119,8 @@ const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
 const COUNT_DELIVERIES: &str = "
     select count(*) from (select 1 from deliveries where target = :target limit :counted_max)";
 
-/// Deletes a webhook; answers how many deliveries it had, counted up to [`Window::COUNTED_MAX`]. Nobody sees them any
-/// more: [`super::forget_target`] deletes them piece by piece.
+/// Deletes a webhook. Returns the number of its deliveries, counted up to [`Window::COUNTED_MAX`]. They are no longer
+/// visible, and [`super::forget_target`] deletes them in batches.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
     let (target, counted_max) = (outbox::webhook_target(id), Window::COUNTED_MAX as i64);
     let deliveries =
@@ -150,7 +150,7 @@ const SWITCH_WEBHOOK_OFF: &str = "
     set status = 'inactive', version = version + 1, updated_at = :now
     where id = :id";
 
-/// What waits for it is given up.
+/// Deactivates a webhook; its pending deliveries are given up.
 pub fn switch_off(w: &Writer<'_>, id: WebhookId) -> Result<()> {
     w.execute(SWITCH_WEBHOOK_OFF, &[(":now", &w.now()), (":id", &id)]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Accounts of members at Authentik.
+//! Operations on members' Authentik accounts.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, Username, ok};
 use crate::kernel::ids::MemberId;
 
-/// Who gets an account at Authentik: by `uid` or `sub`, or by names
+/// The member that gets an Authentik account: by `uid` or `sub`, or by its names
 #[derive(Object)]
 struct EnsureAuthentikUser {
-    /// The subject at Authentik; what Authentik says when absent
+    /// The subject at Authentik; Authentik's own value when absent
     sub: Option<Subject>,
-    /// A member that is there already
+    /// An existing member
     uid: Option<MemberId>,
-    /// Needed for a new account, unless the member has one
+    /// Required for a new account, unless the member has a username
     username: Option<Username>,
     email: Option<Email>,
     display_name: Option<DisplayName>,
-    /// As it is when absent; active when new
+    /// Unchanged when absent; a new account is active
     is_active: Option<bool>,
 }
 
-/// What was done at Authentik
+/// Whether the account was created or existed before
 #[derive(Enum)]
 #[oai(rename_all = "snake_case")]
 enum EnsureResult {
@@ -36,7 +36,7 @@ enum EnsureResult {
     Updated,
 }
 
-/// A member and its account
+/// A member and its Authentik account
 #[derive(Object)]
 struct EnsuredAuthentikUser {
     uid: MemberId,
@@ -61,11 +61,11 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/internal/authentik", tag = "Tag::Authentik")]
 impl Api {
-    /// Create or update a member's account at Authentik
+    /// Create or update a member's Authentik account
     ///
-    /// The member is created too where there is none. Names that are given change on both sides; an account that was
-    /// there before keeps its own. Accounts of administrators and programs there are left alone. When Authentik fails
-    /// (502 `neighbour_failed`), nothing changes here, and the same request can be sent again.
+    /// The member is created too if it does not exist. Names in the request change on both sides, but an account that
+    /// existed before keeps its own. Accounts of Authentik administrators and programs are not changed. When Authentik
+    /// fails (502 `neighbour_failed`), nothing changes here, and the same request can be repeated.
     #[oai(path = "/users/ensure", method = "post", operation_id = "ensure_authentik_user")]
     async fn ensure_authentik_user(
         &self,
@@ -78,7 +78,7 @@ impl Api {
             return Err(ErrorCode::AuthentikNotConfigured.into());
         }
         if body.sub.is_none() && body.uid.is_none() && body.username.is_none() {
-            return Err(Error::field("username", "say who: by uid, by sub, or by a username").into());
+            return Err(Error::field("username", "is required unless uid or sub is given").into());
         }
         let wanted = Wanted {
             sub: body.sub.map(|text| text.0),

@@ -1,4 +1,4 @@
-//! Authentik's admin API: reading, making and changing accounts.
+//! Client of Authentik's admin API: reads, creates and updates accounts.
 
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Deserialize;
@@ -8,11 +8,11 @@ use crate::kernel::app::App;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::outbound::Answer;
 
-/// An account, as far as we look at it.
+/// An account, with the fields that are used here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Account {
     pub pk: i64,
-    /// What its tokens call `sub`, unless the provider there is told otherwise.
+    /// The `sub` of its tokens, unless the provider at Authentik is configured otherwise.
     pub uid: String,
     pub username: String,
     pub name: String,
@@ -26,7 +26,7 @@ pub struct Account {
     /// `internal` and `external` are people.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
-    /// Anybody's; changed only as a whole.
+    /// Shared with other programs; can only be replaced as a whole.
     #[serde(default)]
     pub attributes: Map<String, Value>,
 }
@@ -35,7 +35,7 @@ pub struct Account {
 const ROSTER_UID: &str = "roster_uid";
 
 impl Account {
-    /// Whose account it was made or taken for.
+    /// Returns the member id that the account was linked to.
     pub fn roster_uid(&self) -> Option<&str> {
         self.attributes.get(ROSTER_UID).and_then(Value::as_str)
     }
@@ -59,9 +59,9 @@ pub struct DesiredUser {
     pub roster_uid: String,
 }
 
-/// The account of this id.
+/// Returns the account with this id, if any.
 pub async fn find(app: &App, pk: &str) -> Result<Option<Account>> {
-    // A number only: the id was stored by somebody, and becomes part of an address.
+    // Only numbers are valid: the stored id becomes part of a URL.
     let Ok(pk) = pk.parse::<i64>() else { return Ok(None) };
     let answer = send(app, Method::GET, &format!("core/users/{pk}/"), None).await?;
     match answer.status {
@@ -70,7 +70,7 @@ pub async fn find(app: &App, pk: &str) -> Result<Option<Account>> {
     }
 }
 
-/// The account of this username.
+/// Returns the account with this username, if any.
 pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Account>> {
     #[derive(Deserialize)]
     struct Page {
@@ -84,7 +84,7 @@ pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Accoun
     Ok(page.results.into_iter().find(|account| account.username == username))
 }
 
-/// Makes an account; `None` when the username is taken.
+/// Creates an account; returns `None` if the username is taken.
 pub async fn create(app: &App, desired: &DesiredUser) -> Result<Option<Account>> {
     let username = desired.username.as_deref().unwrap_or_default();
     let mut body = Map::new();
@@ -102,7 +102,7 @@ pub async fn create(app: &App, desired: &DesiredUser) -> Result<Option<Account>>
     account(&answer, 201).map(Some)
 }
 
-/// Brings an account in line; asks nothing when it is. `None` when another account has the username.
+/// Updates an account; sends no request if nothing differs. Returns `None` if another account has the username.
 pub async fn update(app: &App, account_now: &Account, desired: &DesiredUser) -> Result<Option<Account>> {
     let mut body = Map::new();
     let mut put = |name: &str, now: &str, wanted: &Option<String>| {
@@ -141,7 +141,7 @@ async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> 
     let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
         return Err(ErrorCode::AuthentikNotConfigured.into());
     };
-    let impossible = |e: String| Error::internal(format!("the question to Authentik cannot be made: {e}"));
+    let impossible = |e: String| Error::internal(format!("the request to Authentik cannot be built: {e}"));
     let mut url =
         Url::parse(&format!("{}/api/v3/{path}", app.config.authentik_url)).map_err(|e| impossible(e.to_string()))?;
     let mut body = None;
@@ -170,19 +170,18 @@ fn account(answer: &Answer, expected: u16) -> Result<Account> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
-    serde_json::from_value(answer.json()?).map_err(|e| {
-        Error::new(ErrorCode::NeighbourFailed)
-            .with_source(format!("Authentik: its answer has another form than expected: {e}"))
-    })
+    serde_json::from_value(answer.json()?)
+        .map_err(|e| Error::new(ErrorCode::NeighbourFailed).with_source(format!("Authentik: unexpected answer: {e}")))
 }
 
-/// Names what is wrong, but not the values: they are somebody's.
+/// Converts a failed answer. The error names the invalid fields but not their values, which can be personal data.
 fn refused(answer: &Answer) -> Error {
     let fields: Vec<String> = match serde_json::from_slice(&answer.body) {
         Ok(Value::Object(fields)) => fields.keys().map(|name| name.chars().take(40).collect()).collect(),
         _ => Vec::new(),
     };
-    let hint = if matches!(answer.status, 401 | 403) { ": may the token of authentik.token_file do this?" } else { "" };
-    let why = format!("Authentik: status {} {}{hint}", answer.status, fields.join(" "));
+    let advice =
+        if matches!(answer.status, 401 | 403) { ": does authentik.token_file have this permission?" } else { "" };
+    let why = format!("Authentik: status {} {}{advice}", answer.status, fields.join(" "));
     Error::new(ErrorCode::NeighbourFailed).with_source(why)
 }

@@ -1,7 +1,7 @@
-//! Keeps a member and its account at Authentik together.
+//! Keeps a member and its Authentik account in sync.
 //!
-//! **Invariant.** The external system is asked outside of any transaction, and what it answered is written in one: when it
-//! fails, nothing here has changed. An account that names another member is never taken over, nor an administrator's.
+//! **Invariant.** Authentik is called outside of any transaction, and its answer is stored in one: if it fails, nothing
+//! here has changed. An account that names another member is never taken over, nor is an administrator's.
 
 pub mod api;
 pub mod client;
@@ -23,10 +23,10 @@ use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::EventKind;
 use client::{Account, DesiredUser};
 
-/// What a service wants of a member and its account.
+/// The desired member and account, as a service requests them.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// The subject at Authentik; its own id for the account when absent.
+    /// The subject at Authentik; Authentik's `uid` of the account if absent.
     pub sub: Option<String>,
     pub uid: Option<MemberId>,
     pub username: Option<String>,
@@ -35,26 +35,26 @@ pub struct Wanted {
     pub is_active: Option<bool>,
 }
 
-/// How the two are tied together now.
+/// The linked member and account.
 #[derive(Debug, Clone)]
 pub struct Ensured {
     pub uid: MemberId,
     pub sub: String,
     pub account_id: String,
-    /// Was the account made just now?
+    /// Whether the account was created.
     pub is_new: bool,
     pub epoch: u64,
 }
 
-/// Makes or changes the account at Authentik, and the member here.
+/// Creates or updates the Authentik account and the member.
 pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<Ensured> {
-    // Somebody else may take the username between the question for it and the making.
+    // Another client can take the username between the look-up and the creation.
     const TRIES: usize = 2;
     for _ in 0..TRIES {
         let mut member = plan(app, caller, &wanted).await?;
         let found = look_up(app, member.as_ref(), &wanted).await?;
         if let (Some(account), None) = (&found, &member) {
-            // Asked for by its names only, the member is the one whom this account belongs to.
+            // The request has only names: the member is the one that this account belongs to.
             wanted.uid = owner(app, account).await?;
             member = plan(app, caller, &wanted).await?;
         }
@@ -75,10 +75,10 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
         let account_id = account.pk.to_string();
         let (link, wanted) = ((sub.clone(), account_id.clone()), wanted.clone());
         let members_max = app.config.members_max;
-        let keep = move |t: &Transaction<'_>, caller: &Identity| {
-            keep(t, caller, (uid, &link.0, &link.1), (&wanted, members_max))
+        let write = move |t: &Transaction<'_>, caller: &Identity| {
+            store(t, caller, (uid, &link.0, &link.1), (&wanted, members_max))
         };
-        let epoch = app.change(caller, "member.ensure_authentik", keep).await?.epoch;
+        let epoch = app.change(caller, "member.ensure_authentik", write).await?.epoch;
         return Ok(Ensured { uid, sub, account_id, is_new: found.is_none(), epoch });
     }
     Err(taken("an account at Authentik has this username, but cannot be found by it"))
@@ -154,7 +154,7 @@ async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<
     {
         return Ok(Some(account));
     }
-    // By the former name first: the one that is wanted may be new.
+    // The present name first: the desired one can be new.
     let names = [member.and_then(|member| member.username.clone()), wanted.username.clone()];
     for name in names.into_iter().flatten() {
         if let Some(account) = client::find_by_username(app, &name).await? {
@@ -178,13 +178,13 @@ async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted)
     app.read(check).await
 }
 
-/// The member whom an account belongs to.
+/// Returns the member linked to an account, if any.
 async fn owner(app: &App, account: &Account) -> Result<Option<MemberId>> {
     let sub = account.uid.clone();
     Ok(app.read(move |r| members::find_by_identity(r, AUTHENTIK, &sub)).await?.map(|member| member.id))
 }
 
-/// Fails for an account that is not this member's to have.
+/// Fails if this member cannot be linked to the account.
 async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> Result<()> {
     if !account.is_a_persons() {
         let message = "this account at Authentik is an administrator's or a program's: it is managed there";
@@ -206,8 +206,8 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     Ok(())
 }
 
-/// Is this account tied to this member? Its number alone does not say so: an Authentik that was set up anew gives the
-/// numbers out again.
+/// Whether this account is linked to this member. The number alone does not prove that, because a reinstalled Authentik
+/// assigns the numbers again.
 fn is_linked(account: &Account, member: Option<&Member>) -> bool {
     member.is_some_and(|member| {
         let is_numbered = member.authentik_user_id.as_ref() == Some(&account.pk.to_string());
@@ -218,10 +218,10 @@ fn is_linked(account: &Account, member: Option<&Member>) -> bool {
 }
 
 fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Result<DesiredUser> {
-    let known = |of: fn(&Member) -> &Option<String>| member.and_then(|member| of(member).clone());
+    let known = |field: fn(&Member) -> &Option<String>| member.and_then(|member| field(member).clone());
     let username = wanted.username.clone().or_else(|| known(|member| &member.username));
     if username.is_none() {
-        return Err(Error::field("username", "is needed to make an account at Authentik"));
+        return Err(Error::field("username", "is required to create an account at Authentik"));
     }
     Ok(DesiredUser {
         username,
@@ -232,7 +232,8 @@ fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Resul
     })
 }
 
-/// What changes of an account that is there. One that we did not make keeps what it has; gaps are filled.
+/// Returns the desired values for an existing account. An account that was not created here keeps its values, and only
+/// empty ones are filled.
 fn desired_user_of(uid: MemberId, account: &Account, member: Option<&Member>, wanted: &Wanted) -> DesiredUser {
     let is_ours = is_linked(account, member);
     let name = |wanted: &Option<String>, known: Option<&String>, now: &str| {
@@ -243,42 +244,42 @@ fn desired_user_of(uid: MemberId, account: &Account, member: Option<&Member>, wa
         username: wanted.username.clone().filter(|_| is_ours),
         name: name(&wanted.display_name, member.and_then(|member| member.display_name.as_ref()), &account.name),
         email: name(&wanted.email, member.and_then(|member| member.email.as_ref()), &account.email),
-        // Who is suspended here is so there; who is suspended there only is so for a reason of theirs.
+        // A member suspended here is deactivated there; an account deactivated only there stays so.
         is_active: wanted.is_active.or_else(|| member.filter(|member| !member.is_active()).map(|_| false)),
         roster_uid: uid.to_string(),
     }
 }
 
-/// Writes down what both sides agree on.
-fn keep(
+/// Stores the member and its link to the account.
+fn store(
     t: &Transaction<'_>,
     caller: &Identity,
     (uid, sub, account_id): (MemberId, &str, &str),
     (wanted, members_max): (&Wanted, u64),
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
-    let Some(former) = members::find_member(t, uid)? else {
+    let Some(previous) = members::find_member(t, uid)? else {
         let capacity = members::require_capacity(t.snapshot(), members_max)?;
-        return keep_new(t, (reach, capacity), (uid, sub, account_id), wanted);
+        return store_new(t, (reach, capacity), (uid, sub, account_id), wanted);
     };
-    if former.status == "deleted" {
-        // Erased while Authentik was asked: it stays so.
+    if previous.status == "deleted" {
+        // The member was erased while Authentik was called: it stays erased.
         return Err(ErrorCode::MemberDeleted.into());
     }
-    require_changeable(t, caller, reach, &former, wanted)?;
-    let mut member = former.clone();
+    require_changeable(t, caller, reach, &previous, wanted)?;
+    let mut member = previous.clone();
     if wanted.username.is_some() {
         member.name(reach, wanted.username.clone());
     }
     member.email = wanted.email.clone().or(member.email);
     member.display_name = wanted.display_name.clone().or(member.display_name);
-    let is_active = wanted.is_active.filter(|is_active| *is_active != former.is_active());
-    let is_linked = former.authentik_sub.as_deref() == Some(sub);
-    let is_same_account = former.authentik_user_id.as_deref() == Some(account_id);
-    if member == former && is_active.is_none() && is_linked && is_same_account {
+    let is_active = wanted.is_active.filter(|is_active| *is_active != previous.is_active());
+    let is_linked = previous.authentik_sub.as_deref() == Some(sub);
+    let is_same_account = previous.authentik_user_id.as_deref() == Some(account_id);
+    if member == previous && is_active.is_none() && is_linked && is_same_account {
         return Ok(Changed::nothing(()));
     }
-    if member != former {
+    if member != previous {
         members::update_names(t, &member)?;
     }
     if !is_linked {
@@ -290,12 +291,13 @@ fn keep(
         Some(is_active) => set_active(t, uid, is_active)?,
         None => Vec::new(),
     };
-    let after = json!({"linked": !is_linked, "account": account_id, "names": member != former, "is_active": is_active});
-    let events = changed(t, &former, &members::get_member(t, uid)?);
+    let after =
+        json!({"linked": !is_linked, "account": account_id, "names": member != previous, "is_active": is_active});
+    let events = changed(t, &previous, &members::get_member(t, uid)?);
     Ok(Changed::new((), Entry::new("member", uid).after(after)).policy(changes).event(events))
 }
 
-fn keep_new(
+fn store_new(
     t: &Transaction<'_>,
     (reach, capacity): (Reach, Capacity),
     (uid, sub, account_id): (MemberId, &str, &str),

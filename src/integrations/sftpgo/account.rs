@@ -15,13 +15,13 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 
-/// What a full account may still do at its root: look, fetch, and make room.
+/// The root permissions of an account without free space: list, download, and free space.
 const WITHOUT_WRITING: [&str; 4] = ["list", "download", "delete", "rename"];
 const EVERYTHING: &str = "*";
 const ROOT: &str = "/";
-/// A limit that whatever is stored has reached. Not what is used: of that SFTPGo has a count of its own.
+/// A limit in bytes that any stored file reaches. The used size is not suitable, because SFTPGo has its own count.
 const NO_ROOM: i64 = 1;
-/// What SFTPGo counts by itself: only another count settles a difference.
+/// The usage that SFTPGo counts itself: only a new scan can resolve a difference.
 pub const USAGE: &str = "used_quota_size";
 
 /// The desired account.
@@ -30,12 +30,12 @@ pub struct DesiredAccount {
     pub member: MemberId,
     pub username: String,
     pub is_active: bool,
-    /// In bytes. SFTPGo takes 0 for no limit: no room at all is said with permissions.
+    /// In bytes. SFTPGo treats 0 as no limit, so a full quota is expressed with permissions.
     pub size: i64,
     pub has_room: bool,
-    /// None where SFTPGo knows by itself.
+    /// The home folder; `None` leaves it to SFTPGo.
     pub home: Option<String>,
-    /// What the member stores, for comparison.
+    /// The bytes that the member uses, for comparison.
     pub used: i64,
 }
 
@@ -47,7 +47,7 @@ pub struct Difference {
     pub theirs: Value,
 }
 
-/// Settings that the desired account depends on, beside the rows.
+/// What the desired account depends on besides the rows.
 #[derive(Clone)]
 pub struct DesiredStateInputs {
     rules: QuotaSettings,
@@ -66,7 +66,7 @@ impl DesiredStateInputs {
         }
     }
 
-    /// The desired account of a member with this name.
+    /// Returns the desired account of a member with this SFTPGo username.
     pub fn desired_account(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<DesiredAccount> {
         let account = quotas::account(r, &self.rules, &self.snapshot, member.id)?;
         let has_room = quotas::has_room(r, &self.rules, &self.snapshot, member.id)?;
@@ -81,7 +81,7 @@ impl DesiredStateInputs {
         })
     }
 
-    /// Where SFTPGo has the files of an account; none where it knows by itself.
+    /// Returns the home folder of an account at SFTPGo; `None` leaves it to SFTPGo.
     pub fn home_of(&self, username: &str) -> Option<String> {
         if !self.home.is_empty() {
             return Some(self.home.replace("{username}", username));
@@ -92,21 +92,21 @@ impl DesiredStateInputs {
 }
 
 impl DesiredAccount {
-    /// An account that did not exist before.
+    /// Returns an account to create.
     pub fn new_account(&self) -> Account {
         let mut user = Account::new();
         user.insert("username".into(), json!(self.username));
         self.applied_to(&user)
     }
 
-    /// The account with our fields set to the desired values and all other fields unchanged.
+    /// Returns the account with the managed fields set to the desired values and all other fields unchanged.
     pub fn applied_to(&self, user: &Account) -> Account {
         let mut user = user.clone();
         user.insert("status".into(), json!(i64::from(self.is_active)));
         let mut permissions = user.get("permissions").and_then(Value::as_object).cloned().unwrap_or_default();
         permissions.insert(ROOT.into(), if self.has_room { json!([EVERYTHING]) } else { json!(WITHOUT_WRITING) });
-        // Folders below have words of their own, which somebody chose and nobody could bring back: they stay, and a limit
-        // keeps them from being written to.
+        // Permissions of subfolders were set by hand and could not be restored, so they are kept; a quota limit
+        // prevents writing there instead.
         let is_by_limit = !self.has_room && permissions.len() > 1;
         user.insert("quota_size".into(), json!(if is_by_limit { NO_ROOM } else { self.size }));
         user.insert("permissions".into(), Value::Object(permissions));
@@ -117,18 +117,18 @@ impl DesiredAccount {
         user
     }
 
-    /// Does the account belong to another member, or to another program?
+    /// Whether the account belongs to another member or program.
     pub fn is_anothers(&self, user: &Account) -> bool {
         whose(user).is_some_and(|whose| whose != self.member.to_string())
     }
 
     pub fn differences(&self, user: &Account) -> Vec<Difference> {
-        let shall = self.applied_to(user);
+        let expected = self.applied_to(user);
         ["status", "quota_size", "permissions", "home_dir", "additional_info"]
             .into_iter()
             .filter_map(|field| {
                 let none = if matches!(field, "status" | "quota_size") { json!(0) } else { json!("") };
-                let ours = shall.get(field).unwrap_or(&none);
+                let ours = expected.get(field).unwrap_or(&none);
                 let theirs = user.get(field).unwrap_or(&none);
                 let is_same = match field {
                     "permissions" => folders(ours) == folders(theirs),
@@ -139,7 +139,7 @@ impl DesiredAccount {
             .collect()
     }
 
-    /// SFTPGo counts by itself. What it has not counted yet differs from nothing.
+    /// Returns the difference of the usage, unless SFTPGo has not counted this account yet.
     pub fn usage_difference(&self, user: &Account) -> Option<Difference> {
         user.get("last_quota_update").and_then(Value::as_i64).filter(|at| *at > 0)?;
         let theirs = user.get(USAGE).and_then(Value::as_i64).unwrap_or(0);
@@ -152,17 +152,17 @@ pub fn name_of(user: &Account) -> &str {
     user.get("username").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// What an account says of whose it is; `None` when it says nothing.
+/// Returns the owner named in `additional_info`, if any.
 pub fn whose(user: &Account) -> Option<&str> {
     user.get("additional_info").and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// The member whom an account names.
+/// Returns the member named in `additional_info`, if it is a member id.
 pub fn member_of(user: &Account) -> Option<MemberId> {
     uuid::Uuid::try_parse(whose(user)?).ok().map(MemberId)
 }
 
-/// The account, in which nobody comes in any more.
+/// Returns the disabled account.
 pub fn switched_off(user: &Account) -> Account {
     let mut user = user.clone();
     user.insert("status".into(), json!(0));
@@ -177,7 +177,7 @@ fn words_of(words: &Value) -> BTreeSet<&str> {
     words.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// Permissions without the order of their words.
+/// Permissions by folder, without their order.
 fn folders(permissions: &Value) -> Vec<(&str, BTreeSet<&str>)> {
     let mut all: Vec<_> =
         permissions.as_object().into_iter().flatten().map(|(path, words)| (path.as_str(), words_of(words))).collect();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_is_in_line() {
+    fn a_new_account_has_no_differences() {
         for desired in [
             desired(),
             DesiredAccount { has_room: false, ..desired() },
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_stays_as_it_is() {
+    fn other_fields_stay_unchanged() {
         let user = json!({"username": "kim", "email": "k@example.org", "permissions": {"/": ["list"]},
             "filters": {"allowed_ip": ["10.0.0.0/8"]}});
         let user = user.as_object().expect("an object");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_full_is_exactly_as_before_once_it_has_room() {
+    fn a_full_account_is_restored_exactly_when_space_is_freed() {
         let open = desired();
         let full = DesiredAccount { has_room: false, ..open.clone() };
         let alone = open.new_account();
@@ -243,13 +243,13 @@ mod tests {
         }
         assert!(full.differences(&limited).is_empty());
         assert_eq!(open.applied_to(&limited), with_folders);
-        // No limit at all is what 0 would be there.
+        // A size of 0 would mean no limit at SFTPGo.
         let nothing = DesiredAccount { size: 0, ..full };
         assert_eq!(nothing.applied_to(&with_folders)["quota_size"], NO_ROOM);
     }
 
     #[test]
-    fn an_account_that_names_somebody_else_is_anothers() {
+    fn an_account_that_names_another_owner_is_not_managed() {
         let desired = desired();
         let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
         assert!(

@@ -1,4 +1,4 @@
-//! SFTPGo's REST API: who we are there, and its users as they are. One request at a time.
+//! Client of SFTPGo's REST API: authentication and users. One request at a time.
 
 use reqwest::{Method, Request, RequestBuilder, Url};
 use serde_json::{Map, Value};
@@ -10,17 +10,17 @@ use crate::kernel::error::Error;
 use crate::kernel::ids::Timestamp;
 use crate::kernel::outbound::{Answer, retry_after};
 
-/// A user of SFTPGo, with all that we know nothing of: a change replaces it as a whole.
+/// A user of SFTPGo, including all fields that are unknown here, because an update replaces the user as a whole.
 pub type Account = Map<String, Value>;
 
-/// Why something did not work.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientError {
     Later {
         why: String,
         not_before_s: Option<u64>,
     },
-    /// No later attempt would do better.
+    /// Retrying cannot succeed.
     Refused(String),
 }
 
@@ -37,11 +37,11 @@ impl From<Error> for ClientError {
     }
 }
 
-/// A turn at SFTPGo's users: between reading one and writing it nobody else of us writes. Every request has its time-out,
-/// and nothing that SFTPGo asks of us waits for a turn.
+/// Exclusive access to SFTPGo's users: no other task writes between reading a user and writing it. Every request has a
+/// time-out, and hooks that SFTPGo calls do not wait for it.
 pub struct Connection<'a> {
     app: &'a App,
-    /// What all use until it does not count any more.
+    /// The access token, shared by all connections until SFTPGo rejects it.
     token: OwnedMutexGuard<Option<String>>,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Makes a user; false when there is one of this name.
+    /// Creates a user; returns false if the name is taken.
     pub async fn create(&mut self, user: &Account) -> Result<bool, ClientError> {
         let answer = self.ask(Method::POST, &["users"], &[], Some(user)).await?;
         match answer.status {
@@ -69,7 +69,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Replaces a user; may end its sessions, which keep the former settings otherwise.
+    /// Replaces a user. `ends_sessions` disconnects its sessions, which otherwise keep the previous settings.
     pub async fn put(&mut self, name: &str, user: &Account, ends_sessions: bool) -> Result<(), ClientError> {
         let query: &[(&str, &str)] = if ends_sessions { &[("disconnect", "1")] } else { &[] };
         let answer = self.ask(Method::PUT, &["users", name], query, Some(user)).await?;
@@ -81,7 +81,7 @@ impl<'a> Connection<'a> {
         if matches!(answer.status, 200 | 404) { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
-    /// A page of users, in the order of their names.
+    /// Returns a page of users, ordered by name.
     pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<Account>, ClientError> {
         let (offset, limit) = (offset.to_string(), limit.to_string());
         let query = [("offset", offset.as_str()), ("limit", limit.as_str()), ("order", "ASC")];
@@ -90,10 +90,10 @@ impl<'a> Connection<'a> {
             return Err(unexpected(&answer));
         }
         serde_json::from_value(answer.json()?)
-            .map_err(|e| ClientError::later(format!("its list of users is none: {e}")))
+            .map_err(|e| ClientError::later(format!("its list of users is malformed: {e}")))
     }
 
-    /// Lets it count a user's files anew. Answers whether it does; it may not count at all, or be at it.
+    /// Starts a quota scan of a user's files. Returns false if SFTPGo does not track quotas or is scanning already.
     pub async fn scan(&mut self, name: &str) -> Result<bool, ClientError> {
         let answer = self.ask(Method::POST, &["quotas", "users", name, "scan"], &[], None).await?;
         match answer.status {
@@ -103,7 +103,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Sends a request, with a new token when the present one does not count any more.
+    /// Sends a request; retries with a new token if the present one is rejected.
     async fn ask(
         &mut self,
         method: Method,
@@ -112,7 +112,7 @@ impl<'a> Connection<'a> {
         body: Option<&Account>,
     ) -> Result<Answer, ClientError> {
         if path.iter().any(|part| [".", "..", ""].contains(part)) {
-            return Err(ClientError::Refused("this name cannot be a part of an address".into()));
+            return Err(ClientError::Refused("this name cannot be part of a URL".into()));
         }
         let url = url_of(&self.app.config.sftpgo_url, path, query)?;
         let is_by_token = !self.app.config.sftpgo_username.is_empty();
@@ -141,7 +141,7 @@ impl<'a> Connection<'a> {
         Ok(self.app.outbound.send(request).await?)
     }
 
-    /// The token of now, or a new one.
+    /// Returns the cached token, or requests a new one.
     async fn token(&mut self, password: &str) -> Result<String, ClientError> {
         if let Some(token) = self.token.as_ref() {
             return Ok(token.clone());
@@ -153,59 +153,61 @@ impl<'a> Connection<'a> {
             return Err(unexpected(&answer));
         }
         let body = answer.json()?;
-        let text = body["access_token"].as_str().ok_or_else(|| ClientError::later("it gave no token"))?.to_owned();
+        let text =
+            body["access_token"].as_str().ok_or_else(|| ClientError::later("its answer contains no token"))?.to_owned();
         Ok(self.token.insert(text).clone())
     }
 }
 
 fn built(request: RequestBuilder) -> Result<Request, ClientError> {
-    request.build().map_err(|e| ClientError::later(format!("the request cannot be made: {}", e.without_url())))
+    request.build().map_err(|e| ClientError::later(format!("the request cannot be built: {}", e.without_url())))
 }
 
 fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, ClientError> {
     let mut url = Url::parse(base).map_err(|e| ClientError::later(format!("sftpgo.url: {e}")))?;
-    url.path_segments_mut().map_err(|()| ClientError::later("sftpgo.url is no address"))?.extend(path);
+    url.path_segments_mut().map_err(|()| ClientError::later("sftpgo.url is not a valid URL"))?.extend(path);
     if !query.is_empty() {
         url.query_pairs_mut().extend_pairs(query);
     }
     Ok(url)
 }
 
-/// Sorts out what says nothing about what was asked: trouble of its own, our credential, a page of something in between.
+/// Rejects answers that say nothing about the request: server errors, rejected credentials, and pages of a proxy in
+/// between.
 fn require_usable(answer: Answer) -> Result<Answer, ClientError> {
     let status = answer.status;
     let not_before_s = retry_after(&answer.headers, Timestamp::now());
     match status {
         429 | 500.. => Err(ClientError::Later { why: format!("it answered {status}"), not_before_s }),
         401 => Err(ClientError::later("it answered 401: are sftpgo.username and sftpgo.secret_file right?")),
-        300..=399 => Err(ClientError::later(format!("it answered {status}: is sftpgo.url the address itself?"))),
+        300..=399 => Err(ClientError::later(format!("it answered {status}: does sftpgo.url redirect?"))),
         _ => {
-            // It always answers JSON: anything else comes from something in between.
+            // SFTPGo always answers JSON: anything else comes from a proxy in between.
             answer.json()?;
             Ok(answer)
         }
     }
 }
 
-/// An answer that was not expected. A validation error is final; its text names fields, not persons, but may be long.
+/// Converts an unexpected answer. A validation error is final; its text names fields, not persons, but can be long.
 fn unexpected(answer: &Answer) -> ClientError {
-    const SHOWN: usize = 200;
+    const TEXT_CHARS_MAX: usize = 200;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = [&body["message"], &body["error"]].into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
-    let shown: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    let text: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect();
     match answer.status {
-        400 => ClientError::Refused(format!("it answered 400: {shown}")),
-        403 => ClientError::later(format!("it answered 403: may our administrator there do this? {shown}")),
-        status => ClientError::later(format!("it answered {status}: {shown}")),
+        400 => ClientError::Refused(format!("it answered 400: {text}")),
+        403 => ClientError::later(format!("it answered 403: does our administrator have this permission? {text}")),
+        status => ClientError::later(format!("it answered {status}: {text}")),
     }
 }
 
 fn user_of(answer: &Answer, name: &str) -> Result<Account, ClientError> {
-    // SFTPGo may be told to fold names.
+    // SFTPGo can be configured to fold names.
     let is_same = |user: &Account| name_of(user).trim().to_lowercase() == name.trim().to_lowercase();
     match answer.json()? {
         Value::Object(user) if is_same(&user) => Ok(user),
-        _ => Err(ClientError::later("it told of another user than was asked for")),
+        _ => Err(ClientError::later("it answered about another user")),
     }
 }
 
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_part_of_an_address() {
+    fn a_name_is_one_segment_of_a_url() {
         let url = |name: &str| url_of("http://s/api/v2", &["users", name], &[]).expect("an address").to_string();
         assert_eq!(url("kim"), "http://s/api/v2/users/kim");
         assert_eq!(url("a/../b?c#d%e f"), "http://s/api/v2/users/a%2F..%2Fb%3Fc%23d%25e%20f");

@@ -1,8 +1,8 @@
-//! SFTPGo asks who may come in: its hooks for external authentication and before a login.
+//! SFTPGo logins: its hooks for external authentication and pre-login.
 //!
-//! **Invariant.** An empty answer is a yes to SFTPGo: anyone who is not let in is told so by a user without a name. Keys of SSH
-//! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in. A member is known
-//! by the name it was given at SFTPGo, never by its username, which people choose themselves.
+//! **Invariant.** SFTPGo treats an empty answer as success, so a denied login is answered with a user without a name.
+//! SSH keys are managed by SFTPGo: a key is accepted if the SFTPGo account lists it and its member can log in. A member
+//! is found by its SFTPGo username, never by its own username, which members choose themselves.
 
 use serde_json::Value;
 
@@ -15,25 +15,25 @@ use crate::kernel::authz::key;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Result};
 
-/// What an API key needs to be a password at SFTPGo, where files are written and deleted.
+/// The scope that an API key needs to be used as an SFTPGo password, because it then allows writing and deleting files.
 const SCOPE: &str = "videos:write";
 
-/// What SFTPGo says of who wants to come in.
+/// A login attempt, as SFTPGo reports it.
 #[derive(Debug, Clone, Default)]
 pub struct Login {
     pub username: String,
     pub password: String,
     pub public_key: String,
-    /// Where from, as text.
+    /// The client's IP address.
     pub ip: String,
-    /// The account as SFTPGo has it, where it has one.
+    /// The existing SFTPGo account, if any.
     pub user: Option<Account>,
 }
 
 impl Login {
     pub fn from_body(body: &Value) -> Self {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        // Some versions send the account as text.
+        // Some versions send the account as a JSON string.
         let user = match &body["user"] {
             Value::Object(user) => Some(user.clone()),
             Value::String(text) => serde_json::from_str(text).ok(),
@@ -50,7 +50,7 @@ impl Login {
     }
 }
 
-/// The account to come in with; `None` when not.
+/// Returns the account to log in with; `None` denies the login.
 pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
     let found = find(app, &login.username).await?;
     let claim = LoginClaim {
@@ -58,28 +58,31 @@ pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
         name: login.username.clone(),
         address: login.ip.parse().ok(),
     };
-    let proved = match (&login.password, &login.public_key) {
+    let verified = match (&login.password, &login.public_key) {
         (password, _) if key::is_key(password) => credential_check::has_key(app, &claim, password, SCOPE),
         (password, _) if !password.is_empty() => credential_check::has_password(app, &claim, password.clone()).await,
         (_, key) if !key.is_empty() => Ok(login.user.as_ref().is_some_and(|user| lists(user, key))),
         _ => Ok(false),
     };
-    let is_proved = match proved {
+    let is_verified = match verified {
         Err(refused) if refused.cause == ErrorCode::TooManyFailures => {
             tracing::info!(member = ?claim.member, "an SFTPGo login is throttled after too many failures");
             false
         }
-        proved => proved?,
+        verified => verified?,
     };
-    let Some((_, desired)) = found.filter(|(member, _)| is_proved && member.is_active()) else { return Ok(None) };
+    let Some((_, desired)) = found.filter(|(member, _)| is_verified && member.is_active()) else { return Ok(None) };
     if login.user.as_ref().is_some_and(|user| desired.is_anothers(user)) {
-        tracing::warn!(member = %desired.member, "the SFTPGo account of this name belongs to another member: the login is refused");
+        tracing::warn!(
+            member = %desired.member,
+            "the SFTPGo account of this name belongs to another member: the login is refused"
+        );
         return Ok(None);
     }
     Ok(Some(login.user.as_ref().map_or_else(|| desired.new_account(), |user| desired.applied_to(user))))
 }
 
-/// The updated account; `None` if it is up to date or not ours.
+/// The updated account; `None` if it is up to date or not managed here.
 pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
     let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
     if is_there && is_of_erased(app, user).await? {
@@ -90,7 +93,11 @@ pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
         return Ok(None);
     }
     if desired.is_anothers(user) {
-        tracing::warn!(member = %desired.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
+        tracing::warn!(
+            member = %desired.member,
+            claimed = whose(user).is_some(),
+            "the SFTPGo account of this name belongs to another member"
+        );
         return Ok(None);
     }
     if !is_there {
@@ -99,13 +106,13 @@ pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
     Ok((!desired.differences(user).is_empty()).then(|| desired.applied_to(user)))
 }
 
-/// Is this the account of a member who is gone for good?
+/// Whether this account belongs to an erased member.
 async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
     let Some(member) = member_of(user) else { return Ok(false) };
     Ok(app.read(move |r| members::find(r, member)).await?.is_some_and(|member| member.is_erased()))
 }
 
-/// The member with this SFTPGo name, and its desired account.
+/// Returns the member with this SFTPGo username, and its desired account.
 async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>> {
     let (inputs, name) = (DesiredStateInputs::from_app(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
@@ -116,7 +123,7 @@ async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>>
     app.read(look).await
 }
 
-/// Does the account list this key? Its kind and its text decide; what follows is a remark.
+/// Whether the account lists this public key. Type and key data are compared; the comment is ignored.
 fn lists(user: &Account, offered: &str) -> bool {
     let parts = |text: &str| {
         let mut words = text.split_ascii_whitespace().map(str::to_owned);
@@ -134,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_counts_by_its_kind_and_its_text() {
+    fn public_keys_are_compared_by_type_and_data() {
         let user = json!({"public_keys": ["ssh-ed25519 AAAAC3Nz kim@home", "ssh-rsa AAAAB3"]});
         let user = user.as_object().expect("an object");
         assert!(lists(user, "ssh-ed25519 AAAAC3Nz") && lists(user, "ssh-ed25519  AAAAC3Nz another remark\n"));

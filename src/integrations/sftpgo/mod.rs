@@ -1,8 +1,8 @@
-//! SFTPGo: every member with a name there has an account there, which follows the member.
+//! SFTPGo: every member with an SFTPGo username has an account there, which is kept in sync with the member.
 //!
-//! **Invariant.** The account of a name is brought in line with the rows of this moment, by one worker at a time: an event
-//! says only whose. What is not ours in an account stays as it is, and an account that names somebody else in
-//! `additional_info` is nobody's to change.
+//! **Invariant.** An account is synchronized with the current rows by one worker at a time: an event only names the
+//! member. Fields that Roster does not manage stay unchanged, and an account whose `additional_info` names another
+//! member or program is never changed.
 
 pub mod account;
 pub mod api;
@@ -32,8 +32,8 @@ pub fn require_configured(config: &Config) -> Result<()> {
 }
 
 impl From<ClientError> for DeliveryOutcome {
-    fn from(trouble: ClientError) -> Self {
-        match trouble {
+    fn from(error: ClientError) -> Self {
+        match error {
             ClientError::Later { why, not_before_s } => Self::Failed { why, not_before_s },
             ClientError::Refused(why) => Self::Refused(why),
         }
@@ -41,9 +41,9 @@ impl From<ClientError> for DeliveryOutcome {
 }
 
 impl From<ClientError> for Error {
-    fn from(trouble: ClientError) -> Self {
+    fn from(error: ClientError) -> Self {
         let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).with_source(format!("SFTPGo: {why}"));
-        match trouble {
+        match error {
             ClientError::Later { why, not_before_s } => match not_before_s {
                 Some(seconds) => failed(why).retry_after(seconds),
                 None => failed(why),
@@ -53,10 +53,10 @@ impl From<ClientError> for Error {
     }
 }
 
-/// Accounts that are looked after at the same time. They take turns, so that more of them would only wait.
+/// The maximum number of concurrent deliveries. They share one connection, so more would only wait.
 pub const AT_ONCE_MAX: usize = 4;
 
-/// Brings the account of an event's member in line.
+/// Synchronizes the account of an event's member.
 pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !app.config.has_sftpgo() {
         return Ok(DeliveryOutcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
@@ -74,17 +74,17 @@ pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result
     Ok(match done {
         Ok(Some(why)) => DeliveryOutcome::Needless(why),
         Ok(None) => DeliveryOutcome::Delivered,
-        Err(trouble) => trouble.into(),
+        Err(error) => error.into(),
     })
 }
 
-/// What was done, or why there was nothing to do.
+/// `None` if the account was changed, or the reason why there was nothing to do.
 type Followed = Result<Option<&'static str>, ClientError>;
 
-/// Brings a member's account in line with its rows.
+/// Synchronizes a member's account with its rows.
 async fn follow(app: &App, member: MemberId) -> Result<Followed> {
-    let mut turn = Connection::begin(app).await;
-    // Read once it is our turn: who waited for it may have waited long.
+    let mut connection = Connection::begin(app).await;
+    // Read after the connection is acquired: the wait can be long.
     let inputs = account::DesiredStateInputs::from_app(app);
     let desired = app
         .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
@@ -93,26 +93,26 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
         })
         .await?;
     match desired {
-        Some(desired) => Ok(bring_in_line(&mut turn, &desired).await),
+        Some(desired) => Ok(bring_in_line(&mut connection, &desired).await),
         None => Ok(Ok(Some("the member has no name at SFTPGo"))),
     }
 }
 
-/// Creates or updates an account to its desired state.
-async fn bring_in_line(turn: &mut Connection<'_>, desired: &DesiredAccount) -> Followed {
+/// Creates an account or updates it to its desired state.
+async fn bring_in_line(connection: &mut Connection<'_>, desired: &DesiredAccount) -> Followed {
     if !is_folder(&desired.username) {
-        return Err(ClientError::Refused("the name cannot be that of a folder".into()));
+        return Err(ClientError::Refused("the SFTPGo username cannot be a folder name".into()));
     }
-    let found = match turn.find(&desired.username).await? {
+    let found = match connection.find(&desired.username).await? {
         Some(user) => Some(user),
-        None if !desired.is_active => return Ok(Some("there is no account that could be switched off")),
-        None => match turn.create(&desired.new_account()).await? {
+        None if !desired.is_active => return Ok(Some("there is no account to disable")),
+        None => match connection.create(&desired.new_account()).await? {
             true => return Ok(None),
-            // Somebody else was faster: what is there now is followed.
-            false => turn.find(&desired.username).await?,
+            // Another client created it first: synchronize that account.
+            false => connection.find(&desired.username).await?,
         },
     };
-    let Some(user) = found else { return Err(ClientError::later("an account is there and is not, as it says")) };
+    let Some(user) = found else { return Err(ClientError::later("the account exists, but was not found")) };
     if desired.is_anothers(&user) {
         return Err(ClientError::Refused(
             "an account of this name exists and names another member in additional_info: clear that, or choose another \
@@ -122,40 +122,40 @@ async fn bring_in_line(turn: &mut Connection<'_>, desired: &DesiredAccount) -> F
     }
     let differences = desired.differences(&user);
     if differences.is_empty() {
-        return Ok(Some("the account was in line already"));
+        return Ok(Some("the account is up to date"));
     }
     let is_limited = !desired.has_room && differences.iter().any(|difference| difference.field == "permissions");
-    turn.put(&desired.username, &desired.applied_to(&user), !desired.is_active || is_limited).await?;
+    connection.put(&desired.username, &desired.applied_to(&user), !desired.is_active || is_limited).await?;
     Ok(None)
 }
 
-/// A member is gone for good: its account is switched off, or deleted where the settings say so. Its files stay.
+/// Disables the account of an erased member, or deletes it if `sftpgo.delete` is set. Its files are kept.
 async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
-    let mut turn = Connection::begin(app).await;
-    let Some(user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
+    let mut connection = Connection::begin(app).await;
+    let Some(user) = connection.find(name).await? else { return Ok(Some("the account no longer exists")) };
     if account::whose(&user) != Some(member.to_string().as_str()) {
         return Ok(Some("the account with this name belongs to another member"));
     }
     if app.config.sftpgo_delete {
-        turn.delete(name).await?;
+        connection.delete(name).await?;
         return Ok(None);
     }
     if account::is_off(&user) {
-        return Ok(Some("the account was off already"));
+        return Ok(Some("the account is disabled already"));
     }
-    turn.put(name, &account::switched_off(&user), true).await?;
+    connection.put(name, &account::switched_off(&user), true).await?;
     Ok(None)
 }
 
-/// What changes here with what others change.
-pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
-    if let Occurrence::MemberErased(member) = what {
+/// Reacts to occurrences of other features.
+pub fn react(t: &Transaction<'_>, occurrence: &Occurrence<'_>) -> Result<Vec<Change>> {
+    if let Occurrence::MemberErased(member) = occurrence {
         store::delete_of_member(t, *member)?;
     }
     Ok(Vec::new())
 }
 
-/// Upkeep: forgets events and paths that are too old to matter.
+/// Deletes expired events and path histories.
 pub async fn tidy(app: &App) -> Result<()> {
     app.write_in_batches(store::forget).await.map(drop)
 }

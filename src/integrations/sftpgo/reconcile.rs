@@ -1,7 +1,8 @@
-//! All of SFTPGo's users beside all members with a name there: events are lost, and people change things by hand.
+//! Compares all SFTPGo users with all members that have an SFTPGo username, because events can be lost and users can be
+//! changed by hand.
 //!
-//! **Invariant.** Only accounts that are our members', or were, are mended. What belongs to nobody here is told of and left
-//! alone.
+//! **Invariant.** Only accounts that belong or belonged to members are repaired. Other accounts are reported and left
+//! unchanged.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,42 +22,42 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 
-/// Users that are listed at a time: the most that SFTPGo tells of. Where that is longer than an answer may be, fewer.
+/// Page sizes for listing users: SFTPGo's maximum, and a smaller one for when that answer is too large.
 const PAGES: [u64; 2] = [500, 50];
-/// Accounts whose files SFTPGo counts anew after one comparison; counting reads the disk.
+/// The maximum number of quota scans that one reconciliation starts; a scan reads the disk.
 const SCANS_MAX: usize = 50;
 
-/// How the users differ from the members.
+/// The differences between SFTPGo's users and the members.
 #[derive(Debug, Default)]
 pub struct Drift {
-    /// Members with a name there.
+    /// Members with an SFTPGo username.
     pub members: usize,
-    /// Users there.
+    /// Users at SFTPGo.
     pub users: usize,
     /// Active members without a user.
     pub missing: Vec<(MemberId, String)>,
-    /// Users of erased members that are not off, or not deleted, as they should be.
+    /// Users of erased members that are not disabled, or not deleted if `sftpgo.delete` is set.
     pub orphaned: Vec<(MemberId, String)>,
-    /// Users that are nobody's here.
+    /// Users that belong to no member.
     pub foreign: Vec<String>,
-    /// Users of a member's name that say to be somebody else's.
+    /// Users with a member's username whose `additional_info` names another member or program.
     pub conflicts: Vec<(MemberId, String)>,
     pub differing: Vec<(MemberId, String, Difference)>,
     desired: HashMap<String, DesiredAccount>,
 }
 
-/// What was done about it.
+/// The result of a reconciliation.
 #[derive(Debug, Default)]
 pub struct Repaired {
     pub drift: Drift,
     pub mended: Vec<(MemberId, String)>,
-    /// Who could not be mended, and why.
+    /// Accounts that could not be repaired, with the error.
     pub failed: Vec<(MemberId, String, String)>,
-    /// Accounts whose files are counted anew.
+    /// The number of quota scans that were started.
     pub scans: usize,
 }
 
-/// Compares, and changes nothing.
+/// Compares users and members without changing anything.
 pub async fn compare(app: &App) -> Result<Drift> {
     require_configured(&app.config)?;
     let users = list(app).await?;
@@ -76,7 +77,8 @@ pub async fn compare(app: &App) -> Result<Drift> {
         }
         Ok((desired_accounts, orphaned))
     };
-    // Read after the users: who was made meanwhile is missing, and is looked for again before anything is done.
+    // Read after the users were listed: an account created in between appears as missing, and is looked up again before
+    // it is repaired.
     let (desired_accounts, orphaned) = app.read(find).await?;
     let mut drift = Drift { members: desired_accounts.len(), users: users.len(), orphaned, ..Drift::default() };
     let names: HashSet<&str> = users.iter().map(name_of).collect();
@@ -106,20 +108,21 @@ pub async fn compare(app: &App) -> Result<Drift> {
     Ok(drift)
 }
 
-/// Users that are not yet as those of erased members should be, with the member that each names.
+/// Returns the users that would need a repair if their member is erased, with the member that each names.
 fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
     let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_off(user);
     let claim = |user: &Account| Some((account::member_of(user)?, name_of(user).to_owned()));
     users.iter().filter(is_open).filter_map(claim).collect()
 }
 
-/// All users. Who is deleted meanwhile may shift another one out of sight, which then is looked for by its name.
+/// Lists all users. A user that is deleted meanwhile can shift another one out of the pages; that one is looked up by
+/// name later.
 async fn list(app: &App) -> Result<Vec<Account>, ClientError> {
     let (mut users, mut known) = (Vec::new(), HashSet::new());
     let [mut limit, fewer] = PAGES;
     let mut offset = 0;
     loop {
-        // A turn for each page: who waits for one gets it in between.
+        // The connection is released after each page, so that other tasks can use it in between.
         let page = match Connection::begin(app).await.list(offset, limit).await {
             Err(ClientError::Later { .. }) if limit > fewer => {
                 limit = fewer;
@@ -136,7 +139,7 @@ async fn list(app: &App) -> Result<Vec<Account>, ClientError> {
     }
 }
 
-/// Compares, and brings the accounts of our members in line.
+/// Compares users and members, and repairs the accounts of members.
 pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Repaired> {
     let mut found = Repaired { drift: compare(app).await?, ..Repaired::default() };
     if is_dry {
@@ -157,8 +160,8 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Rep
     for (_, name, _) in drifted.take(SCANS_MAX) {
         match Connection::begin(app).await.scan(name).await {
             Ok(is_begun) => found.scans += usize::from(is_begun),
-            Err(trouble) => {
-                tracing::warn!(?trouble, "SFTPGo did not start a quota scan for a user");
+            Err(error) => {
+                tracing::warn!(trouble = ?error, "SFTPGo did not start a quota scan for a user");
                 break;
             }
         }
@@ -175,7 +178,7 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Rep
     Ok(found)
 }
 
-/// Whose account is missing, differs or should be gone, once each.
+/// Returns the accounts that are missing, differ or are orphaned, once each.
 fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
     let differing = drift.differing.iter().filter(|(_, _, difference)| difference.field != USAGE);
     let all = drift.missing.iter().cloned().chain(differing.map(|(member, name, _)| (*member, name.clone())));
@@ -183,23 +186,24 @@ fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
     all.chain(drift.orphaned.iter().cloned()).filter(|(_, name)| known.insert(name.clone())).collect()
 }
 
-/// Brings one account in line with what its rows say now.
+/// Synchronizes one account with its current rows.
 async fn repair(app: &App, desired: &DesiredAccount) -> Result<Followed> {
-    let mut turn = Connection::begin(app).await;
+    let mut connection = Connection::begin(app).await;
     let (inputs, name) = (DesiredStateInputs::from_app(app), desired.username.clone());
     let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
         Some(member) => inputs.desired_account(r, &member, name).map(Some),
         None => Ok(None),
     };
     Ok(match app.read(look).await? {
-        Some(desired) => bring_in_line(&mut turn, &desired).await,
-        None => Ok(Some("the name is no member's any more")),
+        Some(desired) => bring_in_line(&mut connection, &desired).await,
+        None => Ok(Some("no member has this SFTPGo username any more")),
     })
 }
 
-/// Reconciles soon after the start, as a machine may not run for long, and then again and again until it is dropped.
+/// Reconciles shortly after the start, because a machine may not run for long, and then periodically until it is
+/// dropped.
 pub async fn run(app: Arc<App>) {
-    /// Events that waited for the start come first.
+    /// Pending events are delivered first.
     const FIRST: Duration = Duration::from_secs(60);
     if !app.config.has_sftpgo() {
         return;
@@ -218,7 +222,7 @@ pub async fn run(app: Arc<App>) {
                 failed = found.failed.len(),
                 "SFTPGo's users were compared with the members"
             ),
-            Err(e) => tracing::warn!(error = %e, "SFTPGo's users could not be compared and will be later"),
+            Err(e) => tracing::warn!(error = %e, "SFTPGo's users could not be compared; retrying later"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! SQL of what is remembered of SFTPGo's events: which came already, and what last happened at a path.
+//! SQL of the SFTPGo history: the events that were handled, and the last event of each path.
 
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
@@ -9,7 +9,7 @@ const NOTE: &str = "
     insert or replace into sftpgo_history (hash, member_id, data, expires_at, created_at)
     values (:hash, :member_id, :data, :expires_at, :now)";
 
-/// Remembers what happened at a path.
+/// Stores the last event of a path.
 pub fn note(w: &Writer<'_>, hash: &Hash, member: MemberId, data: &str, until: Timestamp) -> Result<()> {
     w.execute(
         NOTE,
@@ -32,14 +32,14 @@ const MARK: &str = "
     values (:hash, :member_id, :expires_at, :now)
     on conflict (hash) do nothing";
 
-/// Remembers that an event came.
+/// Stores that an event was handled.
 pub fn mark(w: &Writer<'_>, hash: &Hash, member: MemberId, until: Timestamp) -> Result<()> {
     w.execute(MARK, &[(":hash", hash), (":member_id", &member), (":expires_at", &until), (":now", &w.now())]).map(drop)
 }
 
 const IS_MARKED: &str = "select 1 from sftpgo_history where hash = :hash";
 
-/// Did this event come before?
+/// Whether this event was handled before.
 pub fn is_marked(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
     Ok(r.find(IS_MARKED, &[(":hash", hash)], |_| Ok(()))?.is_some())
 }
@@ -48,7 +48,7 @@ const FORGET: &str = "
     delete from sftpgo_history
     where hash in (select hash from sftpgo_history where expires_at <= :now limit :most)";
 
-/// Forgets what is too old to matter; answers how much.
+/// Deletes expired rows; returns how many.
 pub fn forget(w: &Writer<'_>, most: usize) -> Result<usize> {
     w.execute(FORGET, &[(":now", &w.now()), (":most", &sql::limit(most))])
 }

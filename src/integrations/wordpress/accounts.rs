@@ -1,7 +1,8 @@
-//! Members follow their accounts at WordPress: at an event of its must-use plugin, and when all are compared.
+//! Synchronizes members with their WordPress accounts: on an event of the must-use plugin, and during a comparison.
 //!
-//! **Invariant.** An event names accounts, and what it says of them counts only where WordPress cannot be asked. Nobody is
-//! linked by a name, nothing that a member has is overwritten, and anyone who is gone there is suspended here, never erased.
+//! **Invariant.** An event names accounts; its data is used only if WordPress cannot be queried. Accounts are never
+//! linked by name, members' existing values are never overwritten, and the member of a deleted account is suspended,
+//! never erased.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -28,29 +29,29 @@ use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
 
-/// What became of an account, or would.
+/// The outcome of an account, or of a dry run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountOutcome {
     New(MemberId),
-    /// What changed of the member. Of names that differ the member's own are kept.
+    /// The fields of the member that changed, and the differing names that were kept.
     Known {
         member: MemberId,
         changed: Vec<&'static str>,
         kept: Vec<&'static str>,
     },
-    /// It belongs to no member, and this one has its username or e-mail.
+    /// The account is not linked, and this member has its username or e-mail.
     Unlinked(MemberId),
-    /// The member stays as it is, for this reason.
+    /// The member stays unchanged, for this reason.
     Left(MemberId, &'static str),
-    /// The account is gone, and the member suspended.
+    /// The account is gone, and the member was suspended.
     Gone(MemberId),
-    /// Gone, and nobody's, or of a member who is suspended already.
+    /// The account is gone, and was not linked or its member is suspended already.
     Nobody,
-    /// It cannot be read, for this reason: whose it is stays as it is.
+    /// The account cannot be read, for this reason: its member stays unchanged.
     Odd(String),
 }
 
-/// Is a change made, or only found out?
+/// Whether a change is committed or rolled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     Real,
@@ -59,10 +60,10 @@ pub enum Effect {
 
 const ACTION: &str = "member.follow_wordpress";
 
-/// Brings the member of an account in line with it.
+/// Synchronizes the member of an account.
 ///
-/// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
-/// here twice. An administrator links the two, or the person's own sign-in tells.
+/// A user without a member gets a new one, unless a member has the account's username or e-mail, because that would
+/// duplicate the person. An administrator can link the two, or the user's own sign-in does.
 pub async fn sync_member(
     app: &Arc<App>,
     caller: &Identity,
@@ -78,11 +79,11 @@ pub async fn sync_member(
         tries += 1;
         let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
         let (external_user, members_max) = (external_user.clone(), app.config.members_max);
-        let followed = settle(app, caller, effect, move |t| {
+        let synchronized = run(app, caller, effect, move |t| {
             let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
             Ok(synced(t, id, &external_user, plans, members_max)?.map(Some))
         });
-        if let Some(outcome) = followed.await? {
+        if let Some(outcome) = synchronized.await? {
             return Ok(outcome);
         }
     }
@@ -100,10 +101,10 @@ fn synced(
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, "is not active here")));
         }
         Some(member) if is_other_person(t, &member, external_user)? => {
-            let why = "has another username and e-mail: WordPress gave the number out again";
+            let why = "has another username and e-mail: WordPress has reused the number";
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
         }
-        // Somebody signed in with the account in this very moment, and is as WordPress has it.
+        // The user signed in at the same time, so this member was just created from the account.
         Some(member) if member.id != id => {
             let outcome = AccountOutcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
             return Ok(Changed::nothing(outcome));
@@ -121,10 +122,10 @@ fn synced(
     }))
 }
 
-/// A member who has the username or the e-mail of an account that is nobody's yet.
+/// Returns a member that has the username or e-mail of an unlinked account.
 fn namesake(t: &Transaction<'_>, external_user: &ExternalUser) -> Result<Option<MemberId>> {
     for name in [&external_user.username, &external_user.email].into_iter().flatten().filter(|name| !name.is_empty()) {
-        // A registration that nobody proved stands in nobody's way.
+        // A registration that is not confirmed yet does not reserve a name.
         if let Some(found) = members::find_login(t, name)?.filter(|found| found.member.status != "pending") {
             return Ok(Some(found.member.id));
         }
@@ -132,7 +133,7 @@ fn namesake(t: &Transaction<'_>, external_user: &ExternalUser) -> Result<Option<
     Ok(None)
 }
 
-/// Names that a member has otherwise than its account.
+/// Returns the names that differ between a member and its account.
 fn differing(member: &Member, external_user: &ExternalUser) -> Vec<&'static str> {
     let differs = |own: &Option<String>, there: &Option<String>| {
         let there = there.as_deref().map(members::folded).filter(|text| !text.is_empty());
@@ -146,16 +147,16 @@ fn differing(member: &Member, external_user: &ExternalUser) -> Vec<&'static str>
     names.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-/// Suspends the member of an account that is gone, and takes away the roles that came with it.
+/// Suspends the member of an account that is gone, and removes the roles that came from WordPress.
 pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<AccountOutcome> {
-    let who = caller.clone();
-    settle(app, caller, effect, move |t| {
+    let identity = caller.clone();
+    run(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::nothing(AccountOutcome::Nobody));
         };
-        if members::require_may_touch(t, &who, Reach::Site, member.id, Touch::Standing).is_err() {
-            let why = "is an administrator, or may do more than who asks: a person suspends it";
+        if members::require_may_touch(t, &identity, Reach::Site, member.id, Touch::Standing).is_err() {
+            let why = "is an administrator, or has more rights than the caller: suspend it by hand";
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
         }
         let mut changes = match members::set_active(t, member.id, false) {
@@ -179,24 +180,24 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
     .await
 }
 
-/// Makes a change; in a dry run it is made and taken back, so that it says what the real one would do.
-async fn settle<T: Clone + Send + Sync + 'static>(
+/// Runs a change; a dry run rolls it back and returns what it would do.
+async fn run<T: Clone + Send + Sync + 'static>(
     app: &App,
     caller: &Identity,
     effect: Effect,
     change: impl FnOnce(&Transaction<'_>) -> Result<Changed<T>> + Send + 'static,
 ) -> Result<T> {
     let found: Arc<OnceLock<T>> = Arc::default();
-    let seen = found.clone();
-    let settled = app.change(caller, ACTION, move |t, _| {
+    let dry_run_answer = found.clone();
+    let result = app.change(caller, ACTION, move |t, _| {
         let changed = change(t)?;
         if effect == Effect::Real {
             return Ok(changed);
         }
-        let _ = seen.set(changed.answer);
-        Err(Error::internal("a dry run is taken back"))
+        let _ = dry_run_answer.set(changed.answer);
+        Err(Error::internal("a dry run is rolled back"))
     });
-    match settled.await {
+    match result.await {
         Ok(committed) => Ok(committed.answer),
         Err(error) => found.get().cloned().ok_or(error),
     }
@@ -204,22 +205,23 @@ async fn settle<T: Clone + Send + Sync + 'static>(
 
 // ── events ──
 
-/// One account that the plugin tells of.
+/// One account of a WordPress event.
 #[derive(Debug, Clone)]
 pub struct UserEvent {
     pub id: u64,
-    /// What the plugin says of it; `None` when it says that the account is gone.
+    /// The account's data from the plugin; `None` if the account was deleted.
     pub said: Option<WordPressUser>,
 }
 
-/// Is an event signed with the plugin's key, and not older than it may be? Answers the mark of this one request.
+/// Verifies the signature and age of a request from the plugin. Returns a mark that identifies the request; fails with
+/// `hook_signature`.
 pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<RequestMark> {
     let Some(key) = app.config.hook_wordpress_key.as_deref() else {
-        let message = "set hooks.wordpress_key_file to take hints of WordPress";
+        let message = "set hooks.wordpress_key_file to accept events from WordPress";
         return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
     };
     let expected = secret::signature(key, &format!("{timestamp}.{body}"));
-    // All are compared, whichever fits.
+    // All signatures are compared, so the time does not depend on which one matches.
     let is_signed = signatures.split(',').fold(false, |found, text| {
         let mut offered = [0; 32];
         let hex = text.trim().strip_prefix("v1=").unwrap_or_default();
@@ -238,25 +240,25 @@ pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Resul
     }
 }
 
-/// Names one signed request while it could be sent again.
+/// Identifies a signed request for as long as it could be replayed.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestMark {
     hash: secret::Hash,
     until: Timestamp,
 }
 
-/// Was this request taken before?
+/// Whether this request was processed before.
 pub async fn is_known(app: &App, mark: RequestMark) -> Result<bool> {
     app.read(move |r| is_consumed(r, &mark.hash)).await
 }
 
-/// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
+/// Marks a request as processed, after it was completed: a failed request can be sent again unchanged.
 pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
     app.write_unaudited(move |w| consume_once(w, &mark.hash, mark.until)).await.map(drop)
 }
 
-/// Brings the members of all accounts in line that an event tells of: with what WordPress says now, or, where the settings
-/// name no administrator to ask as, with what the event says.
+/// Synchronizes the members of all accounts of an event with WordPress's present data, or with the event's data if no
+/// WordPress administrator is configured.
 pub async fn handle_events(
     app: &Arc<App>,
     caller: &Identity,
@@ -265,14 +267,14 @@ pub async fn handle_events(
     let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
     for UserEvent { id, said } in events {
-        let present = match &admin_client {
+        let current = match &admin_client {
             Some(admin_client) => admin_client.find(id).await?,
             None => Ok(said),
         };
-        let outcome = match present {
+        let outcome = match current {
             Ok(Some(person)) => sync_member(app, caller, person, Effect::Real).await?,
             Ok(None) => suspend(app, caller, id, Effect::Real).await?,
-            Err(odd) => AccountOutcome::Odd(odd.why),
+            Err(unreadable) => AccountOutcome::Odd(unreadable.why),
         };
         outcomes.insert(id, outcome);
     }

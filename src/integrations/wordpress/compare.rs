@@ -1,8 +1,7 @@
-//! All users of WordPress compared with the members: first everybody there, page by page, then every account that is
-//! known here.
+//! Compares all WordPress users with the members: first all users, page by page, then all linked accounts.
 //!
-//! **Invariant.** Pages move when somebody is deleted while they are read, so that anyone who was not on one is not gone: only
-//! an account that WordPress denies by its number is.
+//! **Invariant.** Pages shift when a user is deleted during the listing, so a user missing from the list may still
+//! exist: an account is gone only if WordPress says so for its number.
 
 use std::sync::Arc;
 
@@ -17,15 +16,15 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// Changes of one page that are on their way at the same time: they share commits.
+/// The maximum number of concurrent changes; they share commits.
 const AT_ONCE_MAX: usize = 16;
 
-/// Where a comparison goes on.
+/// Where a comparison continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompareCursor {
     /// A page of WordPress's users, from 1.
     Page(u64),
-    /// The accounts that are known here, above this number.
+    /// The linked accounts with a higher number than this.
     Known(u64),
 }
 
@@ -55,27 +54,27 @@ impl CompareCursor {
 pub struct CompareOptions {
     pub effect: Effect,
     pub from: CompareCursor,
-    /// Lists of users that are asked for at most.
+    /// The maximum number of user lists to request.
     pub pages: u64,
-    /// Members who are suspended at most, because their account is gone.
+    /// The maximum number of members to suspend because their account is gone.
     pub gone_max: u64,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct CompareResult {
     pub looked_at: u64,
-    /// Accounts with what became of them, where that is worth telling.
+    /// The outcomes of accounts that changed or differ.
     pub outcomes: Vec<(u64, AccountOutcome)>,
-    /// Users that cannot be read; whose they are stays as it is.
+    /// Users that cannot be parsed; their members stay unchanged.
     pub odd: Vec<UnreadableUser>,
-    /// Accounts that are gone beyond `gone_max`; their members stay as they are.
+    /// Accounts that are gone beyond `gone_max`; their members stay unchanged.
     pub gone_kept: Vec<u64>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<CompareCursor>,
 }
 
-/// Compares, and brings the members in line unless it is a dry run.
+/// Compares users and members, and updates the members unless it is a dry run.
 pub async fn compare(app: &Arc<App>, caller: &Identity, options: CompareOptions) -> Result<CompareResult> {
     let Some(admin_client) = AdminClient::from_config(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
@@ -97,7 +96,7 @@ pub async fn compare(app: &Arc<App>, caller: &Identity, options: CompareOptions)
     Ok(found)
 }
 
-/// Takes in one page of WordPress's users.
+/// Synchronizes the members of one page of users.
 async fn scan(
     app: &Arc<App>,
     caller: &Identity,
@@ -113,26 +112,22 @@ async fn scan(
         match one {
             Ok(person) => people.push(person),
             Err(odd) => {
-                tracing::warn!(
-                    wordpress_id = odd.id,
-                    why = odd.why,
-                    "a user of WordPress cannot be read and is left out"
-                );
+                tracing::warn!(wordpress_id = odd.id, why = odd.why, "a WordPress user cannot be read and is skipped");
                 found.odd.push(odd);
             }
         }
     }
-    let follow_one = |person: WordPressUser| async move {
+    let sync_one = |person: WordPressUser| async move {
         let id = person.id;
         sync_member(app, caller, person, effect).await.map(|outcome| (id, outcome))
     };
     let outcomes: Vec<(u64, AccountOutcome)> =
-        stream::iter(people.into_iter().map(follow_one)).buffered(AT_ONCE_MAX).try_collect().await?;
-    found.outcomes.extend(outcomes.into_iter().filter(|(_, outcome)| is_news(outcome)));
+        stream::iter(people.into_iter().map(sync_one)).buffered(AT_ONCE_MAX).try_collect().await?;
+    found.outcomes.extend(outcomes.into_iter().filter(|(_, outcome)| is_reported(outcome)));
     Ok(if is_last { CompareCursor::Known(0) } else { CompareCursor::Page(page + 1) })
 }
 
-fn is_news(outcome: &AccountOutcome) -> bool {
+fn is_reported(outcome: &AccountOutcome) -> bool {
     match outcome {
         AccountOutcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
         AccountOutcome::Nobody => false,
@@ -144,7 +139,7 @@ fn is_news(outcome: &AccountOutcome) -> bool {
     }
 }
 
-/// Looks for accounts that are known here and gone there.
+/// Finds linked accounts that are gone at WordPress, and suspends their members.
 async fn confirm(
     app: &Arc<App>,
     caller: &Identity,
@@ -156,7 +151,7 @@ async fn confirm(
     let Some(last) = known.last().copied() else { return Ok(None) };
     let there = admin_client.among(&known).await?;
     for id in known.into_iter().filter(|id| !there.contains(id)) {
-        // The list may be wrong about one: WordPress is asked for this very number.
+        // The list can be incomplete, so each missing number is requested separately.
         if !matches!(admin_client.find(id).await?, Ok(None)) {
             continue;
         }
@@ -165,7 +160,7 @@ async fn confirm(
         let effect = if gone < options.gone_max { options.effect } else { Effect::DryRun };
         match suspend(app, caller, id, effect).await? {
             AccountOutcome::Gone(_) if gone >= options.gone_max => found.gone_kept.push(id),
-            outcome if is_news(&outcome) => found.outcomes.push((id, outcome)),
+            outcome if is_reported(&outcome) => found.outcomes.push((id, outcome)),
             _ => {}
         }
     }
@@ -177,11 +172,11 @@ mod tests {
     use super::CompareCursor;
 
     #[test]
-    fn a_place_leads_back_to_itself() {
-        for place in
+    fn a_cursor_survives_a_round_trip_as_text() {
+        for cursor in
             [CompareCursor::BEGIN, CompareCursor::Page(7), CompareCursor::Known(0), CompareCursor::Known(u64::MAX)]
         {
-            assert_eq!(CompareCursor::parse(&place.to_text()), Some(place));
+            assert_eq!(CompareCursor::parse(&cursor.to_text()), Some(cursor));
         }
         for text in ["", "page", "page 0", "page x", "known -1", "people 1", "page 99999999999999999999"] {
             assert_eq!(CompareCursor::parse(text), None, "{text}");

@@ -1,4 +1,4 @@
-//! WordPress: who somebody is there, by its REST API or by a ticket that our must-use plugin signed.
+//! WordPress users: read through its REST API, or from a ticket signed by Roster's must-use plugin.
 
 pub mod accounts;
 pub mod api;
@@ -23,10 +23,10 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::outbound::{Answer, is_true, text_of};
 use crate::kernel::secret::{self, Hash};
 
-/// Who somebody is at the site. Number and login are needed; of the rest an odd value counts as none.
+/// A WordPress user. Number and login are required; malformed other fields count as missing.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct WordPressUser {
-    /// Never 0, which means nobody there.
+    /// Never 0, which means no user at WordPress.
     pub id: u64,
     #[serde(alias = "username", deserialize_with = "login")]
     pub login: String,
@@ -34,7 +34,7 @@ pub struct WordPressUser {
     pub email: String,
     #[serde(default, deserialize_with = "text")]
     pub name: String,
-    /// Several or none, besides the usual one; not known where WordPress does not say them.
+    /// Usually one role, but possibly several or none; `None` if WordPress does not include them.
     #[serde(default, deserialize_with = "roles")]
     pub roles: Option<BTreeSet<String>>,
 }
@@ -48,12 +48,12 @@ fn login<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::E
     login.ok_or_else(|| serde::de::Error::custom("has no username"))
 }
 
-/// A list, also one that PHP made an object of because a number is missing in it, or one role as text.
+/// Reads a list of roles, a list that PHP encoded as an object because of gaps in its keys, or a single role as text.
 fn roles<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<BTreeSet<String>>, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::Array(list) => Some(texts(list.iter())),
         Value::Object(map) if map.values().all(Value::is_string) => Some(texts(map.values())),
-        // Capabilities: the names are the roles.
+        // A map of capabilities: the keys are the roles.
         Value::Object(map) if map.values().all(Value::is_boolean) => {
             Some(map.into_iter().filter(|(_, is_held)| is_true(is_held)).map(|(name, _)| name).collect())
         }
@@ -66,7 +66,7 @@ fn texts<'v>(values: impl Iterator<Item = &'v Value>) -> BTreeSet<String> {
     values.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// A user of a list that cannot be read.
+/// A list entry that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableUser {
     pub id: Option<u64>,
@@ -74,21 +74,21 @@ pub struct UnreadableUser {
     pub why: String,
 }
 
-/// Reads one user of a list; the others do not suffer from an odd one.
+/// Parses one user of a list, so that a malformed one does not affect the others.
 pub fn read_one(value: &Value) -> std::result::Result<WordPressUser, UnreadableUser> {
     let id = value["id"].as_u64().filter(|id| *id > 0);
-    let odd = |why: String| {
+    let unreadable = |why: String| {
         let name = ["username", "slug", "name"].iter().find_map(|field| text_of(&value[*field]));
         UnreadableUser { id, name: name.filter(|name| !name.trim().is_empty()), why }
     };
     match WordPressUser::deserialize(value) {
         Ok(person) if person.id > 0 => Ok(person),
-        Ok(_) => Err(odd("has the number 0, which is nobody's".into())),
-        Err(e) => Err(odd(e.to_string())),
+        Ok(_) => Err(unreadable("has the number 0, which is not a user".into())),
+        Err(e) => Err(unreadable(e.to_string())),
     }
 }
 
-/// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
+/// Returns the user with this username (or e-mail) and application password; `None` if WordPress rejects them.
 pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<WordPressUser>> {
     let answer = users(app, (login, application_password), "/me", &[]).await?;
     match answer.status {
@@ -97,8 +97,8 @@ pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<O
     }
 }
 
-/// Asks for users, in the context `edit`: without it WordPress takes wrong credentials for an anonymous visitor's, and
-/// shows a visitor those who published something, as if there were no others.
+/// Requests users in the context `edit`. Without it, WordPress treats wrong credentials as an anonymous visitor, and
+/// shows only users that have published something.
 pub async fn users(
     app: &App,
     (login, application_password): (&str, &str),
@@ -116,30 +116,30 @@ pub async fn users(
         .get(url)
         .basic_auth(login, Some(application_password))
         .header(ACCEPT, "application/json")
-        // An answer that something in between kept would be somebody else's.
+        // A cached answer could be another user's.
         .header(CACHE_CONTROL, "no-store")
         .build()
-        .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
+        .map_err(|e| Error::internal(format!("the request to WordPress cannot be built: {e}")))?;
     app.outbound.send(request).await
 }
 
-/// What a good answer holds.
+/// Parses a successful answer.
 pub fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
     if answer.status != 200 {
         let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let status = answer.status;
-        return Err(failed(format!("status {status} {to}: is wordpress.url the address of the site itself?")));
+        return Err(failed(format!("status {status} {to}: does wordpress.url redirect?")));
     }
-    serde_json::from_value(answer.json()?).map_err(|e| failed(format!("its answer is none as WordPress gives it: {e}")))
+    serde_json::from_value(answer.json()?).map_err(|e| failed(format!("unexpected answer: {e}")))
 }
 
-/// Who asked, as an answer about `/me` has it.
+/// Parses an answer from `/me`, and fails if it is about another user.
 pub fn read_oneself(answer: &Answer, login: &str) -> Result<WordPressUser> {
     let person: WordPressUser = read(answer)?;
-    // WordPress takes names in any case, and with blanks around them.
+    // WordPress ignores case and surrounding blanks in names.
     let folded = |text: &str| text.trim().to_lowercase();
-    let is_asked_for = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
-    if person.id == 0 || !is_asked_for {
+    let is_same_user = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
+    if person.id == 0 || !is_same_user {
         return Err(failed("it answered about another user: does a cache store its answers?"));
     }
     Ok(person)
@@ -149,35 +149,35 @@ pub fn failed(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorCode::NeighbourFailed).with_source(format!("WordPress: {why}"))
 }
 
-/// A ticket that is genuine and alive. Anyone who takes it marks it as used until its time is over.
+/// A valid ticket. A caller that accepts it must mark it as used until it expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub person: WordPressUser,
-    /// Names this one ticket.
+    /// Identifies the ticket.
     pub mark: Hash,
     pub until: Timestamp,
 }
 
-/// What the plugin signs.
+/// The signed claims of a ticket.
 #[derive(Debug, Deserialize)]
 struct Claims {
     v: u64,
     site: String,
     #[serde(flatten)]
     person: WordPressUser,
-    /// Seconds since 1970, as `exp`.
+    /// In seconds since 1970, like `exp`.
     iat: i64,
     exp: i64,
     jti: String,
 }
 
-/// A ticket is good for this long at most.
-const LIFE_MAX_S: i64 = 60;
-/// Clocks of two machines differ by this much at most.
+/// The longest validity of a ticket, in seconds.
+const VALIDITY_MAX_S: i64 = 60;
+/// The largest accepted clock difference, in seconds.
 const AHEAD_MAX_S: i64 = 5;
 const JTI_BYTES_MAX: usize = 128;
 
-/// Reads a ticket, `base64url(claims).hex(signature)`; `None` for one that is forged, too old, or another site's.
+/// Reads a ticket, `base64url(claims).hex(signature)`; returns `None` if it is forged, expired, or from another site.
 pub fn read_ticket(ticket: &str, site: &str, key: &str, now: Timestamp) -> Option<Ticket> {
     let (body, signature) = ticket.split_once('.')?;
     let mut offered: Hash = [0; 32];
@@ -186,11 +186,12 @@ pub fn read_ticket(ticket: &str, site: &str, key: &str, now: Timestamp) -> Optio
         return None;
     }
     let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()?;
-    let (now_ms, life_s) = (now.0, claims.exp.checked_sub(claims.iat)?);
+    let (now_ms, validity_s) = (now.0, claims.exp.checked_sub(claims.iat)?);
     let (from_ms, until_ms) = (claims.iat.checked_mul(1_000)?, claims.exp.checked_mul(1_000)?);
-    let is_alive = (1..=LIFE_MAX_S).contains(&life_s) && now_ms < until_ms && from_ms <= now_ms + AHEAD_MAX_S * 1_000;
+    let is_valid =
+        (1..=VALIDITY_MAX_S).contains(&validity_s) && now_ms < until_ms && from_ms <= now_ms + AHEAD_MAX_S * 1_000;
     let is_named = claims.person.id > 0 && (1..=JTI_BYTES_MAX).contains(&claims.jti.len());
-    (claims.v == 1 && claims.site == site && is_alive && is_named).then(|| Ticket {
+    (claims.v == 1 && claims.site == site && is_valid && is_named).then(|| Ticket {
         mark: secret::hash(&format!("a ticket of WordPress {}", claims.jti)),
         until: Timestamp(until_ms),
         person: claims.person,
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_read_as_far_as_it_can_be() {
+    fn malformed_fields_of_a_user_count_as_missing() {
         let read = |changes: Value| {
             let mut user =
                 json!({"id": 6, "username": "lee", "name": "Lee", "email": "lee@example.org", "roles": ["editor"]});
@@ -267,10 +268,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_alive_up_to_its_limits_and_not_one_past_them() {
+    fn a_ticket_is_valid_exactly_up_to_its_limits() {
         let seconds = NOW.0 / 1_000;
         assert!(is_read(&ticket(&json!({}))));
-        for (iat, exp, is_alive) in [
+        for (iat, exp, is_valid) in [
             (5, 65, true),
             (6, 66, false),
             (-59, 1, true),
@@ -281,12 +282,12 @@ mod tests {
             (i64::MIN / 2, i64::MAX / 2, false),
         ] {
             let (iat, exp) = (seconds.saturating_add(iat), seconds.saturating_add(exp));
-            assert_eq!(is_read(&ticket(&json!({"iat": iat, "exp": exp}))), is_alive, "{iat} {exp}");
+            assert_eq!(is_read(&ticket(&json!({"iat": iat, "exp": exp}))), is_valid, "{iat} {exp}");
         }
     }
 
     #[test]
-    fn a_ticket_of_somebody_else_is_none() {
+    fn forged_and_foreign_tickets_are_rejected() {
         for changes in [
             json!({"v": 2}),
             json!({"site": "https://example.org/"}),

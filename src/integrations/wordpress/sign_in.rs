@@ -1,4 +1,4 @@
-//! Sign-in of people who have an account at the WordPress site.
+//! Sign-in with a WordPress account.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
-/// Questions to WordPress at a time.
+/// The maximum number of concurrent credential checks at WordPress.
 const AT_ONCE_MAX: usize = 4;
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// Signs in with a username (or e-mail) of the site and an application password.
 pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
@@ -28,24 +28,24 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
         return Err(ErrorCode::WordPressNotConfigured.into());
     }
     let folded = members::folded(login);
-    // Accounts there are not those here: failures at one say nothing of the other.
+    // WordPress accounts are separate from local ones, so their failures are counted separately.
     let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.context.address);
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     // Limited concurrency: parallel guesses must wait for the results of earlier ones, which are counted.
-    let turn = TURNS.acquire().await;
+    let permit = PERMITS.acquire().await;
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     let person = ask(app, login, application_password).await?;
-    drop(turn);
+    drop(permit);
     let Some(person) = person else {
         app.guard.login_throttle.failed(attempt, Timestamp::now());
         return Err(ErrorCode::InvalidLogin.into());
     };
-    let tokens = enter(app, visitor, person).await?;
+    let tokens = provision_and_open(app, visitor, person).await?;
     app.guard.login_throttle.succeeded(attempt);
     Ok(tokens)
 }
 
-/// Signs in with a ticket of the must-use plugin, which is good once.
+/// Signs in with a ticket of the must-use plugin, which can be used once.
 pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
     let site = app.config.wordpress_url.as_str();
     let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
@@ -57,15 +57,15 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     if !app.write_unaudited(move |w| consume_once(w, &mark, until)).await? {
         return Err(ErrorCode::InvalidTicket.into());
     }
-    enter(app, visitor, ticket.person).await
+    provision_and_open(app, visitor, ticket.person).await
 }
 
-async fn enter(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
+async fn provision_and_open(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
     let member = provision(app, &visitor.context, external_user_of(app, person)).await?;
     open(app, visitor, member, WORDPRESS, FactorsShown::OneFactor).await
 }
 
-fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
+fn valid_keys(roles: BTreeSet<String>) -> BTreeSet<String> {
     roles.into_iter().filter(|role| is_key(role)).collect()
 }
 
@@ -74,20 +74,21 @@ pub fn external_user_of(app: &App, person: WordPressUser) -> ExternalUser {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let subject = person.id.to_string();
     let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));
-    let said = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
-    let facts = SourceFacts::of(said);
+    let claims = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
+    let facts = SourceFacts::of(claims);
     ExternalUser {
         provider: WORDPRESS.into(),
         subject,
-        // Fixed for good at WordPress.
+        // WordPress logins never change.
         account_id: Some(person.login.clone()),
         username: Some(person.login),
-        // Its REST API takes a new e-mail without asking back: it fills a gap, and never leads to another member.
+        // WordPress's REST API changes an e-mail without confirmation, so it only fills a gap and never identifies a
+        // member.
         email: Some(person.email),
         display_name: Some(person.name),
         organization,
-        // Where the roles are not known, what is here stays.
-        keys: person.roles.map(|roles| (Source::Wordpress, kept(roles))).into_iter().collect(),
+        // If the roles are not known, the existing assignments stay.
+        keys: person.roles.map(|roles| (Source::Wordpress, valid_keys(roles))).into_iter().collect(),
         facts,
     }
 }

@@ -1,7 +1,7 @@
-//! WordPress learns who is suspended here: its must-use plugin lets such a user in by no password, and ends what is open.
+//! Tells WordPress which members are suspended: the must-use plugin rejects their passwords and ends their sessions.
 //!
-//! **Invariant.** What is told is how the member is at this moment, so that a late delivery undoes nothing. Nothing else of
-//! the account is changed, and a member who is active again finds it as it was.
+//! **Invariant.** The member's present status is sent, so a late delivery undoes nothing. Nothing else of the account
+//! changes, and a reactivated member finds it unchanged.
 
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CACHE_CONTROL};
@@ -13,13 +13,13 @@ use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::delivery::DeliveryOutcome;
 
-/// Accounts that are told of at the same time.
+/// The maximum number of concurrent deliveries.
 pub const AT_ONCE_MAX: usize = 2;
 
-/// What the must-use plugin knows a suspension by.
+/// The user meta field in which the must-use plugin reads the suspension.
 const SUSPENDED: &str = "roster_suspended";
 
-/// Tells WordPress whether an event's member is suspended.
+/// Sends WordPress whether an event's member is suspended.
 pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     if !app.config.has_wordpress_administrator() {
         return Ok(DeliveryOutcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
@@ -44,7 +44,7 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
         .header(CACHE_CONTROL, "no-store")
         .json(&json!({"meta": {SUSPENDED: is_suspended}}))
         .build()
-        .map_err(|e| Error::internal(format!("what WordPress is to be told cannot be written: {e}")))?;
+        .map_err(|e| Error::internal(format!("the request to WordPress cannot be built: {e}")))?;
     let answer = match app.outbound.send(request).await {
         Ok(answer) => answer,
         Err(e) => return Ok(DeliveryOutcome::failed(e.to_string())),

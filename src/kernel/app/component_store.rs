@@ -1,4 +1,4 @@
-//! SQL that reads the uploaded components that are called.
+//! SQL that reads uploaded WebAssembly components.
 
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
@@ -19,7 +19,7 @@ const HAS_COMPONENT: &str = "
     where v.sha256 = :sha256 and p.organization_id = :organization_id
     limit 1";
 
-/// Has the organization a version with these bytes?
+/// Whether the organization has a plugin version with this digest.
 pub fn has_component(r: &Reader<'_>, (organization, sha256): (OrganizationId, Hash)) -> Result<bool> {
     let parameters: [(&str, &dyn rusqlite::ToSql); 2] = [(":sha256", &sha256), (":organization_id", &organization)];
     r.find(HAS_COMPONENT, &parameters, |_| Ok(())).map(|found| found.is_some())
@@ -30,7 +30,7 @@ const LIST_COMPONENTS: &str = "
     from plugin_versions v
     join plugins p on p.id = v.plugin_id";
 
-/// All that was uploaded, by organization and digest.
+/// Organization and digest of every uploaded component.
 pub fn list_components(r: &Reader<'_>) -> Result<Vec<(OrganizationId, Hash)>> {
     r.all(LIST_COMPONENTS, &[], |row| Ok((row.get(0)?, row.get(1)?)))
 }

@@ -1,4 +1,4 @@
-//! SQL of open promises by their makers, wherever they lie.
+//! SQL that finds open deferred grants by their creator, in all tables that hold them.
 
 use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::Reader;
@@ -6,7 +6,7 @@ use crate::kernel::error::Result;
 use crate::kernel::ids::{ApiKeyId, GrantId, InvitationId, MemberId, OrganizationId, RoleId, WebhookId};
 use crate::kernel::secret::Hash;
 
-/// What was promised, and is not taken yet.
+/// A deferred grant that was not used yet, or is still valid.
 pub(super) enum Open {
     Invitation {
         id: InvitationId,
@@ -18,12 +18,12 @@ pub(super) enum Open {
         member: MemberId,
         is_welcome: bool,
     },
-    /// A key that somebody else made for the member.
+    /// An API key that somebody else created for the member.
     Key {
         id: ApiKeyId,
         member: MemberId,
     },
-    /// A password that somebody else chose, with the member's sessions.
+    /// A password that somebody else set for the member; withdrawing it also ends the member's sessions.
     Password {
         member: MemberId,
     },
@@ -52,7 +52,7 @@ const LIST_PASSWORDS_BY: &str = "select id from members where password_maker = :
 const LIST_CLIENTS_BY: &str = "select client_key from api_clients where maker = :maker";
 const LIST_WEBHOOKS_BY: &str = "select id, organization_id from webhooks where maker = :maker and status = 'active'";
 
-/// All that a maker promised, and that is open, but keys of members that a client made.
+/// All open deferred grants of a creator, except member keys and passwords if the creator is an API client.
 pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
     let text = maker.to_text();
     let mut open = r.all(LIST_INVITATIONS_BY, &[(":maker", &text)], |row| {
@@ -61,8 +61,8 @@ pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
     open.extend(r.all(LIST_LINKS_BY, &[(":maker", &text)], |row| {
         Ok(Open::Link { hash: row.get(0)?, member: row.get(1)?, is_welcome: row.get(2)? })
     })?);
-    // Keys that a client made are asked at every use, and passwords at every sign-in. There can be one for each member, and
-    // they are back with the client.
+    // Keys that a client created are checked at every use, and passwords at every sign-in. There can be one for each
+    // member, and they become valid again if the client does.
     if !matches!(maker, Maker::Client(_)) {
         open.extend(r.all(LIST_KEYS_BY, &[(":maker", &text)], |row| {
             let id = row.get(0)?;
@@ -81,7 +81,7 @@ pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
 
 const LIST_KEYS_OF: &str = "select id, maker from api_keys where member_id = :member_id and maker is not null";
 
-/// The keys that others made for a member, with their makers.
+/// The API keys that others created for a member, with their creators.
 pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Maker, Open)>> {
     r.all(LIST_KEYS_OF, &[(":member_id", &member)], |row| {
         let maker = Maker::parse(row.get::<_, Option<String>>(1)?.as_deref());
@@ -91,7 +91,7 @@ pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Make
 
 const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id and password_maker is not null";
 
-/// The password that somebody else chose for a member, with who did.
+/// The password that somebody else set for a member, with its creator.
 pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Option<(Maker, Open)>> {
     let maker = r.find(FIND_PASSWORD_MAKER, &[(":id", &member)], |row| row.get::<_, String>(0))?;
     Ok(maker.map(|maker| (Maker::parse(Some(&maker)), Open::Password { member })))
@@ -99,12 +99,12 @@ pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Optio
 
 const FIND_GRANTEE: &str = "select member_id from grants where id = :id";
 
-/// Who has this direct right.
+/// The member who holds this direct grant.
 pub(super) fn find_grantee(r: &Reader<'_>, id: GrantId) -> Result<Option<MemberId>> {
     r.find(FIND_GRANTEE, &[(":id", &id)], |row| row.get(0))
 }
 
-/// From maker to maker of passwords by the index, however many members there are.
+/// A loose index scan over `password_maker`: one step per distinct creator, however many members there are.
 const LIST_MAKERS: &str = "
     with recursive found (maker) as (
         select min(password_maker) from members where password_maker >= 'member ' and password_maker < 'member!'
@@ -126,7 +126,7 @@ const LIST_MAKERS: &str = "
     union
     select maker from webhooks where maker >= 'member ' and maker < 'member!'";
 
-/// All people who promised something that is open, among others.
+/// All members with open deferred grants. Creators of other kinds can be in the list too.
 pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Maker>> {
     r.all(LIST_MAKERS, &[], |row| row.get::<_, String>(0))
         .map(|all| all.iter().map(|text| Maker::parse(Some(text))).collect())

@@ -1,5 +1,6 @@
-//! Invitations, links, keys and webhooks depend on the rights of who created them. The transaction that removes these
-//! rights also revokes them. The rule is in `kernel::authz::deferred_grant`; this file finds the rows.
+//! Invitations, links, passwords, keys and webhooks are deferred grants: they depend on the rights of their creator
+//! (`Maker`). The transaction that removes these rights also withdraws them. The rule is in
+//! `kernel::authz::deferred_grant`; this file finds the rows.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +13,11 @@ use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, Timestamp};
 
-/// The open promises of all makers who may lose something by these changes, and those about members who may become more by
-/// them; without looking whether they do.
+/// Returns the open deferred grants that these changes may invalidate: those of every creator who may lose rights, and
+/// those for every member who may gain rights. It is not checked here whether they do.
 pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) -> Result<Vec<(Maker, Open)>> {
     let mut makers: BTreeSet<String> = BTreeSet::new();
-    let mut grown: BTreeSet<MemberId> = BTreeSet::new();
+    let mut may_gain: BTreeSet<MemberId> = BTreeSet::new();
     let mut all_makers: Option<Vec<Maker>> = None;
     for change in changes {
         match change {
@@ -28,9 +29,9 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
             }
             Change::Membership(_, id, _) => {
                 makers.insert(Maker::Member(*id).to_text());
-                grown.insert(*id);
+                may_gain.insert(*id);
             }
-            Change::Grant(_, Some(id)) => grown.extend(store::find_grantee(w, *id)?),
+            Change::Grant(_, Some(id)) => may_gain.extend(store::find_grantee(w, *id)?),
             Change::Client(client) => {
                 makers.insert(Maker::Client(client.client_key.clone()).to_text());
             }
@@ -38,7 +39,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
                 makers.insert(Maker::Client(client_key.clone()).to_text());
             }
             Change::Role(tenant, role) => {
-                // Who holds it may hold less by it.
+                // Everybody who holds the role may have lost rights.
                 let all = match all_makers.take() {
                     Some(all) => all,
                     None => store::list_makers(w)?,
@@ -55,7 +56,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
             _ => {}
         }
     }
-    // A client does not outlast its maker, and neither does what it promised.
+    // A client is valid only as long as its creator's rights, and so are the deferred grants of the client.
     let clients = before.clients().filter(|client| makers.contains(&client.maker.to_text()));
     let clients: Vec<_> = clients.map(|client| Maker::Client(client.client_key.clone()).to_text()).collect();
     makers.extend(clients);
@@ -64,13 +65,13 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
         let maker = Maker::parse(Some(text));
         open.extend(store::list_open(w, &maker)?.into_iter().map(|deferred_grant| (maker.clone(), deferred_grant)));
     }
-    for member in grown {
+    for member in may_gain {
         let keys = store::list_keys_of(w, member)?;
-        let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.to_text());
+        let is_listed = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.to_text());
         let given = keys.into_iter().chain(store::find_password_of(w, member)?);
-        open.extend(given.filter(|(maker, _)| !is_there(maker)));
+        open.extend(given.filter(|(maker, _)| !is_listed(maker)));
     }
-    // What this very change makes was looked at when it was made.
+    // A deferred grant that this change itself creates was checked when it was created.
     open.retain(|(_, deferred_grant)| match deferred_grant {
         Open::Key { id, .. } => before.api_key(*id).is_some(),
         Open::Password { member } => before.member_state(*member).is_some(),
@@ -79,7 +80,8 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     Ok(open)
 }
 
-/// Withdraws those that their maker may not give any more; the features take away what they keep of them.
+/// Withdraws the deferred grants whose creator lost the right to give them. The features delete their rows in
+/// reactions; the audit entries are returned.
 pub(super) fn withdraw(
     t: &Transaction<'_>,
     after: &Snapshot,
@@ -103,16 +105,17 @@ pub(super) fn withdraw(
             Open::Key { member, .. } => DeferredGrant::MemberKey { member: *member, rights: &rights },
             Open::Password { member } => DeferredGrant::Password { member: *member, rights: &rights },
             Open::Webhook { organization, .. } => DeferredGrant::Webhook { organization: *organization },
-            // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
+            // Not withdrawn, because they are checked at every use. An audit entry records once that they have become
+            // invalid.
             Open::ServiceKey { .. } | Open::Client { .. } => {
-                entries.extend(fallen((before, after), &open, w.now()));
+                entries.extend(invalidated((before, after), &open, w.now()));
                 continue;
             }
         };
         if require_kept(after, &maker, deferred_grant, w.now()).is_ok() {
             continue;
         }
-        let why = serde_json::json!({"withdrawn": "its maker may not give it any more"});
+        let why = serde_json::json!({"withdrawn": "its creator no longer has the right to give it"});
         entries.push(match open {
             Open::Invitation { id, organization, .. } => {
                 t.happened(&Occurrence::InvitationWithdrawn(id))?;
@@ -140,8 +143,8 @@ pub(super) fn withdraw(
     Ok(entries)
 }
 
-/// Says of a program that its maker was the last who answered for it.
-fn fallen((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timestamp) -> Option<Entry> {
+/// The audit entry for a service key or client that was valid before the change and is not after it, if it is one.
+fn invalidated((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timestamp) -> Option<Entry> {
     let (entry, is_kept): (Entry, [bool; 2]) = match open {
         Open::ServiceKey { id } => {
             let is_kept =
@@ -156,6 +159,6 @@ fn fallen((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timestamp) 
         }
         _ => return None,
     };
-    let why = serde_json::json!({"refused": "its maker may not give its scopes any more: rotate it"});
+    let why = serde_json::json!({"refused": "its creator no longer has the right to give its scopes: rotate it"});
     (is_kept == [true, false]).then(|| entry.after(why))
 }

@@ -1,4 +1,4 @@
-//! Refused changes in the audit: each kind once a minute, the repeats in between only counted.
+//! Denied changes in the audit log: each kind once a minute, with the number of repeats in between.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,17 +11,17 @@ use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
-/// Denials of one caller, operation and tenant within this time are one audit row; refusals of one caller and address for
-/// one cause are one line of the log.
+/// Denials of one caller, operation and tenant within this time are one audit row. Refusals of one caller and address
+/// with one error code are one line of the log.
 const COALESCED_MS: i64 = 60_000;
-/// More kinds of either than this at a time are only counted, in one entry for all.
+/// Kinds of denials or refusals beyond this number are only counted, in one entry for all.
 const KINDS_MAX: usize = 4_096;
-/// As much of a path as a line of the log or an audit row takes.
+/// Longer paths are cut to this length in log lines and audit rows.
 const PATH_CHARACTERS_MAX: usize = 200;
 
-/// Caller, operation and tenant. What a caller can choose freely is not among them.
+/// Recent denials, by caller, operation and tenant. The key holds nothing that a caller can choose freely.
 pub type Denials = Repeats<(String, String, Option<OrganizationId>)>;
-/// The word of the cause, kind and name of the caller, and its address.
+/// Recent refusals, by error word, kind and name of the caller, and address.
 pub type Refusals = Repeats<(&'static str, &'static str, String, Option<IpAddr>)>;
 
 pub fn denials() -> Denials {
@@ -42,7 +42,7 @@ pub fn shown(path: &str) -> Cow<'_, str> {
 }
 
 impl App {
-    /// Records that a caller was refused a change; repeats within a minute are one row.
+    /// Writes an audit entry for a denied change; repeats within a minute are one row.
     pub async fn record_denial(&self, context: &RequestContext, action: &str, word: &str) -> Result<()> {
         let (kind, name) = context.actor();
         let tenant = context.tenant.get().copied();
@@ -60,12 +60,12 @@ impl App {
         .await
     }
 
-    /// Records how often denials were repeated whose minute is over, so that none is forgotten.
+    /// Records the repeats of denials and refusals whose minute is over, so that none is lost.
     pub async fn flush_denials(&self) -> Result<()> {
-        let untold = self.refusals.take_over(Timestamp::now());
-        if !untold.is_empty() {
-            let repeats: u64 = untold.iter().map(|(_, count)| count).sum();
-            tracing::info!(kinds = untold.len(), repeats, "repeated refusals and failures");
+        let unreported = self.refusals.take_over(Timestamp::now());
+        if !unreported.is_empty() {
+            let repeats: u64 = unreported.iter().map(|(_, count)| count).sum();
+            tracing::info!(kinds = unreported.len(), repeats, "repeated refusals and failures");
         }
         let over = self.denials.take_over(Timestamp::now());
         if over.is_empty() {

@@ -1,4 +1,4 @@
-//! The key of the secrets at rest over time: found at the start, made once, rotated.
+//! Life cycle of the encryption key for secrets at rest: opened at the start, generated once, rotated.
 
 use super::site_store;
 use std::sync::Arc;
@@ -16,19 +16,21 @@ use crate::kernel::db::{Db, ReaderShare, schema};
 use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn};
 use crate::kernel::error::{Error, Result};
 
-/// What the key of a database is known by.
+/// How the secrets of a database are encrypted.
 pub enum Known {
     /// There is no site yet.
     Nothing,
-    /// Its secrets lie in clear, as older versions left them, or are just being encrypted.
+    /// The secrets are plain text, as older versions stored them, or their first encryption is unfinished.
     Clear {
+        /// Whether the rows are encrypted already and only the key id is missing in `site`.
         is_begun: bool,
     },
+    /// Every secret is encrypted with this key.
     Key(KeyId),
 }
 
-/// Takes the key into use that the database was encrypted with. A new site gets one, and so does one whose secrets lie in
-/// clear: they are encrypted here.
+/// Opens the key that the database is encrypted with. A key is generated for a new site, and for a site whose secrets
+/// are plain text: these are encrypted here.
 pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
     match db.read(ReaderShare::of_server(), site_store::known_encryption).await? {
@@ -36,52 +38,53 @@ pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretC
         Known::Key(id) => {
             let encryption = Encryption::open(&file)?;
             encryption.settle(id)?;
-            // Without the key that was settled away, if there was one.
+            // Read again, without the key that `settle` removed, if any.
             Encryption::open(&file).map(Arc::new)
         }
         Known::Clear { is_begun } => {
-            // What is encrypted already was encrypted with a key that must be there.
-            let made = if is_begun { Encryption::open(&file) } else { Encryption::open_or_make(&file) };
-            let encryption = Arc::new(made?);
+            // Secrets that are already encrypted need the key that encrypted them, so none is generated.
+            let opened = if is_begun { Encryption::open(&file) } else { Encryption::open_or_make(&file) };
+            let encryption = Arc::new(opened?);
             encrypt_all(db, config, &encryption, secrets).await?;
             Ok(encryption)
         }
     }
 }
 
-/// Encrypts what lies in clear. The database names the key only when nothing in clear is left in the file: a kill before
-/// that begins anew.
+/// Encrypts the secrets that are plain text. The key id is stored only after the file was vacuumed, so that no plain
+/// text is left in it. If the process is killed before that, the next start begins again.
 async fn encrypt_all(
     db: &Db<Snapshot>,
     config: &Config,
     encryption: &Arc<Encryption>,
     secrets: &'static [SecretColumn],
 ) -> Result<()> {
-    let (id, with) = (encryption.key_id()?, encryption.clone());
+    let (id, cipher) = (encryption.key_id()?, encryption.clone());
     db.write(move |w, _| {
-        site_store::rewrite_secrets(w, secrets, |place, stored| {
-            let clear = if encryption::is_encrypted(&stored) { with.decrypt(place, &stored)? } else { stored };
-            with.encrypt(id, place, &clear)
+        site_store::rewrite_secrets(w, secrets, |location, stored| {
+            let clear = if encryption::is_encrypted(&stored) { cipher.decrypt(location, &stored)? } else { stored };
+            cipher.encrypt(id, location, &clear)
         })
     })
     .await?;
     let file = config.database_file();
     let vacuumed = tokio::task::spawn_blocking(move || schema::vacuum(&file)).await;
-    vacuumed.map_err(|e| Error::internal(format!("the file was not written anew: {e}")))??;
+    vacuumed.map_err(|e| Error::internal(format!("the database was not vacuumed: {e}")))??;
     db.write(move |w, _| site_store::set_encryption_key(w, id)).await?;
     tracing::info!(key = %id, file = %config.encryption_key_file().display(),
-        "the secrets in the database are encrypted from now on: keep the key file beside every backup");
+        "the secrets in the database are now encrypted: keep a copy of the key file with every backup");
     Ok(())
 }
 
-/// Makes a new key and encrypts everything with it, in one transaction; answers the key's id.
+/// Generates a new key and encrypts every secret with it, in one transaction; returns the id of the key.
 ///
-/// The new key is on disk beside the old one before the first row is, and takes its place after the commit. What a kill
-/// leaves is ended at the next start, by the key that the database names.
+/// The new key is on disk beside the old one before the first row is written, and replaces it after the commit. If the
+/// process is killed in between, the next start completes or undoes the rotation, according to the key id in the
+/// database.
 pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
-    let _turn = app.rotating.lock().await;
+    let _guard = app.rotating.lock().await;
     authz::require(&app.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
-    // A rotation that did not end would lose its key.
+    // Complete an unfinished rotation first: its key would be overwritten.
     settle(app).await?;
     let next = on_disk(app, |encryption| encryption.make_next()).await?;
     let secrets = app.features.secrets;
@@ -89,8 +92,8 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
         authz::require(t.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
         let encryption = t.encryption();
         let count = t.erasing(|| {
-            site_store::rewrite_secrets(t, secrets, |place, stored| {
-                encryption.encrypt(next, place, &encryption.decrypt(place, &stored)?)
+            site_store::rewrite_secrets(t, secrets, |location, stored| {
+                encryption.encrypt(next, location, &encryption.decrypt(location, &stored)?)
             })
         })?;
         site_store::set_encryption_key(t, next)?;
@@ -102,17 +105,18 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
     rewritten.and(settled).map(|()| next)
 }
 
-/// Brings the key file in line with what is committed.
+/// Makes the key file hold the key that is committed in the database.
 async fn settle(app: &App) -> Result<()> {
     let current = app.read(authz::store::encryption_key).await?;
     on_disk(app, move |encryption| encryption.settle(current)).await
 }
 
+/// Runs file work on the key file on a blocking thread.
 async fn on_disk<T: Send + 'static>(
     app: &App,
     work: impl FnOnce(&Encryption) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let encryption = app.encryption.clone();
     let done = tokio::task::spawn_blocking(move || work(&encryption)).await;
-    done.map_err(|e| Error::internal(format!("the key file was not written: {e}")))?
+    done.map_err(|e| Error::internal(format!("the work on the key file panicked: {e}")))?
 }

@@ -1,8 +1,9 @@
 //! Decisions with plugins: first the policy, then the organization's authorizer plugins.
 //!
-//! `kernel::authz::decide` answers first, from one snapshot; the plugins that the same snapshot binds are asked in their order;
-//! `kernel::authz::decide::combine_deny_overrides` combines the results. Code that answers an access request calls [`App::evaluate_with_plugins`], or
-//! [`App::evaluate_policy`] where no plugin is bound, so that every decision is counted and logged in the same way.
+//! `kernel::authz::decide` makes the base decision from one snapshot. Then the plugins that the same snapshot binds are
+//! called in their order, and `kernel::authz::decide::combine_deny_overrides` combines the results. Every access
+//! request is evaluated by [`App::evaluate_with_plugins`], or by [`App::evaluate_policy`] if no plugin is bound, so
+//! that every decision is counted and logged in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,13 @@ use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::sandbox::{AccessInput, Claim, Fault, Ruling, Spent};
 use crate::kernel::secret::Hash;
 
-/// Names of facts that only the host gives.
+/// Names of facts that only the host can set.
 pub const HOST_FACTS: [&str; 8] =
     ["question", "base", "app", "permission", "org_code", "scope_type", "scope_id", "module"];
-/// The time of the request: the caller's `now_ms` if given, so that a decision can be replayed.
+/// The fact with the time of the request: the caller's value if given, so that a decision can be replayed.
 pub const NOW_MS: &str = "now_ms";
 
-/// Context values that the caller passes to the plugins.
+/// Facts: context values that the caller passes to the plugins.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFacts(pub Vec<Claim>);
 
@@ -33,19 +34,21 @@ impl RequestFacts {
     }
 }
 
-/// What became of the plugins as a whole.
+/// The overall result of the plugins in one decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PluginStage {
-    /// None is in force.
+    /// No plugin is enforced.
     NoneBound,
-    /// The filters of all that are in force leave the question out.
+    /// The filters of all enforced plugins exclude the request.
     NotCovered,
-    /// No plugin was called: a gate denied, no route matched, the permission is built in, or no plugin may grant.
+    /// No plugin was called: a precondition denied, no route matched, the permission is built in, or no plugin may
+    /// grant.
     NotAsked,
+    /// All plugins that were called abstained.
     Abstain,
-    /// Some allowed, which changed nothing: base had allowed already.
+    /// Some plugin allowed, which changed nothing: the base decision allowed already.
     Allow,
-    /// The result of a plugin decided.
+    /// The result of a plugin decided, with this reason.
     Settled(Reason),
 }
 
@@ -62,24 +65,24 @@ impl PluginStage {
     }
 }
 
-/// A plugin in a decision.
+/// The part of one plugin in a decision.
 #[derive(Debug, Clone)]
 pub struct PluginAnswer {
     pub name: Arc<str>,
     pub version: u32,
     pub sha256: Hash,
     pub mode: Mode,
-    /// `None` for a watched one that leaves out what the version in force does not.
+    /// `None` for a shadow plugin that was not called, because its filter excludes the request.
     pub outcome: Option<Result<Ruling, Fault>>,
     pub duration: Duration,
     pub fuel: u64,
-    /// Would it have changed the decision in enforce mode? Only set for shadow plugins.
+    /// Whether it would have changed the decision in enforce mode. Only set for shadow plugins.
     pub differed: bool,
     may_grant: bool,
 }
 
 impl PluginAnswer {
-    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
+    /// `allow`, `deny`, `abstain`, the word of a fault kind, or `not_covered`.
     pub fn as_str(&self) -> &'static str {
         match &self.outcome {
             Some(Ok(ruling)) => ruling.as_str(),
@@ -88,7 +91,7 @@ impl PluginAnswer {
         }
     }
 
-    /// Why it denied, for people.
+    /// The plugin's message for people, if it denied.
     pub fn sentence(&self) -> Option<&str> {
         match &self.outcome {
             Some(Ok(Ruling::Deny(sentence))) => Some(sentence),
@@ -96,7 +99,7 @@ impl PluginAnswer {
         }
     }
 
-    fn said(&self) -> Option<PluginEffect> {
+    fn effect(&self) -> Option<PluginEffect> {
         self.outcome.as_ref().map(|outcome| match outcome {
             Ok(Ruling::Allow) => PluginEffect::Allow { may_grant: self.may_grant },
             Ok(Ruling::Deny(_)) => PluginEffect::Deny,
@@ -106,11 +109,11 @@ impl PluginAnswer {
     }
 }
 
-/// An answer with all that led to it.
+/// A decision with the base decision and the plugin results that led to it.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     pub decision: Decision,
-    /// What the policy said without plugins.
+    /// The reason of the policy without plugins.
     pub base: Reason,
     pub stage: PluginStage,
     pub plugins: Vec<PluginAnswer>,
@@ -121,59 +124,58 @@ impl Evaluation {
         Self { decision: base, base: base.reason, stage, plugins: Vec::new() }
     }
 
-    /// The sentence for people with which a plugin denied.
+    /// The message for people of the plugin that denied, if one did.
     pub fn message(&self) -> Option<&str> {
-        let in_force = self.plugins.iter().filter(|asked| asked.mode == Mode::Enforce);
-        let mut sentences = in_force.filter_map(PluginAnswer::sentence);
+        let enforced = self.plugins.iter().filter(|answer| answer.mode == Mode::Enforce);
+        let mut sentences = enforced.filter_map(PluginAnswer::sentence);
         if self.decision.reason == Reason::PluginDenied { sentences.next() } else { None }
     }
 }
 
-/// Has the organization rules of its own that are asked, or watched?
+/// Whether the organization has authorizer plugins in enforce or shadow mode.
 pub fn has_authorizers(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
     let tenant = tenant.and_then(|id| snapshot.tenant(id));
     tenant.is_some_and(|tenant| tenant.plugins().iter().any(|binding| binding.exports.authorizer))
 }
 
 impl App {
-    /// The decision where the organization has no rules of its own ([`has_authorizers`]): at once, without a lock.
+    /// Decides a request of an organization without authorizer plugins ([`has_authorizers`]), without a lock.
     pub fn evaluate_policy(
         &self,
         snapshot: &Arc<Snapshot>,
-        question: &AccessRequest<'_>,
+        request: &AccessRequest<'_>,
         facts: &RequestFacts,
     ) -> Decision {
-        let decision = decide(snapshot, question);
+        let decision = decide(snapshot, request);
         self.metrics.count_decision(decision.reason.as_str());
         if self.is_logged(decision.allow, false) {
             let evaluation = Evaluation::without_plugins(decision, PluginStage::NoneBound);
-            self.decisions
-                .put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &evaluation));
+            self.decisions.put(request.tenant, LogEntry::new(snapshot, request, facts, Timestamp::now(), &evaluation));
         }
         decision
     }
 
-    /// The decision with the organization's plugins.
+    /// Decides a request with the organization's plugins.
     ///
-    /// Base and bindings come from this one snapshot, whose epoch the answer has. `spent` is the same for all questions of
-    /// a request. Never within a transaction.
+    /// Base decision and bindings come from this one snapshot, whose epoch the decision has. `spent` is shared by all
+    /// access requests of one HTTP request. Must not be called within a transaction.
     pub async fn evaluate_with_plugins(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        question: &AccessRequest<'_>,
+        request: &AccessRequest<'_>,
         facts: &RequestFacts,
         spent: &Arc<Spent>,
     ) -> Evaluation {
-        let base = decide(snapshot, question);
+        let base = decide(snapshot, request);
         let now = Timestamp::now();
-        let tenant = question.tenant.filter(|_| has_authorizers(snapshot, question.tenant));
+        let tenant = request.tenant.filter(|_| has_authorizers(snapshot, request.tenant));
         let evaluation = match tenant.and_then(|id| snapshot.tenant(id)) {
-            Some(tenant) => self.consult_plugins(snapshot, tenant, question, base, (facts, now, spent)).await,
+            Some(tenant) => self.consult_plugins(snapshot, tenant, request, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
         self.metrics.count_decision(evaluation.decision.reason.as_str());
-        if self.is_logged(evaluation.decision.allow, evaluation.plugins.iter().any(|asked| asked.differed)) {
-            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &evaluation));
+        if self.is_logged(evaluation.decision.allow, evaluation.plugins.iter().any(|answer| answer.differed)) {
+            self.decisions.put(request.tenant, LogEntry::new(snapshot, request, facts, now, &evaluation));
         }
         evaluation
     }
@@ -182,64 +184,67 @@ impl App {
         self: &Arc<Self>,
         snapshot: &Snapshot,
         tenant: &Tenant,
-        question: &AccessRequest<'_>,
+        request: &AccessRequest<'_>,
         base: Decision,
         (facts, now, spent): (&RequestFacts, Timestamp, &Arc<Spent>),
     ) -> Evaluation {
-        let resolved = ResolvedRequest::resolve(snapshot, question);
-        let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
-        let in_force = || rules().filter(|binding| binding.mode == Mode::Enforce);
-        let is_covered = in_force().any(|binding| resolved.is_covered_by(binding));
-        let idle = match in_force().next() {
+        let resolved = ResolvedRequest::resolve(snapshot, request);
+        let authorizers = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
+        let enforced = || authorizers().filter(|binding| binding.mode == Mode::Enforce);
+        let is_covered = enforced().any(|binding| resolved.is_covered_by(binding));
+        let uncalled_stage = match enforced().next() {
             None => PluginStage::NoneBound,
             Some(_) if !resolved.consults_plugins(base.reason) => PluginStage::NotAsked,
             Some(_) if !is_covered => PluginStage::NotCovered,
             Some(_) => PluginStage::NotAsked,
         };
         if !resolved.consults_plugins(base.reason) {
-            return Evaluation::without_plugins(base, idle);
+            return Evaluation::without_plugins(base, uncalled_stage);
         }
-        let input = input_of(snapshot, question, &resolved, base.reason, facts, now);
+        let input = input_of(snapshot, request, &resolved, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
-        let watched: Vec<&Binding> =
-            rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
-        let mut asked: Vec<(&Binding, PluginAnswer)> = Vec::new();
-        for binding in in_force().filter(|binding| resolved.consults(base.reason, binding)) {
+        let shadow: Vec<&Binding> =
+            authorizers().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
+        let mut enforced_answers: Vec<(&Binding, PluginAnswer)> = Vec::new();
+        for binding in enforced().filter(|binding| resolved.consults(base.reason, binding)) {
             let answer = self.call_authorizer(tenant, binding, &input, spent).await;
-            let settles = matches!(answer.said(), Some(PluginEffect::Deny | PluginEffect::Failed));
-            asked.push((binding, answer));
+            let is_final = matches!(answer.effect(), Some(PluginEffect::Deny | PluginEffect::Failed));
+            enforced_answers.push((binding, answer));
             // Shadow plugins need the results of all enforced plugins for comparison.
-            if settles && watched.is_empty() {
+            if is_final && shadow.is_empty() {
                 break;
             }
         }
-        let reason = combine_deny_overrides(base.reason, asked.iter().filter_map(|(_, answer)| answer.said()));
+        let reason =
+            combine_deny_overrides(base.reason, enforced_answers.iter().filter_map(|(_, answer)| answer.effect()));
         let decision = Decision { allow: reason.allows(), reason, epoch: base.epoch };
         let stage = match () {
-            () if asked.is_empty() => idle,
+            () if enforced_answers.is_empty() => uncalled_stage,
             () if reason != base.reason => PluginStage::Settled(reason),
-            () if asked.iter().all(|(_, answer)| answer.said() == Some(PluginEffect::Abstain)) => PluginStage::Abstain,
+            () if enforced_answers.iter().all(|(_, answer)| answer.effect() == Some(PluginEffect::Abstain)) => {
+                PluginStage::Abstain
+            }
             () => PluginStage::Allow,
         };
-        let mut plugins: Vec<PluginAnswer> = Vec::new();
-        for binding in watched {
+        let mut shadow_answers: Vec<PluginAnswer> = Vec::new();
+        for binding in shadow {
             let mut answer = match resolved.consults(base.reason, binding) {
                 true => self.call_authorizer(tenant, binding, &input, spent).await,
                 false => uncalled(binding),
             };
-            let others = asked.iter().filter(|(other, _)| other.plugin != binding.plugin);
-            let would_say = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginAnswer::said);
-            answer.differed = combine_deny_overrides(base.reason, would_say).allows() != decision.allow;
+            let others = enforced_answers.iter().filter(|(other, _)| other.plugin != binding.plugin);
+            let effects = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginAnswer::effect);
+            answer.differed = combine_deny_overrides(base.reason, effects).allows() != decision.allow;
             if answer.differed {
-                binding.live.count(|seen| seen.differed += 1);
+                binding.live.count(|stats| stats.differed += 1);
             }
             if answer.differed || answer.outcome.is_some() {
-                plugins.push(answer);
+                shadow_answers.push(answer);
             }
         }
-        let mut all: Vec<PluginAnswer> = asked.into_iter().map(|(_, answer)| answer).collect();
-        all.append(&mut plugins);
-        Evaluation { decision, base: base.reason, stage, plugins: all }
+        let mut plugins: Vec<PluginAnswer> = enforced_answers.into_iter().map(|(_, answer)| answer).collect();
+        plugins.append(&mut shadow_answers);
+        Evaluation { decision, base: base.reason, stage, plugins }
     }
 
     async fn call_authorizer(
@@ -259,6 +264,7 @@ impl App {
     }
 }
 
+/// The answer of a plugin that was not called.
 fn uncalled(binding: &Binding) -> PluginAnswer {
     PluginAnswer {
         name: binding.name.clone(),
@@ -273,17 +279,17 @@ fn uncalled(binding: &Binding) -> PluginAnswer {
     }
 }
 
-/// The question as an authorizer gets it; `plugins/wit` says what stands where.
+/// The input of an authorizer for an access request, as `plugins/wit` defines it.
 pub fn input_of(
     snapshot: &Snapshot,
-    question: &AccessRequest<'_>,
+    request: &AccessRequest<'_>,
     resolved: &ResolvedRequest<'_>,
     base: Reason,
     facts: &RequestFacts,
     now: Timestamp,
 ) -> AccessInput {
-    let tenant = question.tenant.and_then(|id| snapshot.tenant(id));
-    let open = tenant.into_iter().flat_map(|tenant| tenant.roles_of(question.member)).filter(|role| role.is_open);
+    let tenant = request.tenant.and_then(|id| snapshot.tenant(id));
+    let open = tenant.into_iter().flat_map(|tenant| tenant.roles_of(request.member)).filter(|role| role.is_open);
     let mut roles: Vec<String> = open.map(|role| role.key.to_string()).collect();
     roles.sort_unstable();
     let mut context = Vec::with_capacity(8 + facts.0.len());
@@ -309,8 +315,8 @@ pub fn input_of(
     }
     context.extend_from_slice(&facts.0);
     AccessInput {
-        tenant: question.tenant.map(|id| id.to_string()).unwrap_or_default(),
-        subject: question.member.to_string(),
+        tenant: request.tenant.map(|id| id.to_string()).unwrap_or_default(),
+        subject: request.member.to_string(),
         roles,
         action: resolved.action.to_owned(),
         path: resolved.path.to_string(),

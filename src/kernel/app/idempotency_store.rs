@@ -1,14 +1,14 @@
-//! SQL of the answers to creating requests, for their repeats.
+//! SQL of idempotency keys: the stored answers of creating requests.
 
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;
 
-/// The answer to an earlier creating request.
+/// A creating request that was answered before.
 pub struct Remembered {
     pub fingerprint: Hash,
-    /// `None` when it showed a secret.
+    /// JSON; `None` if it contained a secret.
     pub answer: Option<String>,
 }
 
@@ -49,7 +49,8 @@ pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remem
 
 const ERASE_NAME: &str = "insert into erased_names (name) values (:name) on conflict (name) do nothing";
 
-/// Nobody gets an answer that names it any more; [`App::forget_erased`](super::App::forget_erased) deletes them.
+/// Marks a name as erased: stored answers that contain it are never returned again.
+/// [`App::forget_erased`](super::App::forget_erased) deletes them.
 pub fn erase_name(w: &Writer<'_>, name: &str) -> Result<()> {
     w.execute(ERASE_NAME, &[(":name", &name)]).map(drop)
 }
@@ -62,12 +63,12 @@ pub fn list_erased_names(r: &Reader<'_>) -> Result<Vec<String>> {
 
 const DELETE_ERASED_NAME: &str = "delete from erased_names where name = :name";
 
-/// No answer names it any more.
+/// Removes the mark, once no stored answer contains the name.
 pub fn delete_erased_name(w: &Writer<'_>, name: &str) -> Result<()> {
     w.execute(DELETE_ERASED_NAME, &[(":name", &name)]).map(drop)
 }
 
-/// Caller, action and key of an answer.
+/// Caller, action and idempotency key of a stored answer.
 pub type PlaceOfAnswer = (String, String, String);
 
 const LIST_ANSWERS_BEHIND: &str = "
@@ -77,7 +78,7 @@ const LIST_ANSWERS_BEHIND: &str = "
     order by caller, action, key
     limit :most";
 
-/// The next answers, and whether each names what was erased.
+/// The next stored answers after this key, each with whether it contains an erased name.
 pub fn list_answers_behind(
     r: &Reader<'_>,
     (caller, action, key): &PlaceOfAnswer,
@@ -95,7 +96,7 @@ const FORGET_ANSWER: &str = "
     where caller = :caller and action = :action and key = :key
       and exists (select 1 from erased_names where instr(answer, name) > 0)";
 
-/// Forgets an answer that names what was erased.
+/// Deletes a stored answer if it contains an erased name.
 pub fn forget_answer(w: &Writer<'_>, (caller, action, key): &PlaceOfAnswer) -> Result<()> {
     w.execute(FORGET_ANSWER, &[(":caller", caller), (":action", action), (":key", key)]).map(drop)
 }
@@ -105,7 +106,7 @@ const FORGET: &str = "
     where (caller, action, key) in (select caller, action, key from idempotency_keys where created_at <= :since
                                     limit :most)";
 
-/// Forgets answers from before; answers how many.
+/// Deletes answers that were stored at or before this time; returns their number.
 pub fn forget_remembered(w: &Writer<'_>, since: Timestamp, most: usize) -> Result<usize> {
     w.execute(FORGET, &[(":since", &since), (":most", &sql::limit(most))])
 }

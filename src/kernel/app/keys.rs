@@ -1,4 +1,4 @@
-//! The site's signing keys over time: a new one signs at once, the former ones are published and accepted for a while.
+//! Rotation of the site's signing keys: a new key signs at once; former keys stay published and accepted for a while.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::kernel::ids::Timestamp;
 pub struct SigningKey {
     pub id: String,
     pub created_at: Timestamp,
-    /// When it is published no longer; `None` for the one that signs.
+    /// The end of its publication; `None` for the key that signs.
     pub ends_at: Option<Timestamp>,
 }
 
@@ -34,23 +34,23 @@ fn published(key: &StoredKey, ends_at: Option<Timestamp>) -> SigningKey {
     SigningKey { id: key.id.clone(), created_at: key.created_at, ends_at }
 }
 
-/// Makes a new key, which signs from now on; answers its id.
+/// Generates a new key, which signs from now on; returns its id.
 pub async fn rotate(app: &App, caller: &Identity) -> Result<String> {
-    // One at a time: a set that was read earlier must not be taken into use later.
-    let _turn = app.rotating.lock().await;
+    // One rotation at a time: a key set that was read earlier must not replace a later one.
+    let _guard = app.rotating.lock().await;
     let key = token::new_key()?;
-    let make = move |t: &Transaction<'_>, caller: &Identity| {
+    let insert = move |t: &Transaction<'_>, caller: &Identity| {
         authz::require(t.snapshot(), caller, Permission::SIGNING_KEY_ROTATE)?;
         key_store::insert_signing_key(t, t.encryption(), &key)?;
         let entry = Entry::new("signing_key", &key.id);
         Ok(Changed::new(key.id, entry))
     };
-    let made = app.change(caller, "signing_key.create", make).await?.answer;
+    let id = app.change(caller, "signing_key.create", insert).await?.answer;
     load(app).await?;
-    Ok(made)
+    Ok(id)
 }
 
-/// Makes a new key when the newest is old enough, and drops those whose time is over.
+/// Rotates the key if the newest one is older than `signing_key_ttl_s`, and deletes keys that are no longer published.
 pub async fn maintain(app: &App) -> Result<()> {
     let now = Timestamp::now();
     let ttl_s = app.config.signing_key_ttl_s;
@@ -58,15 +58,15 @@ pub async fn maintain(app: &App) -> Result<()> {
     if ttl_s > 0 && known.first().is_some_and(|newest| newest.created_at.plus_ms(ms(ttl_s)) <= now) {
         rotate(app, &Identity::command_line()).await?;
     }
-    let _turn = app.rotating.lock().await;
-    let over: Vec<String> =
+    let _guard = app.rotating.lock().await;
+    let expired: Vec<String> =
         known.into_iter().filter(|key| key.ends_at.is_some_and(|end| end <= now)).map(|key| key.id).collect();
-    if over.is_empty() {
+    if expired.is_empty() {
         return Ok(());
     }
     app.change(&Identity::command_line(), "signing_key.delete", move |t, _| {
-        over.iter().try_for_each(|id| key_store::delete_signing_key(t, id))?;
-        Ok(Changed::new((), Entry::new("signing_key", over.join(" "))))
+        expired.iter().try_for_each(|id| key_store::delete_signing_key(t, id))?;
+        Ok(Changed::new((), Entry::new("signing_key", expired.join(" "))))
     })
     .await?;
     load(app).await
@@ -77,7 +77,7 @@ async fn stored(app: &App) -> Result<Vec<StoredKey>> {
     app.read(move |r| key_store::signing_keys(r, &encryption)).await
 }
 
-/// Takes the stored keys into use.
+/// Reads the stored keys and replaces the key set in memory.
 async fn load(app: &App) -> Result<()> {
     app.guard.keys.store(Arc::new(keys_of(&stored(app).await?, &app.config)?));
     Ok(())

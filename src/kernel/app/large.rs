@@ -1,4 +1,4 @@
-//! Bodies longer than `limits.body_bytes`: which operations take them, how long they may be, and from whom.
+//! Bodies longer than `limits.body_bytes`: the operations that accept them, their limits and permissions.
 
 use hyper::body::Bytes;
 
@@ -12,7 +12,7 @@ use crate::kernel::ids::OrganizationId;
 use crate::kernel::intake::Limit;
 use crate::kernel::sandbox::{Tier, inspect};
 
-/// An operation that takes a long body.
+/// An operation that accepts a long body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Large {
     Catalog,
@@ -21,7 +21,7 @@ pub enum Large {
 }
 
 impl App {
-    /// The body of such an operation, once its caller is known to hold the permission.
+    /// Checks the permission of the operation, then reads its body. Fails with `too_large` past the limit.
     pub async fn take_large<'c>(&self, caller: &'c Identity, large: Large) -> Result<&'c Bytes> {
         let snapshot = self.snapshot();
         let bytes_max = match large {
@@ -45,7 +45,7 @@ impl App {
         })
     }
 
-    /// Which plugins the organization may have.
+    /// The tier of plugins that the organization may upload and run.
     pub fn tier_of(&self, snapshot: &Snapshot, organization: OrganizationId) -> Tier {
         let tenant = snapshot.tenant(organization);
         tenant.map_or(Tier::Standard, |tenant| Tier::of_organization(&self.config, &tenant.org_code))

@@ -1,4 +1,4 @@
-//! Selects which decisions are logged and builds their rows. Rows are built on the decision log's thread.
+//! Selects which decisions are logged and builds their rows, on the decision log's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,47 +16,50 @@ use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::{AccessInput, Claim};
 
-/// Facts of one decision are kept up to this length together, those counted too that are left out as secrets.
+/// The most bytes of facts that are kept of one decision. Facts that are left out as secrets count too.
 const FACTS_BYTES_MAX: usize = 8_192;
-/// The longest path that is kept.
+/// The longest path that is kept; longer ones are cut.
 const PATH_BYTES_MAX: usize = 2_048;
-/// Names of facts that were left out are cut to this length, and so many of them are kept.
+/// The names of facts that were left out are cut to this length.
 const NAME_CHARS_MAX: usize = 64;
+/// The most such names that are kept.
 const LEFT_OUT_MAX: usize = 32;
 
-/// A plugin that was asked, as it is stored and listed.
+/// The part of one plugin in a decision, as it is stored and listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginTrace {
     pub name: String,
     pub version: u32,
     pub sha256: String,
     pub mode: String,
-    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
+    /// `allow`, `deny`, `abstain`, the word of a fault kind, or `not_covered`.
     pub outcome: String,
     pub fuel: u64,
     pub duration_us: u64,
     pub differed: bool,
 }
 
-/// What was decided, on its way to the log.
+/// A decision that is queued for the log.
 pub struct LogEntry {
     at: Timestamp,
     snapshot: Arc<Snapshot>,
     tenant: Option<OrganizationId>,
     member: MemberId,
-    ask: OwnedTarget,
-    /// Without what is too long to keep. What may be a secret is looked for on the log's thread.
+    target: OwnedTarget,
+    /// Without facts past the length limit. Secrets are searched for and removed on the log's thread.
     facts: RequestFacts,
+    /// Names of the facts that were left out.
     left_out: Vec<String>,
     base: Reason,
     allow: bool,
     reason: Reason,
-    heard: Vec<PluginTrace>,
-    /// Does it rest on rights that the tenant's own people are not told of? Then it is no row of the tenant's.
+    plugins: Vec<PluginTrace>,
+    /// Whether it depends on platform rights, which the tenant's administrators cannot see. The row then has no
+    /// organization.
     is_of_site: bool,
 }
 
-/// An [`Ask`] that owns its texts.
+/// A [`Target`] that owns its strings.
 enum OwnedTarget {
     Route { app: String, method: String, path: String },
     Permission(String),
@@ -65,13 +68,13 @@ enum OwnedTarget {
 }
 
 impl OwnedTarget {
-    fn of(ask: Target<'_>) -> Self {
-        match ask {
+    fn of(target: Target<'_>) -> Self {
+        match target {
             Target::Route { app, method, path } => {
                 Self::Route { app: app.to_owned(), method: method.to_owned(), path: path.to_owned() }
             }
             Target::Permission(name) => Self::Permission(name.to_owned()),
-            Target::Builtin(own) => Self::Permission(own.builtin().name.to_owned()),
+            Target::Builtin(permission) => Self::Permission(permission.builtin().name.to_owned()),
             Target::Operation(name) => Self::Operation(name.to_owned()),
             Target::Grant(right) => {
                 Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
@@ -79,7 +82,7 @@ impl OwnedTarget {
         }
     }
 
-    /// Hides what looks like a secret, and cuts what is too long; answers what is not as it was asked.
+    /// Hides what looks like a secret and cuts a long path; returns the names of the parts that were changed.
     fn shorten(&mut self) -> Vec<&'static str> {
         let mut changed = Vec::new();
         match self {
@@ -98,10 +101,10 @@ impl OwnedTarget {
                 redact::HIDDEN.clone_into(name);
                 changed.push("permission");
             }
-            Self::Grant(words) => {
-                for (word, name) in words.iter_mut().zip(["scope_type", "scope_id", "module", "action"]) {
-                    if redact::is_secret(word) {
-                        redact::HIDDEN.clone_into(word);
+            Self::Grant(parts) => {
+                for (part, name) in parts.iter_mut().zip(["scope_type", "scope_id", "module", "action"]) {
+                    if redact::is_secret(part) {
+                        redact::HIDDEN.clone_into(part);
                         changed.push(name);
                     }
                 }
@@ -112,7 +115,7 @@ impl OwnedTarget {
         changed
     }
 
-    fn ask(&self) -> Target<'_> {
+    fn as_target(&self) -> Target<'_> {
         match self {
             Self::Route { app, method, path } => Target::Route { app, method, path },
             Self::Permission(name) => Target::Permission(name),
@@ -124,12 +127,13 @@ impl OwnedTarget {
     }
 }
 
-/// Counts allowed decisions, of which some are logged.
+/// Counts allowed decisions, of which every n-th is logged.
 #[derive(Debug, Default)]
 pub struct Allowed(AtomicU64);
 
 impl App {
-    /// Denials and shadow differences are always logged; of the other decisions every `decisions.allow_every`-th.
+    /// Whether a decision is logged: always for denials and shadow differences, otherwise every
+    /// `decisions.allow_every`-th.
     pub fn is_logged(&self, is_allowed: bool, has_differed: bool) -> bool {
         if !is_allowed || has_differed {
             return true;
@@ -145,50 +149,55 @@ impl App {
 impl LogEntry {
     pub fn new(
         snapshot: &Arc<Snapshot>,
-        question: &AccessRequest<'_>,
+        request: &AccessRequest<'_>,
         facts: &RequestFacts,
         at: Timestamp,
         evaluation: &Evaluation,
     ) -> Self {
-        let heard = evaluation.plugins.iter().map(|asked| PluginTrace {
-            name: asked.name.to_string(),
-            version: asked.version,
-            sha256: hex::encode(asked.sha256),
-            mode: asked.mode.as_str().to_owned(),
-            outcome: asked.as_str().to_owned(),
-            fuel: asked.fuel,
-            duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
-            differed: asked.differed,
+        let plugins = evaluation.plugins.iter().map(|answer| PluginTrace {
+            name: answer.name.to_string(),
+            version: answer.version,
+            sha256: hex::encode(answer.sha256),
+            mode: answer.mode.as_str().to_owned(),
+            outcome: answer.as_str().to_owned(),
+            fuel: answer.fuel,
+            duration_us: u64::try_from(answer.duration.as_micros()).unwrap_or(u64::MAX),
+            differed: answer.differed,
         });
-        let of_tenant = AccessRequest { with_platform: false, ..*question };
-        let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != evaluation.base;
+        let of_tenant = AccessRequest { with_platform: false, ..*request };
+        let is_of_site = request.with_platform && decide(snapshot, &of_tenant).reason != evaluation.base;
         let (facts, left_out) = within_bytes(facts);
         Self {
             at,
             snapshot: snapshot.clone(),
-            tenant: question.tenant,
-            member: question.member,
-            ask: OwnedTarget::of(question.target),
+            tenant: request.tenant,
+            member: request.member,
+            target: OwnedTarget::of(request.target),
             facts,
             left_out,
             base: evaluation.base,
             allow: evaluation.decision.allow,
             reason: evaluation.decision.reason,
-            heard: heard.collect(),
+            plugins: plugins.collect(),
             is_of_site,
         }
     }
 
-    /// The row of it. The policy that decided is still at hand, so that the question is looked up as it was then.
+    /// Builds the row. The request is resolved with the snapshot that decided, so the row shows the policy of that
+    /// time.
     pub fn row(mut self) -> Row {
         let (facts, secrets) = without_secrets(self.facts);
         (self.facts, self.left_out) = (facts, [self.left_out, secrets].concat());
         self.left_out.truncate(LEFT_OUT_MAX);
-        self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
-        let question =
-            AccessRequest { tenant: self.tenant, member: self.member, with_platform: true, target: self.ask.ask() };
-        let resolved = ResolvedRequest::resolve(&self.snapshot, &question);
-        let input = input_of(&self.snapshot, &question, &resolved, self.base, &self.facts, self.at);
+        self.left_out.extend(self.target.shorten().into_iter().map(str::to_owned));
+        let request = AccessRequest {
+            tenant: self.tenant,
+            member: self.member,
+            with_platform: true,
+            target: self.target.as_target(),
+        };
+        let resolved = ResolvedRequest::resolve(&self.snapshot, &request);
+        let input = input_of(&self.snapshot, &request, &resolved, self.base, &self.facts, self.at);
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
         Row {
             at: self.at,
@@ -202,13 +211,13 @@ impl LogEntry {
             base: self.base.as_str().to_owned(),
             allow: self.allow,
             reason: self.reason.as_str().to_owned(),
-            differed: self.heard.iter().any(|heard| heard.differed),
-            plugins: json(serde_json::to_string(&self.heard)),
+            differed: self.plugins.iter().any(|plugin| plugin.differed),
+            plugins: json(serde_json::to_string(&self.plugins)),
         }
     }
 }
 
-/// The facts that are not too long together, and the names of the others.
+/// The facts that fit into the length limit, and the names of the others.
 fn within_bytes(facts: &RequestFacts) -> (RequestFacts, Vec<String>) {
     let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
     for fact in &facts.0 {
@@ -229,25 +238,25 @@ fn without_secrets(facts: RequestFacts) -> (RequestFacts, Vec<String>) {
     (RequestFacts(kept), secret.iter().map(|fact| name_left_out(&fact.name)).collect())
 }
 
-/// The name of a fact that is left out, which may be a secret itself.
+/// The name of a fact that is left out. It is hidden if it looks like a secret itself.
 fn name_left_out(name: &str) -> String {
     let name = if redact::is_secret(name) { redact::HIDDEN } else { name };
     name.chars().take(NAME_CHARS_MAX).collect()
 }
 
-/// A row of the log as it may be shown and asked again: without the facts that are left out today, whenever it was
-/// written, and, where its member is not to be seen, without all that somebody else said of it.
+/// A row of the log as it can be shown and replayed: without the facts that today's rules leave out, even if the row is
+/// older, and without any facts of the caller if its member is not visible to the reader.
 pub fn shown(mut row: Row, is_visible: bool) -> Row {
     let read = |text: &str| Some((serde_json::from_str(text).ok()?, serde_json::from_str(&row.left_out).ok()?));
     let Some((mut input, mut left_out)): Option<(AccessInput, Vec<String>)> = read(&row.input) else { return row };
     let count = left_out.len();
     input.context.retain(|fact| {
-        let is_ours = HOST_FACTS.contains(&fact.name.as_str()) || fact.name == NOW_MS;
-        let stays = is_ours || (is_visible && !redact::is_secret_fact(&fact.name, &fact.values));
-        if !stays {
+        let is_of_host = HOST_FACTS.contains(&fact.name.as_str()) || fact.name == NOW_MS;
+        let is_kept = is_of_host || (is_visible && !redact::is_secret_fact(&fact.name, &fact.values));
+        if !is_kept {
             left_out.push(name_left_out(&fact.name));
         }
-        stays
+        is_kept
     });
     if left_out.len() > count
         && let (Ok(input), Ok(left_out)) = (serde_json::to_string(&input), serde_json::to_string(&left_out))
@@ -258,8 +267,8 @@ pub fn shown(mut row: Row, is_visible: bool) -> Row {
 }
 
 impl App {
-    /// An erased member goes from the decision log too, and from remembered answers, also when nobody waits for the answer
-    /// any more.
+    /// Deletes an erased member from the decision log and from the stored answers of idempotent requests. This
+    /// completes even if the caller disconnects.
     pub async fn forget_decisions(self: &Arc<Self>, id: MemberId) -> Result<()> {
         let app = self.clone();
         let forgotten = tokio::spawn(async move {
@@ -281,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_sound_like_secrets_are_left_out_by_name() {
+    fn facts_named_like_secrets_are_left_out() {
         let secrets = ["Password", "x-auth-TOKEN", "client_secret", "authorization", "set-cookie", "api_key"];
         let mut all = vec![("owner", 3), ("now_ms", 3)];
         all.extend(secrets.map(|name| (name, 3)));
@@ -291,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_kept_up_to_their_length_and_left_out_one_past_it() {
+    fn facts_are_kept_up_to_the_length_limit_and_left_out_one_past_it() {
         assert_eq!(within_bytes(&facts(&[("a", FACTS_BYTES_MAX - 1)])).1, [""; 0]);
         let (rest, left_out) = within_bytes(&facts(&[("a", FACTS_BYTES_MAX), ("b", 1)]));
         assert_eq!((left_out, rest.0.len()), (vec!["a".to_owned()], 1));

@@ -12,6 +12,7 @@ use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Error, Result};
 
+/// The registered metrics.
 pub struct Metrics {
     registry: Registry,
     /// By operation and status.
@@ -22,9 +23,9 @@ pub struct Metrics {
     /// By client and outcome.
     pub clients: IntCounterVec,
     pub panics: IntCounter,
-    /// Attempts by kind of target and what came of them.
+    /// Attempts to deliver an event, by kind of target and outcome.
     pub deliveries: IntCounterVec,
-    /// What waits or was given up, by kind of target.
+    /// Deliveries by kind of target and state.
     pub outbox: IntGaugeVec,
     pub outbox_oldest_s: IntGauge,
     /// Claims that wait for a job.
@@ -34,11 +35,11 @@ pub struct Metrics {
     /// By outcome.
     plugin_calls: IntCounterVec,
     plugin_duration_s: Histogram,
-    /// Those that took more processor time than one may take on the thread of a request.
+    /// Calls that took more processor time than `plugins.fast_us`.
     pub plugin_slow_calls: IntCounter,
     /// Components that the compiler refused.
     pub plugin_compile_failures: IntCounter,
-    /// By digest and outcome, of what is in force: as many as there are bindings.
+    /// By digest and outcome, for the plugin versions in force; so their number is bounded by the bindings.
     plugin_runs: IntGaugeVec,
     gauges: Gauges,
 }
@@ -63,7 +64,7 @@ struct Gauges {
     plugin_uncached: IntGauge,
 }
 
-/// A metric, for the manual.
+/// The description of a metric, for the manual.
 #[derive(Debug)]
 pub struct Described {
     pub name: String,
@@ -73,16 +74,16 @@ pub struct Described {
     pub about: String,
 }
 
-/// Every metric there is, by name.
+/// The descriptions of all metrics, sorted by name.
 pub fn described() -> Result<Vec<Described>> {
-    let maker = MetricFactory::default();
-    Metrics::of(&maker)?;
-    let mut described = maker.described.into_inner();
+    let factory = MetricFactory::default();
+    Metrics::of(&factory)?;
+    let mut described = factory.described.into_inner();
     described.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(described)
 }
 
-/// Makes metrics, each known to the registry from then on.
+/// Creates and registers metrics.
 #[derive(Default)]
 struct MetricFactory {
     registry: Registry,
@@ -90,17 +91,21 @@ struct MetricFactory {
 }
 
 impl MetricFactory {
-    fn registered<M: Collector + Clone + 'static>(&self, kind: &'static str, made: prometheus::Result<M>) -> Result<M> {
-        let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
-        let made = made.map_err(failed)?;
-        self.registry.register(Box::new(made.clone())).map_err(failed)?;
-        self.described.borrow_mut().extend(made.desc().into_iter().map(|desc| Described {
+    fn registered<M: Collector + Clone + 'static>(
+        &self,
+        kind: &'static str,
+        metric: prometheus::Result<M>,
+    ) -> Result<M> {
+        let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be created: {e}"));
+        let metric = metric.map_err(failed)?;
+        self.registry.register(Box::new(metric.clone())).map_err(failed)?;
+        self.described.borrow_mut().extend(metric.desc().into_iter().map(|desc| Described {
             name: desc.fq_name.clone(),
             kind,
             labels: desc.variable_labels.clone(),
             about: desc.help.clone(),
         }));
-        Ok(made)
+        Ok(metric)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
@@ -125,31 +130,31 @@ impl MetricFactory {
 }
 
 impl Gauges {
-    fn new(made: &MetricFactory) -> Result<Self> {
+    fn new(factory: &MetricFactory) -> Result<Self> {
         Ok(Self {
-            epoch: made.gauge("roster_policy_epoch", "Epoch of the policy in force")?,
-            body_bytes: made.gauge("roster_body_bytes", "Bytes of request bodies in memory now")?,
-            members: made.gauge("roster_members", "Members in the policy")?,
-            queued: made.gauge("roster_writer_queue", "Changes that wait for the writer now")?,
-            jobs: made.gauge("roster_writer_jobs", "Changes run since the start")?,
-            batches: made.gauge("roster_writer_batches", "Commits since the start")?,
-            batch_largest: made.gauge("roster_writer_batch_largest", "Most changes in one commit")?,
-            queue_busy: made.gauge("roster_writer_busy", "Changes refused because the queue was full")?,
-            steps_largest: made.gauge(
+            epoch: factory.gauge("roster_policy_epoch", "Epoch of the current policy")?,
+            body_bytes: factory.gauge("roster_body_bytes", "Bytes of request bodies in memory")?,
+            members: factory.gauge("roster_members", "Members in the policy")?,
+            queued: factory.gauge("roster_writer_queue", "Changes that wait for the writer")?,
+            jobs: factory.gauge("roster_writer_jobs", "Changes since the start")?,
+            batches: factory.gauge("roster_writer_batches", "Commits since the start")?,
+            batch_largest: factory.gauge("roster_writer_batch_largest", "Most changes in one commit")?,
+            queue_busy: factory.gauge("roster_writer_busy", "Changes refused because the queue was full")?,
+            steps_largest: factory.gauge(
                 "roster_writer_steps_largest",
-                "Most work of SQLite in one change since the start, in its steps",
+                "Most SQLite virtual machine steps of one change since the start",
             )?,
-            commit_failures: made.gauge("roster_writer_commit_failures", "Commits that failed")?,
-            writer_panics: made.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
-            plugins_in_force: made
-                .gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
-            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Versions in force that failed too often")?,
-            plugin_loaded_bytes: made.gauge("roster_plugin_loaded_bytes", "Bytes of compiled plugins in memory")?,
-            plugin_cache_bytes: made.gauge("roster_plugin_cache_bytes", "Bytes of compiled plugins on disk")?,
-            plugin_unloaded: made
-                .gauge("roster_plugin_unloaded", "Compiled plugins that left memory for others since the start")?,
-            plugin_uncached: made
-                .gauge("roster_plugin_uncached", "Compiled plugins that left the disk for others since the start")?,
+            commit_failures: factory.gauge("roster_writer_commit_failures", "Commits that failed")?,
+            writer_panics: factory.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
+            plugins_in_force: factory.gauge("roster_plugins_in_force", "Plugin versions in enforce or shadow mode")?,
+            plugins_quarantined: factory
+                .gauge("roster_plugins_quarantined", "Plugin versions in quarantine because they failed too often")?,
+            plugin_loaded_bytes: factory.gauge("roster_plugin_loaded_bytes", "Bytes of compiled plugins in memory")?,
+            plugin_cache_bytes: factory.gauge("roster_plugin_cache_bytes", "Bytes of compiled plugins on disk")?,
+            plugin_unloaded: factory
+                .gauge("roster_plugin_unloaded", "Compiled plugins evicted from memory since the start")?,
+            plugin_uncached: factory
+                .gauge("roster_plugin_uncached", "Compiled plugins evicted from the disk cache since the start")?,
         })
     }
 }
@@ -159,64 +164,66 @@ impl Metrics {
         Self::of(&MetricFactory::default())
     }
 
-    fn of(made: &MetricFactory) -> Result<Self> {
-        let by_reason = made.counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
+    fn of(factory: &MetricFactory) -> Result<Self> {
+        let by_reason = factory.counters("roster_decisions_total", "Decisions, by reason", &["reason"])?;
         let request_s = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let plugin_s = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
-        let about_slow = "Calls of plugins that took more than plugins.fast_us of processor time";
+        let about_slow = "Plugin calls that took more than plugins.fast_us of processor time";
         let about_compiler = "Components that could not be compiled within their limits";
         Ok(Self {
-            outbox: made.gauges("roster_outbox", "Deliveries that wait or were given up", &["target", "state"])?,
-            outbox_oldest_s: made
-                .gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
-            jobs_waiting: made.gauge("roster_jobs_waiting", "Claims that wait for a job now")?,
-            deliveries: made.counters(
+            outbox: factory.gauges("roster_outbox", "Deliveries that are pending or dead", &["target", "state"])?,
+            outbox_oldest_s: factory
+                .gauge("roster_outbox_oldest_seconds", "Age of the oldest event with a pending delivery")?,
+            jobs_waiting: factory.gauge("roster_jobs_waiting", "Claims that wait for a job")?,
+            deliveries: factory.counters(
                 "roster_deliveries_total",
                 "Attempts to deliver an event: delivered, failed, dead",
                 &["target", "outcome"],
             )?,
-            plugin_calls: made.counters("roster_plugin_calls_total", "Calls of plugins", &["outcome"])?,
-            plugin_duration_s: made.histogram(
+            plugin_calls: factory.counters("roster_plugin_calls_total", "Plugin calls", &["outcome"])?,
+            plugin_duration_s: factory.histogram(
                 "roster_plugin_seconds",
-                "One call of a plugin, without waiting for its turn",
+                "Duration of one plugin call, without waiting time",
                 plugin_s,
             )?,
-            plugin_slow_calls: made.counter("roster_plugin_slow_calls_total", about_slow)?,
-            plugin_compile_failures: made.counter("roster_plugin_compile_failures_total", about_compiler)?,
-            plugin_runs: made.gauges(
+            plugin_slow_calls: factory.counter("roster_plugin_slow_calls_total", about_slow)?,
+            plugin_compile_failures: factory.counter("roster_plugin_compile_failures_total", about_compiler)?,
+            plugin_runs: factory.gauges(
                 "roster_plugin_runs",
-                "Calls of the versions that are in force or watched now",
+                "Calls of the plugin versions in enforce or shadow mode",
                 &["sha256", "outcome"],
             )?,
-            requests: made.counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
-            clients: made.counters(
+            requests: factory.counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
+            clients: factory.counters(
                 "roster_client_requests_total",
                 "Requests of API clients",
                 &["client", "outcome"],
             )?,
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.as_str()])).collect(),
-            duration_s: made.histogram(
+            duration_s: factory.histogram(
                 "roster_request_seconds",
-                "From the start of a request to its answer",
+                "Duration of a request, from its start to the response",
                 request_s,
             )?,
-            panics: made.counter("roster_panics_total", "Requests that panicked and were answered 500")?,
-            decisions_dropped: made
-                .counter("roster_decisions_dropped_total", "Decisions that the decision log could not take")?,
-            log_dropped: made
-                .counter("roster_log_dropped_total", "Log lines that could not be written, or found the queue full")?,
-            gauges: Gauges::new(made)?,
-            registry: made.registry.clone(),
+            panics: factory.counter("roster_panics_total", "Requests that panicked and were answered 500")?,
+            decisions_dropped: factory
+                .counter("roster_decisions_dropped_total", "Decisions that could not be logged")?,
+            log_dropped: factory.counter(
+                "roster_log_dropped_total",
+                "Log lines that could not be written, or did not fit into the queue",
+            )?,
+            gauges: Gauges::new(factory)?,
+            registry: factory.registry.clone(),
         })
     }
 
-    /// A call of a plugin, by the word of its outcome.
+    /// Counts a plugin call by the word of its outcome.
     pub fn count_plugin_call(&self, word: &str, duration: std::time::Duration) {
         self.plugin_calls.with_label_values(&[word]).inc();
         self.plugin_duration_s.observe(duration.as_secs_f64());
     }
 
-    /// By the reason's word.
+    /// Counts a decision by the word of its reason.
     pub fn count_decision(&self, word: &str) {
         if let Some(counter) =
             Reason::ALL.iter().position(|reason| reason.as_str() == word).and_then(|n| self.decisions.get(n))
@@ -226,7 +233,7 @@ impl Metrics {
     }
 }
 
-/// The text that Prometheus reads.
+/// Renders all metrics in the Prometheus text format.
 pub fn render(app: &App) -> Result<String> {
     use std::sync::atomic::Ordering::Relaxed;
     let (db, queued) = app.db_stats();
@@ -261,7 +268,7 @@ pub fn render(app: &App) -> Result<String> {
     String::from_utf8(text).map_err(|e| Error::internal(e.to_string()))
 }
 
-/// What is in force now, and what it has done.
+/// Sets the metrics of the plugins in force and their calls.
 fn count_plugins(metrics: &Metrics, snapshot: &Snapshot) {
     metrics.plugin_runs.reset();
     let (mut in_force, mut quarantined) = (0, 0);
@@ -269,7 +276,7 @@ fn count_plugins(metrics: &Metrics, snapshot: &Snapshot) {
         in_force += 1;
         quarantined += i64::from(binding.live.is_quarantined());
         let sha256 = hex::encode(binding.sha256);
-        for (outcome, count) in binding.live.look(|seen| seen.outcomes.clone()) {
+        for (outcome, count) in binding.live.look(|stats| stats.outcomes.clone()) {
             let runs = metrics.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
             runs.add(i64::try_from(count).unwrap_or(i64::MAX));
         }

@@ -1,8 +1,8 @@
 //! The application state that operations use. `read` and `change` are the only ways to the data.
 //!
 //! **Invariant.** A change goes through [`App::change`]: the check, the write, the audit row and the next policy share
-//! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
-//! takes an answer only with its audit entry, so an unaudited change does not compile.
+//! one transaction, and the response is sent after the commit and the publication. The `Db` is private, and `change`
+//! accepts a result only together with its audit entry, so an unaudited change does not compile.
 
 mod component_store;
 mod deferred_grant_store;
@@ -62,7 +62,8 @@ use metrics::Metrics;
 pub use reactions::{Features, Occurrence, Reaction};
 use read_cache::ReadCache;
 
-/// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
+/// Prefixes of the stored password hashes, which name algorithm and cost. The time is that of the last new hash of this
+/// kind, or 0 if the kind was found in the database.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
 
 /// The application: one per data directory.
@@ -82,34 +83,34 @@ pub struct App {
     /// Notified when there are new deliveries.
     pub outbox: tokio::sync::Notify,
     targets: ExternalTargets,
-    /// What the features have to do with the changes of others.
+    /// Reactions and secret columns of the features.
     features: &'static Features,
     /// The decision log.
     pub decisions: DecisionLog<LogEntry>,
-    /// Allowed decisions since the start, of which some are logged.
+    /// Counts allowed decisions since the start, to sample which of them are logged.
     allowed: Allowed,
     /// Limits how many password hashes are computed at once.
     pub hashing: Arc<Semaphore>,
     pub hash_kinds: HashKinds,
-    /// Digests what may hold a secret, and derives secrets from others.
+    /// Makes keyed digests, also of data that may hold a secret, and derives secrets from the server key.
     pub sealer: Sealer,
-    /// Reads and writes the secrets that lie in the database.
+    /// Encrypts and decrypts the secrets stored in the database.
     pub encryption: Arc<Encryption>,
-    /// Where the server answers, once it does.
+    /// The server's public URL; set once it listens.
     pub url: OnceLock<String>,
-    /// True from when the server is told to stop.
+    /// True as soon as the server is told to stop.
     stopping: tokio::sync::watch::Sender<bool>,
     read_cache: ReadCache,
     denials: Denials,
     reloaded: tokio::sync::Mutex<reload::Last>,
-    /// Whose turn it is at the signing keys, and at the key that encrypts them.
+    /// Serializes rotations of the signing keys and of the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
 }
 
-/// What a change answers, with what it did.
+/// The result of a change, with its audit entries, policy changes and events.
 pub struct Changed<T> {
     pub answer: T,
-    /// Empty when there was nothing to change.
+    /// Empty if nothing had to be changed.
     entries: Vec<Entry>,
     policy: Vec<Change>,
     events: Vec<Event>,
@@ -120,7 +121,7 @@ impl<T> Changed<T> {
         Self { answer, entries: vec![entry], policy: Vec::new(), events: Vec::new() }
     }
 
-    /// No change was necessary.
+    /// A result without audit entries, because nothing had to be changed.
     pub fn nothing(answer: T) -> Self {
         Self { answer, entries: Vec::new(), policy: Vec::new(), events: Vec::new() }
     }
@@ -132,7 +133,7 @@ impl<T> Changed<T> {
         self
     }
 
-    /// Adds the entries, events and policy changes of another change; keeps this answer.
+    /// Adds the entries, events and policy changes of another change; keeps the answer of `self`.
     #[must_use]
     pub fn and<U>(mut self, other: Changed<U>) -> Self {
         self.entries.extend(other.entries);
@@ -141,7 +142,7 @@ impl<T> Changed<T> {
         self
     }
 
-    /// The same change with another form of its answer.
+    /// Converts the answer; keeps everything else.
     pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
         Changed { answer: form(self.answer), entries: self.entries, policy: self.policy, events: self.events }
     }
@@ -161,13 +162,13 @@ impl<T> Changed<T> {
     }
 }
 
-/// An answer that is committed and in force, with the epoch from which it is.
+/// The answer of a committed change, with the policy epoch in which it is in effect.
 pub struct Committed<T> {
     pub answer: T,
     pub epoch: u64,
 }
 
-/// The open transaction of a change: the rows, and the policy as the changes before it have left it.
+/// The open transaction of a change: the rows, and the policy as left by the changes before it in the batch.
 pub struct Transaction<'a> {
     writer: &'a Writer<'a>,
     snapshot: &'a Snapshot,
@@ -177,7 +178,7 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Tells the features that something happened. What they change in the policy by it belongs to this change.
+    /// Runs the reactions of all features to an occurrence. Their policy changes become part of this change.
     pub fn happened(&self, what: &Occurrence<'_>) -> Result<()> {
         for reaction in self.reactions {
             let changes = reaction(self, what)?;
@@ -186,16 +187,16 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// How many such changes of the policy the features added to this change so far.
-    pub fn caused(&self, is_such: impl Fn(&Change) -> bool) -> usize {
-        self.caused.borrow().iter().filter(|change| is_such(change)).count()
+    /// Returns how many matching policy changes the reactions have added to this change so far.
+    pub fn caused(&self, matches: impl Fn(&Change) -> bool) -> usize {
+        self.caused.borrow().iter().filter(|change| matches(change)).count()
     }
 
     pub fn snapshot(&self) -> &'a Snapshot {
         self.snapshot
     }
 
-    /// For the secrets among the rows.
+    /// Encrypts and decrypts the secrets in the rows.
     pub fn encryption(&self) -> &'a Encryption {
         self.encryption
     }
@@ -209,16 +210,17 @@ impl<'a> std::ops::Deref for Transaction<'a> {
     }
 }
 
-/// May the answer to a creating request be kept for a repeat of it?
+/// What an idempotency record keeps of a creating request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
+    /// The answer, which a repeat of the request gets again.
     Answer,
-    /// It shows a secret.
+    /// Only that the request was made, because its answer contains a secret.
     FactOnly,
 }
 
 impl App {
-    /// Opens the data directory's database, founds the site when it is new, and loads the policy.
+    /// Opens the database in the data directory, creates the site row if it is new, and loads the policy.
     pub async fn open(config: Config, features: &'static Features) -> Result<Arc<Self>> {
         let cell = Arc::new(ArcSwap::from_pointee(Snapshot::empty(0)));
         let published = cell.clone();
@@ -275,33 +277,34 @@ impl App {
         self.guard.snapshot.load_full()
     }
 
-    /// Reads rows, scheduled fairly by the current request's caller.
+    /// Runs a read query; the read connections are shared fairly among callers.
     pub async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn =
+        let share =
             RequestContext::current().map_or_else(ReaderShare::of_server, |context| context.turn(&self.snapshot()));
-        self.db.read(turn, query).await
+        self.db.read(share, query).await
     }
 
-    /// Reads a member's own answer, as JSON with its version, unless it was read since the last commit.
+    /// Returns a member's own data as JSON with its version: from the cache if it was read since the last commit,
+    /// otherwise from `query`.
     pub async fn get_or_load(
         &self,
         member: MemberId,
         query: impl FnOnce(&Reader<'_>) -> Result<(String, i64)> + Send + 'static,
     ) -> Result<(String, i64)> {
-        // The moment is taken before the rows are: what is read is as of then, or newer.
-        let moment = self.db.stats.ended.load(Ordering::Acquire);
-        if let Some(known) = self.read_cache.find(moment, member) {
+        // The commit count is taken before the rows are read, so that they are as of then or newer.
+        let commits = self.db.stats.ended.load(Ordering::Acquire);
+        if let Some(known) = self.read_cache.find(commits, member) {
             return Ok(known);
         }
         let answer = self.read(query).await?;
-        self.read_cache.put(moment, member, answer.clone());
+        self.read_cache.put(commits, member, answer.clone());
         Ok(answer)
     }
 
-    /// Changes rows, and the policy with them.
+    /// Runs a change in one transaction: rows, audit entries, events and the next policy.
     pub async fn change<T: Send + 'static>(
         &self,
         caller: &Identity,
@@ -311,17 +314,17 @@ impl App {
         self.require_policy().await?;
         let (caller, features) = (caller.clone(), self.features);
         let (targets, encryption) = (self.targets, self.encryption.clone());
-        let (committed, addressed) = self
+        let (committed, delivery_count) = self
             .db
             .write(move |w, snapshot| apply((w, &encryption, features), snapshot, targets, (&caller, action), change))
             .await?;
-        if addressed > 0 {
+        if delivery_count > 0 {
             self.outbox.notify_one();
         }
         Ok(committed)
     }
 
-    /// A creating change: a repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
+    /// Runs a creating change. A repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
     ///
     /// The permission is checked before the stored answer is returned, so a caller who lost it gets 403.
     pub async fn create<T: ToJSON + ParseFromJSON + Send + 'static>(
@@ -334,8 +337,8 @@ impl App {
         self.once(caller, action, (permission.into(), Keep::Answer), change).await
     }
 
-    /// The same where the answer shows a secret, which is never kept: a repeat is refused. What is one's own needs no
-    /// permission.
+    /// Like `create`, for an answer that contains a secret. It is never stored, so a repeat fails with
+    /// `secret_not_kept`. `permission` is `None` where callers create something of their own.
     pub async fn create_secret<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
@@ -353,22 +356,22 @@ impl App {
         (permission, keep): (Option<Permission>, Keep),
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
+        let Some(idempotency) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
         let ttl_ms = ms(self.config.idempotency_ttl_s);
-        let fingerprint = self.sealer.digest("request", &wanted.parts(caller.context.body.bytes()));
+        let fingerprint = self.sealer.digest("request", &idempotency.parts(caller.context.body.bytes()));
         let change = move |t: &Transaction<'_>, caller: &Identity| {
             if let Some(permission) = permission {
                 authz::require(t.snapshot(), caller, permission)?;
             }
             let (kind, name) = caller.actor();
             let actor = format!("{kind} {name}");
-            let place = (actor.as_str(), action, wanted.key.as_str());
-            if let Some(known) = idempotency_store::find_remembered(t, place, t.now().plus_ms(-ttl_ms))? {
-                return repeated(known, &fingerprint).map(Changed::nothing);
+            let key = (actor.as_str(), action, idempotency.key.as_str());
+            if let Some(stored) = idempotency_store::find_remembered(t, key, t.now().plus_ms(-ttl_ms))? {
+                return stored_answer(stored, &fingerprint).map(Changed::nothing);
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            idempotency_store::remember(t, place, &idempotency_store::Remembered { fingerprint, answer })?;
+            idempotency_store::remember(t, key, &idempotency_store::Remembered { fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -377,12 +380,12 @@ impl App {
     /// Writes without an audit entry and without a policy change, such as `last_used_at` or expired rows.
     pub async fn write_unaudited<T: Send + 'static>(
         &self,
-        tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
+        write: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.db.write(move |w, _| tidy(w)).await
+        self.db.write(move |w, _| write(w)).await
     }
 
-    /// Waits up to 50 ms for a policy epoch that the caller names (`min_epoch`).
+    /// Waits up to 50 ms until the policy has this epoch (`min_epoch` of a request). Fails with `epoch_not_reached`.
     pub async fn wait_for_epoch(&self, epoch: u64) -> Result<()> {
         const TRIES: u32 = 10;
         const PAUSE: Duration = Duration::from_millis(5);
@@ -395,7 +398,7 @@ impl App {
         Err(Error::new(ErrorCode::EpochNotReached).retry_after(1))
     }
 
-    /// Walks the audit's chain.
+    /// Verifies the hash chain of the audit log.
     pub async fn verify_audit(&self) -> Result<Verified> {
         self.db.read_whole(audit_log::verify).await
     }
@@ -413,12 +416,12 @@ impl App {
         Ok(token)
     }
 
-    /// The address people use: for links, never what a request calls us.
+    /// The public URL of the site, for links; never taken from the `Host` of a request.
     pub fn public_url(&self) -> String {
         self.url.get().cloned().unwrap_or_else(|| self.config.public_url())
     }
 
-    /// Done at the end of the next batch of changes.
+    /// Completes at the end of the next batch of changes.
     pub fn next_commit(&self) -> Notified<'_> {
         self.db.committed.notified()
     }
@@ -428,56 +431,58 @@ impl App {
         self.stopping.send_replace(true);
     }
 
-    /// Done when the server is told to stop.
+    /// Completes when the server is told to stop.
     pub async fn stopped(&self) {
-        // It cannot be closed while somebody waits here.
+        // The channel cannot be closed here: `self` owns the sender.
         let _ = self.stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
     }
 
+    /// Statistics of the writer, and the number of changes in its queue.
     pub fn db_stats(&self) -> (&crate::kernel::db::WriterStats, usize) {
         (&self.db.stats, self.db.queued())
     }
 
-    /// Finishes what waits and closes the files.
+    /// Finishes queued work and closes the files.
     pub async fn close(&self) {
         self.decisions.close().await;
         self.db.close().await;
     }
 }
 
-/// The policy after a failed commit: as before, if the rows say that nothing was kept; from the rows, if it was; and
-/// none at all, which denies everything, if they cannot be read.
+/// The policy after a failed commit: the previous one if the epoch in the database is unchanged, otherwise the one read
+/// from the rows. If they cannot be read, an empty policy, which denies everything.
 fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
     match crate::kernel::authz::store::epoch(r) {
         Ok(epoch) if epoch == before.epoch => before,
         _ => crate::kernel::authz::store::load(r).unwrap_or_else(|e| {
-            tracing::error!(error = %e, "the policy cannot be read: everything is denied until it can");
+            tracing::error!(error = %e, "the policy cannot be read: everything is denied until it can be");
             Snapshot::empty(0)
         }),
     }
 }
 
-/// Nobody gets an answer any more that names something, because it was erased. [`App::forget_erased`] deletes them.
+/// Marks an id as erased: stored answers that contain it are never returned again. [`App::forget_erased`] deletes them.
 pub fn erase_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
     idempotency_store::erase_name(t, &id.to_string())
 }
 
 /// Consumes the set-up token, in the transaction that creates the first administrator.
 pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
-    let (hash, until) = site_store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
-    if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < until)) {
+    let (hash, expires_at) = site_store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
+    if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < expires_at)) {
         return Err(ErrorCode::SetupToken.into());
     }
     site_store::set_setup(t, None)
 }
 
-/// Is there a link, does this token open it, and is it still alive?
+/// Whether the token is that of the pending set-up link and has not expired.
 pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
     let found = site_store::find_setup(r)?;
-    Ok(found.is_some_and(|(hash, until)| secret::equal(&secret::hash(offered), &hash) & (Timestamp::now() < until)))
+    let now = Timestamp::now();
+    Ok(found.is_some_and(|(hash, expires_at)| secret::equal(&secret::hash(offered), &hash) & (now < expires_at)))
 }
 
-/// Runs a change with all that belongs to it; answers also how many deliveries it made.
+/// Runs a change and writes its audit entries, events and policy; also returns the number of deliveries it created.
 fn apply<T>(
     (w, encryption, features): (&Writer<'_>, &Encryption, &'static Features),
     snapshot: &mut Snapshot,
@@ -486,10 +491,10 @@ fn apply<T>(
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<(Committed<T>, usize)> {
     if !snapshot.is_available() {
-        // The rows could not be read after a failed commit: nothing goes on before they were.
-        return Err(Error::new(ErrorCode::Busy).with_source("the policy is not known").retry_after(1));
+        // After a failed commit the rows could not be read: nothing is changed until they have been.
+        return Err(Error::new(ErrorCode::Busy).with_source("the policy is not loaded").retry_after(1));
     }
-    // The body may have come long after the credential was shown: it is asked again, here for every change.
+    // The body may arrive long after authentication, so the credential is checked again here, for every change.
     let caller = &caller.as_of(snapshot, w.now())?;
     let reactions = features.reactions;
     let t = Transaction { writer: w, snapshot, encryption, reactions, caused: RefCell::default() };
@@ -497,12 +502,12 @@ fn apply<T>(
     policy.extend(t.caused.into_inner());
     entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, action, entry))?;
     let request_id = &caller.context.request_id;
-    let mut addressed = 0;
+    let mut delivery_count = 0;
     for event in &events {
-        addressed += outbox::record(w, targets, request_id, event)?;
+        delivery_count += outbox::record(w, targets, request_id, event)?;
     }
     if policy.is_empty() {
-        return Ok((Committed { answer, epoch: snapshot.epoch }, addressed));
+        return Ok((Committed { answer, epoch: snapshot.epoch }, delivery_count));
     }
     let epoch = snapshot.epoch + 1;
     site_store::raise_epoch(w, epoch)?;
@@ -521,25 +526,27 @@ fn apply<T>(
         *snapshot = after;
     }
     snapshot.epoch = epoch;
-    Ok((Committed { answer, epoch }, addressed))
+    Ok((Committed { answer, epoch }, delivery_count))
 }
 
-fn repeated<T: ParseFromJSON>(known: idempotency_store::Remembered, fingerprint: &Hash) -> Result<T> {
-    if known.fingerprint != *fingerprint {
+/// Returns the stored answer of a repeated request. Fails with `idempotency_key_reused` if the request differs, and
+/// with `secret_not_kept` if the answer contained a secret.
+fn stored_answer<T: ParseFromJSON>(stored: idempotency_store::Remembered, fingerprint: &Hash) -> Result<T> {
+    if stored.fingerprint != *fingerprint {
         return Err(ErrorCode::IdempotencyKeyReused.into());
     }
-    let answer = known.answer.ok_or(ErrorCode::SecretNotKept)?;
+    let answer = stored.answer.ok_or(ErrorCode::SecretNotKept)?;
     T::parse_from_json_string(&answer)
-        .map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
+        .map_err(|e| Error::internal(format!("a stored answer cannot be parsed: {}", e.into_message())))
 }
 
-/// The wait after so many failed attempts: the first, and twice as long after each further one, up to the longest.
+/// Exponential back-off: `first` after one failed attempt, doubled with each further one, at most `longest`.
 pub fn backoff(attempts: u64, first: u64, longest: u64) -> u64 {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(40);
     first.saturating_mul(1 << doublings).min(longest)
 }
 
-/// Seconds of a setting as milliseconds of a moment.
+/// Converts the seconds of a setting to milliseconds, as added to a [`Timestamp`].
 pub fn ms(seconds: u64) -> i64 {
     i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! The organizations' own rules, as an operation asks them: a bound plugin is made ready, called, counted, and put into
-//! quarantine when it fails too often.
+//! Calls of the organizations' plugins by operations: a bound plugin is loaded, called, counted, and quarantined if it
+//! fails too often.
 
 use super::Occurrence;
 use super::component_store;
@@ -19,12 +19,12 @@ use crate::kernel::sandbox::{
     AccessInput, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier,
 };
 
-/// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
+/// How long a call waits for a plugin that is not loaded: long enough if it is small or was compiled before.
 const READY_WAIT: Duration = Duration::from_secs(2);
 
 impl App {
-    /// Asks an authorizer; `spent` is what the same request has spent on others. Never within a transaction: no guest
-    /// runs under the writer.
+    /// Calls an authorizer. `spent` is the time that the same HTTP request has spent on plugins so far. Must not be
+    /// called within a transaction: no guest runs while the writer waits.
     pub async fn ask_authorizer(
         self: &Arc<Self>,
         organization: OrganizationId,
@@ -33,14 +33,14 @@ impl App {
         spent: &Arc<Spent>,
     ) -> CallResult<Ruling> {
         let called = match self.ready(organization, binding).await {
-            Ok(loaded) => self.host.authorize_within(turn(organization, binding, loaded), input, spent).await,
+            Ok(loaded) => self.host.authorize_within(call_context(organization, binding, loaded), input, spent).await,
             Err(fault) => CallResult::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::as_str));
         called
     }
 
-    /// Asks a role mapper. Never within a transaction.
+    /// Calls a role mapper. Must not be called within a transaction.
     pub async fn ask_mapper(
         self: &Arc<Self>,
         organization: OrganizationId,
@@ -48,13 +48,14 @@ impl App {
         input: RoleInput,
     ) -> CallResult<Vec<String>> {
         let called = match self.ready(organization, binding).await {
-            Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
+            Ok(loaded) => self.host.map_roles(call_context(organization, binding, loaded), input).await,
             Err(fault) => CallResult::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
         called
     }
 
+    /// Returns the loaded component of a binding, or the fault to report if it cannot be called.
     async fn ready(self: &Arc<Self>, organization: OrganizationId, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
         if let Err(e) = self.require_tier(organization, binding.is_large) {
             return Err(Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() });
@@ -72,26 +73,28 @@ impl App {
         let (app, key, tier) = (self.clone(), (organization, binding.sha256), Tier::from_is_large(binding.is_large));
         let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
-            Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
-            Err(_) => Err(Error::new(ErrorCode::CompilerBusy).with_message("it is being compiled")),
+            Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("loading a plugin panicked: {e}")))),
+            Err(_) => Err(Error::new(ErrorCode::CompilerBusy).with_message("the plugin is being compiled")),
         };
         loaded.map_err(|e| {
-            tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
+            tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be loaded");
             Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() }
         })
     }
 
-    /// Fails for a version of a big runtime whose organization may not have one any more.
+    /// Fails with `plugin_too_large` for a large version (one with a language runtime) if its organization may not have
+    /// one any more.
     pub fn require_tier(&self, organization: OrganizationId, is_large: bool) -> Result<()> {
         if !is_large || self.tier_of(&self.guard.snapshot.load(), organization) == Tier::Large {
             return Ok(());
         }
-        let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
+        let message =
+            "this version needs plugins.large, and plugins.large_organizations does not name its organization";
         Err(Error::new(ErrorCode::PluginTooLarge).with_message(message))
     }
 
-    /// A stored component, ready to be called: it is already, or becomes so now. One that is not in force is so for as long
-    /// as this is held.
+    /// Returns a stored component ready to be called, and loads it if necessary. One that is not in force stays in
+    /// memory only as long as the result is held.
     pub async fn load_plugin(&self, key: Key, tier: Tier) -> Result<Arc<Loaded>> {
         match self.host.find_loaded(&key) {
             Some(loaded) => Ok(loaded),
@@ -99,18 +102,18 @@ impl App {
         }
     }
 
-    /// Makes ready what is in force, so that nobody waits for it: at start, where some of it must be compiled first.
+    /// Loads all plugins in force at the start, so that no request waits for it. Some may have to be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
         for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
             let key = (organization, binding.sha256);
             if let Err(e) = self.load_plugin(key, Tier::from_is_large(binding.is_large)).await {
-                tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
+                tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be loaded");
             }
         }
     }
 
-    /// The same with what was compiled before; answers whether that was all.
+    /// Loads those plugins in force that are in the compilation cache; returns whether these were all.
     pub async fn ready_cached_plugins(&self) -> bool {
         let snapshot = self.snapshot();
         let mut is_all = true;
@@ -122,14 +125,14 @@ impl App {
         is_all
     }
 
-    /// Tells the host what is in force: after each change of that.
+    /// Passes the set of plugins in force to the host; called after each change of the set.
     pub fn keep_plugins(&self) {
         let snapshot = self.snapshot();
         self.host
             .set_in_force(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
     }
 
-    /// Drops what was made of a component that the organization does not store, or not any more.
+    /// Drops the compiled form of a component that the organization does not store, or no longer stores.
     pub async fn forget_plugin(&self, key: Key) {
         let is_stored = self.read(move |r| component_store::has_component(r, key)).await;
         // On a read error the cached copy stays; that is harmless.
@@ -138,22 +141,22 @@ impl App {
         }
     }
 
-    /// Drops what earlier runs made of components that are not stored any more, and what is too much. At start, before
-    /// anybody uploads.
+    /// Drops cached compilations of components that are no longer stored, and those beyond the cache limit. Runs at the
+    /// start, before any upload.
     pub async fn sweep_plugins(&self) {
         self.keep_plugins();
         match self.read(component_store::list_components).await {
             Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
-            Err(e) => tracing::warn!(error = %e, "compiled plugins could not be swept"),
+            Err(e) => tracing::warn!(error = %e, "the cache of compiled plugins could not be cleaned up"),
         }
     }
 
-    /// A plugin that is only watched would have changed something: counted, and written to its log.
+    /// Counts that the result of a shadow plugin differs from that in force, and writes it to the plugin's log.
     pub fn note_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
-        tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a watched plugin differs");
-        binding.live.count(|seen| {
-            seen.differed += 1;
-            keep(seen, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: "info", message });
+        tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a shadow plugin differs");
+        binding.live.count(|stats| {
+            stats.differed += 1;
+            push_line(stats, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: "info", message });
         });
     }
 
@@ -172,24 +175,24 @@ impl App {
         self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.as_str()), called.duration);
         self.metrics.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
-        binding.live.count(|seen| {
+        binding.live.count(|stats| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.as_str());
-            *seen.outcomes.entry(word).or_default() += 1;
+            *stats.outcomes.entry(word).or_default() += 1;
             let duration_us = u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX);
-            seen.duration_us = seen.duration_us.saturating_add(duration_us);
-            seen.duration_us_max = seen.duration_us_max.max(duration_us);
-            seen.fuel = seen.fuel.saturating_add(called.fuel);
-            seen.fuel_max = seen.fuel_max.max(called.fuel);
-            seen.memory_bytes_max = seen.memory_bytes_max.max(called.memory_bytes);
-            seen.slow += u64::from(called.is_slow);
-            seen.aside += u64::from(called.is_aside);
-            seen.log_dropped += u64::from(called.log_dropped);
+            stats.duration_us = stats.duration_us.saturating_add(duration_us);
+            stats.duration_us_max = stats.duration_us_max.max(duration_us);
+            stats.fuel = stats.fuel.saturating_add(called.fuel);
+            stats.fuel_max = stats.fuel_max.max(called.fuel);
+            stats.memory_bytes_max = stats.memory_bytes_max.max(called.memory_bytes);
+            stats.slow += u64::from(called.is_slow);
+            stats.aside += u64::from(called.is_aside);
+            stats.log_dropped += u64::from(called.log_dropped);
             let lines = called.log.iter().map(|line| (line.level.as_str(), line.message.clone()));
-            // One in quarantine says no more than it did: its last lines are those that tell why.
+            // Calls in quarantine add no lines: the last lines are those that explain it.
             let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
             let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.as_str(), fault.message)));
             for (level, message) in lines.chain(fault) {
-                keep(seen, kept_max, LogRecord { at: now, level, message });
+                push_line(stats, kept_max, LogRecord { at: now, level, message });
             }
         });
         let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
@@ -201,15 +204,15 @@ impl App {
         }
     }
 
-    /// Stores the quarantine of a version. In memory it is already in effect.
+    /// Stores the quarantine of a version. In memory it is in effect already.
     fn quarantine(self: &Arc<Self>, organization: OrganizationId, binding: &Binding, fault: &Fault) {
         let (plugin, version, sha256) = (binding.plugin, binding.version, hex::encode(binding.sha256));
-        tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often: what it covers is denied until it is deactivated or rolled back");
-        let what = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.as_str(), "fault": fault.kind.as_str()});
-        let mut told = what.clone();
-        told["name"] = serde_json::json!(*binding.name);
-        let event = Event::new(EventKind::PluginQuarantined, told).within(organization);
-        let entry = Entry::new("plugin", &binding.name).within(organization).after(what);
+        tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often and is quarantined: the requests it covers are denied until it is deactivated or rolled back");
+        let details = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.as_str(), "fault": fault.kind.as_str()});
+        let mut data = details.clone();
+        data["name"] = serde_json::json!(*binding.name);
+        let event = Event::new(EventKind::PluginQuarantined, data).within(organization);
+        let entry = Entry::new("plugin", &binding.name).within(organization).after(details);
         let (app, run) = (self.clone(), binding.clone());
         tokio::spawn(async move {
             let write = move |t: &super::Transaction<'_>, _: &Identity| {
@@ -217,7 +220,7 @@ impl App {
                     t.snapshot().tenant(organization).map(|tenant| tenant.plugins().clone()).unwrap_or_default();
                 let is_over = !bound.iter().any(|other| other.is_same_run(&run));
                 let is_of = |other: &Binding| (other.plugin, other.version) == (plugin, version);
-                // A watched run has no effect: not on an enforced one of the same version either, after a restart.
+                // A shadow run must not quarantine an enforced run of the same version, also not after a restart.
                 let decides = |other: &Binding| other.mode == Mode::Enforce && is_of(other);
                 if is_over || (run.mode == Mode::Shadow && bound.iter().any(decides)) {
                     return Ok(Changed::nothing(()));
@@ -226,26 +229,26 @@ impl App {
                 Ok(Changed::new((), entry).event([event]).policy([authz::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
-                tracing::error!(error = %e, "a quarantine could not be stored: it ends when this process ends");
+                tracing::error!(error = %e, "a quarantine could not be stored: it lasts only until this process ends");
             }
         });
     }
 }
 
-/// Adds a line; the oldest one goes when there are too many.
-fn keep(seen: &mut CallStats, kept_max: usize, line: LogRecord) {
-    if seen.log.len() >= kept_max {
-        seen.log.pop_front();
+/// Adds a line; drops the oldest one if there are too many.
+fn push_line(stats: &mut CallStats, kept_max: usize, line: LogRecord) {
+    if stats.log.len() >= kept_max {
+        stats.log.pop_front();
     }
-    seen.log.push_back(line);
+    stats.log.push_back(line);
 }
 
-/// All that is bound, wherever.
+/// All plugins that are bound, with their organizations.
 fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)> {
     snapshot.tenants().flat_map(|tenant| tenant.plugins().iter().map(|binding| (tenant.id, binding)))
 }
 
-fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
+fn call_context(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
     let is_trial = binding.mode == Mode::Shadow;
     CallContext {
         organization,
@@ -261,13 +264,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_log_the_latest_lines_are_kept() {
+    fn the_latest_lines_of_a_log_are_kept() {
         for (written, expected) in [(0, ""), (2, "01"), (3, "012"), (4, "123"), (9, "678")] {
-            let mut seen = CallStats::default();
+            let mut stats = CallStats::default();
             for n in 0..written {
-                keep(&mut seen, 3, LogRecord { at: Timestamp(n), level: "info", message: n.to_string() });
+                push_line(&mut stats, 3, LogRecord { at: Timestamp(n), level: "info", message: n.to_string() });
             }
-            assert_eq!(seen.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
+            assert_eq!(stats.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
         }
     }
 }

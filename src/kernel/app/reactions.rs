@@ -1,5 +1,5 @@
-//! What features do in the transaction of a lower feature's change. The lower feature reports an [`Occurrence`]; the
-//! reactions are passed to [`super::App::open`], so that nothing is called upward.
+//! Reactions of features to a change of a lower feature, in the same transaction. The lower feature reports an
+//! [`Occurrence`]; the reactions are passed to [`super::App::open`], so that no lower module imports a higher one.
 
 use super::Transaction;
 use crate::kernel::authz::snapshot::Change;
@@ -11,47 +11,48 @@ use crate::kernel::secret::Hash;
 /// Something that happened in this transaction.
 #[derive(Debug)]
 pub enum Occurrence<'a> {
-    /// A member may act again.
+    /// A member is active again.
     MemberActivated(MemberId),
     MemberSuspended(MemberId),
-    /// All that names a person goes. Its memberships are gone already.
+    /// All personal data of a member must be deleted. The memberships are deleted already.
     MemberErased(MemberId),
-    /// A registration that nobody completed is replaced, or about to go.
+    /// An incomplete registration is replaced or about to be deleted.
     RegistrationGone(MemberId),
     /// A member joined or left an organization.
     MembershipsChanged(MemberId),
     EmailChanged(MemberId),
-    /// A member has another password; one session may be kept. `is_reset`: there was one before, and it was not shown.
+    /// A member has a new password; one session may be kept. `is_reset`: the member had a password before and did not
+    /// enter it for this.
     PasswordSet {
         member: MemberId,
         kept: Option<SessionId>,
         is_reset: bool,
     },
-    /// The members of an organization may act again.
+    /// An organization is active again, and so are its members.
     OrganizationActivated(OrganizationId),
-    /// A role is about to go.
+    /// A role is about to be deleted.
     RoleDeleted(RoleId),
-    /// A version failed too often and is asked no more.
+    /// A plugin version failed too often and is no longer called.
     PluginQuarantined {
         plugin: PluginId,
         version: u32,
     },
-    /// What somebody promised is withdrawn, because its maker may not give it any more.
+    /// The invitation is withdrawn, because its creator lost the right to give it; so for the next four.
     InvitationWithdrawn(InvitationId),
     LinkWithdrawn(&'a Hash),
     KeyWithdrawn(ApiKeyId),
-    /// A password that somebody else chose, with all that it opened.
+    /// A password that somebody else set, with the sessions that were opened with it.
     PasswordWithdrawn(MemberId),
     WebhookWithdrawn(WebhookId),
 }
 
-/// Does what belongs to an occurrence; answers what that changes in the policy.
+/// Reacts to an occurrence; returns the policy changes that result.
 pub type Reaction = fn(&Transaction<'_>, &Occurrence<'_>) -> Result<Vec<Change>>;
 
-/// What the kernel has of the features.
+/// What the features register with the kernel.
 #[derive(Debug)]
 pub struct Features {
     pub reactions: &'static [Reaction],
-    /// Their columns of secrets that must be read back.
+    /// Columns with secrets that are encrypted at rest.
     pub secrets: &'static [SecretColumn],
 }

@@ -1,6 +1,6 @@
-//! What looks like a secret, by its name or by its form: the one rule for everything that is kept or shown of requests.
+//! Detection of secrets by name or by form: the one rule for all request data that is stored or shown.
 //!
-//! It errs on the side of leaving out. A fact that is left out is named, so that its asker can call it otherwise.
+//! False positives are preferred to leaks. A fact that is left out is listed by name, so that the caller can rename it.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
-/// Found anywhere in a name, with and without the signs in it.
+/// Matched anywhere in a name, with and without its separators.
 const WITHIN: [&str; 40] = [
     "password",
     "passwd",
@@ -52,29 +52,29 @@ const WITHIN: [&str; 40] = [
     "パスワード",
     "비밀번호",
 ];
-/// Too short to be looked for inside of words: a whole part of a name, as in `user_pin`, `userPin` and `PIN2`.
+/// Too short to be matched inside of words: must be a whole part of a name, as in `user_pin`, `userPin` and `PIN2`.
 const PARTS: [&str; 26] = [
     "auth", "bearer", "clave", "csrf", "cvc", "cvv", "iban", "jwe", "jws", "mdp", "mfa", "pass", "pincode", "psk",
     "puk", "pw", "saml", "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf",
 ];
-/// The end of a part, as in `mypin`.
+/// Matched at the end of a part, as in `mypin`.
 const ENDS: [&str; 3] = ["pin", "otp", "pwd"];
-/// What our own secrets begin with; the last five are those of API keys.
+/// Prefixes of Roster's own secrets; the last five are those of API keys.
 const PREFIXES: [&str; 11] =
     ["rs_", "rt_", "ch_", "pr_", "inv_", "whsec_", "msys_", "muser_", "msvc_", "mint_", "memg_"];
-/// The shortest that follows such a beginning.
+/// The fewest bytes of a secret after its prefix.
 const SECRET_BYTES_MIN: usize = 40;
 /// Replaces a secret in stored text.
 pub const HIDDEN: &str = "***";
 
-/// Does a fact of this name, or with one of these values, look like a secret?
+/// Whether the name or one of the values of a fact looks like a secret.
 pub fn is_secret_fact(name: &str, values: &[String]) -> bool {
     is_secret_name(name) || values.iter().any(|value| is_secret(value))
 }
 
-/// Does the name say that something is a secret?
+/// Whether a name suggests that its value is a secret.
 pub fn is_secret_name(name: &str) -> bool {
-    // Words of other alphabets are looked for as they are spelled.
+    // Words of other alphabets are matched as they are spelled, without folding.
     let spelled: String = name.nfc().collect::<String>().to_lowercase();
     let name: String = name.chars().filter_map(folded).collect();
     let lower = name.to_lowercase();
@@ -85,13 +85,13 @@ pub fn is_secret_name(name: &str) -> bool {
     };
     WITHIN.iter().any(|word| [&lower, &squeezed, &spelled].iter().any(|name| name.contains(word)))
         || parts(&name).iter().any(|part| is_part(part))
-        // `PINs` is no two words.
+        // `PINs` is one word, though the capitals split it in two.
         || lower.split(|c: char| !c.is_alphabetic()).any(is_part)
 }
 
-/// The plain character that one looks like; none for what is not seen at all.
+/// Folds a character to the ASCII character it looks like; `None` for invisible characters.
 fn folded(c: char) -> Option<char> {
-    /// Of other alphabets, each before the one it looks like.
+    /// Pairs: a character of another alphabet, then the ASCII character it looks like.
     const ALIKE: &str = "аaсcеeһhіiјjкkмmоoрpѕsтtуyхxԁdԛqԝwвbнhαaεeιiκkνvοoρpτtυuχxıiɡg";
     match c {
         '\u{ad}'
@@ -109,14 +109,14 @@ fn folded(c: char) -> Option<char> {
         _ => {
             let lower = c.to_lowercase().next().unwrap_or(c);
             let alike = ALIKE.chars().skip_while(|known| *known != lower).nth(1);
-            // Only every second one stands for another.
+            // `lower` can also be the second of a pair; the character after it is then not ASCII.
             let alike = alike.filter(char::is_ascii).unwrap_or(c);
             Some(if c.is_uppercase() { alike.to_ascii_uppercase() } else { alike })
         }
     }
 }
 
-/// The words of a name in lower case: apart by signs, by digits, and by capitals.
+/// Splits a name into lower-case words, at separators, digits and capitals.
 fn parts(name: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut former: Option<char> = None;
@@ -135,8 +135,8 @@ fn parts(name: &str) -> Vec<String> {
     parts
 }
 
-/// Does a text hold a secret, by its form: a JWT, a secret of ours, a private key, the value of an `Authorization` header,
-/// an address with a password, or JSON with any of these or with a name that says so?
+/// Whether a text contains a secret, by its form: a JWT, one of Roster's own secrets, a private key, the value of an
+/// `Authorization` header, a URL with a password, or JSON with any of these or with a name of a secret.
 pub fn is_secret(text: &str) -> bool {
     let text = text.trim();
     if text.starts_with(['{', '['])
@@ -160,7 +160,7 @@ fn is_secret_value(value: &Value) -> bool {
     }
 }
 
-/// `Bearer …` or `Basic …` of a header.
+/// Whether it is `Bearer …` or `Basic …`, as in an `Authorization` header.
 fn is_authorization(text: &str) -> bool {
     const BEARER_BYTES_MIN: usize = 8;
     // A form sends a space as a plus.
@@ -178,22 +178,22 @@ fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+')
 }
 
-/// Something may be glued to a secret, before it and behind it: both forms are looked for inside of the word.
+/// Whether a word contains a JWT or one of Roster's own secrets, also with other characters before or after it.
 fn is_token(word: &str) -> bool {
-    has_jwt(word) || has_ours(word)
+    has_jwt(word) || has_own_secret(word)
 }
 
-/// At least two points after the JSON object that names an algorithm.
+/// Whether it contains the base64 of a JSON object with an algorithm, followed by at least two dots.
 fn has_jwt(word: &str) -> bool {
     let parts: Vec<&str> = word.split('.').collect();
     parts.len() > 2 && parts[..parts.len() - 2].iter().any(|part| ends_in_header(part))
 }
 
-/// Ends with the base64 of a JSON object that names an algorithm.
+/// Whether it ends with the base64 of a JSON object that names an algorithm (`alg`).
 fn ends_in_header(part: &str) -> bool {
-    /// In the base64 of `{` with a quotation mark or white space behind it.
+    /// Base64 of `{` with a quotation mark or white space after it.
     const BEGINNINGS: [&str; 2] = ["ey", "ew"];
-    /// With something before it no longer one is looked for: the search stays short.
+    /// The longest header that is found with a prefix before it; bounds the search.
     const GLUED_BYTES_MAX: usize = 1_024;
     let names_algorithm = |header: &str| {
         let header = URL_SAFE_NO_PAD.decode(header).ok();
@@ -205,19 +205,19 @@ fn ends_in_header(part: &str) -> bool {
     names_algorithm(part) || begins.any(|at| at >= last && names_algorithm(&part[at..]))
 }
 
-/// Holds what our secrets begin with, and enough behind it for one.
-fn has_ours(word: &str) -> bool {
+/// Whether it contains the prefix of one of Roster's own secrets, with enough characters after it.
+fn has_own_secret(word: &str) -> bool {
     PREFIXES.iter().any(|prefix| {
         word.match_indices(prefix).any(|(at, _)| {
             let rest = word.get(at + prefix.len()..at + prefix.len() + SECRET_BYTES_MIN);
-            // Inside of a word of letters it may be a long name: ours are not of small letters alone.
+            // Inside of a word it may be a long name: a secret also has capitals or digits.
             let is_apart = !word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
             rest.is_some_and(|rest| is_apart || rest.contains(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit()))
         })
     })
 }
 
-/// `scheme://user:password@host`
+/// Whether it contains `scheme://user:password@host`.
 fn has_password(text: &str) -> bool {
     text.split("://").skip(1).any(|rest| {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -225,15 +225,15 @@ fn has_password(text: &str) -> bool {
     })
 }
 
-/// A path without its query, with each part that looks like a secret hidden, also where some of it is escaped; `None` where
-/// there is no such part.
+/// The path without its query and with each segment hidden that looks like a secret, also if it is percent-encoded.
+/// `None` if there is no such segment.
 pub fn without_secrets(path: &str) -> Option<String> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let hidden: Vec<&str> = path.split('/').map(|part| if is_secret_part(part) { HIDDEN } else { part }).collect();
     hidden.contains(&HIDDEN).then(|| hidden.join("/"))
 }
 
-/// How often a part of a path is looked at that is escaped again and again.
+/// How often a path segment is decoded that is percent-encoded repeatedly.
 const ESCAPED_MAX: usize = 3;
 
 fn is_secret_part(part: &str) -> bool {
@@ -250,7 +250,7 @@ fn is_secret_part(part: &str) -> bool {
     is_secret(&text)
 }
 
-/// With what its percent signs mean; `None` where there is nothing of the kind.
+/// Percent-decodes a text; `None` if nothing in it is encoded.
 fn unescaped(text: &str) -> Option<String> {
     if !text.contains('%') {
         return None;
@@ -281,12 +281,12 @@ mod tests {
     const KEY: &str =
         "muser_0123456789abcdef0123456789abcdef_1763740800_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ_01234567";
 
-    /// What somebody may write around a secret.
+    /// Characters around a secret that must not hide it.
     const GLUED: [&str; 12] =
         ["Bearer+{}", "key.{}", "api-key-{}", "~{}", "x+{}", "_{}", "-{}", "{}.", "x{}", "7{}", "{}~x", "a;{}"];
 
     #[test]
-    fn names_of_secrets_are_known_by_their_parts() {
+    fn names_of_secrets_are_recognized() {
         for name in
             "jwt JWT id_jwt userJwt JWTValue pin PIN user-pin userPin pin2 pins otp oldPwd Password x-auth-TOKEN \
             client_secret authorization set-cookie api_key apikeys credentials X-Auth sid session_id pass smsTAN \
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_known_by_their_form() {
+    fn secrets_are_recognized_by_their_form() {
         let own = format!("rt_{}", "a".repeat(SECRET_BYTES_MIN));
         let header = format!("Bearer {}", "x".repeat(9));
         let link = format!("https://example.org/reset?token=pr_{}", "b".repeat(SECRET_BYTES_MIN));
@@ -357,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_key_is_known_by_its_prefix() {
+    fn every_kind_of_api_key_has_its_prefix_in_the_list() {
         for kind in KINDS {
             assert!(PREFIXES.contains(&&*format!("{}_", kind.prefix)), "{}", kind.prefix);
         }
     }
 
     #[test]
-    fn parts_of_a_path_that_are_secrets_are_hidden() {
+    fn path_segments_that_are_secrets_are_hidden() {
         assert_eq!(without_secrets("/docs/7?secret=1"), None);
         assert_eq!(without_secrets("/docs/50%25/a%2Fb%zz%"), None);
         for part in [

@@ -1,8 +1,9 @@
-//! The policy in memory beside the rows that it was made from: compared in pages, beside all else, and mended where it
-//! differs, which it never should.
+//! Compares the policy in memory with the rows it was built from, page by page and concurrently with other work, and
+//! repairs differences, of which there should be none.
 //!
-//! **Invariant.** A page is read outside the writer. What seems to differ is read again by the writer, on the state that
-//! it carries, and only that is replaced: nothing older than what was published is ever put in its place.
+//! **Invariant.** A page is read outside the writer. What seems to differ is read again by the writer, compared with
+//! the snapshot of its batch, and only that is replaced. So nothing is ever replaced by an older state than the
+//! published one.
 
 use super::site_store;
 use std::collections::HashMap;
@@ -18,33 +19,33 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
-/// What a comparison of the policy with the rows found.
+/// The result of a comparison of the policy with the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reloaded {
     /// When it began.
     pub at: Timestamp,
     pub old_epoch: u64,
     pub new_epoch: u64,
-    /// Did the policy in memory differ from the rows?
+    /// Whether the policy in memory differed from the rows.
     pub changed: bool,
 }
 
-/// What the last comparisons found, by organization, or of the whole site.
+/// The results of the last comparisons, by organization; `None` for the whole site.
 pub type Last = HashMap<Option<OrganizationId>, Reloaded>;
 
-/// From which side the facts come that are compared.
+/// The side whose facts are iterated and compared with the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// What there is: the policy may lack it, or have something else.
+    /// The rows: the policy can lack a row or differ from it.
     Rows,
-    /// What the policy knows: the rows may not have it any more.
+    /// The policy: its row can be deleted.
     Memory,
 }
 
 use Side::{Memory, Rows};
 
-/// In the order in which differences can be mended: what others rest on comes first when it is missing, and goes last
-/// when it is too much.
+/// In the order in which differences can be repaired: what other facts depend on is added before them and removed after
+/// them.
 const STEPS: [(Part, Side); 18] = [
     (Part::Catalog, Rows),
     (Part::Tenants, Rows),
@@ -66,33 +67,34 @@ const STEPS: [(Part, Side); 18] = [
     (Part::ApiKeys, Memory),
 ];
 
-/// The steps for one organization, or for all. An organization's people are looked at with it; what else is the site's is not.
+/// The steps for one organization, or for all. Those for one organization include its members, but no other facts of
+/// the site.
 fn steps(organization: Option<OrganizationId>) -> impl Iterator<Item = (Part, Side)> {
-    const BUILTIN_PERMISSIONS: [Part; 4] = [Part::Tenants, Part::Roles, Part::Memberships, Part::RoleSets];
-    let is_in = move |step: &(Part, Side)| {
-        organization.is_none() || BUILTIN_PERMISSIONS.contains(&step.0) || *step == (Part::Members, Side::Rows)
+    const OF_ORGANIZATION: [Part; 4] = [Part::Tenants, Part::Roles, Part::Memberships, Part::RoleSets];
+    let is_included = move |step: &(Part, Side)| {
+        organization.is_none() || OF_ORGANIZATION.contains(&step.0) || *step == (Part::Members, Side::Rows)
     };
-    STEPS.into_iter().filter(is_in)
+    STEPS.into_iter().filter(is_included)
 }
 
-/// What was mended so far.
+/// What was repaired so far.
 #[derive(Debug, Default)]
 struct Repaired {
     facts: usize,
-    /// Before the first change, and after the last one.
+    /// The epochs before the first repair and after the last one.
     epochs: Option<(u64, u64)>,
 }
 
 impl App {
-    /// Compares the policy of one organization, or of all, with the rows, and mends it.
+    /// Compares the policy of one organization, or of all, with the rows, and repairs it.
     ///
-    /// A caller that comes while a comparison runs waits for it, and takes its answer if it began after the caller came.
+    /// If a comparison is running, this waits for it. Its result is returned if it began after this call.
     pub async fn reload(&self, organization: Option<OrganizationId>) -> Result<Reloaded> {
         self.reload_since(organization, Timestamp::now()).await
     }
 
-    /// The same for who may not do so all the time: an answer that is younger than `limits.policy_reload_gap_s` is given
-    /// again.
+    /// Like `reload`, but returns the last result if it is younger than `limits.policy_reload_gap_s`. For callers that
+    /// are rate limited.
     pub async fn reload_now_and_then(&self, organization: OrganizationId) -> Result<Reloaded> {
         let since = Timestamp::now().plus_ms(-ms(self.config.policy_reload_gap_s));
         self.reload_since(Some(organization), since).await
@@ -104,22 +106,22 @@ impl App {
             return Ok(*known);
         }
         let at = Timestamp::now();
-        let mut mended = Repaired::default();
+        let mut repaired = Repaired::default();
         self.require_policy().await?;
         let epoch = self.snapshot().epoch;
         for (part, side) in steps(organization) {
-            let before = mended.facts;
+            let before = repaired.facts;
             match side {
-                Side::Rows => self.compare_rows(part, organization, &mut mended).await?,
-                Side::Memory => self.compare_memory(part, organization, &mut mended).await?,
+                Side::Rows => self.compare_rows(part, organization, &mut repaired).await?,
+                Side::Memory => self.compare_memory(part, organization, &mut repaired).await?,
             }
-            if mended.facts > before {
-                let facts = mended.facts - before;
-                tracing::error!(?part, ?side, facts, "the policy in memory differed from the rows and was mended");
+            if repaired.facts > before {
+                let facts = repaired.facts - before;
+                tracing::error!(?part, ?side, facts, "the policy in memory differed from the rows and was repaired");
             }
         }
-        let (old_epoch, new_epoch) = mended.epochs.unwrap_or((epoch, epoch));
-        let reloaded = Reloaded { at, old_epoch, new_epoch, changed: mended.facts > 0 };
+        let (old_epoch, new_epoch) = repaired.epochs.unwrap_or((epoch, epoch));
+        let reloaded = Reloaded { at, old_epoch, new_epoch, changed: repaired.facts > 0 };
         if reloaded.changed {
             self.keep_plugins();
         }
@@ -133,21 +135,21 @@ impl App {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mended: &mut Repaired,
+        repaired: &mut Repaired,
     ) -> Result<()> {
         let mut next = Some(Mark::first(organization));
         while let Some(mark) = next.take() {
             let cell = self.guard.snapshot.clone();
             let look = move |r: &Reader<'_>| {
                 let page = rows::page(r, part, organization, &mark)?;
-                // A change in between looks like a difference, until the writer looks.
+                // A change in between looks like a difference, until the writer compares again.
                 let current = cell.load_full();
                 let suspects = page.facts.into_iter().filter(|fact| current.differs(fact)).collect::<Vec<_>>();
                 Ok((suspects, page.next))
             };
-            let (suspects, behind) = self.read(look).await?;
-            self.mend(suspects, mended).await?;
-            next = behind;
+            let (suspects, following) = self.read(look).await?;
+            self.repair_all(suspects, repaired).await?;
+            next = following;
         }
         Ok(())
     }
@@ -156,18 +158,18 @@ impl App {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mended: &mut Repaired,
+        repaired: &mut Repaired,
     ) -> Result<()> {
         if !self.may_lack_rows(part, organization).await? {
             return Ok(());
         }
-        // What comes in meanwhile has its rows.
+        // Facts that are added from here on are added together with their rows.
         let known = self.snapshot();
         let mut next = Some(RowLocation::default());
-        while let Some(place) = next.take() {
+        while let Some(location) = next.take() {
             let (cell, known) = (self.guard.snapshot.clone(), known.clone());
             let look = move |r: &Reader<'_>| {
-                let (facts, behind) = known.known(part, organization, place, PAGE_ROWS);
+                let (facts, following) = known.known(part, organization, location, PAGE_ROWS);
                 let mut suspects = Vec::new();
                 for fact in facts {
                     let now = rows::again(r, &cell.load(), &fact)?;
@@ -175,17 +177,18 @@ impl App {
                         suspects.push(fact);
                     }
                 }
-                Ok((suspects, behind))
+                Ok((suspects, following))
             };
-            let (suspects, behind) = self.read(look).await?;
-            self.mend(suspects, mended).await?;
-            next = behind;
+            let (suspects, following) = self.read(look).await?;
+            self.repair_all(suspects, repaired).await?;
+            next = following;
         }
         Ok(())
     }
 
+    /// Whether facts of this part may lack their rows. `false` saves the comparison of each fact.
     async fn may_lack_rows(&self, part: Part, organization: Option<OrganizationId>) -> Result<bool> {
-        /// Where something is changed all the time, a longer look is taken.
+        /// Concurrent changes can cause false positives; after these tries every fact is compared.
         const TRIES: usize = 3;
         for _ in 0..TRIES {
             let cell = self.guard.snapshot.clone();
@@ -197,39 +200,39 @@ impl App {
         Ok(true)
     }
 
-    async fn mend(&self, suspects: Vec<Change>, mended: &mut Repaired) -> Result<()> {
-        for piece in pieces(suspects) {
-            let done = self.db.write(move |w, snapshot| repair(w, snapshot, &piece)).await?;
+    async fn repair_all(&self, suspects: Vec<Change>, repaired: &mut Repaired) -> Result<()> {
+        for batch in pieces(suspects) {
+            let done = self.db.write(move |w, snapshot| repair(w, snapshot, &batch)).await?;
             if let Some((facts, old, new)) = done {
-                mended.facts += facts;
-                mended.epochs = Some((mended.epochs.map_or(old, |(first, _)| first), new));
+                repaired.facts += facts;
+                repaired.epochs = Some((repaired.epochs.map_or(old, |(first, _)| first), new));
             }
         }
         Ok(())
     }
 
-    /// Reads the policy anew where there is none, because the rows could not be read after a failed commit. Nothing that
-    /// is decided changes meanwhile.
+    /// Loads the policy if there is none, because the rows could not be read after a failed commit. Fails with `busy`
+    /// if it cannot be loaded yet. Until then every request is denied.
     pub(super) async fn require_policy(&self) -> Result<()> {
         if self.guard.snapshot.load().is_available() {
             return Ok(());
         }
         let fresh = self.read(authz::store::load).await?;
-        let put = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
+        let publish = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
             if !snapshot.is_available() && authz::store::epoch(w)? == fresh.epoch {
                 *snapshot = fresh;
             }
             Ok(snapshot.is_available())
         };
-        match self.db.write(put).await? {
+        match self.db.write(publish).await? {
             true => Ok(()),
-            false => Err(Error::new(ErrorCode::Busy).with_source("the policy is not known").retry_after(1)),
+            false => Err(Error::new(ErrorCode::Busy).with_source("the policy is not loaded").retry_after(1)),
         }
     }
 }
 
-/// Replaces what differs still, of one piece of suspects; answers how many facts that were, and the epochs before and
-/// after.
+/// Replaces those suspects that still differ; returns their number and the epochs before and after, or `None` if there
+/// are none.
 fn repair(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Result<Option<(usize, u64, u64)>> {
     let mut after = snapshot.clone();
     let mut facts = 0;
@@ -292,7 +295,7 @@ mod tests {
         GrantId(id(0xd000, n))
     }
 
-    /// Two organizations; all members are in the first one, and the first two in the second one as well.
+    /// Two organizations; all members are in the first one, the first two also in the second one.
     const ROWS: &str = "
         pragma synchronous = off;
         begin;
@@ -342,12 +345,12 @@ mod tests {
         select id, 1, zeroblob(32), '[]', '[]', 0, 1, '{}', 'cli', 1 from plugins;
         commit;";
 
-    struct Town {
+    struct TestSite {
         app: Arc<App>,
         directory: tempfile::TempDir,
     }
 
-    impl Town {
+    impl TestSite {
         async fn of(members: u64) -> Self {
             Self::with(members, |_| {}).await
         }
@@ -357,32 +360,32 @@ mod tests {
             App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap().close().await;
             let mut config = Config::of(directory.path());
             set(&mut config);
-            let town = |app| Self { app, directory };
             let rows = rusqlite::Connection::open(config.database_file()).unwrap();
             rows.execute_batch(&ROWS.replace(":members", &members.to_string())).unwrap();
             drop(rows);
-            town(App::open(config, &crate::server::features::FEATURES).await.unwrap())
+            let app = App::open(config, &crate::server::features::FEATURES).await.unwrap();
+            Self { app, directory }
         }
 
-        /// Changes the policy in memory, and no row.
+        /// Changes the policy in memory, but no row.
         async fn damage(&self, changes: Vec<Change>) {
-            let spoil = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
+            let write = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
                 changes.into_iter().for_each(|change| snapshot.apply(change));
                 snapshot.epoch += 1;
                 site_store::raise_epoch(w, snapshot.epoch)
             };
-            self.app.db.write(spoil).await.unwrap();
+            self.app.db.write(write).await.unwrap();
         }
 
-        /// Changes rows, and no policy.
+        /// Changes rows, but not the policy.
         fn damage_rows(&self, statements: &str) {
             let rows = rusqlite::Connection::open(self.directory.path().join("roster.db")).unwrap();
             rows.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
             rows.execute_batch(statements).unwrap();
         }
 
-        /// Are memory and rows the same?
-        async fn is_whole(&self) -> bool {
+        /// Whether the policy in memory equals the rows.
+        async fn is_consistent(&self) -> bool {
             let fresh = self.app.read(authz::store::load).await.unwrap();
             let known = self.app.snapshot();
             (fresh.epoch, fresh.digest()) == (known.epoch, known.digest())
@@ -401,7 +404,7 @@ mod tests {
         Role { id, key: key.into(), is_open: true, holds: Holds::Ticked, ticked: Arc::default() }
     }
 
-    /// Everything that can be wrong in memory, with what it is.
+    /// Every kind of damage to the policy in memory, with its name.
     fn damages() -> Vec<(&'static str, Vec<Change>)> {
         let tenant = |org_code: &str, is_active| Change::Tenant {
             id: ACME,
@@ -412,56 +415,56 @@ mod tests {
         let session = Session { member: member(1), second_factor: true };
         vec![
             ("a status", vec![Change::Member(member(0), Status::Suspended)]),
-            ("a person is missing", vec![Change::MemberGone(member(0))]),
-            ("a person too many", vec![Change::Member(member(1 << 40), Status::Active)]),
-            ("a place", vec![Change::Placed(member(2), None)]),
-            ("a closed organization", vec![tenant("acme", false)]),
+            ("a member is missing", vec![Change::MemberGone(member(0))]),
+            ("a surplus member", vec![Change::Member(member(1 << 40), Status::Active)]),
+            ("a placement", vec![Change::Placed(member(2), None)]),
+            ("an inactive organization", vec![tenant("acme", false)]),
             ("a name", vec![tenant("other", true)]),
-            ("a seat is missing", vec![Change::Membership(BOLT, member(0), None)]),
-            ("a seat too many", vec![Change::Membership(BOLT, member(2), Some(Vec::new()))]),
+            ("a membership is missing", vec![Change::Membership(BOLT, member(0), None)]),
+            ("a surplus membership", vec![Change::Membership(BOLT, member(2), Some(Vec::new()))]),
             ("a role that is not held", vec![Change::Membership(ACME, member(0), Some(Vec::new()))]),
-            ("a tick", vec![Change::Role(ACME, role(READER, "reader"))]),
+            ("a permission of a role", vec![Change::Role(ACME, role(READER, "reader"))]),
             ("a role is missing", vec![Change::RoleGone(ACME, READER)]),
-            ("a role too many", vec![Change::Role(BOLT, role(RoleId::new(), "ghost"))]),
+            ("a surplus role", vec![Change::Role(BOLT, role(RoleId::new(), "ghost"))]),
             (
-                "a role in the place of another",
+                "a role instead of another",
                 vec![Change::RoleGone(ACME, READER), Change::Role(ACME, role(RoleId::new(), "ghost"))],
             ),
             ("plugins", vec![Change::Plugins(ACME, Vec::new())]),
             ("the catalog", vec![Change::Catalog(Arc::new(Catalog::build(Vec::new())))]),
             ("a grant is missing", vec![Change::Grant(right(0), None)]),
-            ("a grant too many", vec![Change::Grant(right(1 << 40), Some(GrantId::new()))]),
+            ("a surplus grant", vec![Change::Grant(right(1 << 40), Some(GrantId::new()))]),
             ("a grant of another row", vec![Change::Grant(right(0), Some(GrantId::new()))]),
             ("a client", vec![Change::ClientGone("office".into())]),
             ("a session is missing", vec![Change::Session(SESSION, None)]),
-            ("a session too many", vec![Change::Session(SessionId::new(), Some(session))]),
-            ("another's session", vec![Change::Session(SESSION, Some(session))]),
+            ("a surplus session", vec![Change::Session(SessionId::new(), Some(session))]),
+            ("the session of another member", vec![Change::Session(SESSION, Some(session))]),
             ("an API key", vec![Change::ApiKeyGone(KEY)]),
         ]
     }
 
     #[tokio::test]
-    async fn whatever_is_wrong_in_memory_is_found_and_mended() {
-        let town = Town::of(5).await;
-        assert!(town.is_whole().await);
+    async fn damage_in_memory_is_found_and_repaired() {
+        let site = TestSite::of(5).await;
+        assert!(site.is_consistent().await);
         let together = ("all at once", damages().into_iter().flat_map(|(_, changes)| changes).collect());
         for (what, changes) in damages().into_iter().chain([together]) {
-            town.damage(changes).await;
-            assert!(!town.is_whole().await, "{what} is no damage");
-            let before = town.app.snapshot().epoch;
-            let found = town.app.reload(None).await.unwrap();
+            site.damage(changes).await;
+            assert!(!site.is_consistent().await, "{what} is no damage");
+            let before = site.app.snapshot().epoch;
+            let found = site.app.reload(None).await.unwrap();
             assert!(found.changed && found.old_epoch == before && found.new_epoch > before, "{what}: {found:?}");
-            assert_eq!(town.app.snapshot().epoch, found.new_epoch, "{what}");
-            assert!(town.is_whole().await, "{what} was not mended");
-            let again = town.app.reload(None).await.unwrap();
+            assert_eq!(site.app.snapshot().epoch, found.new_epoch, "{what}");
+            assert!(site.is_consistent().await, "{what} was not repaired");
+            let again = site.app.reload(None).await.unwrap();
             assert_eq!((again.changed, again.old_epoch, again.new_epoch), (false, found.new_epoch, found.new_epoch));
         }
-        town.close().await;
+        site.close().await;
     }
 
     #[tokio::test]
-    async fn whatever_is_changed_in_rows_behind_our_back_is_found_and_taken_over() {
-        let town = Town::of(5).await;
+    async fn rows_changed_by_another_program_are_found_and_loaded() {
+        let site = TestSite::of(5).await;
         for statement in [
             "update members set status = 'suspended' where id = unhex('0000000000007000b000000000000003')",
             "delete from grants where id = unhex('0000000000007000d000000000000000')",
@@ -476,74 +479,75 @@ mod tests {
             "update plugins set shadow = enforced, enforced = null",
             "update permissions set status = 'close'",
         ] {
-            town.damage_rows(statement);
-            assert!(!town.is_whole().await, "{statement}");
-            assert!(town.app.reload(None).await.unwrap().changed, "{statement}");
-            assert!(town.is_whole().await, "{statement}");
+            site.damage_rows(statement);
+            assert!(!site.is_consistent().await, "{statement}");
+            assert!(site.app.reload(None).await.unwrap().changed, "{statement}");
+            assert!(site.is_consistent().await, "{statement}");
         }
-        town.close().await;
+        site.close().await;
     }
 
     #[tokio::test]
-    async fn an_organization_without_a_row_is_closed() {
-        let town = Town::of(5).await;
+    async fn an_organization_without_a_row_becomes_inactive() {
+        let site = TestSite::of(5).await;
         let ghost = OrganizationId::new();
         let made =
             Change::Tenant { id: ghost, org_code: "ghost".into(), is_active: true, requires_second_factor: true };
-        town.damage(vec![made, Change::Membership(ghost, member(3), Some(Vec::new()))]).await;
-        assert!(town.app.reload(None).await.unwrap().changed);
-        let snapshot = town.app.snapshot();
+        site.damage(vec![made, Change::Membership(ghost, member(3), Some(Vec::new()))]).await;
+        assert!(site.app.reload(None).await.unwrap().changed);
+        let snapshot = site.app.snapshot();
         assert!(!snapshot.tenant(ghost).unwrap().is_active && !snapshot.requires_second_factor(member(3)));
         assert_eq!(snapshot.only_tenant(member(3)).map(|tenant| tenant.id), Some(ACME));
-        assert!(!town.app.reload(None).await.unwrap().changed);
-        town.close().await;
+        assert!(!site.app.reload(None).await.unwrap().changed);
+        site.close().await;
     }
 
     #[tokio::test]
-    async fn where_nothing_differs_the_writer_is_not_asked() {
+    async fn a_comparison_without_differences_does_not_use_the_writer() {
         // Three pages, the last one not full.
-        let town = Town::of(2 * PAGE_ROWS as u64 + 1).await;
-        let before = town.jobs();
+        let site = TestSite::of(2 * PAGE_ROWS as u64 + 1).await;
+        let before = site.jobs();
         for organization in [None, Some(ACME), Some(BOLT)] {
-            assert!(!town.app.reload(organization).await.unwrap().changed);
+            assert!(!site.app.reload(organization).await.unwrap().changed);
         }
-        assert_eq!(town.jobs(), before);
-        town.close().await;
+        assert_eq!(site.jobs(), before);
+        site.close().await;
     }
 
     #[tokio::test]
-    async fn an_organization_s_comparison_leaves_all_others_alone() {
-        let town = Town::of(5).await;
+    async fn the_comparison_of_an_organization_changes_no_other() {
+        let site = TestSite::of(5).await;
         let membership = |organization| Change::Membership(organization, member(0), None);
-        town.damage(vec![membership(ACME), membership(BOLT), Change::Session(SESSION, None)]).await;
-        assert!(town.app.reload(Some(ACME)).await.unwrap().changed);
-        let has_seat = |organization| town.app.snapshot().tenant(organization).unwrap().set_of(member(0)).is_some();
-        assert!(has_seat(ACME) && !has_seat(BOLT) && town.app.snapshot().session(SESSION).is_none());
-        assert!(!town.app.reload(Some(ACME)).await.unwrap().changed);
-        assert!(town.app.reload(Some(BOLT)).await.unwrap().changed);
-        assert!(has_seat(BOLT) && town.app.snapshot().session(SESSION).is_none());
-        assert!(town.app.reload(None).await.unwrap().changed);
-        assert!(town.is_whole().await);
-        town.close().await;
+        site.damage(vec![membership(ACME), membership(BOLT), Change::Session(SESSION, None)]).await;
+        assert!(site.app.reload(Some(ACME)).await.unwrap().changed);
+        let has_membership =
+            |organization| site.app.snapshot().tenant(organization).unwrap().set_of(member(0)).is_some();
+        assert!(has_membership(ACME) && !has_membership(BOLT) && site.app.snapshot().session(SESSION).is_none());
+        assert!(!site.app.reload(Some(ACME)).await.unwrap().changed);
+        assert!(site.app.reload(Some(BOLT)).await.unwrap().changed);
+        assert!(has_membership(BOLT) && site.app.snapshot().session(SESSION).is_none());
+        assert!(site.app.reload(None).await.unwrap().changed);
+        assert!(site.is_consistent().await);
+        site.close().await;
     }
 
     #[tokio::test]
-    async fn an_organization_gets_the_last_answer_again_within_the_gap() {
-        let gap = |gap_s| Town::with(5, move |config: &mut Config| config.policy_reload_gap_s = gap_s);
-        // Of somebody who is in no other.
-        let spoilt = || vec![Change::Membership(ACME, member(3), None)];
+    async fn an_organization_gets_the_last_result_again_within_the_gap() {
+        let gap = |gap_s| TestSite::with(5, move |config: &mut Config| config.policy_reload_gap_s = gap_s);
+        // Of a member who is in no other organization.
+        let damage = || vec![Change::Membership(ACME, member(3), None)];
         let (with, without) = (gap(60).await, gap(0).await);
         let first = with.app.reload_now_and_then(ACME).await.unwrap();
         without.app.reload_now_and_then(ACME).await.unwrap();
-        with.damage(spoilt()).await;
-        without.damage(spoilt()).await;
+        with.damage(damage()).await;
+        without.damage(damage()).await;
         assert_eq!(with.app.reload_now_and_then(ACME).await.unwrap(), first);
         assert!(without.app.reload_now_and_then(ACME).await.unwrap().changed);
         // Another organization has a gap of its own, and the site has none.
         assert!(!with.app.reload_now_and_then(BOLT).await.unwrap().changed);
         assert!(with.app.reload(None).await.unwrap().changed);
         assert_eq!(with.app.reload_now_and_then(ACME).await.unwrap(), first);
-        // Just within the gap, and just behind it.
+        // Just within the gap, and just past it.
         for (age_ms, is_again) in [(30_000, true), (60_000, false)] {
             let at = Timestamp::now().plus_ms(-age_ms);
             with.app.reloaded.lock().await.insert(Some(ACME), Reloaded { at, ..first });
@@ -554,20 +558,20 @@ mod tests {
         without.close().await;
     }
 
-    async fn put_grant(app: &App, n: u64, is_there: bool) {
+    async fn put_grant(app: &App, n: u64, exists: bool) {
         let write = move |t: &Transaction<'_>, _: &Identity| {
-            let place = [(":id", &grant(n) as &dyn rusqlite::ToSql)];
-            let change = if is_there {
+            let id = [(":id", &grant(n) as &dyn rusqlite::ToSql)];
+            let change = if exists {
                 let scope_id = format!("p{n}");
                 t.execute(
                     "insert into grants (id, member_id, scope_type, scope_id, module, action, created_at)
                      values (:id, :member_id, 'project', :scope_id, 'videos', 'edit', 1)",
-                    &[place[0], (":member_id", &member(0)), (":scope_id", &scope_id)],
+                    &[id[0], (":member_id", &member(0)), (":scope_id", &scope_id)],
                 )?;
                 let right = Right { scope_type: "project", scope_id: &scope_id, module: "videos", action: "edit" };
                 Change::Grant(right.key(member(0)), Some(grant(n)))
             } else {
-                t.execute("delete from grants where id = :id", &place)?;
+                t.execute("delete from grants where id = :id", &id)?;
                 Change::Grant(key_of(n), None)
             };
             Ok(Changed::new((), Entry::new("grant", grant(n))).policy([change]))
@@ -581,30 +585,30 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn changes_go_on_during_a_comparison_and_none_of_them_is_undone() {
+    async fn changes_continue_during_a_comparison_and_none_is_undone() {
         const MEMBERS: u64 = 20_000;
         const ROUNDS: usize = 3;
-        /// More than one piece of each.
-        const SPOILT: u64 = 500;
-        let town = Arc::new(Town::of(MEMBERS).await);
-        let other = town.clone();
+        /// More than one batch of each.
+        const DAMAGED: u64 = 500;
+        let site = Arc::new(TestSite::of(MEMBERS).await);
+        let other = site.clone();
         let comparisons = tokio::spawn(async move {
             for _ in 0..ROUNDS {
-                let memberships = (0..SPOILT).map(|n| Change::Membership(ACME, member(n), None));
-                let grants = (0..SPOILT).map(|n| Change::Grant(right(n), None));
+                let memberships = (0..DAMAGED).map(|n| Change::Membership(ACME, member(n), None));
+                let grants = (0..DAMAGED).map(|n| Change::Grant(right(n), None));
                 other.damage(memberships.chain(grants).collect()).await;
                 assert!(other.app.reload(None).await.unwrap().changed);
             }
         });
-        // Of these every second one stays.
+        // Every second grant is deleted again.
         let (mut n, mut epoch) = (MEMBERS, 0);
         while !comparisons.is_finished() || n < MEMBERS + 20 {
-            put_grant(&town.app, n, true).await;
-            assert_eq!(town.app.snapshot().grant(&key_of(n)), Some(grant(n)));
+            put_grant(&site.app, n, true).await;
+            assert_eq!(site.app.snapshot().grant(&key_of(n)), Some(grant(n)));
             if n % 2 == 0 {
-                put_grant(&town.app, n, false).await;
+                put_grant(&site.app, n, false).await;
             }
-            let snapshot = town.app.snapshot();
+            let snapshot = site.app.snapshot();
             assert!(snapshot.epoch > epoch, "an older policy was published");
             epoch = snapshot.epoch;
             for m in MEMBERS.max(n - 10)..=n {
@@ -613,10 +617,10 @@ mod tests {
             n += 1;
         }
         comparisons.await.unwrap();
-        assert!(town.is_whole().await);
-        // One look at all members takes several times as much.
-        let steps = town.app.db.stats.steps_largest.load(Ordering::Relaxed);
+        assert!(site.is_consistent().await);
+        // A scan of all members takes several times as many steps.
+        let steps = site.app.db.stats.steps_largest.load(Ordering::Relaxed);
         assert!(steps > 0 && steps < 2 * MEMBERS, "one change took {steps} steps");
-        town.app.close().await;
+        site.app.close().await;
     }
 }

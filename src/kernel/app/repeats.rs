@@ -1,4 +1,5 @@
-//! What happens again and again is told once in a while, with how often it happened in between.
+//! Rate limit for reports of repeated occurrences: each kind is reported once per period, with the number of unreported
+//! repeats.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,36 +7,40 @@ use std::sync::Mutex;
 
 use crate::kernel::ids::Timestamp;
 
+/// The kinds that were reported recently, with their repeats.
 pub struct Repeats<K> {
     known: Mutex<HashMap<K, Repeat>>,
     period_ms: i64,
-    /// More kinds than this at a time are only counted, together.
+    /// Kinds beyond this number are only counted, together under `others`.
     kinds_max: usize,
     others: K,
 }
 
 struct Repeat {
+    /// When it was last reported.
     since: Timestamp,
+    /// Repeats that were not reported.
     count: u64,
 }
 
 impl<K: Eq + Hash + Clone> Repeats<K> {
-    /// `others` stands for all that go beyond `kinds_max`.
+    /// `others` is the kind that counts everything beyond `kinds_max`.
     pub fn new(period_ms: i64, kinds_max: usize, others: K) -> Self {
         Self { known: Mutex::default(), period_ms, kinds_max, others }
     }
 
-    /// How often it happened untold before this time; `None` when this time is not told either.
-    pub fn count(&self, what: K, now: Timestamp) -> Option<u64> {
+    /// Counts an occurrence. Returns the number of repeats since the last report if this one is to be reported, `None`
+    /// if it is not.
+    pub fn count(&self, kind: K, now: Timestamp) -> Option<u64> {
         let mut known = self.known.lock().ok()?;
-        if !known.contains_key(&what) && known.len() >= self.kinds_max {
+        if !known.contains_key(&kind) && known.len() >= self.kinds_max {
             known.retain(|_, repeat| repeat.count > 0 || repeat.since.plus_ms(self.period_ms) > now);
             if known.len() >= self.kinds_max {
                 known.entry(self.others.clone()).or_insert(Repeat { since: now, count: 0 }).count += 1;
                 return None;
             }
         }
-        let repeat = known.entry(what).or_insert(Repeat { since: Timestamp(i64::MIN), count: 0 });
+        let repeat = known.entry(kind).or_insert(Repeat { since: Timestamp(i64::MIN), count: 0 });
         if repeat.since.plus_ms(self.period_ms) > now {
             repeat.count += 1;
             return None;
@@ -44,14 +49,14 @@ impl<K: Eq + Hash + Clone> Repeats<K> {
         Some(std::mem::take(&mut repeat.count))
     }
 
-    /// Forgets all whose time is over; answers what of it happened untold, with how often.
+    /// Removes all kinds whose period is over; returns those with unreported repeats, with their number.
     pub fn take_over(&self, now: Timestamp) -> Vec<(K, u64)> {
         let Ok(mut known) = self.known.lock() else { return Vec::new() };
         let is_over = |repeat: &Repeat| repeat.since.plus_ms(self.period_ms) <= now;
-        let untold = known.iter().filter(|(_, repeat)| repeat.count > 0 && is_over(repeat));
-        let untold = untold.map(|(what, repeat)| (what.clone(), repeat.count)).collect();
+        let unreported = known.iter().filter(|(_, repeat)| repeat.count > 0 && is_over(repeat));
+        let unreported = unreported.map(|(kind, repeat)| (kind.clone(), repeat.count)).collect();
         known.retain(|_, repeat| !is_over(repeat));
-        untold
+        unreported
     }
 }
 
@@ -60,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_is_told_once_a_period_with_what_went_by() {
+    fn a_kind_is_reported_once_per_period_with_its_repeats() {
         let repeats = Repeats::new(100, 2, "others");
         let count = |what, at| repeats.count(what, Timestamp(at));
         assert_eq!((count("a", 0), count("a", 1), count("a", 99), count("a", 100)), (Some(0), None, None, Some(2)));

@@ -1,4 +1,4 @@
-//! SQL of the site's own row.
+//! SQL of the one row of `site`.
 
 use super::encryption::Known;
 use crate::kernel::authn::key_store;
@@ -24,7 +24,7 @@ const SERVER_KEY: &str = "select server_key from site where only = 1";
 pub fn server_key(r: &Reader<'_>, encryption: &Encryption) -> Result<[u8; 32]> {
     let stored: Vec<u8> = r.one(SERVER_KEY, &[], |row| row.get(0))?;
     let key = encryption.decrypt(SecretLocation::server_key(), &stored)?;
-    key.try_into().map_err(|_| Error::internal("the server key has another length"))
+    key.try_into().map_err(|_| Error::internal("the server key does not have 32 bytes"))
 }
 
 const FIND_ENCRYPTION: &str = "select encryption_key_id, server_key from site where only = 1";
@@ -35,33 +35,32 @@ pub fn known_encryption(r: &Reader<'_>) -> Result<Known> {
     Ok(match found {
         None => Known::Nothing,
         Some((Some(id), _)) => Known::Key(id.parse()?),
-        // All are encrypted in one transaction.
+        // All secrets are encrypted in one transaction, so one of them shows whether it was committed.
         Some((None, server_key)) => Known::Clear { is_begun: encryption::is_encrypted(&server_key) },
     })
 }
 
 const SET_ENCRYPTION_KEY: &str = "update site set encryption_key_id = :id where only = 1";
 
-/// Names the key that every secret is encrypted with.
+/// Stores the id of the key that every secret is encrypted with.
 pub fn set_encryption_key(w: &Writer<'_>, id: KeyId) -> Result<()> {
     w.execute(SET_ENCRYPTION_KEY, &[(":id", &id.to_string())]).map(drop)
 }
 
 const LIST_SERVER_KEYS: &str = "select x'01', server_key from site";
 const SET_SERVER_KEY: &str = "update site set server_key = :stored where only = 1 and :row = x'01'";
-/// The secret of the site itself, and how its row is rewritten.
+/// The site's own secret column, with the SQL that lists and updates it.
 const SECRET: SecretColumn =
     SecretColumn { table: "site", column: "server_key", list: LIST_SERVER_KEYS, set: SET_SERVER_KEY };
 
-/// Replaces every secret by another form of it; answers how many there are. Besides the kernel's own these are the columns
-/// of the features.
+/// Rewrites every stored secret, of the kernel and of the features, with `form`; returns the number of secrets.
 pub(super) fn rewrite_secrets(
     w: &Writer<'_>,
-    of_features: &[SecretColumn],
+    feature_columns: &[SecretColumn],
     form: impl Fn(SecretLocation<'_>, Vec<u8>) -> Result<Vec<u8>>,
 ) -> Result<usize> {
     let mut count = 0;
-    for secret in [SECRET, key_store::SECRET].iter().chain(of_features) {
+    for secret in [SECRET, key_store::SECRET].iter().chain(feature_columns) {
         let rows: Vec<(Vec<u8>, Vec<u8>)> = w.all(secret.list, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for (row, stored) in rows {
             let stored = form(SecretLocation::new(secret.table, secret.column, &row), stored)?;
@@ -79,16 +78,16 @@ pub fn raise_epoch(w: &Writer<'_>, epoch: u64) -> Result<()> {
 
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";
 
-/// The pending set-up link and its end.
+/// The hash of the pending set-up link and the time when it expires.
 pub fn find_setup(r: &Reader<'_>) -> Result<Option<(Hash, Timestamp)>> {
     let found: Option<(Option<Hash>, Option<Timestamp>)> =
         r.find(FIND_SETUP, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(found.and_then(|(hash, until)| hash.zip(until)))
+    Ok(found.and_then(|(hash, expires_at)| hash.zip(expires_at)))
 }
 
 const SET_SETUP: &str = "update site set setup_hash = :hash, setup_expires_at = :until where only = 1";
 
 pub fn set_setup(w: &Writer<'_>, link: Option<(Hash, Timestamp)>) -> Result<()> {
-    let (hash, until) = link.unzip();
-    w.execute(SET_SETUP, &[(":hash", &hash), (":until", &until)]).map(drop)
+    let (hash, expires_at) = link.unzip();
+    w.execute(SET_SETUP, &[(":hash", &hash), (":until", &expires_at)]).map(drop)
 }

@@ -1,4 +1,5 @@
-//! Background supervision of a running server: tasks, disk, database pages, and the progress mark file.
+//! Background supervision of a running server: restarted tasks, the disk, checks of database pages, and the progress
+//! mark.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{Fault, Health};
 
 const WRITER_ENDED: Fault =
-    Fault { part: "writer", word: "writer_ended", message: "changes cannot be made: restart Roster", is_fatal: true };
+    Fault { part: "writer", word: "writer_ended", message: "nothing can be changed: restart Roster", is_fatal: true };
 const DECISION_LOG_ENDED: Fault = Fault {
     part: "decision_log",
     word: "decision_log_ended",
@@ -25,19 +26,20 @@ const DECISION_LOG_ENDED: Fault = Fault {
 const LOG_DROPS: Fault = Fault {
     part: "log",
     word: "log_drops",
-    message: "log lines cannot be written and are dropped: look at the disk or the program that takes them",
+    message: "log lines cannot be written and are dropped: check the disk, or the program that reads standard error",
     is_fatal: false,
 };
 
-/// How long the mark may lag behind changes, and how often what the disk refused is tried again.
+/// How long the mark may lag behind changes, and the pause between retries while the disk is full.
 const MARK_EVERY: Duration = Duration::from_secs(5);
-/// The clock may be set anew, or stand still while the machine sleeps: nobody sleeps longer.
+/// The longest sleep: the clock can be set, or stand still while the machine sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
-/// The wait before a task that failed is started anew; it doubles with each further failure.
+/// The pause before a failed task is restarted; it doubles with each further failure.
 const RESTART_FIRST_S: u64 = 1;
 const RESTART_MAX_S: u64 = 60;
 
-/// Runs a task for as long as it has work. One that panics is counted, shows in the health, and is started anew.
+/// Runs a task until it returns. If it panics, this is counted, reported to the health check, and the task is
+/// restarted.
 pub fn supervise<F>(app: &Arc<App>, fault: Fault, task: fn(Arc<App>) -> F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -56,7 +58,7 @@ where
 }
 
 impl App {
-    /// Where parts of the server tell what is wrong with them.
+    /// The faults that parts of the server report.
     pub fn health(&self) -> &Arc<Health> {
         &self.db.health
     }
@@ -66,7 +68,7 @@ impl App {
         self.db.rest();
     }
 
-    /// All that is wrong now.
+    /// All current faults, for the health check.
     pub async fn faults(&self) -> Vec<Fault> {
         let mut faults = self.db.health.faults();
         if !self.db.is_alive() {
@@ -92,15 +94,15 @@ impl App {
     }
 }
 
-/// Keeps the mark, and tries again what the disk refused.
+/// Keeps the progress mark up to date, and retries writes while the disk is full.
 pub async fn keep_mark(app: Arc<App>) {
-    // Whether changes can be made is known before anybody asks for one.
+    // Whether the database can be written is known before the first change.
     probe(&app).await;
     let committed = || app.db.stats.changed.load(Ordering::Acquire);
     let mut marked = committed();
     loop {
-        // First that changes may follow, then every so often how far they came, at last that there are no more.
-        put(&app, State::Writing).await;
+        // First `Writing`, again after each period with changes, and `Idle` after one without.
+        put_mark(&app, State::Writing).await;
         loop {
             tokio::time::sleep(MARK_EVERY).await;
             if app.db.is_full() {
@@ -109,18 +111,18 @@ pub async fn keep_mark(app: Arc<App>) {
             let now = committed();
             if now != marked {
                 marked = now;
-                put(&app, State::Writing).await;
+                put_mark(&app, State::Writing).await;
             } else if !app.db.is_full() {
                 break;
             }
         }
-        put(&app, State::Idle).await;
+        put_mark(&app, State::Idle).await;
         while committed() == marked && !app.db.is_full() {
             if app.db.is_marked() {
                 app.db.mark_due.notified().await;
             } else {
                 tokio::time::sleep(MARK_EVERY).await;
-                put(&app, State::Idle).await;
+                put_mark(&app, State::Idle).await;
             }
         }
     }
@@ -131,13 +133,13 @@ async fn probe(app: &App) {
     let _ = app.db.probe().await;
 }
 
-async fn put(app: &App, state: State) {
+async fn put_mark(app: &App, state: State) {
     if let Err(e) = app.db.mark(state).await {
         tracing::warn!(error = %e, "the mark could not be written and will be tried again");
     }
 }
 
-/// Looks at every page of the database at the start, and every night.
+/// Checks every page of the database at the start, and every night.
 pub async fn check_pages(app: Arc<App>) {
     loop {
         if let Err(e) = app.db.check().await {
@@ -162,13 +164,13 @@ mod tests {
 
     async fn fails_once(app: Arc<App>) {
         let runs = RUNS.fetch_add(1, Ordering::Relaxed);
-        assert_ne!(runs, 0, "the first time");
-        // The fault is over when the task is started anew.
+        assert_ne!(runs, 0, "the first run");
+        // The fault is cleared before the task is restarted.
         assert!(!app.health().has(FAULT.word));
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_counted_shown_and_started_anew() {
+    async fn a_task_that_panics_is_counted_reported_and_restarted() {
         let directory = tempfile::tempdir().unwrap();
         let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
         let task = supervise(&app, FAULT, fails_once);
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_health_waits_for_no_read() {
+    async fn the_health_check_does_not_wait_for_reads() {
         let directory = tempfile::tempdir().unwrap();
         let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
         let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -192,7 +194,7 @@ mod tests {
         let read = |_| {
             let (app, wait) = (app.clone(), wait.clone());
             let query = move |_: &crate::kernel::db::Reader<'_>| {
-                // It ends when nobody can say it any more.
+                // `recv` returns when `go` is dropped.
                 if let Ok(wait) = wait.lock() {
                     let _ = wait.recv();
                 }
@@ -201,7 +203,7 @@ mod tests {
             tokio::spawn(async move { app.read(query).await })
         };
         let reads: Vec<_> = (0..app.config.readers).map(read).collect();
-        // All of them have begun, or wait for their turn.
+        // All of them have begun, or wait for a connection.
         tokio::task::yield_now().await;
         assert!(app.faults().await.is_empty());
         assert!(reads.iter().all(|read| !read.is_finished()));

@@ -1,5 +1,6 @@
-//! Who makes this request. One function decides, in a fixed order: a credential that is presented and taken here
-//! decides, right or wrong; nothing falls through to a weaker one.
+//! Extractors that identify the caller of a request. `identify` tries the kinds of credentials in a fixed order. The
+//! first credential that is present and that the operation accepts decides, valid or not: an invalid one never falls
+//! through to a weaker one.
 
 mod identify;
 
@@ -31,31 +32,31 @@ pub const MEMBER: u8 = 1;
 pub const CLIENT: u8 = 2;
 /// An internal service by the shared secret.
 pub const INTERNAL: u8 = 4;
-/// A member whom a gateway vouches for.
+/// A member whom a trusted gateway asserts.
 pub const GATEWAY: u8 = 8;
 /// The owner of an API key.
 pub const KEY: u8 = 16;
 
-/// The administration: people with the right, and back-office programs.
+/// Administrative operations: members with the permission, and API clients.
 pub type AdminCaller = Caller<{ MEMBER | CLIENT }>;
-/// The administration of what programs must not touch.
+/// Administrative operations that programs must not call.
 pub type MemberCaller = Caller<MEMBER>;
-/// What a member's own keys may see too.
+/// Operations for members, also with their own API keys.
 pub type MemberOrKey = Caller<{ MEMBER | KEY }>;
-/// The administration, and what members' and services' keys may see and do of it.
+/// Administrative operations that API keys of members and services can call too.
 pub type AdminOrKey = Caller<{ MEMBER | CLIENT | KEY }>;
-/// The permission area.
+/// Operations on roles and permissions.
 pub type GatewayCaller = Caller<{ MEMBER | GATEWAY }>;
-/// What a member's own keys may see of it.
+/// Operations on roles and permissions that a member's own API keys can call too.
 pub type GatewayOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
-/// Its operations that programs may ask too.
+/// Operations on roles and permissions that API clients can call too.
 pub type GatewayOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
 /// Callers that may request decisions.
 pub type CheckCaller = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
-/// Services on the same machine.
+/// Internal operations: services of this site, and API clients.
 pub type InternalCaller = Caller<{ INTERNAL | CLIENT }>;
 
-/// Each scheme of the document with the bit it stands for; `+` joins headers that are needed together.
+/// The security schemes of the OpenAPI document, each with its bit; `+` joins headers that are required together.
 const SCHEMES: [(u8, &str); 6] = [
     (MEMBER, "bearer"),
     (MEMBER, "session_cookie"),
@@ -65,7 +66,7 @@ const SCHEMES: [(u8, &str); 6] = [
     (GATEWAY, "gateway_tenant+gateway_uid+internal_secret"),
 ];
 
-/// The extractor: `TAKES` says which credentials an operation takes, and the document follows from it.
+/// The extractor. `TAKES` is the set of credentials that an operation accepts; the OpenAPI document is derived from it.
 #[derive(Debug, Clone)]
 pub struct Caller<const TAKES: u8>(pub Identity);
 
@@ -77,14 +78,14 @@ impl<const TAKES: u8> std::ops::Deref for Caller<TAKES> {
     }
 }
 
-/// All that is needed to know who is calling, without the database.
+/// The state that is needed to authenticate a request without the database.
 pub struct Guard {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub keys: ArcSwap<Keys>,
     pub cookies: Cookies,
     /// Counts failed sign-ins.
     pub login_throttle: Throttle,
-    /// Counts mail that unauthenticated callers cause, and wrong guesses of mailed codes.
+    /// Counts mails that unauthenticated callers trigger, and wrong guesses of mailed codes.
     pub mail_throttle: Throttle,
     internal_secrets: Vec<Hash>,
     /// The key that SFTPGo's hooks must send.
@@ -108,7 +109,7 @@ impl Guard {
         }
     }
 
-    /// Fails unless it is one of the internal secrets.
+    /// Fails unless `offered` is one of the internal secrets.
     pub fn require_internal(&self, offered: &str) -> Result<()> {
         if self.internal_secrets.is_empty() {
             return Err(ErrorCode::InternalSecretNotConfigured.into());
@@ -116,12 +117,13 @@ impl Guard {
         if self.is_internal(offered) { Ok(()) } else { Err(ErrorCode::InvalidInternalSecret.into()) }
     }
 
-    /// Is it the key of SFTPGo's hooks? `None` where none is set.
+    /// Whether `offered` is the key of SFTPGo's hooks; `None` if no key is configured.
     pub fn is_hook_key(&self, offered: Option<&str>) -> Option<bool> {
         self.hook_key.map(|known| offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &known)))
     }
 
-    /// Is it one of the internal secrets? All are compared, whichever fits.
+    /// Whether `offered` is one of the internal secrets. Compares all of them, so that the time does not show which
+    /// matches.
     fn is_internal(&self, offered: &str) -> bool {
         let offered = secret::hash(offered);
         self.internal_secrets.iter().fold(false, |found, known| found | secret::equal(&offered, known))
@@ -130,22 +132,22 @@ impl Guard {
 
 /// Authentication steps that need a write or a request to a provider. Implemented by the `sessions` feature.
 pub trait SessionBackend: Send + Sync {
-    /// Goes on with a session whose access token has ended.
+    /// Renews the access token of a session.
     fn renew<'a>(
         &'a self,
         context: &'a Arc<RequestContext>,
         session: SessionId,
         refresh: &'a str,
     ) -> BoxFuture<'a, Named>;
-    /// The member of a provider's own access token.
+    /// Returns the member that an identity provider's access token identifies.
     fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
-    /// Consumes an emergency key.
+    /// Consumes an emergency key, which works once.
     fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
 }
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Marks a request that came over the local socket or was made in this process by the command line.
+/// Marks a request that the command line made, over the local socket or in this process.
 #[derive(Debug, Clone, Copy)]
 pub struct FromCommandLine;
 
@@ -156,13 +158,13 @@ impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
 
     fn register(registry: &mut Registry) {
         registry.create_security_scheme("bearer", scheme_bearer());
-        let about = "Set by `POST /auth/login` with `cookies`; renewed as it is used. Behind https its name begins with `__Host-`";
+        let about = "Set by `POST /auth/login` with `cookies`; renewed while it is used. With https its name begins with `__Host-`";
         registry.create_security_scheme("session_cookie", scheme_in("cookie", cookie::ACCESS, about));
         for (name, header, about) in [
-            ("api_key", "X-API-Key", "A key of a member or a service (`muser_…`); also as a bearer"),
+            ("api_key", "X-API-Key", "An API key of a member or a service (`muser_…`); also as a bearer token"),
             ("client_key", "X-Client-Key", "The key of an API client"),
             ("client_secret", "X-API-Key", "The secret of the same API client"),
-            ("internal_secret", "X-Internal-Secret", "The secret shared by the services of this site"),
+            ("internal_secret", "X-Internal-Secret", "The secret that the services of this site share"),
             ("gateway_tenant", "X-Tenant-ID", "The organization, as a trusted gateway names it"),
             ("gateway_uid", "X-UID", "The member, as a trusted gateway names it"),
         ] {
@@ -188,7 +190,7 @@ fn scheme_bearer() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "http",
         description: Some(
-            "An access token of any sign-in, of a provider with an `audience`, or an API key where one is taken",
+            "An access token of this site, an access token of a provider with an `audience`, or an API key where keys are accepted",
         ),
         name: None,
         key_in: None,
@@ -199,13 +201,13 @@ fn scheme_bearer() -> MetaSecurityScheme {
     }
 }
 
-/// A credential that is one header or cookie.
-pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
+/// A security scheme whose credential is one header or cookie.
+pub fn scheme_in(location: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "apiKey",
         description: Some(about),
         name: Some(name),
-        key_in: Some(place),
+        key_in: Some(location),
         scheme: None,
         bearer_format: None,
         flows: None,
@@ -213,14 +215,14 @@ pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -
     }
 }
 
-/// An unauthenticated caller: what the sign-in operations know of a request.
+/// An unauthenticated caller, with the parts of the request that the sign-in operations need.
 #[derive(Debug, Clone)]
 pub struct Visitor {
     pub context: Arc<RequestContext>,
     pub agent: String,
-    /// Did another site's page make this request?
+    /// Whether a page of another site made this request.
     pub is_cross_site: bool,
-    /// Does a browser make it, one that would send a cookie of ours back?
+    /// Whether a browser makes the request, so that it will send our cookies back.
     pub keeps_cookies: bool,
     pub refresh_cookie: Option<String>,
     pub session_cookie: Option<String>,
@@ -251,5 +253,5 @@ impl<'a> FromRequest<'a> for Visitor {
     }
 }
 
-/// How much of a User-Agent is read.
+/// The number of characters of `User-Agent` that are kept.
 const AGENT_CHARACTERS_MAX: usize = 300;

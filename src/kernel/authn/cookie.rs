@@ -1,7 +1,7 @@
-//! Session cookies: what they are called, how they are read and written, and which requests they do not count in.
+//! Session cookies: their names and attributes, how they are read and written, and which requests must not use them.
 //!
-//! **Invariant.** Browsers send cookies with requests that other sites make. A change by cookie is therefore taken only
-//! from our own pages and from the origins that the settings name.
+//! **Invariant.** Browsers send cookies with requests that other sites make. A change that is authenticated by a cookie
+//! is therefore accepted only from pages of this site and from the configured CORS origins.
 
 use std::net::IpAddr;
 
@@ -12,26 +12,26 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 pub const ACCESS: &str = "access_token";
 pub const REFRESH: &str = "refresh_token";
 pub const SESSION: &str = "session_id";
-/// Binds a sign-in at a provider to the browser that began it.
+/// Binds a sign-in at a provider to the browser that started it.
 pub const OIDC: &str = "oidc_state";
 
-/// What all our cookies have in common, fixed by the public address.
+/// The attributes of all cookies of this site. They follow from the public address.
 #[derive(Debug, Clone)]
 pub struct Cookies {
     prefix: &'static str,
     path: String,
     is_secure: bool,
     cors_origins: Vec<String>,
-    /// The public address, where one is set.
+    /// The public address, if one is configured.
     public: Option<Public>,
     trusted_proxies: Vec<ipnet::IpNet>,
 }
 
 #[derive(Debug, Clone)]
 struct Public {
-    /// Such as `https://id.example.org`
+    /// For example `https://id.example.org`.
     origin: String,
-    /// Host, and port where it is not the scheme's own.
+    /// The host, and the port if it is not the default port of the scheme.
     authority: String,
 }
 
@@ -53,12 +53,12 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
     authority.strip_suffix(port).unwrap_or(authority)
 }
 
-/// What a request says about where it comes from.
+/// The headers and the peer address that tell where a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Provenance<'a> {
     pub origin: Option<&'a str>,
     pub host: Option<&'a str>,
-    /// Who is at the other end of the connection; nobody on the local socket.
+    /// The address of the peer of the connection; none on the local socket.
     pub peer: Option<IpAddr>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<&'a str>,
@@ -74,7 +74,8 @@ impl Cookies {
         let prefix = match (is_secure, path) {
             (false, _) => "",
             (true, "") => "__Host-",
-            // Other services live on the same host: the cookies are theirs neither.
+            // Other services share the host and must not get the cookies, so the path is not `/` and `__Host-` cannot
+            // be used.
             (true, _) => "__Secure-",
         };
         Self {
@@ -87,22 +88,23 @@ impl Cookies {
         }
     }
 
-    /// Fails where cookies came to another host than the public address has: a name that somebody else points here. A proxy
-    /// may call us what it likes, and so may this machine. What a page of the public address sends is ours by whatever name
-    /// it came: a browser lets no page choose its `Origin`.
+    /// Fails with `wrong_host` if a request with cookies names another host than the public address, for example a
+    /// domain of somebody else that points to this server. A trusted proxy and this machine can use any host name. A
+    /// request whose `Origin` is the public address is accepted with any host name, because a page cannot choose its
+    /// `Origin`.
     pub fn require_own_host(&self, from: Provenance<'_>) -> Result<()> {
         let Some(public) = &self.public else { return Ok(()) };
-        let is_near =
+        let is_trusted =
             |peer: IpAddr| peer.is_loopback() || self.trusted_proxies.iter().any(|network| network.contains(&peer));
         let is_own_page = from.origin == Some(&public.origin);
-        if is_own_page || from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
+        if is_own_page || from.peer.is_none_or(is_trusted) || from.host.is_some_and(|host| public.is_host(host)) {
             return Ok(());
         }
         Err(Error::new(ErrorCode::WrongHost)
-            .with_message(format!("cookies count only at {}: use that address", public.origin)))
+            .with_message(format!("cookies are accepted only at {}: use that address", public.origin)))
     }
 
-    /// The value of one of our cookies.
+    /// Returns the value of a cookie of this site; `None` if it is missing or empty. `name` is without the prefix.
     pub fn find<'r>(&self, mut headers: impl Iterator<Item = &'r str>, name: &str) -> Option<&'r str> {
         headers.find_map(|line| {
             line.split(';').filter_map(|pair| pair.trim().split_once('=')).find_map(|(known, value)| {
@@ -111,25 +113,25 @@ impl Cookies {
         })
     }
 
-    /// A `Set-Cookie` value; a life of 0 takes the cookie away.
+    /// Returns a `Set-Cookie` value. A `life_s` of 0 removes the cookie.
     pub fn set(&self, name: &str, value: &str, life_s: i64) -> String {
         let secure = if self.is_secure { "; Secure" } else { "" };
         let Self { prefix, path, .. } = self;
         format!("{prefix}{name}={value}; Path={path}; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}")
     }
 
-    /// Did another site's page make this request?
+    /// Whether a page of another site made this request.
     pub fn is_cross_site(&self, from: Provenance<'_>) -> bool {
         if from.origin.is_some_and(|origin| self.cors_origins.iter().any(|allowed| allowed == origin)) {
             return false;
         }
         match (from.fetch_site, from.origin) {
             (Some(site), _) => site != "same-origin" && site != "none",
-            // No browser of today leaves both out of a change.
+            // Every current browser sends at least one of the two with a change.
             (None, None) => false,
-            // A proxy may not pass on what the browser called us: the public address is ours in any case.
+            // A proxy can replace the host that the browser named: the public address is this site in any case.
             (None, Some(origin)) if self.public.as_ref().is_some_and(|public| public.origin == origin) => false,
-            // `null` names no host, and is not the same as none that a proxy passed on.
+            // The origin `null` names no host; it must not equal a missing `Host`.
             (None, Some(origin)) => origin.split_once("://").is_none_or(|(_, host)| from.host != Some(host)),
         }
     }
@@ -149,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn the_public_address_fixes_name_path_and_protection() {
-        let shown = |url: &str| cookies(url).set(SESSION, "x", 60);
+    fn the_public_address_determines_prefix_path_and_secure() {
+        let set_cookie = |url: &str| cookies(url).set(SESSION, "x", 60);
         let rest = "Max-Age=60; HttpOnly; SameSite=Lax";
-        assert_eq!(shown("https://a.example.org"), format!("__Host-session_id=x; Path=/; {rest}; Secure"));
-        assert_eq!(shown("https://a.example.org/id"), format!("__Secure-session_id=x; Path=/id; {rest}; Secure"));
-        assert_eq!(shown("http://nas.example.org"), format!("__Host-session_id=x; Path=/; {rest}; Secure"));
-        assert_eq!(shown("http://127.0.0.1:8480"), format!("session_id=x; Path=/; {rest}"));
-        assert_eq!(shown("http://[::1]:8480"), format!("session_id=x; Path=/; {rest}"));
+        assert_eq!(set_cookie("https://a.example.org"), format!("__Host-session_id=x; Path=/; {rest}; Secure"));
+        assert_eq!(set_cookie("https://a.example.org/id"), format!("__Secure-session_id=x; Path=/id; {rest}; Secure"));
+        assert_eq!(set_cookie("http://nas.example.org"), format!("__Host-session_id=x; Path=/; {rest}; Secure"));
+        assert_eq!(set_cookie("http://127.0.0.1:8480"), format!("session_id=x; Path=/; {rest}"));
+        assert_eq!(set_cookie("http://[::1]:8480"), format!("session_id=x; Path=/; {rest}"));
     }
 
     #[test]
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn another_site_is_told_by_fetch_site_and_by_origin() {
+    fn a_request_of_another_site_is_detected_by_fetch_site_and_by_origin() {
         let cookies = cookies("https://a.example.org");
         let from = |origin, fetch_site| Provenance { origin, host: Some("a.example.org"), peer: None, fetch_site };
         for (origin, fetch_site, is_cross_site) in [
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_proxy_that_names_no_host_the_public_address_decides() {
+    fn an_origin_equal_to_the_public_address_is_own_with_any_host() {
         let cookies = cookies("https://a.example.org:443/id");
         for host in [None, Some("127.0.0.1:8480"), Some("a.example.org")] {
             for (origin, is_cross_site) in [
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_count_at_the_public_address_only() {
+    fn cookies_are_accepted_at_the_public_address_only() {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         let origin_of = |url: &'static str| url.strip_suffix("/id").unwrap_or(url);
         let mut config = Config::of(Path::new("data"));
@@ -221,22 +223,22 @@ mod tests {
         ] {
             config.public_url = public_url.into();
             let cookies = Cookies::new(&config);
-            let is_taken = |host, peer| {
+            let is_accepted = |host, peer| {
                 let from = Provenance { origin: None, host, peer, fetch_site: Some("same-origin") };
                 cookies.require_own_host(from).is_ok()
             };
             let far = Some(address("203.0.113.7"));
-            assert!(is_taken(Some(right), far), "{public_url} {right}");
+            assert!(is_accepted(Some(right), far), "{public_url} {right}");
             for host in [Some(wrong), Some("evil.example"), Some(""), None] {
-                assert!(!is_taken(host, far), "{public_url} {host:?}");
+                assert!(!is_accepted(host, far), "{public_url} {host:?}");
                 for near in [None, Some(address("127.0.0.1")), Some(address("::1")), Some(address("10.1.2.3"))] {
-                    assert!(is_taken(host, near), "{public_url} {host:?} {near:?}");
+                    assert!(is_accepted(host, near), "{public_url} {host:?} {near:?}");
                 }
-                // A proxy that is not listed, and passes no host: the page that asks decides.
+                // With a proxy that is not trusted and passes no host, the origin of the page decides.
                 for (origin, is_own) in [(origin_of(public_url), true), ("https://evil.example", false)] {
                     let from = Provenance { origin: Some(origin), host, peer: far, fetch_site: None };
-                    let is_taken = cookies.require_own_host(from).is_ok() && !cookies.is_cross_site(from);
-                    assert_eq!(is_taken, is_own, "{public_url} {host:?} {origin}");
+                    let is_accepted = cookies.require_own_host(from).is_ok() && !cookies.is_cross_site(from);
+                    assert_eq!(is_accepted, is_own, "{public_url} {host:?} {origin}");
                 }
             }
         }

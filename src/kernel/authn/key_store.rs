@@ -1,4 +1,4 @@
-//! SQL of the site's signing keys.
+//! SQL for the signing keys of the site.
 
 use super::token::StoredKey;
 use crate::kernel::authz::store::encrypt;
@@ -45,6 +45,6 @@ pub fn delete_signing_key(w: &Writer<'_>, id: &str) -> Result<()> {
 const LIST_PRIVATE_KEYS: &str = "select cast(id as blob), private_key from signing_keys";
 const SET_PRIVATE_KEY: &str = "update signing_keys set private_key = :stored where id = cast(:row as text)";
 
-/// The private keys, and how their rows are rewritten.
+/// The column of private keys, which a rotation of the encryption key rewrites.
 pub const SECRET: SecretColumn =
     SecretColumn { table: "signing_keys", column: "private_key", list: LIST_PRIVATE_KEYS, set: SET_PRIVATE_KEY };

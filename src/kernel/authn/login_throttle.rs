@@ -1,8 +1,8 @@
-//! Slows down who guesses passwords, without shutting the owner out.
+//! Throttles failed sign-ins, without locking out the owner of an account.
 //!
-//! Failures are counted per account, per address, and per account and address. An account that is being attacked stays
-//! open to addresses where a session of its member began, and for a few tries to addresses that have not failed yet: a guesser
-//! needs ever new addresses, and its owner needs only one.
+//! Failures are counted per account, per address, and per pair of account and address. An account under attack still
+//! accepts sign-ins from addresses where a session of its member began, and a few attempts from addresses that have not
+//! failed yet: an attacker needs a new address every few attempts, the owner needs only one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,13 +14,13 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 
-/// Tries that an address without failures has at an account that is under attack.
+/// Attempts that an address without failures has at an account under attack.
 const FRESH_TRIES: u64 = 3;
-/// Failures of an account, as a multiple of its limit, from which on strange addresses are turned away at once.
+/// The multiple of an account's limit of failures from which unknown addresses are rejected at once.
 const FRESH_FACTOR: u64 = 10;
-/// Counters kept; hashing bounds how fast they come, so that this is only the last resort.
+/// The maximum number of counters. Password hashing bounds how fast counters are added, so this limit is a last resort.
 const COUNTERS_MAX: usize = 200_000;
-/// So many addresses are still counted when there is no room for anything else.
+/// Addresses that are still counted when the limit of other counters is reached.
 const ADDRESSES_BEYOND: usize = 50_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ struct Count {
     until: Timestamp,
 }
 
-/// Counts of failed sign-ins, in memory: a restart forgives.
+/// Counters of failed sign-ins, in memory only: a restart resets them.
 pub struct Throttle {
     window_ms: i64,
     account_max: u64,
@@ -44,11 +44,11 @@ pub struct Throttle {
     counts: Mutex<HashMap<Key, Count>>,
 }
 
-/// Who tries: an account by its id, or by what was typed where there is none, and from where.
+/// One attempt: the account, by its id or by the typed name if no account has it, and the address.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     account: Hash,
-    /// Requests without an address count as one.
+    /// Requests without an address share one counter.
     address: IpAddr,
 }
 
@@ -58,7 +58,7 @@ impl Attempt {
     }
 }
 
-fn slowed(until: Timestamp, now: Timestamp) -> Error {
+fn too_many_failures(until: Timestamp, now: Timestamp) -> Error {
     let seconds = u64::try_from(until.0 - now.0).unwrap_or_default().div_ceil(1_000).max(1);
     Error::new(ErrorCode::TooManyFailures).retry_after(seconds)
 }
@@ -73,7 +73,8 @@ impl Throttle {
         }
     }
 
-    /// May this be tried now? `is_known`: a session of the member's began at this address.
+    /// Fails with `too_many_failures` while the attempt must wait. `is_known`: a session of the member began at this
+    /// address.
     pub fn check(&self, attempt: Attempt, is_known: bool, now: Timestamp) -> Result<()> {
         let Ok(counts) = self.counts.lock() else { return Ok(()) };
         let of = |key: Key| counts.get(&key).filter(|count| now < count.until).copied();
@@ -82,7 +83,7 @@ impl Throttle {
         let address = of(Key::Address(attempt.address));
         let is_under_attack = failures(account) >= self.account_max;
         let is_fresh = failures(pair) < FRESH_TRIES && failures(account) < self.account_max * FRESH_FACTOR;
-        let slowed_by = if failures(address) >= self.address_max {
+        let reached = if failures(address) >= self.address_max {
             address
         } else if failures(pair) >= self.account_max {
             pair
@@ -91,24 +92,25 @@ impl Throttle {
         } else {
             return Ok(());
         };
-        Err(slowed(slowed_by.map_or(now, |count| count.until), now))
+        Err(too_many_failures(reached.map_or(now, |count| count.until), now))
     }
 
-    /// May an account fail once more, from wherever it does so?
+    /// Fails with `too_many_failures` while the account is at its limit, from any address.
     pub fn require_patience_with(&self, account: &str, now: Timestamp) -> Result<()> {
         let Ok(counts) = self.counts.lock() else { return Ok(()) };
         let count = counts.get(&Key::Account(secret::hash(account))).filter(|count| now < count.until);
         match count.filter(|count| count.failures >= self.account_max) {
             None => Ok(()),
-            Some(count) => Err(slowed(count.until, now)),
+            Some(count) => Err(too_many_failures(count.until, now)),
         }
     }
 
-    /// Counts a failure of an account, from wherever it was.
+    /// Counts a failure of an account, from any address.
     pub fn failed_at(&self, account: &str, now: Timestamp) {
         self.count(&[Key::Account(secret::hash(account))], now);
     }
 
+    /// Counts a failure of the account, of the address, and of the pair.
     pub fn failed(&self, attempt: Attempt, now: Timestamp) {
         let Attempt { account, address } = attempt;
         self.count(&[Key::Account(account), Key::Address(address), Key::Pair(account, address)], now);
@@ -119,13 +121,13 @@ impl Throttle {
         let is_full = counts.len() >= COUNTERS_MAX;
         let is_new = keys.iter().any(|key| matches!(key, Key::Address(_)) && !counts.contains_key(key));
         if is_full && is_new {
-            // Seldom: each time makes room for all that is over, or else nothing is added.
+            // Rare: this removes all expired counters. If it removes none, nothing is added below.
             counts.retain(|_, count| now < count.until);
         }
         for key in keys.iter().copied() {
-            // Addresses are what there are fewest of: they get what room is left.
-            let most = if matches!(key, Key::Address(_)) { ADDRESSES_BEYOND + COUNTERS_MAX } else { COUNTERS_MAX };
-            if counts.len() >= most && !counts.contains_key(&key) {
+            // There are fewer addresses than accounts and pairs, so they get extra room.
+            let limit = if matches!(key, Key::Address(_)) { ADDRESSES_BEYOND + COUNTERS_MAX } else { COUNTERS_MAX };
+            if counts.len() >= limit && !counts.contains_key(&key) {
                 continue;
             }
             let count = counts.entry(key).or_insert(Count { failures: 0, until: now });
@@ -136,7 +138,7 @@ impl Throttle {
         }
     }
 
-    /// The owner is in: what this address got wrong before is forgiven.
+    /// Resets the failures of this account at this address, after a sign-in.
     pub fn succeeded(&self, attempt: Attempt) {
         if let Ok(mut counts) = self.counts.lock() {
             counts.remove(&Key::Pair(attempt.account, attempt.address));
@@ -150,65 +152,65 @@ mod tests {
 
     use super::*;
 
-    fn fails(slowdown: &Throttle, address: &str, times: u64, now: Timestamp) -> Attempt {
+    fn fails(throttle: &Throttle, address: &str, times: u64, now: Timestamp) -> Attempt {
         let attempt = Attempt::new("kim", address.parse().ok());
-        (0..times).for_each(|_| slowdown.failed(attempt, now));
+        (0..times).for_each(|_| throttle.failed(attempt, now));
         attempt
     }
 
     #[test]
-    fn a_guesser_waits_and_the_owner_does_not() {
-        let slowdown = Throttle::new(&Config::of(Path::new("data")));
+    fn an_attacker_must_wait_and_the_owner_need_not() {
+        let throttle = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
-        let guesser = fails(&slowdown, "203.0.113.1", 9, now);
-        assert!(slowdown.check(guesser, false, now).is_ok());
-        fails(&slowdown, "203.0.113.1", 1, now);
-        let refused = slowdown.check(guesser, true, now).expect_err("ten failures");
+        let attacker = fails(&throttle, "203.0.113.1", 9, now);
+        assert!(throttle.check(attacker, false, now).is_ok());
+        fails(&throttle, "203.0.113.1", 1, now);
+        let refused = throttle.check(attacker, true, now).expect_err("ten failures");
         assert_eq!(
             (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
             (ErrorCode::TooManyFailures, Some(900))
         );
-        let fresh = fails(&slowdown, "198.51.100.7", 2, now);
-        assert!(slowdown.check(fresh, false, now).is_ok());
-        fails(&slowdown, "198.51.100.7", 1, now);
-        assert!(slowdown.check(fresh, false, now).is_err());
-        assert!(slowdown.check(fresh, true, now).is_ok());
-        assert!(slowdown.check(guesser, false, now.plus_ms(900_000)).is_ok());
+        let fresh = fails(&throttle, "198.51.100.7", 2, now);
+        assert!(throttle.check(fresh, false, now).is_ok());
+        fails(&throttle, "198.51.100.7", 1, now);
+        assert!(throttle.check(fresh, false, now).is_err());
+        assert!(throttle.check(fresh, true, now).is_ok());
+        assert!(throttle.check(attacker, false, now.plus_ms(900_000)).is_ok());
     }
 
     #[test]
-    fn many_addresses_end_the_patience_with_strangers_only() {
-        let slowdown = Throttle::new(&Config::of(Path::new("data")));
+    fn an_account_attacked_from_many_addresses_rejects_unknown_addresses_only() {
+        let throttle = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         for n in 0..50 {
-            fails(&slowdown, &format!("203.0.113.{n}"), 2, now);
+            fails(&throttle, &format!("203.0.113.{n}"), 2, now);
         }
-        let stranger = Attempt::new("kim", "198.51.100.7".parse().ok());
-        assert!(slowdown.check(stranger, false, now).is_err());
-        assert!(slowdown.check(stranger, true, now).is_ok());
+        let unknown = Attempt::new("kim", "198.51.100.7".parse().ok());
+        assert!(throttle.check(unknown, false, now).is_err());
+        assert!(throttle.check(unknown, true, now).is_ok());
     }
 
     #[test]
-    fn one_network_is_one_guesser_however_many_addresses_it_has() {
-        let slowdown = Throttle::new(&Config::of(Path::new("data")));
+    fn addresses_of_one_ipv6_network_share_one_counter() {
+        let throttle = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         for n in 0..10 {
-            fails(&slowdown, &format!("2001:db8::{n}"), 1, now);
+            fails(&throttle, &format!("2001:db8::{n}"), 1, now);
         }
-        let neighbour = Attempt::new("kim", "2001:db8::ffff".parse().ok());
-        assert!(slowdown.check(neighbour, false, now).is_err());
-        let elsewhere = Attempt::new("kim", "2001:db8:0:1::1".parse().ok());
-        assert!(slowdown.check(elsewhere, false, now).is_ok());
+        let same_network = Attempt::new("kim", "2001:db8::ffff".parse().ok());
+        assert!(throttle.check(same_network, false, now).is_err());
+        let other_network = Attempt::new("kim", "2001:db8:0:1::1".parse().ok());
+        assert!(throttle.check(other_network, false, now).is_ok());
     }
 
     #[test]
-    fn an_address_waits_at_its_limit_whatever_the_account() {
-        let slowdown = Throttle::new(&Config::of(Path::new("data")));
+    fn an_address_at_its_limit_must_wait_for_every_account() {
+        let throttle = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         let attempt = |n: usize| Attempt::new(&format!("member{n}"), "203.0.113.1".parse().ok());
-        (0..49).for_each(|n| slowdown.failed(attempt(n), now));
-        assert!(slowdown.check(attempt(100), false, now).is_ok());
-        slowdown.failed(attempt(49), now);
-        assert!(slowdown.check(attempt(100), false, now).is_err());
+        (0..49).for_each(|n| throttle.failed(attempt(n), now));
+        assert!(throttle.check(attempt(100), false, now).is_ok());
+        throttle.failed(attempt(49), now);
+        assert!(throttle.check(attempt(100), false, now).is_err());
     }
 }

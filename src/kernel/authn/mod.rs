@@ -1,4 +1,4 @@
-//! Authentication: credentials, and the caller that they identify.
+//! Authentication: checks credentials and identifies the caller.
 
 pub mod caller;
 pub mod cookie;

@@ -1,9 +1,11 @@
-//! Access tokens: who, in which session, and for how long; never what they may do. The only user of jsonwebtoken.
+//! Access tokens: they carry the member, the session and the validity period, never permissions. The only module that
+//! uses jsonwebtoken.
 //!
-//! **Invariant.** Algorithm, type, issuer, audience and time are all pinned; nothing in a token chooses how it is
-//! verified but the key id, and that only among our own keys. A stranger's token meets public keys only; one whose
-//! signature was right is remembered, until our keys change. A provider's token is verified as strictly, and what else it
-//! says is left as it stands: the reader of a claim decides what an odd one means.
+//! **Invariant.** Algorithm, type, issuer, audience and time are all checked against fixed values. The only part of a
+//! token that influences its verification is the key id, which selects one of this site's keys. Unverified tokens are
+//! checked with public keys only. A token with a valid signature is cached until the keys change. A provider's token is
+//! verified as strictly; its other claims are passed on unchanged, and the code that reads a claim handles unexpected
+//! values.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,11 +22,11 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret;
 
-/// RFC 9068: says that this is an access token and nothing else.
+/// RFC 9068: the type of access tokens.
 const TOKEN_TYPE: &str = "at+jwt";
 
-/// Longest token that can be ours; they have some 450 bytes. What others make has the limit of what brought it:
-/// `limits.head_bytes` or `neighbours.answer_bytes`.
+/// The maximum length of a token of this site; real ones have about 450 bytes. Tokens of providers are limited by
+/// `limits.head_bytes` or `neighbours.answer_bytes`, depending on how they arrive.
 const TOKEN_BYTES_MAX: usize = 16_384;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,14 +34,14 @@ struct Claims {
     iss: String,
     aud: String,
     sub: String,
-    /// The session: when it ends, the token does.
+    /// The session. The token is invalid once it ends.
     sid: String,
     iat: i64,
     exp: i64,
     jti: String,
 }
 
-/// What a token says that is read back.
+/// The claims that are read from a token.
 #[derive(Deserialize)]
 struct TokenFields<'a> {
     iss: &'a str,
@@ -51,14 +53,14 @@ struct TokenFields<'a> {
     nbf: Option<i64>,
 }
 
-/// Whom a valid token names.
+/// The member and the session that a valid token names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Named {
     pub member: MemberId,
     pub session: SessionId,
 }
 
-/// A key as stored.
+/// A signing key as stored.
 #[derive(Clone)]
 pub struct StoredKey {
     pub id: String,
@@ -67,7 +69,7 @@ pub struct StoredKey {
     pub created_at: Timestamp,
 }
 
-/// Makes a new Ed25519 key.
+/// Generates an Ed25519 key.
 pub fn new_key() -> Result<StoredKey> {
     let key = SigningKey::from_bytes(&secret::random()?);
     let private = key.to_pkcs8_der().map_err(|e| Error::internal(format!("the new key has no PKCS #8 form: {e}")))?;
@@ -77,24 +79,24 @@ pub fn new_key() -> Result<StoredKey> {
     Ok(StoredKey { id, private_key: private.as_bytes().to_vec(), public_key: public.to_vec(), created_at })
 }
 
-/// One of our keys, as far as it verifies.
+/// The public part of one of this site's signing keys.
 struct OwnKey {
     id: String,
     public: VerifyingKey,
 }
 
 impl OwnKey {
-    /// Did this key sign the message? By RFC 8032 without its liberties: one signature a message, no weak points.
+    /// Whether this key signed the message. Strict RFC 8032: one valid signature per message, no small-order points.
     fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature).is_ok_and(|signature| self.public.verify_strict(message, &signature).is_ok())
     }
 }
 
-/// The keys that sign and verify, with what every token must say.
+/// The keys that sign and verify tokens, with the issuer and audience that every token must have.
 pub struct Keys {
-    /// The newest one's id and secret part.
+    /// The id and the private key of the newest key.
     signing: (String, SigningKey),
-    /// All that verify, newest first.
+    /// All keys that verify, newest first.
     all: Vec<OwnKey>,
     verified: VerifiedTokens,
     issuer: String,
@@ -104,7 +106,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// `keys` is sorted newest first and not empty.
+    /// `keys` is sorted newest first and not empty. `ttl_s` is the lifetime of tokens in seconds.
     pub fn new(keys: &[StoredKey], issuer: &str, audience: &str, ttl_s: u64) -> Result<Self> {
         let read = |stored: &StoredKey| {
             SigningKey::from_pkcs8_der(&stored.private_key)
@@ -112,7 +114,7 @@ impl Keys {
                 .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", stored.id)))
         };
         let signing = keys.iter().map(read).collect::<Result<Vec<_>>>()?;
-        // Derived, not read: the public column is not authenticated.
+        // Derived from the private key, because the column with the public key is not authenticated.
         let all: Vec<OwnKey> =
             signing.iter().map(|(id, key)| OwnKey { id: id.clone(), public: key.verifying_key() }).collect();
         let public = |key: &OwnKey| {
@@ -136,7 +138,7 @@ impl Keys {
         &self.jwks
     }
 
-    /// A token for a session that ends at `ends_at`; answers it with its life in seconds.
+    /// Issues a token for a session that ends at `ends_at`. Returns the token and its lifetime in seconds.
     pub fn issue(&self, named: Named, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
         let (key_id, key) = &self.signing;
         let iat = now.0 / 1_000;
@@ -161,7 +163,8 @@ impl Keys {
         Ok((format!("{signed}.{signature}"), exp - iat))
     }
 
-    /// Whom the token names, when it is ours, meant for us, and still alive.
+    /// Verifies a token of this site. Fails with `invalid_bearer` unless signature, issuer, audience and time are
+    /// valid.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Named> {
         self.verified(token, now).map_err(|why| Error::new(ErrorCode::InvalidBearer).with_source(why))
     }
@@ -185,7 +188,7 @@ impl Keys {
         Ok(verified.named)
     }
 
-    /// What a token says that one of our keys signed for us.
+    /// Verifies everything but the time.
     fn read(&self, token: &str) -> Result<Verified, &'static str> {
         let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let (header, claims) = signed.split_once('.').ok_or("not a token")?;
@@ -200,46 +203,46 @@ impl Keys {
             return Err("wrong signature");
         }
         let claims = decoded(claims)?;
-        let said: TokenFields<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
+        let fields: TokenFields<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
         match () {
-            () if said.iss != self.issuer => Err("another issuer"),
-            () if said.aud != self.audience => Err("another audience"),
+            () if fields.iss != self.issuer => Err("another issuer"),
+            () if fields.aud != self.audience => Err("another audience"),
             () => Ok(Verified {
-                named: Named { member: MemberId::of(said.sub), session: SessionId::of(said.sid) },
-                from_s: said.iat.max(said.nbf.unwrap_or(0)),
-                until_s: said.exp,
+                named: Named { member: MemberId::of(fields.sub), session: SessionId::of(fields.sid) },
+                from_s: fields.iat.max(fields.nbf.unwrap_or(0)),
+                until_s: fields.exp,
             }),
         }
     }
 
-    /// Is this, by its own account, one of our tokens, whatever it is worth?
+    /// Whether the token, unverified, names this site as its issuer or names none.
     pub fn may_be_ours(&self, token: &str) -> bool {
         let issuer = unverified(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
         issuer.unwrap_or(true)
     }
 }
 
-/// The public keys of somebody else, and what its tokens must be like.
+/// The public keys of an identity provider.
 pub struct ForeignKeys(Vec<ForeignKey>);
 
 struct ForeignKey {
     id: Option<String>,
-    /// What it may sign with; never by a secret, which a public key is not.
+    /// The algorithms that the key can be used with; never HMAC, which would use the public key as a secret.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
-/// What somebody else's token is for.
+/// The purpose of a provider's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Says who signed in.
+    /// An ID token: identifies the member who signed in.
     Id,
-    /// Opens something to who shows it.
+    /// An access token.
     Access,
 }
 
 impl Use {
-    /// The types (`typ`) of its tokens, in lower case; to say none is right too.
+    /// The accepted values of `typ`, in lower case. A token without `typ` is accepted too.
     fn types(self) -> &'static [&'static str] {
         match self {
             Self::Id => &["jwt"],
@@ -247,7 +250,7 @@ impl Use {
         }
     }
 
-    /// How far clocks may differ at its end.
+    /// The accepted clock difference at the end of validity, in seconds.
     fn leeway_s(self) -> u64 {
         match self {
             Self::Id => 0,
@@ -256,13 +259,14 @@ impl Use {
     }
 }
 
-/// How far a provider's clock may be ahead of ours where a token begins.
+/// The seconds that a provider's clock can be ahead of ours at the start of a token's validity.
 const AHEAD_S_MAX: i64 = 30;
 
-/// Why somebody else's token is not believed.
+/// The reason why a provider's token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Distrust {
-    /// Its key is not among those that are published, or was exchanged under the same name: perhaps it is new.
+    /// The key is not in the cached key set, or it was replaced under the same id: the key set may have to be loaded
+    /// again.
     UnknownKey,
     Wrong(String),
 }
@@ -270,40 +274,40 @@ pub enum Distrust {
 impl std::fmt::Display for Distrust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::UnknownKey => f.write_str("by no key of the provider"),
+            Self::UnknownKey => f.write_str("not signed by a known key of the provider"),
             Self::Wrong(why) => f.write_str(why),
         }
     }
 }
 
 impl ForeignKeys {
-    /// The keys of a JWKS document that sign and that we understand.
+    /// Reads the signing keys of a JWKS document that have a supported type; ignores the others.
     pub fn new(document: &Value) -> Self {
         let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
         Self(keys.iter().filter_map(|key| ForeignKey::read(key.clone())).collect())
     }
 
-    /// What a token says that was made by this issuer, for this audience and this use, and is alive.
+    /// Verifies a token of this issuer for this audience and purpose, and returns its claims.
     pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: Use) -> Result<Value, Distrust> {
         let wrong = |why: &str| Distrust::Wrong(why.to_owned());
         let header = jsonwebtoken::decode_header(token).map_err(|e| Distrust::Wrong(e.to_string()))?;
         let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
         if kind.is_some_and(|kind| !purpose.types().contains(&kind.as_str())) || header.crit.is_some() {
-            return Err(wrong("of another type than is asked for"));
+            return Err(wrong("wrong token type or a critical header extension"));
         }
         let key = self.key(header.kid.as_deref(), header.alg)?;
-        let mut rules = Validation::new(header.alg);
-        rules.leeway = purpose.leeway_s();
-        rules.set_required_spec_claims(&["exp", "iss", "aud"]);
-        rules.set_issuer(&[issuer]);
-        rules.set_audience(&[audience]);
-        let said = jsonwebtoken::decode::<Value>(token, &key.key, &rules);
-        let claims = said.map_err(|e| match e.kind() {
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = purpose.leeway_s();
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        let decoded = jsonwebtoken::decode::<Value>(token, &key.key, &validation);
+        let claims = decoded.map_err(|e| match e.kind() {
             ErrorKind::InvalidSignature => Distrust::UnknownKey,
             _ => Distrust::Wrong(e.to_string()),
         })?;
         let claims = claims.claims;
-        // A list of issuers would do for the crate.
+        // jsonwebtoken also accepts a list of issuers.
         if claims["iss"].as_str() != Some(issuer) {
             return Err(wrong("another issuer"));
         }
@@ -314,7 +318,7 @@ impl ForeignKeys {
         Ok(claims)
     }
 
-    /// The key of an id. Without one, the only key that signs this way (OpenID Connect Core, 10.1).
+    /// The key with this id. Without an id, the only key that supports the algorithm (OpenID Connect Core, 10.1).
     fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&ForeignKey, Distrust> {
         let named = || self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
         if named().next().is_none() {
@@ -323,16 +327,16 @@ impl ForeignKeys {
         let mut fitting = named().filter(|key| key.algorithms.contains(&algorithm));
         let key = fitting.next().ok_or_else(|| Distrust::Wrong("wrong algorithm".into()))?;
         if id.is_none() && fitting.next().is_some() {
-            return Err(Distrust::Wrong("no key id, where the provider has several keys".into()));
+            return Err(Distrust::Wrong("no key id, but the provider has several keys".into()));
         }
         Ok(key)
     }
 }
 
-/// A number of seconds, also as text or with a fraction.
+/// Reads a number of seconds, which can also be text or have a fraction.
 fn whole_number(value: &Value) -> Option<i64> {
     let number = || value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
-    // What lies beyond an i64 becomes its end.
+    // Values outside of i64 saturate.
     value.as_i64().or_else(|| number().map(|seconds| seconds as i64))
 }
 
@@ -365,7 +369,7 @@ impl ForeignKey {
     }
 }
 
-/// What a token says, believed by nobody yet: only to know whose keys to ask.
+/// Reads the claims of a token without verification, only to select the keys to verify it with.
 pub fn unverified(token: &str) -> Option<Value> {
     let claims = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
@@ -380,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_for_its_audience_its_key_and_its_time_only() {
+    fn a_token_is_valid_for_its_audience_its_key_and_its_time_only() {
         let (ours, theirs) = (new_key().expect("key"), new_key().expect("key"));
         let named = Named { member: MemberId::new(), session: SessionId::new() };
         let (now, later) = (Timestamp::now(), Timestamp(i64::MAX));
@@ -405,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_signatures_of_the_key_are_ours() {
+    fn only_signatures_of_the_key_are_valid() {
         let signing = SigningKey::from_bytes(&[7; 32]);
         let key = OwnKey { id: "k".into(), public: signing.verifying_key() };
         for length in [0, 1, 64, 450] {
@@ -421,7 +425,7 @@ mod tests {
             assert!(!key.has_signed(&message, &signature[..63]) && !key.has_signed(&message, &[]));
             assert!(!key.has_signed(&message, &[&signature[..], &[0]].concat()));
         }
-        // The neutral point as key and as R verifies any message, unless it is refused for its weakness.
+        // The neutral point as key and as R would verify any message, unless small-order points are rejected.
         let mut neutral = [0; 32];
         neutral[0] = 1;
         let weak = OwnKey { id: "k".into(), public: VerifyingKey::from_bytes(&neutral).expect("a point") };
@@ -429,13 +433,13 @@ mod tests {
     }
 
     #[test]
-    fn a_right_signature_is_remembered_and_nothing_else_of_a_token() {
+    fn only_tokens_with_a_valid_signature_are_cached() {
         let stored = new_key().expect("key");
         let ours = keys(&stored, "roster");
         let named = Named { member: MemberId::new(), session: SessionId::new() };
         let now = Timestamp::now();
         let (token, ttl_s) = ours.issue(named, now, Timestamp(i64::MAX)).expect("token");
-        // What is refused is not remembered, whatever it is refused for.
+        // A rejected token is not cached, for any reason of rejection.
         let other = keys(&new_key().expect("key"), "roster").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
         let early = ours.issue(named, now.plus_ms(3_600_000), Timestamp(i64::MAX)).expect("token").0;
         let elsewhere = keys(&stored, "other").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
@@ -447,26 +451,26 @@ mod tests {
             assert_eq!(ours.verify(&token, now).expect("valid"), named);
         }
         assert_eq!(ours.verified.count(), 1);
-        // Its time is looked at every time.
+        // The time is checked every time.
         assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000 - 1_000)).is_ok());
         assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000)).is_err());
         assert!(ours.verify(&token, now.plus_ms(-2_000)).is_err());
-        // Other keys remember nothing of it.
+        // Other keys have their own cache.
         assert!(keys(&new_key().expect("key"), "roster").verify(&token, now).is_err());
     }
 
     #[test]
-    fn others_can_verify_what_we_sign() {
+    fn a_standard_library_verifies_issued_tokens() {
         let stored = new_key().expect("key");
         let keys = keys(&stored, "roster");
         let named = Named { member: MemberId::new(), session: SessionId::new() };
         let (token, _) = keys.issue(named, Timestamp::now(), Timestamp(i64::MAX)).expect("token");
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(keys.jwks()).expect("a key set");
         let key = jsonwebtoken::DecodingKey::from_jwk(set.find(&stored.id).expect("the key")).expect("usable");
-        let mut rules = jsonwebtoken::Validation::new(Algorithm::EdDSA);
-        rules.set_audience(&["roster"]);
-        rules.set_issuer(&["https://roster.example.org"]);
-        assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_ok());
+        let mut validation = jsonwebtoken::Validation::new(Algorithm::EdDSA);
+        validation.set_audience(&["roster"]);
+        validation.set_issuer(&["https://roster.example.org"]);
+        assert!(jsonwebtoken::decode::<Value>(&token, &key, &validation).is_ok());
     }
 
     #[test]
@@ -477,7 +481,7 @@ mod tests {
         assert_eq!(keys.issue(named, now, now.plus_ms(5_000)).expect("token").1, 5);
     }
 
-    /// A token of somebody else's, signed by one of our keys in that role.
+    /// A provider's token, signed with `stored` as the provider's key.
     fn foreign(stored: &StoredKey, header: Value, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(claims));
@@ -486,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_token_is_good_for_one_issuer_audience_key_and_time_only() {
+    fn a_provider_s_token_is_valid_for_one_issuer_audience_key_and_time_only() {
         let (theirs, other) = (new_key().expect("key"), new_key().expect("key"));
         let jwks: Value = serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set");
         let foreign_keys = ForeignKeys::new(&jwks);
@@ -498,7 +502,7 @@ mod tests {
         for id in [&other.id, &theirs.id] {
             assert_eq!(verify(&foreign(&other, header(id), &good)), Err(Distrust::UnknownKey));
         }
-        // The only key there is needs no name.
+        // A single key needs no id.
         assert_eq!(verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &good)), Ok(good.clone()));
 
         let mut wrong = Vec::new();
@@ -532,7 +536,7 @@ mod tests {
         (late["exp"], late["nbf"]) = (json!(now_s - 25), json!(now_s + 25));
         let late = foreign(&theirs, header(&theirs.id), &late);
         assert!(verify(&late).is_ok());
-        // An id token has no leeway at its end, and says another type.
+        // An ID token has no leeway at its end, and another type.
         let id_token = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Id);
         assert!(id_token(&late).is_err());
         for (kind, is_access) in [("JWT", false), ("at+jwt", true)] {
@@ -542,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_verified_may_be_odd() {
+    fn claims_that_are_not_verified_can_have_any_value() {
         let theirs = new_key().expect("key");
         let foreign_keys = ForeignKeys::new(&serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set"));
         let now_s = Timestamp::now().0 / 1_000;
@@ -571,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn among_several_keys_a_token_names_its_own() {
+    fn with_several_keys_a_token_must_name_its_key() {
         let (one, two) = (new_key().expect("key"), new_key().expect("key"));
         let jwk = |stored: &StoredKey| {
             serde_json::from_str::<Value>(keys(stored, "x").jwks()).expect("a key set")["keys"][0].clone()
@@ -585,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_do_not_sign_are_no_keys() {
+    fn keys_that_are_not_for_signatures_are_ignored() {
         let stored = new_key().expect("key");
         let jwks: Value = serde_json::from_str(keys(&stored, "x").jwks()).expect("a key set");
         let count = |key: Value| {

@@ -1,7 +1,7 @@
-//! Access tokens that were verified, by their SHA-256, until they end: a signature that was right once stays right.
+//! A cache of access tokens whose signature was verified, by their SHA-256: a valid signature stays valid.
 //!
-//! **Invariant.** Only tokens with a right signature enter, so that nobody without one can crowd others out; what a token
-//! says is all that is kept. Whether its time has come or is over, and what its member may do, is asked every time.
+//! **Invariant.** Only tokens with a valid signature enter the cache, so a caller without one cannot evict others. The
+//! cache holds only the claims. The validity period, the session and the permissions are checked at every request.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -11,18 +11,20 @@ use super::token::Named;
 use crate::kernel::authz::cow_map::IdHasher;
 use crate::kernel::secret::Hash;
 
-/// Most tokens that are remembered; one more costs the verification of others, nothing else.
+/// The maximum number of cached tokens. An evicted token only costs another signature verification.
 const REMEMBERED_MAX: usize = 16_384;
 const SHARDS: usize = 16;
-/// Half of a shard: when the younger half is full, the elder one is forgotten. Who is seen again is young again.
+/// The size of each half of a shard. When the young half is full, it replaces the old half. A token that is found in
+/// the old half moves to the young one.
 const HALF_MAX: usize = REMEMBERED_MAX / SHARDS / 2;
 
-/// What a token with a right signature says.
+/// The claims of a token with a valid signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
     pub named: Named,
-    /// Good from this second on, and not from that one on.
+    /// The first second of validity, in Unix seconds.
     pub from_s: i64,
+    /// The end of validity, exclusive, in Unix seconds.
     pub until_s: i64,
 }
 
@@ -31,7 +33,7 @@ type Half = HashMap<Hash, Verified, BuildHasherDefault<IdHasher>>;
 #[derive(Default)]
 struct Shard {
     young: Half,
-    elder: Half,
+    old: Half,
 }
 
 impl Shard {
@@ -39,14 +41,14 @@ impl Shard {
         if let Some(known) = self.young.get(token) {
             return Some(*known);
         }
-        let known = self.elder.remove(token)?;
+        let known = self.old.remove(token)?;
         self.put(*token, known);
         Some(known)
     }
 
     fn put(&mut self, token: Hash, verified: Verified) {
         if self.young.len() >= HALF_MAX {
-            self.elder = std::mem::take(&mut self.young);
+            self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(token, verified);
     }
@@ -72,7 +74,7 @@ impl VerifiedTokens {
 
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        self.0.iter().filter_map(|shard| shard.lock().ok()).map(|shard| shard.young.len() + shard.elder.len()).sum()
+        self.0.iter().filter_map(|shard| shard.lock().ok()).map(|shard| shard.young.len() + shard.old.len()).sum()
     }
 }
 
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
     use crate::kernel::ids::{MemberId, SessionId};
 
-    /// A token of the first shard.
+    /// A token in the first shard.
     fn token(n: usize) -> Hash {
         let mut token = [0; 32];
         token[24..].copy_from_slice(&n.to_be_bytes());
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_full_at_its_limit_and_forgets_the_elder_half_one_past_it() {
+    fn a_shard_is_full_at_its_limit_and_drops_the_old_half_one_past_it() {
         let verified =
             Verified { named: Named { member: MemberId::new(), session: SessionId::new() }, from_s: 0, until_s: 1 };
         let tokens = VerifiedTokens::default();
@@ -97,7 +99,7 @@ mod tests {
         assert_eq!((tokens.count(), tokens.find(&token(HALF_MAX))), (2 * HALF_MAX, Some(verified)));
         tokens.put(token(2 * HALF_MAX), verified);
         assert_eq!((tokens.count(), tokens.find(&token(0))), (HALF_MAX + 1, None));
-        // Seen again, it is young again, and outlives the others of its half.
+        // A token that is found again moves to the young half and outlives the others of its old half.
         assert_eq!(tokens.find(&token(2 * HALF_MAX - 1)), Some(verified));
         (0..HALF_MAX).for_each(|n| tokens.put(token(3 * HALF_MAX + n), verified));
         assert_eq!(tokens.find(&token(2 * HALF_MAX - 1)), Some(verified));

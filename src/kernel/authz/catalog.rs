@@ -1,6 +1,6 @@
-//! The catalog in memory: the tree of permissions and, for each application, the trie that routes a path to them.
+//! The catalog in memory: the tree of permissions and, for each application, the trie that routes paths to permissions.
 //!
-//! Immutable and shared by all tenants. It is rebuilt as a whole when an import changes it, which is rare.
+//! It is immutable and shared by all tenants. The rare imports that change it rebuild it as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::template::{Template, Tree};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret;
 
-/// The bit that stands for a permission.
+/// The index of a permission's bit in a set.
 pub type PermissionIndex = u32;
 
 /// A set of permissions.
@@ -55,6 +55,7 @@ impl FromIterator<PermissionIndex> for Bits {
     }
 }
 
+/// The kind of users that a permission is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UserType {
     Backend,
@@ -68,7 +69,7 @@ pub struct Node {
     pub name: Arc<str>,
     pub app: Arc<str>,
     pub parent: Option<PermissionIndex>,
-    /// Methods joined with `|`, or `*`; absent for a category.
+    /// Methods joined with `|`, or `*`; `None` for a category.
     pub http_methods: Option<Box<str>>,
     pub http_path: Option<Box<str>>,
     pub is_open: bool,
@@ -77,7 +78,7 @@ pub struct Node {
     pub position: i64,
 }
 
-/// Reads `GET|POST` or `*` into tokens, or says what is wrong.
+/// Parses `GET|POST` or `*` into tokens. The error is a sentence for the user.
 pub fn methods(text: &str) -> Result<Vec<&str>, String> {
     let tokens: Vec<&str> = text.split('|').collect();
     for token in &tokens {
@@ -91,19 +92,19 @@ pub fn methods(text: &str) -> Result<Vec<&str>, String> {
     unique.sort_unstable();
     unique.dedup();
     if unique.len() != tokens.len() || (tokens.len() > 1 && tokens.contains(&"*")) {
-        return Err(format!("the methods {text:?} name one twice"));
+        return Err(format!("the methods {text:?} list a method twice"));
     }
     Ok(tokens)
 }
 
-/// What lies behind one template.
+/// One template of an application, with its permissions.
 #[derive(Debug, Clone)]
 struct Route {
     template: Template,
-    /// As an import wrote it; for explanations.
+    /// The template as imported; for explanations.
     text: Box<str>,
     methods: Vec<(Box<str>, Vec<PermissionIndex>)>,
-    /// Nodes that take every method.
+    /// Permissions for every method.
     any: Vec<PermissionIndex>,
 }
 
@@ -123,45 +124,47 @@ impl Route {
     }
 }
 
-/// The templates of one application. Nearly all are in the trie; what it cannot hold costs nothing where there is none.
+/// The templates of one application. Nearly all are in the trie; the other two lists cost nothing if they are empty.
 #[derive(Clone, Default)]
 struct Routes {
     trie: matchit::Router<usize>,
     /// Templates with text around parameters.
     mixed: Tree,
-    /// Templates of any number of segments, in their order. Asked only where no other one matches.
+    /// Templates that match any number of segments, in their order. Searched only if no other template matches.
     wide: Vec<usize>,
     all: Vec<Route>,
 }
 
-/// What a route question meets.
+/// The result of routing a method and path.
 pub enum RouteMatch<'c> {
     /// No template matches.
     NoRoute,
-    /// The template that matches does not list the method.
+    /// The matching template, which does not list the method.
     OtherMethod(&'c str),
-    /// The template, and the permissions of which any one answers.
+    /// The template, and the permissions of which any one is enough.
     Permissions(&'c str, [&'c [PermissionIndex]; 2]),
 }
 
+/// All permissions of all applications.
 pub struct Catalog {
     nodes: Vec<Option<Node>>,
     by_name: HashMap<Arc<str>, PermissionIndex>,
-    /// Few, so that looking along them is quicker than hashing a name.
+    /// There are few, so a linear search is faster than hashing a name.
     apps: Vec<(Arc<str>, Routes)>,
-    /// Entries of applications that not all organizations have, and who has these.
+    /// Permissions of applications that not all organizations have, and the organizations that have each of these.
     reserved: Bits,
     organizations: HashMap<Arc<str>, Vec<OrganizationId>>,
-    /// Not closed, not orphaned, and no ancestor closed.
+    /// Permissions that are open and not orphaned, and whose ancestors are open.
     open: Bits,
-    /// What an owner of a tenant holds without a tick: all but the site's own administration.
+    /// Permissions that an owner of a tenant holds without ticks: all except site-wide operations.
     tenant: Bits,
-    own: Vec<PermissionIndex>,
+    /// The index of each of Roster's own permissions.
+    builtin: Vec<PermissionIndex>,
     len: usize,
 }
 
 impl Catalog {
-    /// Builds from rows that were checked when they were written.
+    /// Builds the catalog from rows, which were validated when they were written.
     pub fn build(rows: Vec<Node>) -> Self {
         let len = rows.len();
         let end = rows.iter().map(|node| node.slot as usize + 1).max().unwrap_or(0);
@@ -171,19 +174,20 @@ impl Catalog {
             nodes[slot] = Some(node);
         }
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
-        let own: Vec<PermissionIndex> = BUILTIN_PERMISSIONS
+        let builtin: Vec<PermissionIndex> = BUILTIN_PERMISSIONS
             .iter()
             .map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX))
             .collect();
         let open = open_nodes(&nodes);
         let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
-        let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };
+        let mut catalog =
+            Self { apps: Vec::new(), reserved, organizations, open, tenant, builtin, by_name, nodes, len };
         catalog.tenant = catalog.iter().map(|node| node.slot).filter(|slot| !catalog.is_site_only(*slot)).collect();
         catalog.apps = catalog.routed();
         catalog
     }
 
-    /// With applications that only these organizations have.
+    /// Restricts applications to the organizations that have them.
     pub fn reserved(mut self, organizations: HashMap<Arc<str>, Vec<OrganizationId>>) -> Self {
         self.reserved =
             self.iter().filter(|node| organizations.contains_key(&node.app)).map(|node| node.slot).collect();
@@ -191,7 +195,7 @@ impl Catalog {
         self
     }
 
-    /// The organizations that have an application; `None` when all have it.
+    /// The organizations that have an application; `None` if all have it.
     pub fn organizations(&self, app: &str) -> Option<&[OrganizationId]> {
         self.organizations.get(app).map(Vec::as_slice)
     }
@@ -212,15 +216,15 @@ impl Catalog {
         self.get(*self.by_name.get(name)?)
     }
 
-    pub fn index_of(&self, own: Permission) -> PermissionIndex {
-        self.own[own.index()]
+    pub fn index_of(&self, permission: Permission) -> PermissionIndex {
+        self.builtin[permission.index()]
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().flatten()
     }
 
-    /// The version of an application's entries: another one after each change of them, and the same after a restart.
+    /// The version of an application's permissions: a digest, which changes with them and is stable across restarts.
     pub fn version_of(&self, app: &str) -> i64 {
         let name = |slot: Option<PermissionIndex>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
         let entries = self.iter().filter(|node| *node.app == *app).map(|node| {
@@ -239,17 +243,17 @@ impl Catalog {
         first + 1
     }
 
-    /// Does the permission answer at all: open itself, under open ancestors, named by its last import?
+    /// Whether the permission is in effect: it is open, its ancestors are open, and the last import contains it.
     pub fn is_open(&self, slot: PermissionIndex) -> bool {
         self.open.contains(slot)
     }
 
-    /// Can an organization hold it at all?
+    /// Whether the organization can hold the permission.
     pub fn is_in_tenant(&self, slot: PermissionIndex, tenant: OrganizationId) -> bool {
         self.tenant.contains(slot) && self.is_for(slot, tenant)
     }
 
-    /// Is it of an application that this organization has?
+    /// Whether the permission belongs to an application that this organization has.
     pub fn is_for(&self, slot: PermissionIndex, tenant: OrganizationId) -> bool {
         !self.reserved.contains(slot)
             || self.get(slot).and_then(|node| self.organizations(&node.app)).is_none_or(|all| all.contains(&tenant))
@@ -260,12 +264,12 @@ impl Catalog {
         std::iter::successors(self.get(slot).and_then(|node| node.parent), |slot| self.get(*slot)?.parent)
     }
 
-    /// Routes a canonical path.
+    /// Finds the permissions of a method and canonical path.
     pub fn route(&self, app: &str, method: &str, path: &str) -> RouteMatch<'_> {
         let Some((_, routes)) = self.apps.iter().find(|(name, _)| **name == *app) else { return RouteMatch::NoRoute };
-        let Some(route) = routes.at(path) else { return RouteMatch::NoRoute };
+        let Some(route) = routes.find(path) else { return RouteMatch::NoRoute };
         let own = route.slots(method);
-        // A method that is no upper-case token is none that `*` could mean.
+        // `*` matches only methods that are upper-case tokens.
         let is_token = |method: &str| methods(method).is_ok_and(|tokens| tokens == [method] && method != "*");
         let any: &[PermissionIndex] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
         if own.is_empty() && any.is_empty() {
@@ -274,9 +278,9 @@ impl Catalog {
         RouteMatch::Permissions(&route.text, [own, any])
     }
 
-    /// Is it about the site as a whole, so that no tenant can hold it?
+    /// Whether it is a site-wide operation, which no tenant can hold.
     fn is_site_only(&self, slot: PermissionIndex) -> bool {
-        self.own.iter().position(|own| *own == slot).is_some_and(|index| BUILTIN_PERMISSIONS[index].site_only)
+        self.builtin.iter().position(|index| *index == slot).is_some_and(|index| BUILTIN_PERMISSIONS[index].site_only)
     }
 
     fn routed(&self) -> Vec<(Arc<str>, Routes)> {
@@ -301,7 +305,7 @@ impl Catalog {
 impl Routes {
     fn build(mut direct: Vec<Route>) -> Self {
         for route in &mut direct {
-            // HEAD is covered by GET unless the template lists it itself.
+            // GET includes HEAD unless the template lists HEAD.
             let get = route.slots("GET").to_vec();
             if route.slots("HEAD").is_empty() && !get.is_empty() {
                 route.add("HEAD", &get);
@@ -311,7 +315,7 @@ impl Routes {
         for route in &mut all {
             for umbrella in &direct {
                 if umbrella.template.covers(&route.template) {
-                    under(route, umbrella);
+                    add_umbrella(route, umbrella);
                 }
             }
         }
@@ -322,7 +326,7 @@ impl Routes {
                 mixed if !mixed.is_plain() => routes.mixed.insert(mixed, index),
                 plain => {
                     if let Err(e) = routes.trie.insert(plain.shape(), index) {
-                        tracing::error!(template = %route.text, error = %e, "a template cannot be routed and denies");
+                        tracing::error!(template = %route.text, error = %e, "a template cannot be routed; its paths are denied");
                     }
                 }
             }
@@ -332,8 +336,8 @@ impl Routes {
         routes
     }
 
-    /// The most specific template that matches, in the order of `template`.
-    fn at(&self, path: &str) -> Option<&Route> {
+    /// The most specific matching template, in the order that the module `template` defines.
+    fn find(&self, path: &str) -> Option<&Route> {
         let plain = self.trie.at(path).ok().map(|found| &self.all[*found.value]);
         let mixed = if self.mixed.is_empty() { None } else { self.mixed.find(path).map(|index| &self.all[index]) };
         match (plain, mixed) {
@@ -344,8 +348,8 @@ impl Routes {
     }
 }
 
-/// An umbrella adds its permissions to a template it covers, for the methods that the template lists.
-fn under(route: &mut Route, umbrella: &Route) {
+/// Adds the permissions of an umbrella to a template that it covers, for the methods that the template lists.
+fn add_umbrella(route: &mut Route, umbrella: &Route) {
     let listed: Vec<Box<str>> = route.methods.iter().map(|(token, _)| token.clone()).collect();
     for method in &listed {
         route.add(method, umbrella.slots(method));
@@ -363,11 +367,11 @@ fn under(route: &mut Route, umbrella: &Route) {
 
 fn open_nodes(nodes: &[Option<Node>]) -> Bits {
     let at = |slot: PermissionIndex| nodes.get(slot as usize).and_then(Option::as_ref);
-    let stands = |node: &Node| {
+    let is_in_effect = |node: &Node| {
         let parents = std::iter::successors(node.parent.and_then(at), |parent| parent.parent.and_then(at));
         node.is_open && !node.orphaned && parents.take(nodes.len()).all(|parent| parent.is_open)
     };
-    nodes.iter().flatten().filter(|node| stands(node)).map(|node| node.slot).collect()
+    nodes.iter().flatten().filter(|node| is_in_effect(node)).map(|node| node.slot).collect()
 }
 
 #[cfg(test)]
@@ -389,7 +393,7 @@ mod tests {
         }
     }
 
-    fn met(catalog: &Catalog, method: &str, path: &str) -> Vec<PermissionIndex> {
+    fn matched(catalog: &Catalog, method: &str, path: &str) -> Vec<PermissionIndex> {
         match catalog.route("main", method, path) {
             RouteMatch::Permissions(_, slots) => slots.concat(),
             RouteMatch::OtherMethod(_) => vec![98],
@@ -408,33 +412,33 @@ mod tests {
             node(5, "deep", "GET", "/members/{id}/files/*rest"),
             node(6, "all", "PUT", "/*rest"),
         ]);
-        assert_eq!(met(&catalog, "GET", "/members/7"), [0, 2]);
-        assert_eq!(met(&catalog, "HEAD", "/members/7"), [0, 2]);
-        assert_eq!(met(&catalog, "DELETE", "/members/7"), [98], "the specific template does not list it");
-        assert_eq!(met(&catalog, "GET", "/members/export"), [98], "no fall-back to a looser template");
-        assert_eq!(met(&catalog, "POST", "/members/export"), [1, 2]);
-        assert_eq!(met(&catalog, "DELETE", "/members/7/avatar"), [2]);
-        assert_eq!(met(&catalog, "GET", "/members/7/files/a/b"), [5, 2]);
-        assert_eq!(met(&catalog, "PUT", "/members/7/files/a"), [98], "the most specific umbrella does not list it");
-        assert_eq!(met(&catalog, "PUT", "/members"), [6]);
-        assert_eq!(met(&catalog, "GET", "/members"), [98]);
-        assert_eq!(met(&catalog, "PUT", "/"), [98]);
-        assert_eq!(met(&catalog, "PROPFIND", "/files/x"), [3]);
-        assert_eq!(met(&catalog, "get", "/files/x"), [98]);
-        assert_eq!(met(&catalog, "*", "/files/x"), [98]);
-        assert_eq!(met(&catalog, "GET|POST", "/files/x"), [98]);
-        assert_eq!(met(&catalog, "GET", "/"), [4]);
+        assert_eq!(matched(&catalog, "GET", "/members/7"), [0, 2]);
+        assert_eq!(matched(&catalog, "HEAD", "/members/7"), [0, 2]);
+        assert_eq!(matched(&catalog, "DELETE", "/members/7"), [98], "the specific template does not list it");
+        assert_eq!(matched(&catalog, "GET", "/members/export"), [98], "no fall-back to a looser template");
+        assert_eq!(matched(&catalog, "POST", "/members/export"), [1, 2]);
+        assert_eq!(matched(&catalog, "DELETE", "/members/7/avatar"), [2]);
+        assert_eq!(matched(&catalog, "GET", "/members/7/files/a/b"), [5, 2]);
+        assert_eq!(matched(&catalog, "PUT", "/members/7/files/a"), [98], "the most specific umbrella does not list it");
+        assert_eq!(matched(&catalog, "PUT", "/members"), [6]);
+        assert_eq!(matched(&catalog, "GET", "/members"), [98]);
+        assert_eq!(matched(&catalog, "PUT", "/"), [98]);
+        assert_eq!(matched(&catalog, "PROPFIND", "/files/x"), [3]);
+        assert_eq!(matched(&catalog, "get", "/files/x"), [98]);
+        assert_eq!(matched(&catalog, "*", "/files/x"), [98]);
+        assert_eq!(matched(&catalog, "GET|POST", "/files/x"), [98]);
+        assert_eq!(matched(&catalog, "GET", "/"), [4]);
     }
 
     #[test]
-    fn methods_say_what_is_wrong_with_them() {
+    fn invalid_methods_are_rejected() {
         for text in ["", "get", "GET|", "GET|GET", "GET|*", "GET POST", "G.T"] {
             assert!(methods(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn text_around_a_parameter_is_more_specific_and_a_method_that_is_missing_there_is_denied() {
+    fn text_around_a_parameter_is_more_specific_and_unlisted_methods_are_denied() {
         let catalog = Catalog::build(vec![
             node(0, "get", "GET", "/v1/tasks/{id}"),
             node(1, "cancel", "POST", "/v1/tasks/{id}:cancel"),
@@ -476,12 +480,12 @@ mod tests {
             ("POST", "/commits/status", vec![98]),
             ("GET", "/commits/feature/x/status", vec![98]),
         ] {
-            assert_eq!(met(&catalog, method, path), slots, "{method} {path}");
+            assert_eq!(matched(&catalog, method, path), slots, "{method} {path}");
         }
     }
 
     #[test]
-    fn an_application_of_some_organizations_is_in_no_other_one() {
+    fn a_reserved_application_is_not_available_to_other_organizations() {
         let (acme, bolt) = (OrganizationId::new(), OrganizationId::new());
         let rows = vec![node(0, "own", "", ""), Node { app: "files".into(), ..node(1, "theirs", "", "") }];
         let catalog = Catalog::build(rows).reserved(HashMap::from([("files".into(), vec![acme])]));
@@ -490,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_category_closes_its_subtree_and_an_orphan_answers_nothing() {
+    fn a_closed_category_closes_its_subtree_and_an_orphan_is_not_in_effect() {
         let mut rows =
             vec![node(0, "area", "", ""), node(1, "area.read", "GET", "/a"), node(2, "area.old", "GET", "/b")];
         rows[1].parent = Some(0);

@@ -1,4 +1,4 @@
-//! An API client as the guard sees it: its checks in the order the contract fixes, and its rate.
+//! API clients in the snapshot: their checks, in the order that the contract defines, and their rate limit.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,13 +18,13 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 
-/// One client, immutable but for its counters.
+/// One API client. Only its counters change.
 #[derive(Debug)]
 pub struct Client {
     pub client_key: Arc<str>,
     pub is_active: bool,
     pub hash: Hash,
-    /// The secret before the last rotation, and when it ends.
+    /// The hash of the secret before the last rotation, and when that secret expires.
     pub previous: Option<(Hash, Timestamp)>,
     pub scopes: BTreeSet<Box<str>>,
     pub allowed_origins: Vec<String>,
@@ -32,17 +32,17 @@ pub struct Client {
     pub allowed_paths: Vec<String>,
     pub expires_at: Option<Timestamp>,
     pub rate_limit_per_min: Option<NonZeroU32>,
-    /// Who made it, or rotated it last.
+    /// The principal that created the client or rotated it last.
     pub maker: Maker,
     pub counters: Arc<Counters>,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
-/// What outlives an edit of the client.
+/// The state that is kept when the client is edited.
 #[derive(Debug)]
 pub struct Counters {
-    /// Milliseconds; 0 when not used since the start. Written to the row in batches.
+    /// Unix milliseconds; 0 if not used since the start of the server. Written to the row in batches.
     pub last_used: AtomicI64,
     limiter: Option<Limiter>,
 }
@@ -55,7 +55,7 @@ impl Counters {
     }
 }
 
-/// What a request shows of itself.
+/// The properties of a request that a client's restrictions are checked against.
 pub struct Presented<'a> {
     /// The digest of the secret.
     pub secret: Hash,
@@ -66,13 +66,13 @@ pub struct Presented<'a> {
     pub now: Timestamp,
 }
 
-/// The headers that tell a client how much of its rate is left.
+/// The values of the headers `RateLimit-Policy` and `RateLimit`.
 pub struct Rate {
     pub policy: String,
     pub state: String,
 }
 
-/// Checks who the client is. The unknown, the inactive, the expired and the wrong secret take the same work.
+/// Authenticates the client. An unknown, inactive or expired client and a wrong secret take the same time.
 fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
     let offered = presented.secret;
     let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
@@ -87,24 +87,25 @@ fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> R
     Ok(client)
 }
 
-/// The client of this moment, if all that is asked of one fits: its secret, its maker, from where and for what it is used.
+/// Returns the client if all checks succeed: its secret, its maker's rights, and its restrictions of origin, address
+/// and path.
 pub fn admitted(snapshot: &Snapshot, client_key: &str, presented: &Presented<'_>) -> Result<Arc<Client>> {
     let client = identify(snapshot.client(client_key), presented)?;
     client.require_kept(snapshot, presented.now)?;
-    client.admit(presented)?;
+    client.check_restrictions(presented)?;
     Ok(client.clone())
 }
 
 impl Client {
-    /// Fails unless who made it may give its scopes today.
+    /// Fails with `invalid_client` unless the maker may still give the scopes.
     pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         deferred_grant::require_client_kept(snapshot, self, now).map_err(|_| {
-            let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
+            let message = "the creator of this client can no longer give its scopes: an administrator must rotate it";
             Error::new(ErrorCode::InvalidClient).with_source("its maker lost the rights").with_message(message)
         })
     }
 
-    /// All that decides, as text.
+    /// All fields that decisions depend on, as text.
     pub fn digest_input(&self) -> String {
         let Self { client_key, is_active, hash, previous, scopes, .. } = self;
         let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, maker, .. } = self;
@@ -114,14 +115,14 @@ impl Client {
         )
     }
 
-    /// From where, and for what, the client may be used. An empty list allows everything.
-    fn admit(&self, presented: &Presented<'_>) -> Result<()> {
+    /// Checks the restrictions of origin, address and path. An empty list allows everything.
+    fn check_restrictions(&self, presented: &Presented<'_>) -> Result<()> {
         let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);
         if !self.allowed_origins.is_empty() && !presented.origin.is_some_and(|o| in_list(&self.allowed_origins, o)) {
             return Err(ErrorCode::OriginNotAllowed.into());
         }
-        let is_near = |address: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&address));
-        if !self.allowed_ips.is_empty() && !presented.address.is_some_and(is_near) {
+        let is_allowed = |address: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&address));
+        if !self.allowed_ips.is_empty() && !presented.address.is_some_and(is_allowed) {
             return Err(ErrorCode::IpNotAllowed.into());
         }
         let lies_below = |entry: &String| match entry.strip_suffix("/*") {
@@ -134,7 +135,8 @@ impl Client {
         Ok(())
     }
 
-    /// Takes one request of the minute's.
+    /// Counts one request. Returns the rate headers if the client has a limit; fails with `rate_limited` if none is
+    /// left.
     pub fn take(&self, now: Timestamp) -> Result<Option<Rate>> {
         self.counters.last_used.store(now.0, Ordering::Relaxed);
         let (Some(limiter), Some(per_min)) = (&self.counters.limiter, self.rate_limit_per_min) else { return Ok(None) };
@@ -157,13 +159,13 @@ impl Client {
         }
     }
 
-    /// May the client do what needs this scope? Writing includes reading; `*` is all scopes.
+    /// Whether one of the client's scopes covers this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| covers(held, scope))
     }
 }
 
-/// Does holding one scope mean having the other?
+/// Whether the scope `held` covers `scope`. `:write` includes `:read`; `*` covers all scopes.
 pub fn covers(held: &str, scope: &str) -> bool {
     let area = |scope: &str, right: &str| scope.strip_suffix(right).map(str::to_owned);
     held == "*" || held == scope || area(held, ":write").is_some_and(|held| area(scope, ":read") == Some(held))

@@ -1,5 +1,5 @@
-//! Reads the rows that decide once more, for a comparison with the policy in memory: in pages, or what they say of one
-//! thing. Writes nothing.
+//! SQL that reads the policy rows again, to compare them with the snapshot: in pages, or the rows of one object. Writes
+//! nothing.
 
 use rusqlite::Row;
 
@@ -10,10 +10,10 @@ use crate::kernel::db::sql::{Parameters, limit};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
 
-/// Rows of one page: it is read in one transaction, and takes a reader for some milliseconds.
+/// The rows of one page. A page is read in one transaction and occupies a reader for some milliseconds.
 pub const PAGE_ROWS: usize = 2_000;
 
-/// Behind which row a page begins. Of each part only some fields are used.
+/// The row after which a page begins. Each part uses only some of the fields.
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
     organization: [u8; 16],
@@ -22,22 +22,23 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// The mark before the first row.
     pub fn first(organization: Option<OrganizationId>) -> Self {
         Self { organization: organization.map_or([0; 16], |id| *id.0.as_bytes()), ..Self::default() }
     }
 }
 
-/// What some rows say.
+/// One page of rows, as changes.
 pub struct Page {
     pub facts: Vec<Change>,
-    /// Where the next page begins, if there may be one.
+    /// The start of the next page, if there can be one.
     pub next: Option<Mark>,
 }
 
 impl Page {
-    /// Of rows in their order, each with the mark behind it.
+    /// From ordered rows, each with its mark.
     fn of(rows: Vec<(Mark, Change)>) -> Self {
-        Self { next: behind(&rows), facts: rows.into_iter().map(|(_, fact)| fact).collect() }
+        Self { next: mark_after(&rows), facts: rows.into_iter().map(|(_, change)| change).collect() }
     }
 
     fn whole(facts: Vec<Change>) -> Self {
@@ -45,7 +46,8 @@ impl Page {
     }
 }
 
-/// The rows of a part behind a mark, of one organization or of all. Grants, clients, sessions and keys belong to none.
+/// Reads the rows of a part after a mark, of one organization or of all. Grants, clients, sessions and keys belong to
+/// no organization.
 pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, after: &Mark) -> Result<Page> {
     match part {
         Part::Catalog => Ok(Page::whole(vec![store::catalog(r)?])),
@@ -59,7 +61,7 @@ pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, af
             None => tenants(r, after),
         },
         Part::Roles => roles(r, organization, after),
-        Part::Members => people(r, organization, after),
+        Part::Members => members(r, organization, after),
         Part::Memberships => memberships(r, organization, after),
         Part::Grants => grants(r, after),
         Part::Clients => clients(r, after),
@@ -68,8 +70,8 @@ pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, af
     }
 }
 
-/// The mark behind a full page.
-fn behind<T>(rows: &[(Mark, T)]) -> Option<Mark> {
+/// The mark of the last row, if the page is full.
+fn mark_after<T>(rows: &[(Mark, T)]) -> Option<Mark> {
     rows.last().filter(|_| rows.len() == PAGE_ROWS).map(|(mark, _)| mark.clone())
 }
 
@@ -84,7 +86,7 @@ fn tenants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
     let rows = r.all(PAGE_OF_TENANTS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
         Ok((Mark { id: row.get(0)?, ..Mark::default() }, (row.get(0)?, store::tenant_of(row)?)))
     })?;
-    let next = behind(&rows);
+    let next = mark_after(&rows);
     let mut facts = Vec::new();
     for (_, (id, tenant)) in rows {
         facts.extend([tenant, store::plugins(r, id)?]);
@@ -100,10 +102,10 @@ const PAGE_OF_ROLES: &str = "
     limit :most";
 
 fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
-    let place: Parameters<'_> =
+    let parameters: Parameters<'_> =
         &[(":organization_id", &after.organization), (":key", &after.text), (":most", &limit(PAGE_ROWS))];
     let rows: Vec<(OrganizationId, Role)> =
-        r.all(PAGE_OF_ROLES, place, |row| Ok((row.get(0)?, store::role_of(row, 1)?)))?;
+        r.all(PAGE_OF_ROLES, parameters, |row| Ok((row.get(0)?, store::role_of(row, 1)?)))?;
     let mut roles = Vec::with_capacity(rows.len());
     for (organization, role) in
         rows.into_iter().filter(|(organization, _)| only.is_none_or(|only| only == *organization))
@@ -133,7 +135,7 @@ const PAGE_OF_MEMBERS_IN: &str = "
     order by s.member_id
     limit :most";
 
-fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+fn members(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
     let of_row = |row: &Row<'_>| -> rusqlite::Result<(Mark, [Change; 2])> {
         let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
         let id: MemberId = row.get(0)?;
@@ -148,7 +150,7 @@ fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<
             of_row,
         )?,
     };
-    let next = behind(&rows);
+    let next = mark_after(&rows);
     Ok(Page { facts: rows.into_iter().flat_map(|(_, facts)| facts).collect(), next })
 }
 
@@ -160,10 +162,10 @@ const PAGE_OF_MEMBERSHIPS: &str = "
     limit :most";
 
 fn memberships(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
-    let place: Parameters<'_> =
+    let parameters: Parameters<'_> =
         &[(":organization_id", &after.organization), (":member_id", &after.id), (":most", &limit(PAGE_ROWS))];
     let mut rows: Vec<(OrganizationId, MemberId)> =
-        r.all(PAGE_OF_MEMBERSHIPS, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        r.all(PAGE_OF_MEMBERSHIPS, parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.retain(|(organization, _)| only.is_none_or(|only| only == *organization));
     let mut memberships = Vec::with_capacity(rows.len());
     for (organization, member) in rows {
@@ -181,11 +183,11 @@ const PAGE_OF_GRANTS: &str = "
     limit :most";
 
 fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    by_id(r, PAGE_OF_GRANTS, after, store::grant_of)
+    page_by_id(r, PAGE_OF_GRANTS, after, store::grant_of)
 }
 
-/// A page of rows in the order of their ids, which come first.
-fn by_id(
+/// Reads a page in the order of the ids, which are the first column.
+fn page_by_id(
     r: &Reader<'_>,
     page: &'static str,
     after: &Mark,
@@ -220,7 +222,7 @@ const PAGE_OF_SESSIONS: &str = "
     limit :most";
 
 fn sessions(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    by_id(r, PAGE_OF_SESSIONS, after, store::session_of)
+    page_by_id(r, PAGE_OF_SESSIONS, after, store::session_of)
 }
 
 const PAGE_OF_API_KEYS: &str = "
@@ -232,7 +234,7 @@ const PAGE_OF_API_KEYS: &str = "
     limit :most";
 
 fn api_keys(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
+    page_by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
 }
 
 const COUNT_MEMBERS: &str = "select count(*) from members";
@@ -242,8 +244,8 @@ const COUNT_GRANTS: &str = "select count(*) from grants";
 const COUNT_SESSIONS: &str = "select count(*) from sessions";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys";
 
-/// May the snapshot know something of a part that has no row any more? Not, if it is of the same epoch as the rows and
-/// knows as much: that every row is known was seen before.
+/// Whether the snapshot can have entries of a part without a row. It cannot if it has the same epoch and the same
+/// number of entries as the rows, because the caller has already checked that every row is in the snapshot.
 pub fn may_lack_rows(
     r: &Reader<'_>,
     snapshot: &Snapshot,
@@ -266,13 +268,13 @@ pub fn may_lack_rows(
     Ok(usize::try_from(rows) != Ok(known))
 }
 
-/// What the rows say now of the thing that a change is about, with what follows from it.
+/// Reads the current rows of the object that a change is about, with the changes that follow from them.
 pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec<Change>> {
     Ok(match change {
         Change::Catalog(_) => vec![store::catalog(r)?],
-        Change::Member(id, _) | Change::MemberGone(id) | Change::Placed(id, _) => person(r, *id)?,
+        Change::Member(id, _) | Change::MemberGone(id) | Change::Placed(id, _) => member(r, *id)?,
         Change::Tenant { id, org_code, .. } => vec![store::find_tenant(r, *id)?.unwrap_or_else(|| Change::Tenant {
-            // One that was there is forgotten at the next start only; until then nobody may do anything in it.
+            // The snapshot keeps a deleted organization until the next start. Until then it is inactive.
             id: *id,
             org_code: org_code.clone(),
             is_active: false,
@@ -288,7 +290,7 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
         Change::Plugins(organization, _) => vec![store::plugins(r, *organization)?],
         Change::Grant(key, Some(id)) => match find_grant(r, *id)? {
             Some(Change::Grant(now, id)) if now == *key => vec![Change::Grant(now, id)],
-            // Another row may have taken its place.
+            // The id can belong to another grant now.
             _ if snapshot.grant(key) == Some(*id) => vec![Change::Grant(*key, None)],
             _ => Vec::new(),
         },
@@ -301,9 +303,9 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
     })
 }
 
-fn person(r: &Reader<'_>, id: MemberId) -> Result<Vec<Change>> {
+fn member(r: &Reader<'_>, id: MemberId) -> Result<Vec<Change>> {
     Ok(match store::find_member_state(r, id)? {
-        Some(person) => vec![person, placed(r, id)?],
+        Some(state) => vec![state, placed(r, id)?],
         None => vec![Change::MemberGone(id)],
     })
 }

@@ -1,9 +1,9 @@
 //! The decision: a pure function over one snapshot. Every guard, the check endpoint and the explanation call it.
 //!
 //! ```text
-//! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
-//! base    an open role of the member holds an open permission that answers, or a direct grant matches
-//! plugins what the organization's plugins said, where they were asked (`kernel::app::evaluate`), settles the rest: `settle`
+//! gates   tenant active, member active and in the tenant, path canonical; if one fails: deny
+//! base    an open role of the member holds an open permission for the target, or a direct grant matches
+//! plugins their effects, if any are called (`kernel::app::evaluate`), are combined by `combine_deny_overrides`
 //! ```
 
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use super::permission::Permission;
 use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
-/// What is asked of a member in a tenant.
+/// An access request: may this member do this in this tenant?
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRequest<'a> {
-    /// `None` asks about the site as a whole: only a direct grant can answer that.
+    /// `None` is the site as a whole: only a direct grant can allow that.
     pub tenant: Option<OrganizationId>,
     pub member: MemberId,
-    /// Do the member's rights over the site, and grants in other organizations, count? Not where a gateway vouches for
-    /// it, nor where a tenant's own people ask.
+    /// Whether the member's rights over the site and grants in other organizations count. They do not if a gateway
+    /// asserts the member, nor if a member of a tenant asks.
     pub with_platform: bool,
     pub target: Target<'a>,
 }
 
+/// What an access request is about.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
     Route {
@@ -36,22 +37,22 @@ pub enum Target<'a> {
     Permission(&'a str),
     Builtin(Permission),
     Grant(Right<'a>),
-    /// What every member may do with its own data, such as `video.register`: membership is enough, unless a plugin of
-    /// the organization denies it.
+    /// An operation of a member on its own data, such as `video.register`: membership is enough, unless a plugin of the
+    /// organization denies it.
     Operation(&'a str),
 }
 
 macro_rules! reasons {
-    ($($name:ident $word:literal $allow:literal;)*) => {
-        /// Why: a closed set.
+    ($($name:ident $text:literal $allow:literal;)*) => {
+        /// The reason of a decision: a closed set.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($name,)* }
 
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
-            pub const fn as_str(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
-            /// The reason that a word stands for.
-            pub fn of(word: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.as_str() == word) }
+            pub const fn as_str(self) -> &'static str { match self { $(Reason::$name => $text,)* } }
+            /// The reason with this wire spelling.
+            pub fn of(text: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.as_str() == text) }
             pub const fn allows(self) -> bool { match self { $(Reason::$name => $allow,)* } }
         }
     };
@@ -73,10 +74,10 @@ reasons! {
     SnapshotUnavailable "snapshot_unavailable" false;
 }
 
-/// What one of the organization's plugins said.
+/// The result of one plugin call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PluginEffect {
-    /// With or without the right to open what no role does.
+    /// `may_grant`: whether the plugin can allow what no role allows.
     Allow {
         may_grant: bool,
     },
@@ -88,12 +89,12 @@ pub enum PluginEffect {
 
 /// Combines the base decision with the results of the enforced plugins, in their order.
 ///
-/// Deny wins, whatever was said before or after. Only what base denied for want of a permission can be opened; whether
-/// the question is one that a plugin may open was seen to before it was asked.
-pub fn combine_deny_overrides(base: Reason, said: impl IntoIterator<Item = PluginEffect>) -> Reason {
+/// A deny or a failure overrides every other effect; the first one in order gives the reason. An allow turns only
+/// `no_permission` into an allow. The caller checks before whether a plugin may open the request.
+pub fn combine_deny_overrides(base: Reason, effects: impl IntoIterator<Item = PluginEffect>) -> Reason {
     let mut is_opened = false;
-    for one in said {
-        match one {
+    for effect in effects {
+        match effect {
             PluginEffect::Deny => return Reason::PluginDenied,
             PluginEffect::Failed => return Reason::PluginFailed,
             PluginEffect::Allow { may_grant } => is_opened |= may_grant,
@@ -110,21 +111,23 @@ pub struct Decision {
     pub epoch: u64,
 }
 
-/// The rows that a decision is based on. Removing all cited rows turns an allow into a deny.
+/// The rows that a decision is based on. Removing all of them turns an allow into a deny.
 #[derive(Debug, Clone, Default)]
 pub struct Explanation {
     pub template: Option<String>,
-    /// Names of permissions of which any one answers.
+    /// Names of the permissions of which any one is enough.
     pub permissions: Vec<Arc<str>>,
     /// Roles the member holds in the tenant.
     pub held: Vec<RoleId>,
-    /// Roles of which each one allows; grants of which each one allows.
+    /// Held roles each of which allows the request.
     pub allowed_by: Vec<MatchedRole>,
+    /// Grants each of which allows the request.
     pub grants: Vec<GrantId>,
-    /// Open roles of the tenant that would have allowed it.
+    /// Open roles of the tenant that the member does not hold and that would allow the request.
     pub would_allow: Vec<MatchedRole>,
 }
 
+/// A role that allows a request, with one permission that does so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatchedRole {
     pub organization: OrganizationId,
@@ -133,27 +136,28 @@ pub struct MatchedRole {
     pub permission: Arc<str>,
 }
 
-/// `scope_id` that means every scope of its type.
+/// The `scope_id` that means every scope of its type.
 pub const EVERY_SCOPE: &str = "*";
 
-/// Scope types whose `scope_id` names an organization: their rights end with it.
+/// Scope types whose `scope_id` names an organization: their grants end when the organization is deactivated.
 pub const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
 
-pub fn decide(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Decision {
-    let reason = reason(snapshot, question);
+/// Decides a request, without plugins.
+pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
+    let reason = reason(snapshot, request);
     Decision { allow: reason.allows(), reason, epoch: snapshot.epoch }
 }
 
-fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
-    let subject = match gates(snapshot, question) {
+fn reason(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Reason {
+    let subject = match gates(snapshot, request) {
         Ok(subject) => subject,
-        Err(gate) => return gate,
+        Err(denied) => return denied,
     };
     let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
-    match question.target {
-        Target::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+    match request.target {
+        Target::Grant(right) => grant(snapshot, request, &right).map_or_else(|denied| denied, |_| Reason::OkGrant),
         Target::Operation(_) => Reason::OkRole,
-        Target::Builtin(own) => by_role(subject.holds(snapshot.catalog.index_of(own))),
+        Target::Builtin(builtin) => by_role(subject.holds(snapshot.catalog.index_of(builtin))),
         Target::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| subject.holds(node.slot))),
         Target::Route { app, method, path } => {
             let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
@@ -168,18 +172,19 @@ fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
     }
 }
 
-/// A member who passed the gates, and what it holds.
+/// A member who passed the gates, with its rights.
 struct Subject<'s> {
     snapshot: &'s Snapshot,
-    /// The member's roles in the tenant; none when only its rights over the site let it in, or no tenant was named.
+    /// The member's roles in the tenant. `None` for a platform administrator outside of the tenant, or without a
+    /// tenant.
     set: Option<&'s RoleSet>,
-    /// May the member be a platform administrator, who holds everything everywhere?
+    /// The member, if its rights as a platform administrator count: one holds everything in every tenant.
     administrator: Option<MemberId>,
     tenant: Option<OrganizationId>,
 }
 
 impl Subject<'_> {
-    /// Is the permission open, and held?
+    /// Whether the permission is open and the member holds it.
     fn holds(&self, slot: PermissionIndex) -> bool {
         let catalog = &self.snapshot.catalog;
         let Some(tenant) = self.tenant else { return false };
@@ -189,101 +194,101 @@ impl Subject<'_> {
     }
 }
 
-fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Subject<'s>, Reason> {
+fn gates<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Result<Subject<'s>, Reason> {
     if !snapshot.is_available() {
         return Err(Reason::SnapshotUnavailable);
     }
-    let tenant = match question.tenant {
+    let tenant = match request.tenant {
         Some(id) => Some(snapshot.tenant(id).ok_or(Reason::NotAMember)?),
         None => None,
     };
     if tenant.is_some_and(|tenant| !tenant.is_active) {
         return Err(Reason::TenantInactive);
     }
-    let person = snapshot.member_state(question.member).ok_or(Reason::NotAMember)?;
+    let state = snapshot.member_state(request.member).ok_or(Reason::NotAMember)?;
     let subject = Subject {
         snapshot,
-        set: tenant.and_then(|tenant| tenant.set_of(question.member)),
-        administrator: question.with_platform.then_some(question.member),
+        set: tenant.and_then(|tenant| tenant.set_of(request.member)),
+        administrator: request.with_platform.then_some(request.member),
         tenant: tenant.map(|tenant| tenant.id),
     };
-    let belongs = tenant.is_none() || subject.set.is_some() || reaches_everywhere(snapshot, question);
+    let belongs = tenant.is_none() || subject.set.is_some() || reaches_everywhere(snapshot, request);
     // Membership is checked first: the status of a non-member must not be visible to this tenant.
-    match (belongs, person.status) {
+    match (belongs, state.status) {
         (false, _) => Err(Reason::NotAMember),
         (true, Status::Active) => Ok(subject),
         (true, _) => Err(Reason::MemberInactive),
     }
 }
 
-/// A platform administrator acts in every tenant.
-fn reaches_everywhere(snapshot: &Snapshot, question: &AccessRequest<'_>) -> bool {
-    question.with_platform && snapshot.is_platform_admin(question.member)
+/// Whether the member acts in every tenant, as a platform administrator.
+fn reaches_everywhere(snapshot: &Snapshot, request: &AccessRequest<'_>) -> bool {
+    request.with_platform && snapshot.is_platform_admin(request.member)
 }
 
-/// The grant that answers; one that is found in an organization that is switched off does not.
-fn grant(snapshot: &Snapshot, question: &AccessRequest<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
-    if is_anothers(snapshot, question, right) {
+/// The matching grant. A grant in an inactive organization does not count.
+fn grant(snapshot: &Snapshot, request: &AccessRequest<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
+    if is_foreign(snapshot, request, right) {
         return Err(Reason::NoPermission);
     }
-    let found = matching_grants(snapshot, question.member, right).next().ok_or(Reason::NoPermission)?;
+    let found = matching_grants(snapshot, request.member, right).next().ok_or(Reason::NoPermission)?;
     if is_of_inactive_organization(snapshot, right) { Err(Reason::TenantInactive) } else { Ok(found) }
 }
 
 fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> impl Iterator<Item = GrantId> {
     let exact = snapshot.grant(&right.key(member));
     let everywhere = Right { scope_id: EVERY_SCOPE, ..*right };
-    // Asked for every scope, the two are one.
+    // If the request is for every scope, both keys are the same.
     let every = if right.scope_id == EVERY_SCOPE { None } else { snapshot.grant(&everywhere.key(member)) };
     exact.into_iter().chain(every)
 }
 
-/// Does a tenant ask about a right in another organization, or in all of them?
-fn is_anothers(snapshot: &Snapshot, question: &AccessRequest<'_>, right: &Right<'_>) -> bool {
+/// Whether the request, of a tenant, is about a right in another organization or in all organizations.
+fn is_foreign(snapshot: &Snapshot, request: &AccessRequest<'_>, right: &Right<'_>) -> bool {
     let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == EVERY_SCOPE;
     let is_beyond = |tenant| is_of_all() || is_elsewhere(snapshot, tenant, right);
-    !question.with_platform && question.tenant.is_some_and(is_beyond)
+    !request.with_platform && request.tenant.is_some_and(is_beyond)
 }
 
-/// Does the right name an organization, and not this one? One for all organizations counts in this one too.
+/// Whether the right is for another organization. A right for all organizations is not: it also counts in this one.
 pub fn is_elsewhere(snapshot: &Snapshot, tenant: OrganizationId, right: &Right<'_>) -> bool {
     ORGANIZATION_SCOPES.contains(&right.scope_type)
         && right.scope_id != EVERY_SCOPE
         && snapshot.tenant_named(right.scope_id).is_none_or(|named| named.id != tenant)
 }
 
-/// Does the right belong to an organization that is switched off? Such rights drop out at once.
+/// Whether the right is for an inactive organization. Deactivation suspends these rights at once.
 pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bool {
     ORGANIZATION_SCOPES.contains(&right.scope_type)
         && snapshot.tenant_named(right.scope_id).is_some_and(|tenant| !tenant.is_active)
 }
 
-/// All permissions that are in force for a member in a tenant; none when a gate denies.
+/// All permissions that a member effectively holds in a tenant; none if a gate denies.
 pub fn effective(
     snapshot: &Snapshot,
     tenant: OrganizationId,
     member: MemberId,
     with_platform: bool,
 ) -> Vec<PermissionIndex> {
-    // Any permission serves to ask the gates.
-    let question = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
-    let Ok(subject) = gates(snapshot, &question) else { return Vec::new() };
+    // The gates do not look at the target, so any permission will do.
+    let request = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
+    let Ok(subject) = gates(snapshot, &request) else { return Vec::new() };
     snapshot.catalog.iter().map(|node| node.slot).filter(|slot| subject.holds(*slot)).collect()
 }
 
-/// Explains a decision. Never part of the decision itself.
-pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation {
+/// Explains a decision. The decision itself never depends on it.
+pub fn explain(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Explanation {
     let catalog = &*snapshot.catalog;
     let mut explanation = Explanation::default();
-    let slots: Vec<PermissionIndex> = match question.target {
+    let slots: Vec<PermissionIndex> = match request.target {
         Target::Grant(right) => {
-            if decide(snapshot, question).allow {
-                explanation.grants = matching_grants(snapshot, question.member, &right).collect();
+            if decide(snapshot, request).allow {
+                explanation.grants = matching_grants(snapshot, request.member, &right).collect();
             }
             Vec::new()
         }
         Target::Operation(_) => Vec::new(),
-        Target::Builtin(own) => vec![catalog.index_of(own)],
+        Target::Builtin(builtin) => vec![catalog.index_of(builtin)],
         Target::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
         Target::Route { app, method, path } => {
             match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
@@ -302,28 +307,28 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
     let open: Vec<PermissionIndex> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
     explanation.permissions =
         slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
-    let here = question.tenant.and_then(|id| snapshot.tenant(id));
-    let allows = gates(snapshot, question).is_ok();
+    let here = request.tenant.and_then(|id| snapshot.tenant(id));
+    let allows = gates(snapshot, request).is_ok();
     if let Some(tenant) = here {
-        explanation.held = tenant.roles_of(question.member).map(|role| role.id).collect();
+        explanation.held = tenant.roles_of(request.member).map(|role| role.id).collect();
         if allows {
-            explanation.allowed_by = matched_roles(snapshot, tenant, tenant.roles_of(question.member), &open);
+            explanation.allowed_by = matched_roles(snapshot, tenant, tenant.roles_of(request.member), &open);
         }
         explanation.would_allow = matched_roles(snapshot, tenant, tenant.roles(), &open);
         explanation.would_allow.retain(|matched| !explanation.held.contains(&matched.role));
     }
     if allows
         && here.is_some()
-        && reaches_everywhere(snapshot, question)
+        && reaches_everywhere(snapshot, request)
         && let Some(platform) = snapshot.platform()
         && here.is_none_or(|tenant| tenant.id != platform.id)
     {
-        explanation.allowed_by.extend(matched_roles(snapshot, platform, platform.roles_of(question.member), &open));
+        explanation.allowed_by.extend(matched_roles(snapshot, platform, platform.roles_of(request.member), &open));
     }
     explanation
 }
 
-/// The open roles among these that hold one of the permissions.
+/// The open roles among `roles` that hold one of the permissions.
 fn matched_roles<'r>(
     snapshot: &Snapshot,
     tenant: &Tenant,

@@ -1,12 +1,14 @@
-//! Promises: what somebody gave and somebody else takes later. This file is the list of them, and the one rule.
+//! Deferred grants: rights that one principal gives and another one uses later, such as an invitation. This file lists
+//! the kinds of deferred grants and holds their rule.
 //!
-//! **Invariant.** A promise is worth what its maker may give when it is taken. It is checked in the transaction that takes
-//! it, and withdrawn in the one that takes the maker's rights away (`kernel::app::deferred_grants`).
+//! **Invariant.** A deferred grant is worth what its maker may give at the time of use. It is checked in the
+//! transaction that uses it, and withdrawn in the transaction that removes the rights of its maker
+//! (`kernel::app::deferred_grants`).
 //!
-//! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
-//! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for
-//! itself (sessions, mailed links for its own password). As long as somebody else's password is what a member signs in with,
-//! the keys that it makes are that one's.
+//! Not deferred grants: rules of an organization that it can see and change (role mappings, permissions ticked in
+//! roles, plugins); a key that a member created for itself, because its rights are checked at every request; what a
+//! member requested for itself (sessions, mailed links for its own password). While a member signs in with a password
+//! that somebody else chose, the maker of the keys that it creates is that other principal.
 
 use std::sync::Arc;
 
@@ -19,14 +21,14 @@ use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
-/// Who made a promise.
+/// The principal that made a deferred grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Maker {
-    /// The command line, which is the owner of the machine; also the site itself.
+    /// The command line, which belongs to the owner of the machine; also the site itself.
     Site,
     Member(MemberId),
     Client(Arc<str>),
-    /// Not known, or of a kind that promises nothing.
+    /// Unknown, or a kind of principal whose deferred grants are never valid.
     Nobody,
 }
 
@@ -40,7 +42,7 @@ impl Maker {
         }
     }
 
-    /// As rows have it: kind and name, like the actor of an audit entry.
+    /// The stored form: kind and name, like the actor of an audit entry.
     pub fn to_text(&self) -> String {
         match self {
             Self::Site => "cli".into(),
@@ -50,7 +52,7 @@ impl Maker {
         }
     }
 
-    /// The maker of a row; rows from before makers were stored have none.
+    /// Reads the stored form. Rows from before makers were stored have none.
     pub fn parse(text: Option<&str>) -> Self {
         match text.and_then(|text| text.split_once(' ').or(Some((text, "")))) {
             Some(("cli", "")) => Self::Site,
@@ -60,9 +62,10 @@ impl Maker {
         }
     }
 
-    /// The maker as a caller of this moment, acting in that organization; `None` when there is no such principal any more.
-    fn today(&self, snapshot: &Snapshot, tenant: Option<OrganizationId>, now: Timestamp) -> Option<Identity> {
-        let who = match self {
+    /// The maker as a caller now, acting in this organization. `None` if the principal does not exist or is not valid
+    /// any more.
+    fn as_caller(&self, snapshot: &Snapshot, tenant: Option<OrganizationId>, now: Timestamp) -> Option<Identity> {
+        let principal = match self {
             Self::Site => Some(Principal::CommandLine),
             Self::Member(id) => snapshot.is_active(*id).then_some(Principal::Member(*id)),
             Self::Client(key) => {
@@ -73,40 +76,43 @@ impl Maker {
             }
             Self::Nobody => None,
         };
-        who.map(|who| Identity::of_maker(who, tenant))
+        principal.map(|principal| Identity::of_maker(principal, tenant))
     }
 }
 
-/// All that is promised.
+/// The kinds of deferred grants.
 #[derive(Debug, Clone, Copy)]
 pub enum DeferredGrant<'a> {
-    /// A link into an organization, with a role or none.
+    /// An invitation link into an organization, with or without a role.
     Invitation { tenant: OrganizationId, role: Option<RoleId> },
-    /// A link for a member's new password, made by an administrator; with the member's direct rights.
+    /// A link to set a member's password, made by an administrator. `rights`: the member's direct rights.
     PasswordLink { member: MemberId, rights: &'a [RightRow] },
-    /// The welcome mail to a new member with its link; with the member's direct rights.
+    /// The link in the welcome mail to a new member. `rights`: the member's direct rights.
     Welcome { member: MemberId, rights: &'a [RightRow] },
-    /// The key of a service. It is not withdrawn: it opens nothing until somebody who may give its scopes rotates it.
+    /// The key of a service. It is not withdrawn, but stays invalid until a principal that may give its scopes rotates
+    /// it.
     ServiceKey { scopes: &'a [&'a str] },
-    /// An API client. Like the key of a service it is not withdrawn.
+    /// The scopes of an API client. Like a service's key, it is not withdrawn.
     ClientScopes { scopes: &'a [&'a str] },
-    /// A key that somebody else made for a member; with the member's direct rights, where the rows are at hand. When these
-    /// grow, it is asked again.
+    /// A key that another principal created for a member. `rights`: the member's direct rights, if the caller has read
+    /// them. The check is repeated when these rights grow.
     MemberKey { member: MemberId, rights: &'a [RightRow] },
-    /// A password that somebody else chose for a member, with the sessions that it opened; with the member's direct rights.
+    /// A password that another principal chose for a member, with the sessions opened by it. `rights`: the member's
+    /// direct rights.
     Password { member: MemberId, rights: &'a [RightRow] },
-    /// The events that a webhook gets, of one organization or the whole site. It is disabled, and can be enabled again.
+    /// The events that a webhook receives, of one organization or the whole site. A withdrawn webhook is disabled, and
+    /// can be enabled again.
     Webhook { organization: Option<OrganizationId> },
 }
 
-/// Fails unless the maker may give today what it promised.
+/// Fails with an error such as `not_held` unless the maker may still make this grant.
 pub fn require_kept(
     snapshot: &Snapshot,
     maker: &Maker,
     deferred_grant: DeferredGrant<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
+    let as_caller_in = |tenant| maker.as_caller(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
     match deferred_grant {
         DeferredGrant::Invitation { tenant, role } => {
             let caller = as_caller_in(Some(tenant))?;
@@ -122,11 +128,11 @@ pub fn require_kept(
         }
         DeferredGrant::PasswordLink { member, rights } => {
             let permissions = [Permission::MEMBER_PASSWORD_LINK];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
         DeferredGrant::Welcome { member, rights } => {
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
         DeferredGrant::ServiceKey { .. }
         | DeferredGrant::ClientScopes { .. }
@@ -148,9 +154,10 @@ pub fn require_kept(
             delegation::require_scopes_held(snapshot, &caller, scopes)
         }
         DeferredGrant::MemberKey { member, rights } | DeferredGrant::Password { member, rights } => {
-            // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
-            let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
-            if is_below && !rights.is_empty() {
+            // Nothing records who held a grant that has ended. So only platform administrators and API clients can be
+            // makers for members with direct rights.
+            let is_plain_member = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
+            if is_plain_member && !rights.is_empty() {
                 return Err(ErrorCode::NotHeld.into());
             }
             const KEYS: &[Permission] =
@@ -158,49 +165,50 @@ pub fn require_kept(
             const PASSWORDS: &[Permission] =
                 &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
             let permissions = if matches!(deferred_grant, DeferredGrant::Password { .. }) { PASSWORDS } else { KEYS };
-            require_may_change_today(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
+            require_maker_may_change(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
         }
         DeferredGrant::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
             let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_ROTATE])?;
-            let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
-            if hears { Ok(()) } else { Err(ErrorCode::NotHeld.into()) }
+            let is_in_reach = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
+            if is_in_reach { Ok(()) } else { Err(ErrorCode::NotHeld.into()) }
         }
     }
 }
 
-/// How long the former text of a program or a key works on when it is rotated: not at all where it opened nothing any more,
-/// or where somebody else than who rotates it may know it. Who has the machine, has all texts.
+/// The milliseconds for which the former secret of a client or key stays valid after a rotation. It is 0 if the former
+/// secret was not valid any more, or if a principal other than the rotator may know it. The site is no such principal:
+/// the owner of the machine has access to all secrets anyway.
 pub fn grace_ms((former, is_kept): (&Maker, bool), rotator: &Maker, grace_ms: i64) -> i64 {
     let is_known_to_others = former != rotator && *former != Maker::Site;
     if is_kept && !is_known_to_others { grace_ms } else { 0 }
 }
 
-/// Fails unless who made this client, or rotated it last, may give its scopes today.
+/// Fails unless the principal that created this client, or rotated it last, may still give its scopes.
 pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
     if matches!(client.maker, Maker::Client(_)) {
-        // No client makes clients.
+        // A client cannot create clients.
         return Err(ErrorCode::NotHeld.into());
     }
     let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
     require_kept(snapshot, &client.maker, DeferredGrant::ClientScopes { scopes: &scopes }, now)
 }
 
-/// The reach of the first of these permissions that the caller has.
+/// Returns the reach of the first of these permissions that the caller has.
 fn require_one_of(snapshot: &Snapshot, caller: &Identity, permissions: &[Permission]) -> Result<Reach> {
-    let mut refused = Error::from(ErrorCode::Forbidden);
+    let mut last = Error::from(ErrorCode::Forbidden);
     for permission in permissions {
         match require(snapshot, caller, *permission) {
             Ok(reach) => return Ok(reach),
-            Err(error) => refused = error,
+            Err(error) => last = error,
         }
     }
-    Err(refused)
+    Err(last)
 }
 
-/// Has the maker one of these permissions, and may it change this member: for the whole site, or in the one organization
-/// that the member belongs to?
-fn require_may_change_today(
+/// Fails unless the maker has one of these permissions and may change this member, either site-wide or in the only
+/// organization that the member belongs to.
+fn require_maker_may_change(
     snapshot: &Snapshot,
     as_caller_in: &dyn Fn(Option<OrganizationId>) -> Result<Identity>,
     permissions: &[Permission],
@@ -226,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_maker_is_read_as_it_was_written() {
+    fn a_maker_survives_storing_and_reading() {
         for maker in [Maker::Site, Maker::Member(MemberId::new()), Maker::Client("rc_1".into()), Maker::Nobody] {
             assert_eq!(Maker::parse(Some(&maker.to_text())), maker);
         }
@@ -236,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_text_works_on_for_who_knew_it_alone() {
+    fn a_former_secret_stays_valid_only_if_nobody_but_the_rotator_knows_it() {
         let (one, other) = (Maker::Member(MemberId::new()), Maker::Member(MemberId::new()));
         for (former, is_kept, rotator, grace) in [
             (&one, true, &one, 5),
@@ -252,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_s_promise_is_not_kept() {
+    fn grants_of_unknown_makers_are_not_valid() {
         let snapshot = Snapshot::empty(1);
         for deferred_grant in [
             DeferredGrant::ServiceKey { scopes: &["jobs:write"] },

@@ -1,7 +1,8 @@
-//! What each kind of principal may give, change and make: one table, asked by every operation that hands something on.
+//! Delegation rules: what each kind of principal may grant, change and create. Every operation that passes rights on
+//! checks this one table.
 //!
-//! **Invariant.** Nobody gives what they do not hold, by any operation. A program holds what its scopes open, and nothing
-//! more. It changes no administrator, and makes none.
+//! **Invariant.** No principal can grant what it does not hold, by any operation. A program holds exactly what its
+//! scopes allow. It cannot change an administrator, and cannot create one.
 
 use std::collections::BTreeSet;
 
@@ -15,54 +16,54 @@ use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// Kinds of principal, as far as giving goes; the order of the table's columns.
+/// The kinds of principals that the rules distinguish, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     CommandLine,
     Member,
-    /// A member whom a gateway named.
+    /// A member whom a trusted gateway asserts.
     Asserted,
     Client,
     ServiceKey,
     MemberKey,
-    /// A service of this site, by the internal secret; or a signed call of an external system.
+    /// A service of this site with the internal secret, or a signed call of an external system.
     Internal,
-    /// Not known yet.
+    /// An unauthenticated caller.
     Visitor,
 }
 
-/// What is given, changed or made.
+/// What is granted, changed or created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gift {
     /// A permission or a role of an organization: in a role, by assignment, mapping, sync or invitation.
     Role,
     /// The role of an owner or of a platform administrator, by invitation.
     Ownership,
-    /// A direct right (`grants`).
+    /// A direct grant.
     Right,
-    /// A place in the organization `platform`.
+    /// A membership in the organization `platform`.
     PlatformSeat,
-    /// Profile, e-mail, credentials, external names and status of another member.
+    /// Profile, e-mail, credentials, identities and status of another member.
     Account,
-    /// The hash of a password, made elsewhere: it passes the rules of passwords by.
+    /// A password hash that another system computed: it bypasses the password rules.
     PasswordHash,
-    /// Scopes, in an API client or in the key of a service.
+    /// Scopes of an API client or of a service's API key.
     Scope,
-    /// A plugin in force that hands out rights.
+    /// The activation of a plugin that can grant rights.
     Plugin,
-    /// What members and organizations may store.
+    /// The quotas of members and organizations.
     Quota,
-    /// Whether an organization's members sign in with a second factor: it lets people in, and shuts them out.
+    /// Whether an organization requires a second factor. The rule decides who can sign in.
     SecondFactorRule,
 }
 
-/// How far it may.
+/// How much of it a principal may grant, change or create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     All,
-    /// What it holds itself.
+    /// What the principal holds itself.
     Held,
-    /// What its scopes open.
+    /// What the scopes of the program allow.
     Opened,
     Nothing,
 }
@@ -91,8 +92,8 @@ mod table {
 }
 
 impl Kind {
-    fn of(who: &Principal) -> Self {
-        match who {
+    fn of(principal: &Principal) -> Self {
+        match principal {
             Principal::CommandLine => Self::CommandLine,
             Principal::Member(_) => Self::Member,
             Principal::Asserted(_) => Self::Asserted,
@@ -105,21 +106,24 @@ impl Kind {
     }
 }
 
-/// How far a principal may give, change or make this.
-fn limit(who: &Principal, gift: Gift) -> Limit {
-    let column = Kind::of(who) as usize;
+/// Looks up the limit of a principal in the table.
+fn limit(principal: &Principal, gift: Gift) -> Limit {
+    let column = Kind::of(principal) as usize;
     table::TABLE.iter().find(|(of, _)| *of == gift).map_or(Limit::Nothing, |(_, limits)| limits[column])
 }
 
-/// Fails for kinds of principals that have nothing of this to give; how much the others have is asked elsewhere.
+/// Fails with `forbidden` for kinds of principals that can grant nothing of this. The limits of the others are checked
+/// by the functions below.
 pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
     let message = match gift {
-        Gift::PlatformSeat => "no program puts members into `platform`",
+        Gift::PlatformSeat => "programs cannot add members to `platform`",
         Gift::PasswordHash => {
-            "no program brings a password's hash along: a platform administrator or the command line does"
+            "programs cannot set a password hash: only a platform administrator or the command line can"
         }
-        Gift::SecondFactorRule => "no program says who needs a second factor: a person does",
-        _ => "this is not a program's to give",
+        Gift::SecondFactorRule => {
+            "programs cannot decide who needs a second factor: only a signed-in member or the command line can"
+        }
+        _ => "programs cannot grant this",
     };
     if limit(&caller.principal, gift) == Limit::Nothing {
         Err(Error::new(ErrorCode::Forbidden).with_message(message))
@@ -128,17 +132,18 @@ pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
     }
 }
 
-// ── what a program's scopes open ──
+// ── what the scopes of a program allow ──
 
-/// What the services of this site may do with the internal secret: keep members in line, look up organizations, and ask.
+/// The scopes of the internal secret: services of this site synchronize members, look up organizations and request
+/// decisions.
 const INTERNAL_SCOPES: [&str; 3] = ["members:write", "organizations:read", "permissions:check"];
 
-/// With this scope a program hands out what is not Roster's own: roles of the organization's applications, direct rights.
-const HANDS_OUT: &str = "permissions:write";
+/// The scope to assign roles with permissions of the organization's applications, and to grant direct rights.
+const GRANT_SCOPE: &str = "permissions:write";
 
-/// Do the scopes of this program cover that one? People have none.
-pub fn has_scope(who: &Principal, scope: &str) -> bool {
-    match who {
+/// Whether the scopes of this program cover `scope`. Members have no scopes.
+pub fn has_scope(principal: &Principal, scope: &str) -> bool {
+    match principal {
         Principal::Client(client) => client.has_scope(scope),
         Principal::Key(key) => key.has_scope(scope),
         Principal::Internal => INTERNAL_SCOPES.iter().any(|held| client::covers(held, scope)),
@@ -146,54 +151,57 @@ pub fn has_scope(who: &Principal, scope: &str) -> bool {
     }
 }
 
-/// Do a program's scopes open this permission? Of Roster's own those that it may use itself.
-fn opens(catalog: &Catalog, who: &Principal, slot: PermissionIndex) -> bool {
+/// Whether the scopes of a program allow it to grant this permission. Of Roster's own permissions, it can grant those
+/// that it may use itself.
+fn opens(catalog: &Catalog, principal: &Principal, slot: PermissionIndex) -> bool {
     let Some(node) = catalog.get(slot) else { return false };
     if *node.app != *ROSTER_APP {
-        return has_scope(who, HANDS_OUT);
+        return has_scope(principal, GRANT_SCOPE);
     }
-    Permission::all().find(|own| catalog.index_of(*own) == slot).is_some_and(|own| opens_own(who, own))
+    Permission::all()
+        .find(|builtin| catalog.index_of(*builtin) == slot)
+        .is_some_and(|builtin| opens_builtin(principal, builtin))
 }
 
-/// The same of one of Roster's own.
-fn opens_own(who: &Principal, permission: Permission) -> bool {
-    let own = permission.builtin();
-    // A category opens nothing.
-    own.method.is_empty() || own.scope.is_some_and(|scope| has_scope(who, scope))
+/// Like `opens`, for one of Roster's own permissions.
+fn opens_builtin(principal: &Principal, permission: Permission) -> bool {
+    let builtin = permission.builtin();
+    // A category allows nothing by itself.
+    builtin.method.is_empty() || builtin.scope.is_some_and(|scope| has_scope(principal, scope))
 }
 
-/// Is this role an administrator's, seen from a program: an owner's, an administrator's, one of `platform`, or one that
-/// changes something by Roster's own operations that the program's scopes do not open?
-fn is_administrative(snapshot: &Snapshot, who: &Principal, tenant: OrganizationId, role: &Role) -> bool {
+/// Whether a program must treat this role as administrative: the role of an owner or administrator, a role of
+/// `platform`, or a role with a changing operation of Roster that the program's scopes do not cover.
+fn is_administrative(snapshot: &Snapshot, principal: &Principal, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
-    let changes = |own: &Permission| !own.builtin().method.is_empty() && !own.is_question();
+    let is_change = |permission: &Permission| !permission.builtin().method.is_empty() && !permission.is_question();
     snapshot.is_platform(tenant)
         || is_administrators(role)
         || Permission::all()
-            .filter(changes)
-            .any(|own| role.holds(catalog, tenant, catalog.index_of(own)) && !opens_own(who, own))
+            .filter(is_change)
+            .any(|builtin| role.holds(catalog, tenant, catalog.index_of(builtin)) && !opens_builtin(principal, builtin))
 }
 
-/// Does it hold anything of the organization's applications?
+/// Whether the role holds a permission of an application other than Roster.
 fn is_of_applications(snapshot: &Snapshot, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
     catalog.iter().any(|node| *node.app != *ROSTER_APP && role.holds(catalog, tenant, node.slot))
 }
 
-/// Is it the role of an owner or an administrator by its name, whatever it holds today?
+/// Whether the role is an owner's or administrator's by its key or kind, independent of its current permissions.
 fn is_administrators(role: &Role) -> bool {
     role.is_protected() || [TENANT_OWNER, TENANT_ADMIN, PLATFORM_ADMIN].contains(&&*role.key)
 }
 
 // ── permissions and roles ──
 
-/// Does the caller hold this permission in the tenant, so that it may give it away?
+/// Whether the caller may grant this permission in the tenant.
 pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
     match limit(&caller.principal, Gift::Role) {
         Limit::All => true,
         Limit::Nothing => false,
-        // In `platform` the same permissions are rights over the site, which no program has to give.
+        // In `platform` the same permissions are rights over the site, which no program can grant.
         Limit::Opened => {
             !snapshot.is_platform(tenant)
                 && catalog.is_in_tenant(slot, tenant)
@@ -207,16 +215,17 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
     }
 }
 
-/// Somebody who signed in and holds everything. A gateway never speaks for the site.
+/// Whether the caller is a signed-in platform administrator. A gateway cannot act with rights over the site.
 fn is_platform_admin(snapshot: &Snapshot, caller: &Identity) -> bool {
     matches!(caller.principal, Principal::Member(id) if snapshot.is_platform_admin(id))
 }
 
-/// Nobody gives what they do not hold: every permission of a role, to hand the role out.
+/// Fails with `not_held` unless the caller may grant every permission of the role.
 pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     let catalog = &snapshot.catalog;
     if limit(&caller.principal, Gift::Role) == Limit::Opened && is_administrators(role) {
-        let message = format!("no program gives the role {}: a person does", role.key);
+        let message =
+            format!("programs cannot assign the role {}: only a signed-in member or the command line can", role.key);
         return Err(Error::new(ErrorCode::NotHeld).with_message(message));
     }
     let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot));
@@ -231,7 +240,8 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
     }
 }
 
-/// May the caller hand this on, by a tick in a role: what it holds; or a category, which opens nothing, above that?
+/// Whether the caller may tick or untick this permission in a role: it may grant the permission, or the permission is a
+/// category, which allows nothing by itself, above one that it may grant.
 fn may_tick(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
     let is_category = || catalog.get(slot).is_some_and(|node| node.http_path.is_none());
@@ -240,7 +250,8 @@ fn may_tick(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot
     holds(snapshot, caller, tenant, slot) || (is_category() && catalog.iter().any(|below| may_below(below.slot)))
 }
 
-/// Nobody ticks what they do not hold, nor takes such a tick out of a role that gives it.
+/// Fails with `not_held` if the change adds a permission that the caller may not grant, or removes one that is in
+/// effect.
 pub fn require_may_retick(
     snapshot: &Snapshot,
     caller: &Identity,
@@ -249,11 +260,12 @@ pub fn require_may_retick(
 ) -> Result<()> {
     let catalog = &snapshot.catalog;
     let added = ticked.iter().copied().filter(|slot| !role.ticked.contains(*slot)).map(|slot| (slot, "give"));
-    // What the organization cannot give anybody is no loss.
-    let counts = |slot: &PermissionIndex| {
+    // Removing a permission that the organization cannot hold has no effect.
+    let is_in_effect = |slot: &PermissionIndex| {
         role.holds(catalog, tenant, *slot) && (catalog.is_in_tenant(*slot, tenant) || snapshot.is_platform(tenant))
     };
-    let lost = role.ticked.iter().filter(|slot| !ticked.contains(slot)).filter(counts).map(|slot| (slot, "take away"));
+    let lost =
+        role.ticked.iter().filter(|slot| !ticked.contains(slot)).filter(is_in_effect).map(|slot| (slot, "take away"));
     match added.chain(lost).find(|(slot, _)| !may_tick(snapshot, caller, tenant, *slot)) {
         None => Ok(()),
         Some((slot, what)) => {
@@ -264,49 +276,51 @@ pub fn require_may_retick(
     }
 }
 
-/// To take a role away, or all that it gives, people hold all of it. A program need not, so that who leaves loses all; but
-/// it takes none from an administrator.
+/// Fails with `not_held` unless the caller may revoke this role. A member must hold all permissions of the role. A
+/// program need not, so that it can revoke all roles of a member who leaves, but it cannot revoke administrative roles.
 pub fn require_may_take(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     if limit(&caller.principal, Gift::Account) != Limit::Opened {
         return require_held(snapshot, caller, tenant, role);
     }
-    let message = format!("no program takes the role {} away: a person does", role.key);
-    let is_taken = is_administrative(snapshot, &caller.principal, tenant, role);
-    if is_taken { Err(Error::new(ErrorCode::NotHeld).with_message(message)) } else { Ok(()) }
+    let message =
+        format!("programs cannot revoke the role {}: only a signed-in member or the command line can", role.key);
+    let is_rejected = is_administrative(snapshot, &caller.principal, tenant, role);
+    if is_rejected { Err(Error::new(ErrorCode::NotHeld).with_message(message)) } else { Ok(()) }
 }
 
-/// Who lets somebody into an organization, with a role or none: the place, and all that the role gives.
+/// Fails unless the caller may add somebody to an organization, with this role or without a role.
 pub fn require_may_invite(
     snapshot: &Snapshot,
     caller: &Identity,
     tenant: OrganizationId,
     role: Option<&Role>,
 ) -> Result<()> {
-    // Who is in `platform` may get rights over the site: only its administrators let anybody in.
-    let is_sites = limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
-    if snapshot.is_platform(tenant) && !is_sites {
+    // Members of `platform` can get rights over the site, so only platform administrators can add any.
+    let may_change_platform =
+        limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
+    if snapshot.is_platform(tenant) && !may_change_platform {
         return Err(
-            Error::new(ErrorCode::Forbidden).with_message("only a platform administrator invites into `platform`")
+            Error::new(ErrorCode::Forbidden).with_message("only a platform administrator can invite to `platform`")
         );
     }
     let Some(role) = role else { return Ok(()) };
-    let is_owners = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
-    if is_owners && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
-        return Err(
-            Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand")
-        );
+    let is_owner_role = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
+    if is_owner_role && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
+        return Err(Error::new(ErrorCode::SystemRole).with_message(
+            "only a signed-in member or the command line can invite an owner or a platform administrator",
+        ));
     }
     require_held(snapshot, caller, tenant, role)
 }
 
-/// Who says whether an organization's members need a second factor: people who may change it. `platform` decides about the
-/// whole site, so its administrators do.
+/// Fails with `forbidden` unless the caller's kind may decide whether this organization requires a second factor. For
+/// `platform` it must be a platform administrator or the command line.
 pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> Result<()> {
     require_any(caller, Gift::SecondFactorRule)?;
-    let is_sites =
+    let may_change_platform =
         limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
-    if snapshot.is_platform(organization) && !is_sites {
-        let message = "only a platform administrator says who needs a second factor in `platform`";
+    if snapshot.is_platform(organization) && !may_change_platform {
+        let message = "only a platform administrator can decide who needs a second factor in `platform`";
         return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }
     Ok(())
@@ -314,47 +328,50 @@ pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organi
 
 // ── direct rights ──
 
-/// The caller must hold the right itself, hold everything, or be a program with the scope for it.
+/// Fails with `not_held` unless the caller holds the right, is a platform administrator, or is a program with the scope
+/// to grant.
 pub fn require_right_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
     let held = match limit(&caller.principal, Gift::Right) {
         Limit::All => true,
         Limit::Nothing => false,
-        Limit::Opened => has_scope(&caller.principal, HANDS_OUT),
+        Limit::Opened => has_scope(&caller.principal, GRANT_SCOPE),
         Limit::Held => caller.member().is_some_and(|member| {
-            let question = AccessRequest { tenant: None, member, with_platform: true, target: Target::Grant(*right) };
-            is_platform_admin(snapshot, caller) || decide(snapshot, &question).allow
+            let request = AccessRequest { tenant: None, member, with_platform: true, target: Target::Grant(*right) };
+            is_platform_admin(snapshot, caller) || decide(snapshot, &request).allow
         }),
     };
     if held { Ok(()) } else { Err(ErrorCode::NotHeld.into()) }
 }
 
-/// A direct right as its row has it: scope type, scope id, module, action.
+/// A direct right as stored: scope type, scope id, module, action.
 pub type RightRow = [String; 4];
 
 // ── members ──
 
-/// What of a member is changed.
+/// The part of a member that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
-    /// Credentials, e-mail and names elsewhere: who sets them can sign in as the member.
+    /// Credentials, e-mail and identities: a principal that sets them can sign in as the member.
     Account,
-    /// Status, quota, place and end: nobody becomes the member by it.
+    /// Status, quota, membership and deletion: they do not let anybody sign in as the member.
     Standing,
 }
 
-/// Who sees one organization only sees and changes what is a member's own where the member belongs to that one alone.
+/// Fails with `forbidden` if the caller reaches one organization only and the member belongs to others too. The
+/// member's own data is then visible to and changeable by the platform only.
 pub fn require_whole(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
     if reach == Reach::Site || snapshot.only_tenant(id).is_some() {
         return Ok(());
     }
-    let message = "this member belongs to other organizations too: that is the platform's to see and to change";
+    let message = "this member also belongs to other organizations: only the platform can see and change this";
     Err(Error::new(ErrorCode::Forbidden).with_message(message))
 }
 
-/// Who may change a profile, an e-mail, a credential or a status: the member with a session of ours, the site, or the
-/// administrator of the one organization that the member belongs to; none of them of a member who holds more than they
-/// do. A program changes nobody who is an administrator, and lets itself in as nobody who holds what it may not hand out.
-/// `rights` are the member's direct rights.
+/// Fails unless the caller may change a profile, an e-mail, a credential or a status: the member itself with a session
+/// of this site, a caller who reaches the site, or an administrator of the only organization that the member belongs
+/// to. The last two must hold everything that the member holds. A program cannot change administrators, and cannot
+/// change the account of a member who holds something that the program cannot grant. `rights` are the member's direct
+/// rights.
 pub fn require_may_change(
     snapshot: &Snapshot,
     caller: &Identity,
@@ -363,7 +380,7 @@ pub fn require_may_change(
 ) -> Result<()> {
     if caller.member() == Some(id) && matches!(caller.principal, Principal::Member(_)) {
         let has_session = caller.session.is_some_and(|session| snapshot.session(session).is_some());
-        let message = "sign in here first: a provider's token changes no credential";
+        let message = "sign in to this site first: credentials cannot be changed with a provider's token";
         return if has_session { Ok(()) } else { Err(Error::new(ErrorCode::Forbidden).with_message(message)) };
     }
     require_whole(snapshot, reach, id)?;
@@ -375,19 +392,21 @@ pub fn require_may_change(
             let roles: Vec<_> = roles.collect();
             let not_held = |message: &'static str| Err(Error::new(ErrorCode::NotHeld).with_message(message));
             if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.principal, *tenant, role)) {
-                return not_held("this member is an administrator, whom no program changes: a person does");
+                return not_held(
+                    "this member is an administrator: only a signed-in member or the command line can change it",
+                );
             }
-            // The services of this site keep in line whom the site's own provider signs in.
+            // The services of this site synchronize the members who sign in with the site's own provider.
             let may = touch == Touch::Standing
                 || matches!(caller.principal, Principal::Internal)
-                || has_scope(&caller.principal, HANDS_OUT);
+                || has_scope(&caller.principal, GRANT_SCOPE);
             if !may
                 && (!rights.is_empty()
                     || roles.iter().any(|(tenant, role)| is_of_applications(snapshot, *tenant, role)))
             {
                 return not_held(
-                    "this member holds direct rights or roles of applications, which this program may not hand out: \
-                     its account is changed with the scope permissions:write, or by a person",
+                    "this member holds direct rights or roles of applications, which this program cannot grant: \
+                     changing its account requires the scope permissions:write, a signed-in member or the command line",
                 );
             }
             Ok(())
@@ -403,28 +422,29 @@ pub fn require_may_change(
 
 // ── scopes and plugins ──
 
-/// Who gives a scope holds, over the site, all that it opens.
+/// Fails with `not_held` unless the caller holds, site-wide, every permission that the scopes allow.
 pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity, scopes: &[S]) -> Result<()> {
     let limit = limit(&caller.principal, Gift::Scope);
-    let everything = limit == Limit::All || is_platform_admin(snapshot, caller);
+    let is_unlimited = limit == Limit::All || is_platform_admin(snapshot, caller);
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.index_of(permission);
         snapshot.platform().is_some_and(|platform| holds(snapshot, caller, platform.id, slot))
     };
     let may_give = |scope: &str| {
-        let mut opened =
-            Permission::all().filter(|p| p.builtin().scope.is_some_and(|own| client::covers(scope, own))).peekable();
-        // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
-        limit == Limit::Held && opened.peek().is_some() && opened.all(holds_site)
+        let mut allowed = Permission::all()
+            .filter(|p| p.builtin().scope.is_some_and(|needed| client::covers(scope, needed)))
+            .peekable();
+        // A scope without permissions can get some later, so only callers without limit can give it.
+        limit == Limit::Held && allowed.peek().is_some() && allowed.all(holds_site)
     };
-    match scopes.iter().map(AsRef::as_ref).find(|scope| !everything && !may_give(scope)) {
+    match scopes.iter().map(AsRef::as_ref).find(|scope| !is_unlimited && !may_give(scope)) {
         None => Ok(()),
         Some(scope) => Err(Error::new(ErrorCode::NotHeld)
-            .with_message(format!("you cannot give the scope {scope}, which opens more than you hold"))),
+            .with_message(format!("you cannot give the scope {scope}, which allows more than you hold"))),
     }
 }
 
-/// Is the caller an owner of this organization, so that it may put a plugin in force that hands out rights?
+/// Whether the caller is an owner of this organization, who may activate a plugin that can grant rights.
 pub fn is_owner(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> bool {
     match limit(&caller.principal, Gift::Plugin) {
         Limit::All => true,
@@ -443,7 +463,7 @@ mod tests {
     use Limit::{Held, Nothing};
 
     #[test]
-    fn every_gift_has_its_line() {
+    fn every_gift_is_in_the_table() {
         for gift in [
             Gift::Role,
             Gift::Ownership,
@@ -465,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn the_internal_secret_opens_what_its_operations_need() {
+    fn the_internal_secret_has_exactly_the_scopes_that_its_operations_need() {
         let opens = |scope| has_scope(&Principal::Internal, scope);
         assert!(["members:read", "members:write", "organizations:read", "permissions:check"].into_iter().all(opens));
         for scope in ["organizations:write", "permissions:write", "quotas:write", "videos:read", "jobs:read", "*"] {

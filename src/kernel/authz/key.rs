@@ -1,6 +1,7 @@
-//! An API key as the guard sees it: `muser_<id>_<unix s>_<secret>_<checksum>`, found by its id, compared as a hash.
+//! API keys in the snapshot. A key's text is `muser_<id>_<unix s>_<secret>_<checksum>`: it is found by its id and
+//! compared by its hash.
 //!
-//! **Invariant.** Rights are never read out of a key's text: it only says which row to look at.
+//! **Invariant.** Rights are never read from a key's text. The text only selects the row.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
-/// What an API key begins with, with its life and how long the former one lives after a rotation.
+/// A kind of API key: its prefix, its lifetime, and how long the former text stays valid after a rotation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     pub prefix: &'static str,
@@ -39,39 +40,41 @@ mod kinds {
 
 pub use kinds::{EMERGENCY, INTEGRATION, SERVICE, SYSTEM, USER};
 
-/// The five kinds of key (CONTRACT §6).
+/// The five kinds of API keys (CONTRACT §6).
 pub const KINDS: [&Kind; 5] = [&SYSTEM, &USER, &SERVICE, &INTEGRATION, &EMERGENCY];
 
 impl Kind {
-    /// The kind of a prefix.
+    /// The kind with this prefix.
     pub fn of(prefix: &str) -> Option<&'static Self> {
         KINDS.into_iter().find(|kind| kind.prefix == prefix)
     }
 }
 
-/// The scope with which a key shows who its member is and what it may do.
+/// The scope to read the key's own member and its permissions.
 pub const ME_READ: &str = "me:read";
 
-/// Whose key it is.
+/// The owner of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     Member(MemberId),
     Service(Arc<str>),
 }
 
-/// One key, immutable but for its counters.
+/// One API key. Only its counters change.
 #[derive(Debug)]
 pub struct ApiKey {
     pub id: ApiKeyId,
-    /// Works once.
+    /// Whether the key works only once.
     pub is_emergency: bool,
+    /// Whether an emergency key was used.
     pub is_spent: bool,
+    /// Whether another system generated the text, which then has no id.
     pub is_imported: bool,
     pub owner: Owner,
-    /// Who made it, or rotated it last: for its own keys the member.
+    /// The principal that created the key or rotated it last. For a member's own key it is the member.
     pub maker: Maker,
     pub hash: Hash,
-    /// The key before the last rotation, and when it ends.
+    /// The hash of the text before the last rotation, and when that text expires.
     pub previous: Option<(Hash, Timestamp)>,
     pub scopes: BTreeSet<Box<str>>,
     pub expires_at: Timestamp,
@@ -81,13 +84,13 @@ pub struct ApiKey {
 /// When and from where the key was last used, written to the row in batches.
 #[derive(Debug, Default)]
 pub struct Used {
-    /// Milliseconds; 0 when not since the last batch.
+    /// Unix milliseconds; 0 if the key was not used since the last batch.
     pub at: AtomicI64,
     pub address: Mutex<Option<IpAddr>>,
 }
 
 impl Used {
-    fn note(&self, now: Timestamp, address: Option<IpAddr>) {
+    fn record(&self, now: Timestamp, address: Option<IpAddr>) {
         self.at.store(now.0, Ordering::Relaxed);
         // If the lock is taken, a concurrent request stores its address instead.
         if let Ok(mut last) = self.address.try_lock() {
@@ -97,7 +100,7 @@ impl Used {
 }
 
 impl ApiKey {
-    /// May the key do what needs this scope?
+    /// Whether one of the key's scopes covers this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| client::covers(held, scope))
     }
@@ -109,7 +112,7 @@ impl ApiKey {
         }
     }
 
-    /// Fails where somebody else than its member made it, who may not give today what it opens.
+    /// Fails with `invalid_key` if the maker is not the key's own member and can no longer grant the rights of the key.
     pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         if self.member().is_some_and(|id| self.maker == Maker::Member(id)) {
             return Ok(());
@@ -120,13 +123,13 @@ impl ApiKey {
             Owner::Service(_) => DeferredGrant::ServiceKey { scopes: &scopes },
         };
         deferred_grant::require_kept(snapshot, &self.maker, deferred_grant, now).map_err(|_| {
-            let message = "who made this key may not give what it opens any more: an administrator has to rotate it";
+            let message = "the creator of this key can no longer grant its rights: an administrator must rotate it";
             Error::new(ErrorCode::InvalidKey).with_source("its maker lost the rights").with_message(message)
         })
     }
 
-    /// Fails unless the key opens something today, for anyone who knows its text.
-    fn require_counts(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+    /// Fails unless the key is valid now: not expired, its member active, its maker still authorized.
+    fn require_valid(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).with_source(why);
         if now >= self.expires_at {
             return Err(invalid("expired"));
@@ -134,8 +137,8 @@ impl ApiKey {
         if let Owner::Member(id) = self.owner
             && !snapshot.is_active(id)
         {
-            // Who holds the key may know why it does nothing; of an erased member nothing is told.
-            let is_suspended = snapshot.member_state(id).is_some_and(|person| person.status == Status::Suspended);
+            // The holder of the key can know that the member is suspended, but nothing about an erased member.
+            let is_suspended = snapshot.member_state(id).is_some_and(|state| state.status == Status::Suspended);
             return Err(match is_suspended {
                 true => ErrorCode::MemberSuspended.into(),
                 false => invalid("its member is not active"),
@@ -144,12 +147,12 @@ impl ApiKey {
         self.require_kept(snapshot, now)
     }
 
-    /// The digests of the key's text, and of the one before the last rotation.
+    /// The digests of the key's text and of the text before the last rotation.
     pub fn hashes(&self) -> impl Iterator<Item = Hash> {
         std::iter::once(self.hash).chain(self.previous.map(|(hash, _)| hash))
     }
 
-    /// All that decides, as text.
+    /// All fields that decisions depend on, as text.
     pub fn digest_input(&self) -> String {
         format!(
             "key {} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
@@ -169,30 +172,30 @@ impl ApiKey {
 
 /// The text of a new key: `muser_<id>_<unix s>_<secret>_<checksum>`.
 pub fn new_text(prefix: &str, id: ApiKeyId, now: Timestamp) -> Result<String> {
-    // Hexadecimal, because base64's url-safe alphabet has the underscore.
+    // Hexadecimal, because the URL-safe base64 alphabet contains the underscore.
     let secret = hex::encode(secret::random()?);
     let text = format!("{prefix}_{}_{}_{secret}", id.0.simple(), now.0 / 1_000);
     Ok(format!("{text}_{}", checksum(&text)))
 }
 
-/// Tells a key that was mistyped or cut from one that is not known. It protects nothing.
+/// Distinguishes a mistyped or truncated key from an unknown one. It has no security purpose.
 fn checksum(text: &str) -> String {
     hex::encode(&secret::hash(text)[..4])
 }
 
-/// Has it all parts of a key of ours, with a checksum that does not fit?
+/// Whether the text has all parts of a key but a wrong checksum.
 fn is_mistyped(text: &str) -> bool {
     const PARTS: usize = 5;
     let (text, sum) = text.rsplit_once('_').unwrap_or((text, ""));
     text.split('_').count() + 1 == PARTS && checksum(text) != sum
 }
 
-/// Does the text look like one of these keys?
+/// Whether the text begins with the prefix of an API key.
 pub fn is_key(text: &str) -> bool {
     KINDS.iter().any(|kind| text.strip_prefix(kind.prefix).is_some_and(|rest| rest.starts_with('_')))
 }
 
-/// The valid key with this text, and the hash of the text. An unknown key takes as long as a wrong one.
+/// Returns the valid key with this text, and the hash of the text. An unknown key takes as long as a wrong one.
 pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<(Arc<ApiKey>, Hash)> {
     const KEY_BYTES_MAX: usize = 256;
     let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).with_source(why);
@@ -200,7 +203,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
         return Err(invalid("too long"));
     }
     let offered = secret::hash(text);
-    let known = named_in(text).and_then(|id| snapshot.api_key(id)).or_else(|| snapshot.imported_key(&offered));
+    let known = id_in(text).and_then(|id| snapshot.api_key(id)).or_else(|| snapshot.imported_key(&offered));
     let (current, former) = (known.map(|key| &key.hash), known.and_then(|key| key.previous));
     let is_its_text = secret::is_current_or_former(&offered, current, former, now);
     let Some(key) = known.filter(|_| is_its_text) else {
@@ -214,23 +217,25 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
     if key.is_spent {
         return Err(invalid("an emergency key that was used"));
     }
-    key.require_counts(snapshot, now)?;
-    key.counters.note(now, from);
+    key.require_valid(snapshot, now)?;
+    key.counters.record(now, from);
     Ok((key.clone(), offered))
 }
 
-/// The key of this moment, for a request that showed a text with this digest. An emergency key may be spent: by the request.
-pub fn still(snapshot: &Snapshot, shown: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
-    let key = snapshot.api_key(shown.id);
+/// Checks again that the key of a running request is valid, and returns its current state. `text` is the digest of the
+/// presented text. An emergency key can be spent: by this request.
+pub fn still(snapshot: &Snapshot, presented: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
+    let key = snapshot.api_key(presented.id);
     let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
-    let key =
-        key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).with_source("it ended while the request was on its way"))?;
-    key.require_counts(snapshot, now)?;
+    let key = key.ok_or_else(|| {
+        Error::new(ErrorCode::InvalidKey).with_source("the key was revoked or rotated during the request")
+    })?;
+    key.require_valid(snapshot, now)?;
     Ok(key.clone())
 }
 
-/// The id that a key of ours says; its other parts are looked at as a whole.
-fn named_in(text: &str) -> Option<ApiKeyId> {
+/// The id in a key's text, if it has the form of one. The other parts are compared only by the hash.
+fn id_in(text: &str) -> Option<ApiKeyId> {
     let id = text.split('_').nth(1)?;
     const HEX_DIGITS: usize = 32;
     let is_hex =

@@ -1,6 +1,6 @@
-//! Who may do what. `decide` is the one decision; `require` turns its answer into an error.
+//! Authorization. `decide` is the only decision function; `require` turns its decision into an error.
 //!
-//! A caller's reach is the whole site or one tenant. What is outside its reach is answered with 404.
+//! A caller's reach is the whole site or one tenant. Objects outside of the reach are answered with 404.
 
 pub mod catalog;
 pub mod client;
@@ -27,7 +27,7 @@ use snapshot::Snapshot;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// What a caller's permission covers.
+/// The area that a caller's permission covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     Site,
@@ -35,7 +35,7 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// The one organization that is reached; `None` for all.
+    /// The only organization in reach; `None` for the whole site.
     pub fn organization(self) -> Option<OrganizationId> {
         match self {
             Self::Site => None,
@@ -48,42 +48,41 @@ impl Reach {
     }
 }
 
-/// The guard: may the caller do this, and how far?
+/// The guard of operations: returns the reach of the caller's permission, or fails.
 pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
-    let own = permission.builtin();
+    let builtin = permission.builtin();
     match &caller.principal {
         Principal::CommandLine => reach_of_program(snapshot, caller, permission),
         Principal::Internal => {
-            if !own.scope.is_some_and(|scope| delegation::has_scope(&caller.principal, scope)) {
-                return Err(
-                    Error::new(ErrorCode::ScopeNotAllowed).with_message("the internal secret does not open this")
-                );
+            if !builtin.scope.is_some_and(|scope| delegation::has_scope(&caller.principal, scope)) {
+                return Err(Error::new(ErrorCode::ScopeNotAllowed)
+                    .with_message("the internal secret does not allow this operation"));
             }
             reach_of_program(snapshot, caller, permission)
         }
         Principal::Visitor => Err(ErrorCode::Forbidden.into()),
         Principal::Client(client) => {
-            if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
+            if !builtin.scope.is_some_and(|scope| client.has_scope(scope)) {
                 return Err(ErrorCode::ScopeNotAllowed.into());
             }
             crate::kernel::authz::principal::take(caller)?;
             reach_of_program(snapshot, caller, permission)
         }
         Principal::Key(key) => {
-            if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
+            if !builtin.scope.is_some_and(|scope| key.has_scope(scope)) {
                 return Err(Error::new(ErrorCode::ScopeNotAllowed)
                     .with_message("this key's scopes do not cover this operation"));
             }
             match key.member() {
                 None => reach_of_program(snapshot, caller, permission),
-                Some(_) if own.site_only => Err(ErrorCode::Forbidden.into()),
+                Some(_) if builtin.site_only => Err(ErrorCode::Forbidden.into()),
                 Some(_) => reach_of_member(snapshot, caller, permission),
             }
         }
-        Principal::Asserted(_) if own.site_only => Err(ErrorCode::Forbidden.into()),
-        Principal::Member(_) if own.site_only => {
+        Principal::Asserted(_) if builtin.site_only => Err(ErrorCode::Forbidden.into()),
+        Principal::Member(_) if builtin.site_only => {
             let platform = snapshot.platform().ok_or(ErrorCode::Forbidden)?;
-            ask(snapshot, caller, platform.id, permission)?;
+            require_decision(snapshot, caller, platform.id, permission)?;
             Ok(Reach::Site)
         }
         Principal::Member(_) | Principal::Asserted(_) => reach_of_member(snapshot, caller, permission),
@@ -92,13 +91,14 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
 
 fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let tenant = caller.tenant(snapshot)?;
-    ask(snapshot, caller, tenant, permission)?;
+    require_decision(snapshot, caller, tenant, permission)?;
     // Only a signed-in member can reach the whole site, never a key or a gateway.
-    let is_person = matches!(caller.principal, Principal::Member(_));
-    Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
+    let is_signed_in = matches!(caller.principal, Principal::Member(_));
+    Ok(if is_signed_in && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
-/// A program that sends X-Tenant-ID acts for that tenant only: it cannot call site-wide operations.
+/// A program without X-Tenant-ID reaches the site. With X-Tenant-ID it acts for that tenant only, and cannot call
+/// site-wide operations.
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     if caller.named_tenant.is_none() {
         return Ok(Reach::Site);
@@ -106,14 +106,15 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
     let tenant = caller.tenant(snapshot)?;
     if permission.builtin().site_only {
         return Err(
-            Error::new(ErrorCode::Forbidden).with_message("this is done for the whole site: leave X-Tenant-ID out")
+            Error::new(ErrorCode::Forbidden).with_message("this operation is for the whole site: omit X-Tenant-ID")
         );
     }
     Ok(Reach::Tenant(tenant))
 }
 
-/// Does the caller ask about the site as well as about this tenant? To a tenant's own people the rights that a member
-/// has over the site, or in another organization, do not exist. Programs are the site's, and enforce what it decides.
+/// Whether the caller's questions cover the site as well as this tenant. Members of a tenant must not see the rights
+/// that a member has over the site or in another organization. Programs belong to the site and enforce its decisions,
+/// so they do.
 pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
     match &caller.principal {
         Principal::Member(id) => {
@@ -125,52 +126,57 @@ pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<Orga
     }
 }
 
-/// What a caller who reads in this tenant can see.
+/// The reach of a caller's reads in this tenant.
 pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Reach {
     if asks_for_site(snapshot, caller, Some(tenant)) { Reach::Site } else { Reach::Tenant(tenant) }
 }
 
-/// Fails where one of the member's organizations asks for a second factor, which was not shown.
+/// Fails with `second_factor_required` if an organization of the member requires a second factor. Call it for
+/// credentials without one.
 pub fn require_one_factor_enough(snapshot: &Snapshot, member: MemberId) -> Result<()> {
     if snapshot.requires_second_factor(member) {
         return Err(Error::new(ErrorCode::SecondFactorRequired)
-            .with_message("your organization asks for a second factor: sign in again"));
+            .with_message("your organization requires a second factor: sign in again"));
     }
     Ok(())
 }
 
-/// The same for operations that always act in one tenant.
+/// Like `require`, for operations that always act in one tenant; returns that tenant.
 pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<OrganizationId> {
     let tenant = caller.tenant(snapshot)?;
     require(snapshot, caller, permission)?;
     Ok(tenant)
 }
 
-/// The member whose own things are asked for: who signed in, or who owns the key, within its scopes.
+/// The member whose own data the request is about: the signed-in member, or the owner of a key that has the scope.
 pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
     if let Principal::Key(key) = &caller.principal {
         if key.member().is_none() {
-            return Err(
-                Error::new(ErrorCode::Forbidden).with_message("a service's key has no member whose things these are")
-            );
+            return Err(Error::new(ErrorCode::Forbidden)
+                .with_message("a service's key belongs to no member, so it has no data of its own"));
         }
         if !key.has_scope(scope) {
             return Err(Error::new(ErrorCode::ScopeNotAllowed)
-                .with_message(format!("this key lacks the scope {scope}, which this needs")));
+                .with_message(format!("this key lacks the scope {scope}, which this operation requires")));
         }
     }
     caller.signed_in()
 }
 
-fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {
+fn require_decision(
+    snapshot: &Snapshot,
+    caller: &Identity,
+    tenant: OrganizationId,
+    permission: Permission,
+) -> Result<()> {
     let Some(member) = caller.member() else { return Err(ErrorCode::Forbidden.into()) };
-    let question = AccessRequest {
+    let request = AccessRequest {
         tenant: Some(tenant),
         member,
         with_platform: matches!(caller.principal, Principal::Member(_)),
         target: Target::Builtin(permission),
     };
-    let decision = decide(snapshot, &question);
+    let decision = decide(snapshot, &request);
     if decision.allow {
         return Ok(());
     }
@@ -179,28 +185,30 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
         .with_source(decision.reason.as_str()))
 }
 
-/// Which rows a caller may see or change.
+/// The rows that a caller can see or change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowScope {
-    /// All within its reach, by a permission.
+    /// All rows in this reach, by a permission.
     All(Reach),
+    /// The member's own rows.
     Member(MemberId),
 }
 
 impl RowScope {
-    /// With the permission all; without it one's own, as far as the key's scope goes.
+    /// All rows in reach for a caller with the permission. Otherwise the caller's own rows; an API key also needs
+    /// `scope`.
     pub fn of(snapshot: &Snapshot, caller: &Identity, permission: Permission, scope: &str) -> Result<Self> {
-        let refused = match require(snapshot, caller, permission) {
+        let error = match require(snapshot, caller, permission) {
             Ok(reach) => return Ok(Self::All(reach)),
-            Err(refused) => refused,
+            Err(error) => error,
         };
-        if caller.member().is_none() || refused.cause == ErrorCode::OrganizationNotFound {
-            return Err(refused);
+        if caller.member().is_none() || error.cause == ErrorCode::OrganizationNotFound {
+            return Err(error);
         }
         require_own(caller, scope).map(Self::Member)
     }
 
-    /// The organization through whose eyes somebody else's video is seen; none for the site, and for one's own.
+    /// The organization to which the view of somebody else's video is limited; `None` for the site and for own videos.
     pub fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
         match self {
             Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),

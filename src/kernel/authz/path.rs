@@ -1,14 +1,14 @@
-//! The canonical form of a request path: one function for every entry.
+//! The canonical form of a request path: one function for all callers.
 //!
-//! **Invariant.** Reject, never clean. A path that a gate and the service behind it could read differently has no
-//! canonical form, and what has none is denied.
+//! **Invariant.** Reject, never clean. A path that a gateway and the service behind it could interpret differently has
+//! no canonical form, and a path without one is denied.
 
 use std::borrow::Cow;
 
-/// Longest path that is looked at; longer ones have no canonical form.
+/// The maximum length of a path; longer ones have no canonical form.
 pub const PATH_BYTES_MAX: usize = 8_192;
 
-/// The path without its query, decoded once, without one trailing slash; `None` when it is ambiguous.
+/// The path without its query, percent-decoded once, without one trailing slash. `None` if it is ambiguous.
 pub fn canonical(target: &str) -> Option<Cow<'_, str>> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     if path.len() > PATH_BYTES_MAX {
@@ -18,12 +18,12 @@ pub fn canonical(target: &str) -> Option<Cow<'_, str>> {
         return Some(without_trailing_slash(Cow::Borrowed(path)));
     }
     let plain = decoded(path)?;
-    // What was decoded is no slash, but it may be a dot; and what is left of a percent sign is none.
+    // `decoded` rejects encoded slashes and percent signs, but an encoded dot can make a dot segment.
     let has_plain_segments = plain.split('/').skip(1).all(|segment| !matches!(segment, "." | ".."));
     has_plain_segments.then(|| without_trailing_slash(Cow::Owned(plain)))
 }
 
-/// What a byte means in a path.
+/// The class of a byte in a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
@@ -47,8 +47,9 @@ const KINDS: [Kind; 256] = {
     kinds
 };
 
-/// Looks at every byte once: a slash first, no empty and no dot segments (one slash at the end is none), nothing that has
-/// two readings. Answers whether anything is encoded.
+/// Validates every byte once: the path begins with a slash and has no empty segments, no dot segments and no ambiguous
+/// bytes. One slash at the end is accepted. Returns whether the path has percent-encoded bytes; `None` if it is
+/// rejected.
 fn scan(path: &str) -> Option<bool> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
@@ -86,8 +87,8 @@ fn without_trailing_slash(path: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Percent-decoding, once. `None` for bad hexadecimal, bad UTF-8, and for everything that decodes into a
-/// character with a meaning in paths.
+/// Percent-decodes once. `None` for invalid hexadecimal, invalid UTF-8, and encoded characters that have a meaning in
+/// paths or are control characters.
 pub(super) fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
@@ -100,7 +101,7 @@ pub(super) fn decoded(path: &str) -> Option<String> {
         let low = char::from(rest.next()?).to_digit(16)?;
         let decoded = u8::try_from(high * 16 + low).ok()?;
         match decoded {
-            // An encoded percent sign is the beginning of double encoding.
+            // An encoded percent sign would be double encoding.
             b'/' | b'\\' | b'%' | b';' | b'#' | b'?' | 0..=0x1f | 0x7f => return None,
             other => bytes.push(other),
         }
@@ -113,7 +114,7 @@ mod tests {
     use super::canonical;
 
     #[test]
-    fn what_is_plain_stays_and_what_is_encoded_is_decoded_once() {
+    fn plain_paths_stay_unchanged_and_encoded_ones_are_decoded_once() {
         for (target, path) in [
             ("/", "/"),
             ("/api/v1/members/7?x=/../", "/api/v1/members/7"),
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_read_differently_is_rejected() {
+    fn ambiguous_paths_are_rejected() {
         for target in [
             "",
             "a",

@@ -1,7 +1,7 @@
-//! What the policy knows of an organization's plugins: which version is bound to what, and what it may do.
+//! Plugins in the snapshot: the active version of each, its filter, its mode and its rights.
 //!
-//! The component itself is the sandbox's; here is only what a decision must know to ask it. What a running version has
-//! counted ([`RunState`]) outlives every edit of its binding, as a client's counters do.
+//! The sandbox holds the component itself; this module holds the data that a decision needs to call it. The counters of
+//! a running version ([`RunState`]) are kept when its binding is edited, like those of a client.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use super::template::Template;
 use crate::kernel::ids::{PluginId, Timestamp};
 use crate::kernel::secret::Hash;
 
-/// Does a plugin decide, or is it only watched?
+/// Whether the result of a plugin counts (`enforce`) or is only recorded (`shadow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -31,7 +31,7 @@ impl Mode {
     }
 }
 
-/// The interfaces a component has.
+/// The interfaces that a component exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exports {
     pub authorizer: bool,
@@ -56,25 +56,25 @@ impl Exports {
     }
 }
 
-/// Which questions an authorizer covers; all of them when every list is empty.
+/// The access requests that an authorizer covers; all if every list is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    /// Names of permissions, or `video.*` for all below a name.
+    /// Names of permissions, or `video.*` for all permissions below `video`.
     pub permissions: Vec<String>,
     pub routes: RouteFilters,
     /// Modules of direct grants.
     pub modules: Vec<String>,
 }
 
-/// What a filter looks at of a question.
+/// The properties of an access request that a filter compares.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Topic<'a> {
-    /// Names of the permissions that answer.
+    /// Names of the permissions of which any one is enough.
     pub permissions: &'a [&'a str],
     /// Method and canonical path.
     pub route: Option<(&'a str, &'a str)>,
-    /// Of a direct grant.
+    /// The module of a direct grant.
     pub module: Option<&'a str>,
 }
 
@@ -84,7 +84,7 @@ impl Filter {
         permissions.is_empty() && routes.is_empty() && modules.is_empty()
     }
 
-    /// Is the question covered? One entry that fits is enough.
+    /// Whether the filter covers the request. One matching entry is enough.
     pub fn covers(&self, topic: &Topic<'_>) -> bool {
         self.is_empty()
             || topic.permissions.iter().any(|name| self.permissions.iter().any(|own| is_below(own, name)))
@@ -93,7 +93,7 @@ impl Filter {
     }
 }
 
-/// `video.edit` is itself, `video.*` all below `video`.
+/// Whether an entry of a filter matches a name: `video.edit` matches itself, `video.*` all names below `video`.
 fn is_below(own: &str, name: &str) -> bool {
     match own.strip_suffix('*') {
         Some(prefix) if prefix.ends_with('.') => name.len() > prefix.len() && name.starts_with(prefix),
@@ -101,12 +101,12 @@ fn is_below(own: &str, name: &str) -> bool {
     }
 }
 
-/// `/videos/:id`, `POST /videos`, `/files/*rest`: texts, read as templates of the catalog when they are first needed.
+/// Routes such as `/videos/:id`, `POST /videos` and `/files/*rest`. They are parsed as catalog templates on first use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<String>", into = "Vec<String>")]
 pub struct RouteFilters {
     texts: Vec<String>,
-    read: OnceLock<Vec<RouteFilter>>,
+    parsed: OnceLock<Vec<RouteFilter>>,
 }
 
 /// The methods joined with `|`, and the template.
@@ -121,10 +121,10 @@ impl RouteFilters {
         self.texts.is_empty()
     }
 
-    /// GET means HEAD too, which would be a way around the plugin otherwise.
+    /// GET includes HEAD, which would otherwise bypass the plugin.
     fn cover(&self, method: &str, path: &str) -> bool {
         let is_method = |token: &str| token == "*" || token == method || (token == "GET" && method == "HEAD");
-        let all = self.read.get_or_init(|| self.texts.iter().filter_map(|text| route_filter(text).ok()).collect());
+        let all = self.parsed.get_or_init(|| self.texts.iter().filter_map(|text| route_filter(text).ok()).collect());
         all.iter().any(|(methods, template)| methods.split('|').any(is_method) && template.matches(path))
     }
 }
@@ -139,7 +139,7 @@ impl Eq for RouteFilters {}
 
 impl From<Vec<String>> for RouteFilters {
     fn from(texts: Vec<String>) -> Self {
-        Self { texts, read: OnceLock::new() }
+        Self { texts, parsed: OnceLock::new() }
     }
 }
 
@@ -149,7 +149,7 @@ impl From<RouteFilters> for Vec<String> {
     }
 }
 
-/// Reads `[METHOD|METHOD ]/a/template`, or says in a sentence what is wrong with it.
+/// Parses `[METHOD|METHOD ]/a/template`. The error is a sentence for the user.
 pub fn route_filter(text: &str) -> Result<RouteFilter, String> {
     let (tokens, template) = match text.split_once(' ') {
         Some((tokens, template)) if !text.starts_with('/') => (tokens, template),
@@ -159,7 +159,7 @@ pub fn route_filter(text: &str) -> Result<RouteFilter, String> {
     Ok((tokens.into(), Template::parse(template)?))
 }
 
-/// How a version was put in force, or is watched; as it is stored.
+/// The activation of a version, in either mode, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Activation {
@@ -171,7 +171,7 @@ pub struct Activation {
     pub since: i64,
 }
 
-/// A line of a plugin's log.
+/// One line of a plugin's log.
 #[derive(Debug, Clone)]
 pub struct LogRecord {
     pub at: Timestamp,
@@ -179,77 +179,77 @@ pub struct LogRecord {
     pub message: String,
 }
 
-/// What was counted of a running version since the start.
+/// Counters of a running version since the start of the server.
 #[derive(Debug, Default)]
 pub struct CallStats {
-    /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a fault.
+    /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the name of a fault.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Answers that would have changed a decision or a mapping, had a watched plugin been in force.
+    /// Results of a plugin in shadow mode that would have changed a decision or a mapping in enforce mode.
     pub differed: u64,
     pub duration_us: u64,
     pub duration_us_max: u64,
     pub fuel: u64,
     pub fuel_max: u64,
     pub memory_bytes_max: u64,
-    /// Calls that took more processor time than one may take on the thread of a request.
+    /// Calls that used more processor time than a call may use on a request thread.
     pub slow: u64,
-    /// Calls that ran off those threads, or ended there.
+    /// Calls that ran or ended on the background runtime instead of a request thread.
     pub aside: u64,
-    /// The latest lines, the oldest first.
+    /// The latest log lines, oldest first.
     pub log: VecDeque<LogRecord>,
     pub log_dropped: u64,
-    /// When it failed lately.
+    /// The times of recent failures.
     failures: VecDeque<Timestamp>,
 }
 
-/// What a running version has seen of itself; shared by all snapshots that hold it.
+/// The state of a running version, shared by all snapshots that contain it.
 #[derive(Debug)]
 pub struct RunState {
-    /// It failed too often: what it covers is denied, and it is asked no more.
+    /// Whether it failed too often. Requests that it covers are then denied, and it is not called any more.
     is_quarantined: AtomicBool,
-    seen: Mutex<CallStats>,
+    stats: Mutex<CallStats>,
 }
 
 impl RunState {
     pub fn new(is_quarantined: bool) -> Self {
-        Self { is_quarantined: AtomicBool::new(is_quarantined), seen: Mutex::default() }
+        Self { is_quarantined: AtomicBool::new(is_quarantined), stats: Mutex::default() }
     }
 
     pub fn is_quarantined(&self) -> bool {
         self.is_quarantined.load(Ordering::Acquire)
     }
 
-    /// It is asked no more.
+    /// Stops calls of this version; see `is_quarantined`.
     pub fn quarantine(&self) {
         self.is_quarantined.store(true, Ordering::Release);
     }
 
-    /// Takes of what was seen what is needed; calls wait meanwhile.
-    pub fn look<T: Default>(&self, take: impl FnOnce(&CallStats) -> T) -> T {
-        self.with(|seen| take(seen)).unwrap_or_default()
+    /// Reads from the counters. Calls that count wait for it, so `read` must be quick.
+    pub fn look<T: Default>(&self, read: impl FnOnce(&CallStats) -> T) -> T {
+        self.with(|stats| read(stats)).unwrap_or_default()
     }
 
-    /// Counts something, quickly.
+    /// Updates the counters. `count` must be quick.
     pub fn count(&self, count: impl FnOnce(&mut CallStats)) {
         let _ = self.with(count);
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut CallStats) -> T) -> Option<T> {
-        self.seen.lock().ok().map(|mut seen| f(&mut seen))
+        self.stats.lock().ok().map(|mut stats| f(&mut stats))
     }
 
-    /// Counts a failure; answers whether it was the one too many, which happens once.
+    /// Counts a failure. Returns true only for the failure that quarantines the version.
     pub fn has_failed_too_often(&self, now: Timestamp, failures_max: u64, window_ms: i64) -> bool {
-        let is_too_many = self.with(|seen| {
-            seen.failures.retain(|at| at.plus_ms(window_ms) > now);
-            seen.failures.push_back(now);
-            seen.failures.len() as u64 >= failures_max
+        let is_too_many = self.with(|stats| {
+            stats.failures.retain(|at| at.plus_ms(window_ms) > now);
+            stats.failures.push_back(now);
+            stats.failures.len() as u64 >= failures_max
         });
         is_too_many.unwrap_or(true) && !self.is_quarantined.swap(true, Ordering::AcqRel)
     }
 }
 
-/// A version of a plugin that is asked.
+/// An active version of a plugin.
 #[derive(Debug, Clone)]
 pub struct Binding {
     pub plugin: PluginId,
@@ -258,25 +258,25 @@ pub struct Binding {
     pub sha256: Hash,
     pub mode: Mode,
     pub exports: Exports,
-    /// May its `allow` open what no role does?
+    /// Whether its `allow` can allow what no role allows.
     pub may_grant: bool,
     pub filter: Arc<Filter>,
-    /// Milliseconds that a call may run; the setting when absent.
+    /// The time limit of a call in milliseconds; `None` uses the setting.
     pub deadline_ms: Option<u32>,
-    /// Was it uploaded under the limits for big runtimes?
+    /// Whether it was uploaded with the limits for large language runtimes.
     pub is_large: bool,
-    /// Since when, in Unix milliseconds: plugins are asked in this order.
+    /// The time of activation in Unix milliseconds. Plugins are called in this order.
     pub since: i64,
     pub live: Arc<RunState>,
 }
 
 impl Binding {
-    /// Is this the same run of the same version?
+    /// Whether both are the same activation of the same version.
     pub fn is_same_run(&self, other: &Self) -> bool {
         (self.plugin, self.version, self.mode, self.since) == (other.plugin, other.version, other.mode, other.since)
     }
 
-    /// All that decides, as text.
+    /// All fields that decisions depend on, as text.
     pub fn digest_input(&self) -> String {
         let Self {
             plugin,
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_star_means_what_lies_below_it_and_nothing_beside_it() {
+    fn a_name_with_a_star_matches_all_names_below_it_only() {
         for (own, name, is) in [
             ("video.*", "video.edit", true),
             ("video.*", "video.edit.title", true),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_of_a_filter_is_read_as_a_template_is() {
+    fn a_route_of_a_filter_is_parsed_like_a_catalog_template() {
         for (own, method, path, is) in [
             ("/", "GET", "/", true),
             ("/", "GET", "/a", false),
@@ -381,12 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn failures_count_while_they_are_recent_and_the_one_too_many_is_said_once() {
-        // When it failed, and at which of them it was once too often: three within a second.
+    fn recent_failures_count_and_quarantine_is_reported_once() {
+        // Times of failures, and the index of the one that quarantines: the third within a second.
         for (times, expected) in [
             (vec![0, 0, 0], Some(2)),
             (vec![0, 1, 999], Some(2)),
-            // After a second, to the millisecond, one is forgotten.
+            // A failure expires after exactly one second.
             (vec![0, 1, 1_000], None),
             (vec![0, 1, 1_000, 1_000], Some(3)),
             (vec![0, 1_000, 2_000, 3_000, 4_000], None),
@@ -400,8 +400,8 @@ mod tests {
             assert_eq!(too_often, Vec::from_iter(expected), "{times:?}");
             assert_eq!(live.is_quarantined(), expected.is_some(), "{times:?}");
         }
-        assert!(RunState::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
-        assert!(!RunState::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
+        assert!(RunState::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "the limit can be one");
+        assert!(!RunState::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "quarantined before the restart");
     }
 
     proptest! {

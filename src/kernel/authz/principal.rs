@@ -1,4 +1,4 @@
-//! The principal of a request, and what belongs to the request itself.
+//! The principal of a request, its credential, and the context of the request.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,18 +13,20 @@ use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::intake::BodySlot;
 use crate::kernel::secret::Hash;
 
+/// The authenticated caller of a request.
 #[derive(Debug, Clone)]
 pub enum Principal {
     Member(MemberId),
-    /// A member whom a gateway named; never with rights over the site.
+    /// A member whom a trusted gateway asserts; it never has rights over the site.
     Asserted(MemberId),
     Client(Arc<Client>),
     /// The owner of an API key, within its scopes.
     Key(Arc<ApiKey>),
+    /// A service of this site with the internal secret.
     Internal,
-    /// Somebody who has shown nothing yet: who asks for a link, or registers.
+    /// An unauthenticated caller, for example one that requests a link or registers.
     Visitor,
-    /// The owner of the machine, over the local socket or directly on the data directory.
+    /// The command line of the machine's owner, over the local socket or directly on the data directory.
     CommandLine,
 }
 
@@ -32,19 +34,19 @@ pub enum Principal {
 #[derive(Debug)]
 pub struct RequestContext {
     pub request_id: String,
-    /// Where the request comes from; absent on the local socket.
+    /// The client address; `None` on the local socket.
     pub address: Option<IpAddr>,
-    /// What was asked: the path, without its query.
+    /// The requested path without its query.
     pub path: String,
-    /// `Set-Cookie` values of the answer.
+    /// The `Set-Cookie` values of the response.
     cookies: Mutex<Vec<String>>,
-    /// Values of `RateLimit-Policy` and `RateLimit`, once the request was counted.
+    /// The values of `RateLimit-Policy` and `RateLimit`, after the request was counted.
     pub rate: OnceLock<(String, String)>,
     /// The caller, once it is known.
     pub(in crate::kernel) actor: OnceLock<Actor>,
-    /// The tenant in which the caller acts, once it was asked for.
+    /// The tenant in which the caller acts, after it was resolved.
     pub tenant: OnceLock<OrganizationId>,
-    /// What the caller sends along.
+    /// The body of the request.
     pub body: BodySlot,
 }
 
@@ -62,45 +64,45 @@ impl RequestContext {
         }
     }
 
-    /// With the body of the request.
+    /// Sets the body of the request.
     #[must_use]
     pub fn with_body(mut self, body: BodySlot) -> Self {
         self.body = body;
         self
     }
 
-    /// Has the caller shown who it is?
+    /// Whether the caller is authenticated.
     pub fn is_known(&self) -> bool {
         matches!(self.actor.get(), Some(Actor::Known(_)))
     }
 
-    /// Sends a cookie along with the answer.
+    /// Adds a `Set-Cookie` value to the response.
     pub fn set_cookie(&self, cookie: String) {
         if let Ok(mut cookies) = self.cookies.lock() {
             cookies.push(cookie);
         }
     }
 
-    /// The cookies that the answer carries.
+    /// Takes the `Set-Cookie` values of the response.
     pub fn take_cookies(&self) -> Vec<String> {
         self.cookies.lock().map(|mut cookies| std::mem::take(&mut *cookies)).unwrap_or_default()
     }
 }
 
-/// What the log, the audit and the metrics call an API client.
+/// The actor kind of API clients in the log, the audit log and the metrics.
 pub const CLIENT_KIND: &str = "client";
 
-/// Who stands behind a request, as far as it came.
+/// The actor of a request, for the log and the audit log.
 #[derive(Debug)]
 pub(in crate::kernel) enum Actor {
     Known(Principal),
-    /// The client that somebody said to be, and that there is. What names no client may be a secret that was sent in the
-    /// wrong header: it is kept nowhere.
+    /// An existing client whose authentication failed. A value that names no client is not stored anywhere, because it
+    /// can be a secret that was sent in the wrong header.
     TurnedAway(Arc<Client>),
 }
 
 impl RequestContext {
-    /// Kind and name of the caller, for the log and the audit.
+    /// Kind and name of the caller, for the log and the audit log.
     pub fn actor(&self) -> (&'static str, String) {
         match self.actor.get() {
             Some(Actor::Known(who)) => who.actor(),
@@ -111,23 +113,24 @@ impl RequestContext {
 }
 
 tokio::task_local! {
-    /// The request that the running task answers.
+    /// The request that the current task serves.
     static CURRENT: Arc<RequestContext>;
 }
 
 impl RequestContext {
-    /// Does the work of this request.
+    /// Runs `work` with this request as the current one.
     pub fn during<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), work)
     }
 
-    /// The request whose work this is; `None` for the server's own.
+    /// The request that the current task serves; `None` in the server's own tasks.
     pub fn current() -> Option<Arc<Self>> {
         CURRENT.try_with(Arc::clone).ok()
     }
 
-    /// In whose turn rows are read for this request. Members of an organization share its part; a program has a part of its
-    /// own, whichever organizations it names. All who have shown nothing yet share one, each address in its turn.
+    /// The share of the database readers that this request uses. Members of an organization use the share of the
+    /// organization. A program has its own share, independent of the organizations that it names. All unauthenticated
+    /// callers use one share, in which addresses take turns.
     pub fn turn(&self, snapshot: &Snapshot) -> ReaderShare {
         let Some(Actor::Known(who)) = self.actor.get() else {
             let address = self.address.map(network_of);
@@ -148,15 +151,16 @@ impl RequestContext {
         }
     }
 
-    /// Whose part of what all share this request takes: an organization's or a program's; none for the command line.
+    /// The party whose share of common resources this request uses: an organization, a program, or all unauthenticated
+    /// callers. `None` for the command line.
     pub fn party(&self, snapshot: &Snapshot) -> Option<String> {
-        let turn = self.turn(snapshot);
-        turn.is_limited.then_some(turn.party)
+        let share = self.turn(snapshot);
+        share.is_limited.then_some(share.party)
     }
 }
 
 impl Principal {
-    /// The member who acts, if a member does.
+    /// The acting member, if the principal is one.
     fn member(&self) -> Option<MemberId> {
         match self {
             Self::Member(id) | Self::Asserted(id) => Some(*id),
@@ -178,43 +182,45 @@ impl Principal {
     }
 }
 
-/// A creating request that wants to happen once.
+/// The idempotency of a creating request that has an `Idempotency-Key`.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     pub key: String,
-    /// Method, address, and whom the request is for.
+    /// Method, URI, `X-Tenant-ID` and `X-SFTPGo-User`.
     pub(in crate::kernel) about: [Vec<u8>; 4],
 }
 
 impl Idempotency {
-    /// All that two requests have in common that are one.
+    /// The parts that two requests must have in common to be the same request.
     pub fn parts<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 5] {
         let [method, uri, tenant, user] = &self.about;
         [method, uri, tenant, user, body]
     }
 }
 
-/// What of a credential can end while its request goes on.
+/// The part of a credential that must be checked again when the request changes something, because it can end
+/// meanwhile.
 #[derive(Debug, Clone)]
 pub enum Credential {
-    /// Nothing: the command line, the site's own services, and anyone who proves to be somebody in the change itself (sign-ins,
-    /// links, accepted invitations).
+    /// Nothing: the command line, the site's own services, and callers that authenticate in the change itself
+    /// (sign-ins, links, accepted invitations).
     Lasting,
-    /// A token, of a session where there is one, or the word of a gateway.
+    /// A token, of a session if there is one, or the assertion of a gateway.
     Token,
     /// The digest of an API key's text.
     Key(Hash),
-    /// The digest of a client's secret, and for what it was shown.
+    /// The digest of a client's secret, with the origin and the path of the request.
     Client { secret: Hash, origin: Option<String>, path: String },
 }
 
+/// The caller of a request: principal, credential and context.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub principal: Principal,
     pub(in crate::kernel) credential: Credential,
-    /// The session that the request belongs to, where there is one.
+    /// The session that the request belongs to, if any.
     pub session: Option<SessionId>,
-    /// The tenant that `X-Tenant-ID` names; the nil id when it names none there is.
+    /// The tenant that `X-Tenant-ID` names; the nil id if there is no such tenant.
     pub named_tenant: Option<OrganizationId>,
     pub context: Arc<RequestContext>,
     pub idempotency: Option<Arc<Idempotency>>,
@@ -228,47 +234,46 @@ impl Identity {
         )
     }
 
-    /// Somebody who is known by other means than the request's own credential: by signing in just now.
-    pub fn new(who: Principal, context: Arc<RequestContext>) -> Self {
+    /// A caller that was authenticated by other means than the request's credential, for example by signing in.
+    pub fn new(principal: Principal, context: Arc<RequestContext>) -> Self {
         Self {
-            principal: who,
+            principal,
             credential: Credential::Lasting,
             session: None,
             named_tenant: None,
-            context: context,
+            context,
             idempotency: None,
         }
     }
 
-    /// A service of this site that has just shown its key.
+    /// A service of this site whose key was just verified.
     pub fn service(context: Arc<RequestContext>) -> Self {
         let _ = context.actor.set(Actor::Known(Principal::Internal));
         Self::new(Principal::Internal, context)
     }
 
-    /// Who promised something, as a caller of this moment. It stands for no request, so that it counts against no rate.
-    pub fn of_maker(who: Principal, named_tenant: Option<OrganizationId>) -> Self {
+    /// The maker of a deferred grant as a caller. It has no request, so it is not counted against a rate limit.
+    pub fn of_maker(principal: Principal, named_tenant: Option<OrganizationId>) -> Self {
         let context = RequestContext::new(String::new(), None, String::new());
         let _ = context.rate.set((String::new(), String::new()));
-        Self { named_tenant, ..Self::new(who, Arc::new(context)) }
+        Self { named_tenant, ..Self::new(principal, Arc::new(context)) }
     }
 
-    /// The member who acts, if a member does.
+    /// The acting member, if the principal is one.
     pub fn member(&self) -> Option<MemberId> {
         self.principal.member()
     }
 
-    /// The member who is signed in; the command line is nobody.
+    /// The acting member. Fails with `missing_bearer` for programs and the command line.
     pub fn signed_in(&self) -> Result<MemberId> {
         self.member().ok_or_else(|| Error::new(ErrorCode::MissingBearer))
     }
 
-    /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
+    /// The caller as of this snapshot, with its current scopes. Fails if its credential has ended since it was
+    /// presented.
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
-        let ended = || {
-            Error::new(ErrorCode::Unauthenticated).with_source("the credential ended while the request was on its way")
-        };
-        let who = match (&self.principal, &self.credential) {
+        let ended = || Error::new(ErrorCode::Unauthenticated).with_source("the credential ended during the request");
+        let principal = match (&self.principal, &self.credential) {
             (Principal::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {
                     return Err(ended());
@@ -289,13 +294,13 @@ impl Identity {
             }
             _ => self.principal.clone(),
         };
-        Ok(Self { principal: who, ..self.clone() })
+        Ok(Self { principal, ..self.clone() })
     }
 
-    /// The tenant in which the caller acts: the one it names, or the only one it has.
+    /// The tenant in which the caller acts: the named one, the member's only one, or `platform` for a member of it.
     pub fn tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
         let tenant = self.resolved_tenant(snapshot)?;
-        // Asked for twice, it is the same.
+        // A second call resolves to the same tenant.
         let _ = self.context.tenant.set(tenant);
         Ok(tenant)
     }
@@ -305,7 +310,7 @@ impl Identity {
             return self.named(snapshot, named);
         }
         let Some(member) = self.member() else {
-            return Err(Error::header_field("X-Tenant-ID", "say for which organization, by id or org_code"));
+            return Err(Error::header_field("X-Tenant-ID", "name the organization, by id or org_code"));
         };
         if let Some(only) = snapshot.only_tenant(member) {
             return Ok(only.id);
@@ -317,12 +322,12 @@ impl Identity {
             Some(platform) => Ok(platform.id),
             None => Err(Error::header_field(
                 "X-Tenant-ID",
-                "you belong to several organizations: say which, by id or org_code",
+                "you belong to several organizations: name one, by id or org_code",
             )),
         }
     }
 
-    /// The named tenant, if it exists for this caller: a foreign one looks like a missing one.
+    /// The named tenant, if it is visible to this caller. A foreign tenant fails like a missing one.
     fn named(&self, snapshot: &Snapshot, named: OrganizationId) -> Result<OrganizationId> {
         let tenant = snapshot.tenant(named).ok_or(ErrorCode::OrganizationNotFound)?;
         let of_member = |id| tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id);
@@ -336,7 +341,7 @@ impl Identity {
         if visible { Ok(tenant.id) } else { Err(ErrorCode::OrganizationNotFound.into()) }
     }
 
-    /// Kind and name of the actor, for the audit.
+    /// Kind and name of the actor, for the audit log.
     pub fn actor(&self) -> (&'static str, String) {
         self.principal.actor()
     }
@@ -350,15 +355,15 @@ impl Identity {
     }
 }
 
-/// Counts a request of a client; called by the guard once the scope is known to fit.
+/// Counts a request of a client against its rate limit. The guard calls it after the scope check.
 ///
-/// The guard may look twice at one request (before and inside the transaction); it counts once.
+/// The guard can check one request twice (before and inside of the transaction); the request is counted once.
 pub fn take(identity: &Identity) -> Result<()> {
     if identity.context.rate.get().is_none()
         && let Principal::Client(client) = &identity.principal
         && let Some(Rate { policy, state }) = client.take(Timestamp::now())?
     {
-        // It was empty a moment ago, and one request runs on one task.
+        // It was empty above, and a request runs on one task.
         let _ = identity.context.rate.set((policy, state));
     }
     Ok(())
@@ -379,41 +384,50 @@ mod tests {
     use crate::kernel::authz::snapshot::{Change, Status};
 
     #[test]
-    fn rows_are_read_in_the_turn_of_an_organization_a_program_or_a_stranger() {
+    fn readers_are_shared_by_organization_program_or_unauthenticated_address() {
         let mut snapshot = Snapshot::empty(1);
-        let [member, wanderer] = [MemberId::new(), MemberId::new()];
+        let [member, multi_member] = [MemberId::new(), MemberId::new()];
         let [acme, bolt] = [OrganizationId::new(), OrganizationId::new()];
         for (id, org_code) in [(acme, "acme"), (bolt, "bolt")] {
             let org_code = org_code.into();
             snapshot.apply(Change::Tenant { id, org_code, is_active: true, requires_second_factor: false });
         }
-        for (member, organizations) in [(member, vec![acme]), (wanderer, vec![acme, bolt])] {
+        for (member, organizations) in [(member, vec![acme]), (multi_member, vec![acme, bolt])] {
             snapshot.apply(Change::Member(member, Status::Active));
             for organization in organizations {
                 snapshot.apply(Change::Membership(organization, member, Some(Vec::new())));
             }
         }
-        let turn = |who: Option<Principal>, address: &str, tenant: Option<OrganizationId>| {
+        let share_of = |principal: Option<Principal>, address: &str, tenant: Option<OrganizationId>| {
             let context = RequestContext::new(String::new(), address.parse().ok(), String::new());
-            who.map(|who| context.actor.set(Actor::Known(who)));
+            principal.map(|principal| context.actor.set(Actor::Known(principal)));
             tenant.map(|tenant| context.tenant.set(tenant));
             let ReaderShare { party, caller, is_limited } = context.turn(&snapshot);
             (party, caller, is_limited)
         };
-        let told = |party: String, caller: String| (party, caller, true);
+        let limited = |party: String, caller: String| (party, caller, true);
         let one = |member: MemberId| format!("member {member}");
         let of = |organization: OrganizationId| format!("organization {organization}");
-        assert_eq!(turn(Some(Principal::Member(member)), "", None), told(of(acme), one(member)));
-        assert_eq!(turn(Some(Principal::Asserted(member)), "", None), told(of(acme), format!("gateway {member}")));
-        // Of several organizations the one in which the request acts, once that is known.
-        assert_eq!(turn(Some(Principal::Member(wanderer)), "", None), told(one(wanderer), one(wanderer)));
-        assert_eq!(turn(Some(Principal::Member(wanderer)), "", Some(bolt)), told(of(bolt), one(wanderer)));
-        // A program names as many as it likes.
+        assert_eq!(share_of(Some(Principal::Member(member)), "", None), limited(of(acme), one(member)));
+        assert_eq!(
+            share_of(Some(Principal::Asserted(member)), "", None),
+            limited(of(acme), format!("gateway {member}"))
+        );
+        // With several organizations, it is the one in which the request acts, after that is resolved.
+        assert_eq!(
+            share_of(Some(Principal::Member(multi_member)), "", None),
+            limited(one(multi_member), one(multi_member))
+        );
+        assert_eq!(
+            share_of(Some(Principal::Member(multi_member)), "", Some(bolt)),
+            limited(of(bolt), one(multi_member))
+        );
+        // A program uses its own share, independent of the organization that it names.
         let internal = "internal internal".to_owned();
-        assert_eq!(turn(Some(Principal::Internal), "", Some(acme)), told(internal.clone(), internal));
-        assert_eq!(turn(Some(Principal::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
+        assert_eq!(share_of(Some(Principal::Internal), "", Some(acme)), limited(internal.clone(), internal));
+        assert_eq!(share_of(Some(Principal::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
         for (address, name) in [("192.0.2.1", "192.0.2.1"), ("2001:db8::1:2:3:4", "2001:db8::"), ("", "nowhere")] {
-            assert_eq!(turn(None, address, None), told("strangers".into(), name.into()));
+            assert_eq!(share_of(None, address, None), limited("strangers".into(), name.into()));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! An access request resolved against the catalog, as plugins see it; and whether plugins are called for it.
+//! Access requests resolved against the catalog, as plugins see them, and the rules when plugins are called.
 //!
-//! **Invariant.** Roster's own permissions are never a matter of plugins: none can hand them out, and none can lock its
-//! organization out. A plugin opens only what a role of the same organization could open.
+//! **Invariant.** Plugins are never called for Roster's own permissions: no plugin can grant them, and none can lock
+//! its organization out. A plugin can allow only what a role of the same organization could allow.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::plugin::{Binding, Topic};
 use super::snapshot::{Right, Snapshot};
 use crate::kernel::ids::OrganizationId;
 
-/// What is asked: the word that plugins know it by.
+/// The kind of a request, by the name that plugins see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Route,
@@ -32,34 +32,36 @@ impl Kind {
     }
 }
 
-/// A question, looked up in the catalog.
+/// An access request with its permissions looked up in the catalog.
 #[derive(Debug, Clone)]
 pub struct ResolvedRequest<'a> {
     pub kind: Kind,
     /// The method, the permission's name, or the grant's action.
     pub action: &'a str,
-    /// The canonical path of a route; a path that has none, without its query.
+    /// The canonical path of a route. If it has no canonical form: the path as sent, without its query.
     pub path: Cow<'a, str>,
     /// The application of a route or of a permission.
     pub app: Option<Arc<str>>,
-    /// Open permissions of which any one answers.
+    /// The open permissions of which any one is enough.
     pub permissions: Vec<Arc<str>>,
-    /// Those that would answer, open or not: by closing one of them nobody gets around a plugin that covers it.
+    /// The same with closed permissions. Filters are compared with these, so that closing a permission does not bypass
+    /// a plugin that covers it.
     covered: Vec<Arc<str>>,
     pub right: Option<Right<'a>>,
-    /// One of Roster's own, or none of an organization's: no plugin is ever asked.
+    /// Whether plugins are never called: for Roster's own permissions, unknown permissions, and requests without a
+    /// tenant.
     is_protected: bool,
-    /// Could anything of this organization open it at all?
+    /// Whether a role or grant of this organization could allow it.
     can_open: bool,
 }
 
 impl<'a> ResolvedRequest<'a> {
-    pub fn resolve(snapshot: &Snapshot, question: &AccessRequest<'a>) -> Self {
-        let mut resolved = match question.target {
-            Target::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
-            Target::Permission(name) => of_permission(snapshot, question.tenant, name),
-            Target::Builtin(own) => of_permission(snapshot, question.tenant, own.builtin().name),
-            // Known by its name, as a permission is.
+    pub fn resolve(snapshot: &Snapshot, request: &AccessRequest<'a>) -> Self {
+        let mut resolved = match request.target {
+            Target::Route { app, method, path } => of_route(snapshot, request.tenant, app, method, path),
+            Target::Permission(name) => of_permission(snapshot, request.tenant, name),
+            Target::Builtin(builtin) => of_permission(snapshot, request.tenant, builtin.builtin().name),
+            // Plugins see the operation's name as a permission.
             Target::Operation(name) => Self {
                 permissions: vec![name.into()],
                 covered: vec![name.into()],
@@ -67,11 +69,11 @@ impl<'a> ResolvedRequest<'a> {
             },
             Target::Grant(right) => Self {
                 right: Some(right),
-                can_open: is_of_its_own(snapshot, question.tenant, &right),
+                can_open: is_in_tenant(snapshot, request.tenant, &right),
                 ..Self::bare(Kind::Grant, right.action)
             },
         };
-        resolved.is_protected |= question.tenant.is_none();
+        resolved.is_protected |= request.tenant.is_none();
         resolved
     }
 
@@ -89,22 +91,23 @@ impl<'a> ResolvedRequest<'a> {
         }
     }
 
-    /// Are plugins called after this base result? Not if a gate denied, and not for unmapped routes.
+    /// Whether plugins are called after this base result. They are not if a gate denied, nor for unmapped routes.
     pub fn consults_plugins(&self, base: Reason) -> bool {
         !self.is_protected && (base.allows() || self.is_open_to_plugins(base))
     }
 
-    /// May a plugin's `allow` open it?
+    /// Whether a plugin's `allow` can turn this base result into an allow.
     pub fn is_open_to_plugins(&self, base: Reason) -> bool {
         !self.is_protected && self.can_open && base == Reason::NoPermission
     }
 
-    /// Is this plugin asked?
+    /// Whether this plugin is called.
     pub fn consults(&self, base: Reason, binding: &Binding) -> bool {
-        let may_matter = base.allows() || (binding.may_grant && self.is_open_to_plugins(base));
-        self.consults_plugins(base) && may_matter && self.is_covered_by(binding)
+        let can_change_result = base.allows() || (binding.may_grant && self.is_open_to_plugins(base));
+        self.consults_plugins(base) && can_change_result && self.is_covered_by(binding)
     }
 
+    /// Whether the filter of this plugin covers the request.
     pub fn is_covered_by(&self, binding: &Binding) -> bool {
         let permissions: Vec<&str> = self.covered.iter().map(AsRef::as_ref).collect();
         binding.filter.covers(&Topic {
@@ -139,7 +142,7 @@ fn of_route<'a>(
 
 fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> ResolvedRequest<'a> {
     let bare = ResolvedRequest::bare(Kind::Permission, name);
-    // A name that no catalog has is no more mapped than a path that none has.
+    // A name that is not in the catalog is treated like an unmapped path.
     let Some(node) = snapshot.catalog.find(name) else { return ResolvedRequest { is_protected: true, ..bare } };
     let permissions = open_names(snapshot, tenant, &[node.slot]);
     ResolvedRequest {
@@ -156,7 +159,8 @@ fn names(snapshot: &Snapshot, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
     slots.iter().filter_map(|slot| snapshot.catalog.get(*slot)).map(|node| node.name.clone()).collect()
 }
 
-/// What is closed is suspended for everybody, and what is another organization's is not this one's to open: no plugin does.
+/// The names of the permissions that are open and available to the tenant. No plugin can allow a closed permission,
+/// which is suspended for everybody, nor one of another organization's application.
 fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
     let catalog = &snapshot.catalog;
     let is_open =
@@ -165,9 +169,9 @@ fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[Perm
     names(snapshot, &open)
 }
 
-/// Does the right lie in this very organization? Direct grants belong to the site: one organization's rule gives nothing
-/// that could be another's.
-fn is_of_its_own(snapshot: &Snapshot, tenant: Option<OrganizationId>, right: &Right<'_>) -> bool {
+/// Whether the right is for exactly this organization. Direct grants belong to the site, so a plugin of one
+/// organization must not allow a right that could belong to another.
+fn is_in_tenant(snapshot: &Snapshot, tenant: Option<OrganizationId>, right: &Right<'_>) -> bool {
     ORGANIZATION_SCOPES.contains(&right.scope_type)
         && tenant.is_some()
         && snapshot.tenant_named(right.scope_id).map(|named| named.id) == tenant

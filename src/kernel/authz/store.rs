@@ -1,4 +1,4 @@
-//! Reads the rows that decide, as [`Change`]s: all of them at start, single ones after a change. Writes nothing.
+//! SQL that reads the policy rows as [`Change`]s: all at start, single ones after a change. Writes nothing.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -22,11 +22,12 @@ use crate::kernel::secret::Hash;
 
 const EPOCH: &str = "select epoch from site where only = 1";
 
+/// The epoch of the rows; 0 if there is none.
 pub fn epoch(r: &Reader<'_>) -> Result<u64> {
     r.find(EPOCH, &[], |row| row.get::<_, i64>(0)).map(|epoch| epoch.and_then(|e| u64::try_from(e).ok()).unwrap_or(0))
 }
 
-/// The whole snapshot, from rows.
+/// Builds the snapshot from all rows.
 pub fn load(r: &Reader<'_>) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(epoch(r)?);
     snapshot.apply(catalog(r)?);
@@ -48,7 +49,7 @@ const LIST_PERMISSIONS: &str = "
     from permissions
     order by slot";
 
-/// The catalog as it is stored now.
+/// The current catalog.
 pub fn catalog(r: &Reader<'_>) -> Result<Change> {
     let nodes = r.all(LIST_PERMISSIONS, &[], |row| {
         Ok(Node {
@@ -87,7 +88,7 @@ fn member_states(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 const FIND_MEMBER_STATE: &str = "select status from members where id = :id";
 
 pub fn member_state(r: &Reader<'_>, id: MemberId) -> Result<Change> {
-    find_member_state(r, id)?.ok_or_else(|| none(FIND_MEMBER_STATE))
+    find_member_state(r, id)?.ok_or_else(|| missing(FIND_MEMBER_STATE))
 }
 
 pub fn find_member_state(r: &Reader<'_>, id: MemberId) -> Result<Option<Change>> {
@@ -108,9 +109,9 @@ const LIST_TENANTS: &str =
 const FIND_TENANT: &str =
     "select id, org_code, status = 'active', second_factor_required from organizations where id = :id";
 
-/// An organization as it is stored now.
+/// The current row of an organization.
 pub fn tenant(r: &Reader<'_>, id: OrganizationId) -> Result<Change> {
-    find_tenant(r, id)?.ok_or_else(|| none(FIND_TENANT))
+    find_tenant(r, id)?.ok_or_else(|| missing(FIND_TENANT))
 }
 
 pub fn find_tenant(r: &Reader<'_>, id: OrganizationId) -> Result<Option<Change>> {
@@ -148,7 +149,7 @@ fn roles(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// The ticks of a role; implied ancestors are not among them.
+/// The ticked permissions of a role, without the implied ancestors.
 pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<Bits> {
     Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, PermissionIndex>(0))?.into_iter().collect())
 }
@@ -157,7 +158,7 @@ const FIND_ROLE: &str =
     "select id, key, status = 'open', holds from roles where organization_id = :organization_id and id = :id";
 
 pub fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
-    find_role(r, organization, id)?.ok_or_else(|| none(FIND_ROLE))
+    find_role(r, organization, id)?.ok_or_else(|| missing(FIND_ROLE))
 }
 
 pub fn find_role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Option<Change>> {
@@ -188,11 +189,11 @@ const LIST_MEMBERSHIPS: &str = "
     order by m.organization_id, m.member_id";
 
 fn memberships(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
-    let mut open: Option<(OrganizationId, MemberId, Vec<RoleId>)> = None;
+    let mut current: Option<(OrganizationId, MemberId, Vec<RoleId>)> = None;
     each(r, LIST_MEMBERSHIPS, |row| {
         let (organization, member): (OrganizationId, MemberId) = (row.get(0)?, row.get(1)?);
         let role: Option<RoleId> = row.get(2)?;
-        match &mut open {
+        match &mut current {
             Some((o, m, roles)) if *o == organization && *m == member => roles.extend(role),
             other => {
                 if let Some((o, m, roles)) = other.replace((organization, member, role.into_iter().collect())) {
@@ -202,7 +203,7 @@ fn memberships(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
         }
         Ok(())
     })?;
-    if let Some((organization, member, roles)) = open {
+    if let Some((organization, member, roles)) = current {
         snapshot.apply(Change::Membership(organization, member, Some(roles)));
     }
     Ok(())
@@ -217,7 +218,7 @@ const LIST_MEMBERSHIP_ROLES: &str = "
     from role_assignments
     where organization_id = :organization_id and member_id = :member_id";
 
-/// A member's place in an organization.
+/// The current membership of a member in an organization.
 pub fn membership(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Change> {
     let parameters: crate::kernel::db::sql::Parameters<'_> =
         &[(":organization_id", &organization), (":member_id", &member)];
@@ -273,7 +274,7 @@ fn clients(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 }
 
 pub fn client(r: &Reader<'_>, client_key: &str) -> Result<Change> {
-    find_client(r, client_key)?.ok_or_else(|| none(FIND_CLIENT))
+    find_client(r, client_key)?.ok_or_else(|| missing(FIND_CLIENT))
 }
 
 pub fn find_client(r: &Reader<'_>, client_key: &str) -> Result<Option<Change>> {
@@ -331,9 +332,9 @@ fn api_keys(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     })
 }
 
-/// An API key as it is stored now.
+/// The current row of an API key.
 pub fn api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Change> {
-    find_api_key(r, id)?.ok_or_else(|| none(FIND_API_KEY))
+    find_api_key(r, id)?.ok_or_else(|| missing(FIND_API_KEY))
 }
 
 pub fn find_api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Option<Change>> {
@@ -384,7 +385,7 @@ fn all_plugins(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     })
 }
 
-/// The plugins of an organization that are bound now, in the order in which they came into force.
+/// The active plugins of an organization, in the order of activation.
 pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
     let mut bound: Vec<Binding> = r.all(LIST_BINDINGS, &[(":organization_id", &organization)], |row| {
         let activation: Activation = sql::json(row, 3)?;
@@ -410,23 +411,23 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
 
 const ENCRYPTION_KEY: &str = "select encryption_key_id from site where only = 1";
 
-/// The key that secrets are encrypted with as of these rows.
+/// The id of the key that secrets are currently encrypted with.
 pub fn encryption_key(r: &Reader<'_>) -> Result<KeyId> {
     let id: Option<String> = r.one(ENCRYPTION_KEY, &[], |row| row.get(0))?;
-    id.ok_or_else(|| Error::internal("the database names no encryption key"))?.parse()
+    id.ok_or_else(|| Error::internal("the database has no encryption key id"))?.parse()
 }
 
-/// A secret as it is stored.
-pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
-    encryption.encrypt(encryption_key(r)?, place, clear)
+/// Encrypts a secret for storage.
+pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, location: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+    encryption.encrypt(encryption_key(r)?, location, clear)
 }
 
-/// A row that must be there is not.
-fn none(statement: &str) -> Error {
+/// The internal error for a required row that is missing.
+fn missing(statement: &str) -> Error {
     Error::internal(format!("no row from: {statement}"))
 }
 
-/// Visits rows one by one, without holding them all.
+/// Visits rows one by one, without collecting them.
 fn each(r: &Reader<'_>, statement: &str, mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> Result<()> {
     let mut prepared = r.connection.prepare_cached(statement).map_err(sql::failed)?;
     let mut rows = prepared.query([]).map_err(sql::failed)?;

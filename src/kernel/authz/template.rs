@@ -1,40 +1,41 @@
-//! Path templates: what one says, which paths it matches, and which of several that match is the most specific.
+//! Path templates: their syntax, the paths that they match, and the order that selects the most specific match.
 //!
 //! ```text
-//! /videos/stats           literals; `%E4%BD%BF` and the text itself are one
-//! /videos/{id}  /videos/:id   a parameter: one segment, whatever is in it
-//! /videos/{id}.{format}   literal text around parameters of one segment, each at least one character
-//! /files/{path+}          a parameter of many segments, at least one, with text around it or not
-//! /refs/{ref+}/status     and with segments behind it
-//! /files/*rest            an umbrella: it too matches many segments, and adds to the templates that it covers
+//! /videos/stats           literals; percent-encoded and plain text are the same
+//! /videos/{id}  /videos/:id   a parameter: any one segment
+//! /videos/{id}.{format}   text around parameters within a segment; each parameter has at least one character
+//! /files/{path+}          a parameter of one or more segments, optionally with text around it
+//! /refs/{ref+}/status     the same, followed by other segments
+//! /files/*rest            an umbrella: matches one or more segments, and adds its permissions to templates it covers
 //! ```
 //!
-//! Parameters may be called anything; `{path:.*}`, `{path:.+}`, `{path:path}`, `{+path}`, `{path*}`, `{*path}`,
-//! `{path...}` and `{path=**}` are other spellings of `{path+}`. A template has one such parameter or one umbrella at most,
-//! and nothing behind an umbrella.
+//! Parameters can have any name. `{path:.*}`, `{path:.+}`, `{path:path}`, `{+path}`, `{path*}`, `{*path}`,
+//! `{path...}` and `{path=**}` are other spellings of `{path+}`. A template has at most one such parameter or
+//! umbrella, and an umbrella must be the last segment.
 //!
-//! **The order.** Of all templates that match a path the first one in this order decides:
+//! **The order.** Of all templates that match a path, the first one in this order is used:
 //!
-//! 1. A template with as many segments as the path comes before one of any number (`{path+}`, `*rest`).
-//! 2. Then the first segment from the left in which they differ decides: a literal, then text around parameters, then a
-//!    parameter, then a parameter of many segments (with text around it before one without), then an umbrella. Where one
-//!    ends before they differ, it is the less specific one.
-//! 3. Of two that have text around parameters: the longer text before the first parameter, then the longer text behind the
-//!    last, then more text altogether, then the order of their bytes. Lengths are in bytes of the decoded text.
+//! 1. A template with a fixed number of segments comes before one with any number (`{path+}`, `*rest`).
+//! 2. Then the leftmost segment in which they differ decides: a literal, then text around parameters, then a parameter,
+//!    then a parameter of many segments (with text around it before one without), then an umbrella. If one template is a
+//!    prefix of the other, the longer one comes first.
+//! 3. Of two segments with text around parameters: the one with the longer text before the first parameter, then the
+//!    longer text after the last, then more text in total, then byte order. Lengths are in bytes of the decoded text.
 //!
-//! Names of parameters never matter: two templates that differ in nothing else are one.
+//! Names of parameters do not matter: templates that differ only in them are equal.
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 
 use super::path;
 
-/// One segment: the texts around its parameters. One text is a literal, two empty ones are a whole parameter.
+/// One segment, as the texts around its parameters. One text is a literal; two empty texts are a parameter of the whole
+/// segment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pattern(Vec<Box<str>>);
 
-/// What stands for a parameter where a pattern is read as text; no path has it.
-const STAND_FOR_ANY: &str = "\0";
+/// Replaces parameters when a pattern is matched as text. No path contains it.
+const PARAMETER_PLACEHOLDER: &str = "\0";
 
 impl Pattern {
     fn is_literal(&self) -> bool {
@@ -50,7 +51,7 @@ impl Pattern {
         let Some(mut rest) = text.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last)) else {
             return false;
         };
-        // The leftmost place that leaves its parameter a character leaves the most to the others.
+        // The leftmost match that leaves a character for the parameter before it leaves the most text for the others.
         for piece in inner {
             let Some((start, _)) = rest.char_indices().nth(1) else { return false };
             let Some(at) = rest[start..].find(&**piece) else { return false };
@@ -59,11 +60,12 @@ impl Pattern {
         !rest.is_empty()
     }
 
-    /// Does it match all that the other one matches?
+    /// Whether it matches everything that the other pattern matches.
     fn covers(&self, other: &Self) -> bool {
-        self.matches(&other.0.join(STAND_FOR_ANY))
+        self.matches(&other.0.join(PARAMETER_PLACEHOLDER))
     }
 
+    /// The sort key: kind, then the lengths of rule 3, longest first.
     fn rank(&self) -> (u8, Reverse<usize>, Reverse<usize>, Reverse<usize>) {
         let length = |text: Option<&Box<str>>| Reverse(text.map_or(0, |text| text.len()));
         match self {
@@ -88,11 +90,14 @@ impl PartialOrd for Pattern {
     }
 }
 
-/// A part of a template, in the order of what is more specific.
+/// One part of a template. More specific parts come first in the order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Part {
+    /// One segment.
     One(Pattern),
+    /// A parameter of many segments, with text around it or not.
     Many(Pattern),
+    /// An umbrella.
     Rest,
 }
 
@@ -102,7 +107,7 @@ impl Part {
     }
 }
 
-/// A path template. It is equal to all that differ from it in names of parameters only.
+/// A path template. Names of parameters do not count for equality.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Template {
     parts: Vec<Part>,
@@ -113,28 +118,29 @@ const SEGMENTS_MAX: usize = 32;
 const TEMPLATE_BYTES_MAX: usize = 1_024;
 
 impl Template {
-    /// Reads a template, or says in a sentence what is wrong with it.
+    /// Parses a template. The error is a sentence for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).map(|(template, _)| template)
     }
 
-    /// A template and its one spelling: text beyond ASCII is percent-encoded, a parameter of many segments is `{name+}`.
+    /// Parses a template and also returns its normalized spelling: text outside of ASCII is percent-encoded, and a
+    /// parameter of many segments is `{name+}`.
     pub fn read(text: &str) -> Result<(Self, String), String> {
         let wrong = |why: &str| format!("the path {text:?} {why}");
         if text.len() > TEMPLATE_BYTES_MAX {
             return Err(wrong(&format!("is longer than {TEMPLATE_BYTES_MAX} bytes")));
         }
         let Some(inner) = text.strip_prefix('/') else { return Err(wrong("must begin with a slash")) };
-        let (mut parts, mut spelled) = (Vec::new(), String::with_capacity(text.len()));
+        let (mut parts, mut spelling) = (Vec::new(), String::with_capacity(text.len()));
         let segments = if inner.is_empty() { Vec::new() } else { segments(inner).map_err(wrong)? };
         for segment in &segments {
             if parts.last() == Some(&Part::Rest) {
-                return Err(wrong("has something behind its umbrella"));
+                return Err(wrong("has a segment after its umbrella"));
             }
-            spelled.push('/');
-            let read = part(segment, &mut spelled).map_err(|why| wrong(&why))?;
+            spelling.push('/');
+            let read = part(segment, &mut spelling).map_err(|why| wrong(&why))?;
             if read.is_wide() && parts.iter().any(Part::is_wide) {
-                return Err(wrong("has more than one part of many segments"));
+                return Err(wrong("has more than one parameter of many segments or umbrella"));
             }
             parts.push(read);
         }
@@ -142,12 +148,12 @@ impl Template {
             return Err(wrong(&format!("has more than {SEGMENTS_MAX} segments")));
         }
         if inner.is_empty() || inner.ends_with('/') {
-            spelled.push('/');
+            spelling.push('/');
         }
-        Ok((Self { parts }, spelled))
+        Ok((Self { parts }, spelling))
     }
 
-    /// The form that the trie of whole segments takes; see `Template::is_plain`.
+    /// The form for the trie, which holds only plain templates; see `Template::is_plain`.
     pub fn shape(&self) -> String {
         let part = |(n, part): (usize, &Part)| match part {
             Part::One(pattern) if pattern.is_literal() => format!("/{}", pattern.0[0]),
@@ -158,7 +164,7 @@ impl Template {
         if shape.is_empty() { "/".into() } else { shape }
     }
 
-    /// Has it literals and whole parameters only, as nearly all have?
+    /// Whether every segment is a literal or a parameter of the whole segment, as in nearly all templates.
     pub fn is_plain(&self) -> bool {
         let is_plain =
             |part: &Part| matches!(part, Part::One(pattern) if pattern.is_literal() || pattern.is_parameter());
@@ -169,12 +175,12 @@ impl Template {
         self.parts.last() == Some(&Part::Rest)
     }
 
-    /// Does it match paths of any number of segments?
+    /// Whether it matches paths with any number of segments.
     pub fn is_wide(&self) -> bool {
         self.parts.iter().any(Part::is_wide)
     }
 
-    /// Does it match a canonical path?
+    /// Whether it matches a canonical path.
     pub fn matches(&self, path: &str) -> bool {
         let mut rest = path.get(1..).filter(|rest| !rest.is_empty());
         for (n, part) in self.parts.iter().enumerate() {
@@ -194,7 +200,7 @@ impl Template {
         rest.is_none()
     }
 
-    /// Does this template, an umbrella, lie over all paths of the other one?
+    /// Whether this template is an umbrella that matches all paths of the other template.
     pub fn covers(&self, other: &Self) -> bool {
         let fixed = &self.parts[..self.parts.len().saturating_sub(1)];
         let is_over =
@@ -206,7 +212,7 @@ impl Template {
     }
 }
 
-/// The order of the module's text.
+/// The order that the documentation of the module defines.
 impl Ord for Template {
     fn cmp(&self, other: &Self) -> Ordering {
         self.is_wide().cmp(&other.is_wide()).then_with(|| {
@@ -222,16 +228,16 @@ impl PartialOrd for Template {
     }
 }
 
-// ── reading ──
+// ── parsing ──
 
-/// Cuts at the slashes; one at the end is no segment. Braces may hold braces, as regular expressions do.
+/// Splits at slashes; a slash at the end adds no segment. Braces can be nested, as in regular expressions.
 fn segments(inner: &str) -> Result<Vec<&str>, &'static str> {
     let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
     for (at, c) in inner.char_indices() {
         match c {
             '{' => depth += 1,
-            '}' => depth = depth.checked_sub(1).ok_or("has a brace that nothing opens")?,
-            '/' if depth > 0 => return Err("has a parameter with a slash in it"),
+            '}' => depth = depth.checked_sub(1).ok_or("has a closing brace without an opening one")?,
+            '/' if depth > 0 => return Err("has a parameter that contains a slash"),
             '/' => {
                 found.push(&inner[start..at]);
                 start = at + 1;
@@ -240,7 +246,7 @@ fn segments(inner: &str) -> Result<Vec<&str>, &'static str> {
         }
     }
     if depth > 0 {
-        return Err("has a brace that nothing closes");
+        return Err("has an opening brace without a closing one");
     }
     if start < inner.len() {
         found.push(&inner[start..]);
@@ -251,27 +257,31 @@ fn segments(inner: &str) -> Result<Vec<&str>, &'static str> {
     Ok(found)
 }
 
-/// Reads one segment, and writes its one spelling.
-fn part(segment: &str, spelled: &mut String) -> Result<Part, String> {
+/// Parses one segment, and appends its normalized spelling.
+fn part(segment: &str, spelling: &mut String) -> Result<Part, String> {
     if segment.starts_with('*') {
-        spelled.push_str(segment);
+        spelling.push_str(segment);
         return Ok(Part::Rest);
     }
     if let Some(name) = segment.strip_prefix(':').filter(|_| !segment.contains('{')) {
-        spelled.push_str(segment);
-        return if is_plain_name(name) { Ok(whole()) } else { Err("has a parameter without a plain name".into()) };
+        spelling.push_str(segment);
+        return if is_plain_name(name) {
+            Ok(whole_parameter())
+        } else {
+            Err("has a parameter without a plain name".into())
+        };
     }
     let (mut texts, mut is_many, mut rest) = (Vec::new(), false, segment);
     while let Some(open) = rest.find('{') {
-        let close = closing(&rest[open..]).ok_or("has a brace that nothing closes")? + open;
-        texts.push(literal(&rest[..open], spelled)?);
-        is_many |= parameter(&rest[open + 1..close], spelled)?;
+        let close = closing_brace(&rest[open..]).ok_or("has an opening brace without a closing one")? + open;
+        texts.push(literal(&rest[..open], spelling)?);
+        is_many |= parameter(&rest[open + 1..close], spelling)?;
         rest = &rest[close + 1..];
     }
-    texts.push(literal(rest, spelled)?);
+    texts.push(literal(rest, spelling)?);
     let inner = texts.get(1..texts.len().saturating_sub(1)).unwrap_or_default();
     if inner.iter().any(|text| text.is_empty()) {
-        return Err(format!("has two parameters beside each other in {segment:?}"));
+        return Err(format!("has two adjacent parameters in {segment:?}"));
     }
     if texts.len() == 1 && matches!(&*texts[0], "." | "..") {
         return Err("has an empty or dot segment".into());
@@ -279,16 +289,16 @@ fn part(segment: &str, spelled: &mut String) -> Result<Part, String> {
     match (is_many, texts.len()) {
         (false, _) => Ok(Part::One(Pattern(texts))),
         (true, 2) => Ok(Part::Many(Pattern(texts))),
-        (true, _) => Err(format!("has a parameter of many segments beside another one in {segment:?}")),
+        (true, _) => Err(format!("has a parameter of many segments together with another one in {segment:?}")),
     }
 }
 
-fn whole() -> Part {
+fn whole_parameter() -> Part {
     Part::One(Pattern(vec!["".into(), "".into()]))
 }
 
-/// Where the brace at the beginning is closed.
-fn closing(text: &str) -> Option<usize> {
+/// The index of the brace that closes the one at the beginning.
+fn closing_brace(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     text.char_indices().find_map(|(at, c)| {
         match c {
@@ -300,64 +310,66 @@ fn closing(text: &str) -> Option<usize> {
     })
 }
 
-/// Text outside of braces, decoded.
-fn literal(text: &str, spelled: &mut String) -> Result<Box<str>, String> {
+/// Decodes text outside of braces, and appends its normalized spelling.
+fn literal(text: &str, spelling: &mut String) -> Result<Box<str>, String> {
     let decoded = if text.contains('%') { path::decoded(text).map(Cow::Owned) } else { Some(Cow::Borrowed(text)) };
-    // What no canonical path can have would never match.
-    let is_fine = |c: char| !c.is_control() && !"{}*\\#?;%/".contains(c);
-    let Some(decoded) = decoded.filter(|decoded| decoded.chars().all(is_fine)) else {
-        return Err(format!("has the text {text:?}, which no path that is let through can have"));
+    // Characters that no canonical path contains would never match.
+    let is_allowed = |c: char| !c.is_control() && !"{}*\\#?;%/".contains(c);
+    let Some(decoded) = decoded.filter(|decoded| decoded.chars().all(is_allowed)) else {
+        return Err(format!("has the text {text:?}, which no accepted path can contain"));
     };
     for c in decoded.chars() {
         match c {
-            '!'..='~' => spelled.push(c),
-            _ => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| spelled.push_str(&format!("%{byte:02X}"))),
+            '!'..='~' => spelling.push(c),
+            _ => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| spelling.push_str(&format!("%{byte:02X}"))),
         }
     }
     Ok(decoded.into())
 }
 
-/// Reads what stands between braces: is it one of many segments?
-fn parameter(inner: &str, spelled: &mut String) -> Result<bool, String> {
+/// Parses the text between braces, and appends its normalized spelling. Returns whether it is a parameter of many
+/// segments.
+fn parameter(inner: &str, spelling: &mut String) -> Result<bool, String> {
     let many = name_of_many(inner);
     let name = many.unwrap_or(inner);
     if name.is_empty() || name.chars().any(char::is_control) {
         return Err("has a parameter without a name".into());
     }
     if name.starts_with(['?', '&', '#', ';', '.']) {
-        return Err(format!("has the parameter {inner:?}, which is no part of a segment"));
+        return Err(format!("has the parameter {inner:?}, which does not belong to a path segment"));
     }
     match many {
-        Some(name) => spelled.push_str(&format!("{{{name}+}}")),
-        None => spelled.push_str(&format!("{{{inner}}}")),
+        Some(name) => spelling.push_str(&format!("{{{name}+}}")),
+        None => spelling.push_str(&format!("{{{inner}}}")),
     }
     Ok(many.is_some())
 }
 
+/// The name of a parameter of many segments, in any of its spellings.
 fn name_of_many(inner: &str) -> Option<&str> {
     if let Some((name, pattern)) = inner.split_once(':') {
         return [".*", ".+", ".*?", ".+?", "path"].contains(&pattern).then_some(name);
     }
-    let behind = ["...", "=**", "**", "*", "+"];
-    let before = ["**", "*", "+"];
-    let name = behind.iter().find_map(|sign| inner.strip_suffix(sign));
-    name.or_else(|| before.iter().find_map(|sign| inner.strip_prefix(sign)))
+    let suffixes = ["...", "=**", "**", "*", "+"];
+    let prefixes = ["**", "*", "+"];
+    let name = suffixes.iter().find_map(|sign| inner.strip_suffix(sign));
+    name.or_else(|| prefixes.iter().find_map(|sign| inner.strip_prefix(sign)))
 }
 
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
-// ── finding ──
+// ── matching ──
 
 fn next_segment(text: &str) -> (&str, Option<&str>) {
     text.split_once('/').map_or((text, None), |(segment, next)| (segment, Some(next)))
 }
 
-/// At least one segment for the pattern, and one for each part behind it.
-fn matches_many(pattern: &Pattern, behind: &[Part], text: &str) -> bool {
+/// Whether the text matches a parameter of many segments followed by these parts.
+fn matches_many(pattern: &Pattern, following: &[Part], text: &str) -> bool {
     let mut rest = text;
-    for part in behind.iter().rev() {
+    for part in following.iter().rev() {
         let Some((before, segment)) = rest.rsplit_once('/') else { return false };
         if !matches!(part, Part::One(own) if own.matches(segment)) {
             return false;
@@ -367,13 +379,14 @@ fn matches_many(pattern: &Pattern, behind: &[Part], text: &str) -> bool {
     pattern.matches(rest)
 }
 
-/// Templates with text around parameters, which the trie of whole segments cannot hold. Looks from the left in the order of
-/// the module's text, and comes back from where nothing matches: never to more places than it has.
+/// A tree of templates with text around parameters, which the trie cannot hold. The search goes from the left, in the
+/// order of the module, and backtracks if nothing matches. It visits each node at most once.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     literals: Vec<(Box<str>, Tree)>,
-    /// In their order.
+    /// Sorted, most specific first.
     patterns: Vec<(Pattern, Tree)>,
+    /// The index of the template that ends here.
     here: Option<usize>,
 }
 
@@ -407,7 +420,7 @@ impl Tree {
         self.literals.is_empty() && self.patterns.is_empty() && self.here.is_none()
     }
 
-    /// What was put in for the first template that matches a canonical path.
+    /// The index of the most specific template that matches a canonical path.
     pub fn find(&self, path: &str) -> Option<usize> {
         self.below(path.get(1..).filter(|rest| !rest.is_empty()))
     }
@@ -417,8 +430,8 @@ impl Tree {
         let (segment, next) = next_segment(rest);
         let literal = self.literals.binary_search_by(|(known, _)| (**known).cmp(segment)).ok();
         literal.and_then(|at| self.literals[at].1.below(next)).or_else(|| {
-            let mut fitting = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
-            fitting.find_map(|(_, tree)| tree.below(next))
+            let mut matching = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
+            matching.find_map(|(_, tree)| tree.below(next))
         })
     }
 }
@@ -433,7 +446,7 @@ mod tests {
     use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, RouteMatch, UserType};
 
     #[test]
-    fn a_template_says_what_is_wrong_with_it() {
+    fn invalid_templates_are_rejected_with_a_reason() {
         for (text, why) in [
             ("", "slash"),
             ("a", "slash"),
@@ -441,33 +454,33 @@ mod tests {
             ("/a//", "empty"),
             ("/a/../b", "dot segment"),
             ("/a/%2e", "dot segment"),
-            ("/a%2fb", "let through"),
-            ("/a%zz", "let through"),
-            ("/a%25", "let through"),
-            ("/a;b", "let through"),
-            ("/a?x", "let through"),
-            ("/a#x", "let through"),
-            ("/a*", "let through"),
-            ("/a\\b", "let through"),
-            ("/a\tb", "let through"),
-            ("/a/*rest/b", "behind"),
+            ("/a%2fb", "no accepted path"),
+            ("/a%zz", "no accepted path"),
+            ("/a%25", "no accepted path"),
+            ("/a;b", "no accepted path"),
+            ("/a?x", "no accepted path"),
+            ("/a#x", "no accepted path"),
+            ("/a*", "no accepted path"),
+            ("/a\\b", "no accepted path"),
+            ("/a\tb", "no accepted path"),
+            ("/a/*rest/b", "after its umbrella"),
             ("/{a+}/b/{b+}", "more than one"),
             ("/{a+}/*rest", "more than one"),
-            ("/{a}{b}", "beside"),
-            ("/{a}.{b}{c}", "beside"),
-            ("/{a}.{b+}", "beside"),
+            ("/{a}{b}", "adjacent"),
+            ("/{a}.{b}{c}", "adjacent"),
+            ("/{a}.{b+}", "together"),
             ("/:", "name"),
             ("/:a b", "name"),
             ("/{}", "name"),
             ("/{+}", "name"),
-            ("/{a", "closes"),
-            ("/a}", "opens"),
-            ("/{a/b}", "slash in it"),
-            ("/a{?q}", "no part"),
-            ("/a{.format}", "no part"),
+            ("/{a", "without a closing"),
+            ("/a}", "without an opening"),
+            ("/{a/b}", "contains a slash"),
+            ("/a{?q}", "does not belong"),
+            ("/a{.format}", "does not belong"),
         ] {
-            let said = Template::parse(text).expect_err(text);
-            assert!(said.contains(why), "{text}: {said}");
+            let error = Template::parse(text).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
         }
         assert!(Template::parse(&"/a".repeat(SEGMENTS_MAX)).is_ok());
         assert!(Template::parse(&"/a".repeat(SEGMENTS_MAX + 1)).is_err());
@@ -476,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_has_one_spelling() {
+    fn templates_have_a_normalized_spelling() {
         for (text, spelled) in [
             ("/", "/"),
             ("/a/:b/{c}", "/a/:b/{c}"),
@@ -505,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_templates_have_the_shape_that_the_trie_takes() {
+    fn plain_templates_have_a_shape_for_the_trie() {
         for (text, shape) in [("/", "/"), ("/a/:b/{c}", "/a/{p1}/{p2}"), ("/a/", "/a"), ("/*", "/{*rest}")] {
             let template = Template::parse(text).expect(text);
             assert_eq!((template.shape().as_str(), template.is_plain()), (shape, !text.contains('*')));
@@ -514,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_gives_each_parameter_a_character() {
+    fn each_parameter_needs_at_least_one_character() {
         let matches = |template: &str, text: &str| match &Template::parse(template).expect(template).parts[0] {
             Part::One(pattern) | Part::Many(pattern) => pattern.matches(text),
             Part::Rest => true,
@@ -542,7 +555,7 @@ mod tests {
         }
     }
 
-    /// All words of up to four of these characters: enough to tell the patterns below from each other.
+    /// All words of one to four of these characters: enough to distinguish the patterns below.
     fn words() -> Vec<String> {
         let mut all = vec![String::new()];
         for start in (0..4).map(|n| 4_usize.pow(n)) {
@@ -553,13 +566,13 @@ mod tests {
         all.split_off(1)
     }
 
-    /// The naive matcher: a regular expression per template, and the order written down a second time.
+    /// A naive matcher: one regular expression per template, and a second implementation of the order.
     struct Naive {
         texts: Vec<String>,
         expressions: Vec<regex::Regex>,
     }
 
-    /// Of a segment: its kind, the lengths of its texts (negated), and these.
+    /// The sort key of a segment: its kind, the negated lengths of its texts, and the texts.
     type Precedence = (u8, i64, i64, i64, String);
 
     impl Naive {
@@ -580,7 +593,7 @@ mod tests {
             text.contains("{m+}") || text.contains("*r")
         }
 
-        /// Smaller is more specific.
+        /// The sort key of a template; smaller is more specific.
         fn key(text: &str) -> (bool, Vec<Precedence>) {
             let segment = |segment: &str| {
                 let texts: Vec<&str> = segment.split("{p}").flat_map(|text| text.split("{m+}")).collect();
@@ -596,12 +609,13 @@ mod tests {
                 };
                 (kind, first, last, all, texts.join("\0"))
             };
-            // Behind all segments, so that of two the one that ends comes last.
+            // An end marker after all segments: a prefix of another template sorts after it.
             let end = (9, 0, 0, 0, String::new());
             (Self::is_wide(text), text[1..].split('/').map(segment).chain([end]).collect())
         }
 
-        /// Does an umbrella match whatever the other one matches? Tried with all words, segment by segment.
+        /// Whether an umbrella matches everything that the other template matches; tried with all words, segment by
+        /// segment.
         fn lies_over(umbrella: &str, other: &str, words: &[String]) -> bool {
             let Some(fixed) = umbrella.strip_suffix("*r") else { return false };
             let own: Vec<&str> = fixed.split('/').filter(|text| !text.is_empty()).collect();
@@ -613,7 +627,7 @@ mod tests {
             its.len() > own.len() && own.iter().zip(&its).all(|(own, its)| is_over(own, its))
         }
 
-        /// The permissions that answer: the template's that decides, and those of the umbrellas over it.
+        /// The permissions of the most specific template and of the umbrellas that cover it.
         fn slots(&self, path: &str, words: &[String]) -> BTreeSet<PermissionIndex> {
             let matching = (0..self.texts.len()).filter(|n| self.expressions[*n].is_match(path));
             let Some(best) = matching.min_by_key(|n| Self::key(&self.texts[*n])) else { return BTreeSet::new() };
@@ -627,7 +641,7 @@ mod tests {
 
         /// The catalog answers with the permissions that the naive matcher finds.
         #[test]
-        fn the_most_specific_template_decides_as_the_order_says(
+        fn the_catalog_selects_the_same_templates_as_the_naive_matcher(
             templates in prop::collection::btree_set(
                 "(/(a|b|ab|a\\.b|\\{p\\}|\\{p\\}|\\{p\\}\\.b|\\{p\\}b|a\\{p\\}|ab\\{p\\}|a\\{p\\}b|\\{p\\}\\.\\{p\\}|\\{p\\}\\.\\{p\\}b)){0,3}(/\\*r|/\\{m\\+\\}|/\\{m\\+\\}\\.b|/a\\{m\\+\\}|/\\{m\\+\\}/(a|\\{p\\}|\\{p\\}b)|/\\{m\\+\\}\\.b/a/\\{p\\})?",
                 1..24,

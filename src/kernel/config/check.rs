@@ -1,8 +1,8 @@
-//! What settings must be to each other.
+//! Rules between settings.
 
 use super::{Config, MailSecurity, providers};
 
-/// The WordPress plugin enforces the same minimum: a holder of a ticket can guess secrets offline.
+/// The WordPress plugin enforces the same minimum, because the holder of a ticket can try secrets offline.
 const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 impl Config {
@@ -49,10 +49,10 @@ impl Config {
             }
         }
         if self.mail_security == MailSecurity::None && !providers::is_loopback(&self.mail_host) {
-            faults.push("mail.security may be none only for a server on this machine".into());
+            faults.push("mail.security can be none only for a server on this machine".into());
         }
         if self.registration && self.mail_host.is_empty() {
-            faults.push("auth.registration needs mail.host: the e-mail is proved by a code".into());
+            faults.push("auth.registration needs mail.host: e-mail addresses are verified by a code".into());
         }
         if self.signing_key_overlap_s < self.access_token_ttl_s {
             faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
@@ -62,20 +62,20 @@ impl Config {
         }
     }
 
-    /// What lies at SFTPGo and below the media root.
+    /// Checks the settings of SFTPGo and of the media root.
     fn check_files(&self, faults: &mut Vec<String>) {
         if self.has_sftpgo() && self.sftpgo_secret.is_none() {
             faults.push("sftpgo.url needs a secret in sftpgo.secret_file".into());
         }
         if !self.sftpgo_home.is_empty() && !self.sftpgo_home.contains("{username}") {
-            faults.push("sftpgo.home must have {username} in it: everybody would have the same folder".into());
+            faults.push("sftpgo.home must contain {username}: otherwise all members would have the same folder".into());
         }
         if !self.media_root.as_os_str().is_empty() && !self.media_root.is_absolute() {
             faults.push("media_root must begin with a slash".into());
         }
     }
 
-    /// The limits of bodies of callers who are known.
+    /// The body limits, in bytes, of authenticated callers.
     fn bodies(&self) -> [(&'static str, u64); 5] {
         let large = if self.plugins_large.is_empty() { 0 } else { self.plugin_large_file_bytes };
         [
@@ -87,12 +87,12 @@ impl Config {
         ]
     }
 
-    /// Bytes of the longest body that a caller who is known may send.
+    /// The largest body, in bytes, that an authenticated caller can send.
     pub fn longest_body(&self) -> u64 {
         self.bodies().into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)
     }
 
-    /// What may be sent fits into the bytes in flight.
+    /// Checks that each allowed body fits into the bytes in flight.
     fn check_bodies(&self, faults: &mut Vec<String>) {
         let public = ("four times limits.public_body_bytes", self.public_body_bytes_max.saturating_mul(4));
         for (name, bytes) in self.bodies().into_iter().chain([public]) {

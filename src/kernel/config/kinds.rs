@@ -1,4 +1,4 @@
-//! What can stand behind a setting's name, how it is read and shown, and its bounds.
+//! Types of settings: how a value is parsed and displayed, and its bounds.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use toml::Value;
 use super::{Language, LogFormat, MailSecurity};
 use crate::kernel::nearest::did_you_mean;
 
-/// What can stand behind a setting's name.
+/// A type that a setting can have.
 pub trait Setting: Sized {
     const KIND: &'static str;
     fn read(value: &Value) -> Result<Self, String>;
     fn show(&self) -> String;
-    /// The same from the environment, where everything is text.
+    /// Converts the text of an environment variable to the TOML value that [`Setting::read`] takes.
     fn of_text(text: &str) -> Value {
         Value::String(text.to_owned())
     }
@@ -165,14 +165,14 @@ impl Setting for Vec<IpNet> {
     }
 }
 
-/// A CIDR range, or one address as the range of itself.
+/// Parses a CIDR range; a single address becomes a range that holds only itself.
 pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
 }
 
-/// Bounds of a number or a path; `()` for everything else.
+/// The bounds of a setting; `()` for one that has none.
 pub trait Bounds<T> {
-    /// The value as it is kept.
+    /// Returns the value in the form that is stored, or why it is refused.
     fn check(&self, value: T) -> Result<T, String>;
 }
 impl<T> Bounds<T> for () {
@@ -192,8 +192,8 @@ pub fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
     bounds.check(value)
 }
 
-/// Which lines are logged: levels, for everything or (`roster=debug`) for a part. The filter itself takes a word that is no
-/// level for the name of a part, and logs nothing else.
+/// Bounds of the log filter: levels for everything or (`roster=debug`) for one target. They are checked here because
+/// `EnvFilter` takes an unknown level for the name of a target, and then logs nothing else.
 pub(super) struct Levels;
 
 impl Bounds<String> for Levels {
@@ -205,7 +205,7 @@ impl Bounds<String> for Levels {
             if !LEVELS.contains(&level.to_lowercase().as_str()) {
                 let meant = did_you_mean(level, LEVELS);
                 return Err(format!(
-                    "has {level:?}, which is no level{meant}: they are {}; finer as in `info,roster=debug`",
+                    "has {level:?}, which is not a level{meant}: use one of {}, or name a target as in `info,roster=debug`",
                     LEVELS.join(", ")
                 ));
             }
@@ -213,12 +213,13 @@ impl Bounds<String> for Levels {
         let value = parts.join(",");
         match tracing_subscriber::EnvFilter::try_new(&value) {
             Ok(_) => Ok(value),
-            Err(e) => Err(format!("is not understood: {e}")),
+            Err(e) => Err(format!("cannot be parsed: {e}")),
         }
     }
 }
 
-/// The address of this site: http or https with a host, and a path that other paths are appended to. Empty for none.
+/// Bounds of the site's URL: http or https, a host, and an optional path that other paths are appended to. Empty if
+/// there is none.
 pub(super) struct PublicUrl;
 
 impl Bounds<String> for PublicUrl {
@@ -241,7 +242,8 @@ impl Bounds<String> for PublicUrl {
     }
 }
 
-/// A path that other paths are appended to: empty or `/` for none, else segments that the router takes as they are.
+/// Bounds of a path that other paths are appended to: empty or `/` for none, otherwise segments that the router takes
+/// literally.
 pub struct Prefix;
 
 impl Bounds<String> for Prefix {
@@ -254,24 +256,24 @@ impl Bounds<String> for Prefix {
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
         if let Some(odd) = below.chars().find(|c| *c != '/' && !is_plain(*c)) {
-            return Err(format!("has {odd:?} in it: between the slashes only letters, digits, - . _ and ~ can stand"));
+            return Err(format!("contains {odd:?}: its segments can contain only letters, digits, - . _ and ~"));
         }
         if below.ends_with('/') {
             return Err("must not end with a slash".into());
         }
         if below.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err("must have a name between every two slashes".into());
+            return Err("must not contain an empty segment, . or ..".into());
         }
-        match below.split('/').next().filter(|top| TAKEN.contains(top)) {
-            Some(top) => Err(format!("must not begin with /{top}: something else lies there")),
+        match below.split('/').next().filter(|top| RESERVED.contains(top)) {
+            Some(top) => Err(format!("must not begin with /{top}: this path is reserved")),
             None => Ok(path),
         }
     }
 }
 
-/// First segments of what lies outside the base path: the operations that answer at the root too, pages, and the
-/// addresses of standards.
-const TAKEN: [&str; 20] = [
+/// First segments of the paths outside the base path: operations that are also served at the root, pages, and
+/// well-known paths of standards.
+const RESERVED: [&str; 20] = [
     "auth",
     "me",
     "admin",

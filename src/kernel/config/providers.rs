@@ -1,4 +1,4 @@
-//! `[[oidc]]`: the providers that people can sign in with.
+//! `[[oidc]]`: the OpenID Connect providers that members can sign in with.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,31 +7,32 @@ use reqwest::Url;
 use serde::Deserialize;
 use toml::Value;
 
-/// One provider, as the settings describe it.
+/// One configured OpenID Connect provider.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
-    /// Its name in our API, and the provider of the identities that it vouches for.
+    /// Its name in the API, and the `provider` of the identities that come from it.
     pub name: String,
-    /// Exactly as its tokens say it.
+    /// Exactly the `iss` of its tokens.
     pub issuer: String,
     pub client_id: String,
     #[serde(default)]
     pub client_secret_file: PathBuf,
-    /// From that file; public clients have none.
+    /// The content of that file; public clients have none.
     #[serde(skip)]
     pub client_secret: Option<String>,
-    /// Where it may send people back to; compared as text.
+    /// The allowed redirect URIs; compared as text.
     pub redirect_uris: Vec<String>,
     #[serde(default = "default_scopes")]
     pub scopes: Vec<String>,
-    /// Claims that name roles or groups, or paths into them: `groups`, `realm_access.roles`, `teams.*` for the names inside.
+    /// Claims that name roles or groups, or paths into claims: `groups`, `realm_access.roles`; `teams.*` for the keys
+    /// of an object.
     #[serde(default)]
     pub role_claims: Vec<String>,
-    /// What its access tokens must be meant for; without it none is accepted as a bearer.
+    /// The `aud` that its access tokens must have; without it, none of its access tokens is accepted as a bearer token.
     #[serde(default)]
     pub audience: Option<String>,
-    /// org_code of the organization that its people belong to.
+    /// org_code of the organization that members who sign in with it belong to.
     #[serde(default)]
     pub organization: Option<String>,
 }
@@ -46,16 +47,16 @@ pub const TEMPLATE: &str = r#"
 # client_secret_file = "/etc/roster/authentik.secret"
 # redirect_uris = ["https://portal.example.org/callback"]
 # scopes = ["openid", "profile", "email"]
-# role_claims = ["groups"]                 # or a path, as "realm_access.roles"; these go through the role mappings at every sign-in
-# audience = "roster"                      # accepts the provider's own access tokens that are meant for it
-# organization = "acme"                    # whoever signs in with it belongs there
+# role_claims = ["groups"]                 # or a path, as "realm_access.roles"; the role mappings are applied to them at every sign-in
+# audience = "roster"                      # accepts the provider's access tokens that have this aud
+# organization = "acme"                    # members who sign in with it belong to this organization
 "#;
 
 fn default_scopes() -> Vec<String> {
     ["openid", "profile", "email"].map(str::to_owned).to_vec()
 }
 
-/// Reads the list; every fault is named with the provider's place in it.
+/// Reads the list of providers. Each fault names its provider, by name or by position.
 pub fn read(value: &Value, faults: &mut Vec<String>) -> Vec<Provider> {
     let Some(list) = value.as_array() else {
         faults.push("oidc must be a list of tables: write [[oidc]]".into());
@@ -67,7 +68,7 @@ pub fn read(value: &Value, faults: &mut Vec<String>) -> Vec<Provider> {
             Ok(provider) => {
                 check(&provider, faults);
                 if providers.iter().any(|known| known.name == provider.name || known.issuer == provider.issuer) {
-                    faults.push(format!("oidc: {} is there twice (by name or issuer)", provider.name));
+                    faults.push(format!("oidc: {} is a duplicate (by name or issuer)", provider.name));
                 }
                 providers.push(provider);
             }
@@ -82,7 +83,7 @@ fn check(provider: &Provider, faults: &mut Vec<String>) {
     let name = &provider.name;
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_plain) || name == "wordpress" {
-        faults.push(format!("oidc: the name {name:?} must be 1 to 32 of a-z 0-9 _ - and not wordpress"));
+        faults.push(format!("oidc: the name {name:?} must be 1 to 32 characters of a-z 0-9 _ - and not wordpress"));
     }
     check_address(&format!("oidc {name}: issuer"), &provider.issuer, faults);
     if provider.redirect_uris.is_empty() {
@@ -106,7 +107,7 @@ fn check(provider: &Provider, faults: &mut Vec<String>) {
     }
 }
 
-/// An address that secrets may be sent to: https, or plain http on this machine; no account, no fragment.
+/// Checks a URL that secrets are sent to: https, or plain http to this machine, without credentials and fragment.
 pub fn check_address(what: &str, text: &str, faults: &mut Vec<String>) {
     let Ok(url) = Url::parse(text) else { return faults.push(format!("{what}: {text:?} is not an address")) };
     let is_safe = match url.scheme() {
@@ -118,11 +119,11 @@ pub fn check_address(what: &str, text: &str, faults: &mut Vec<String>) {
         faults.push(format!("{what}: {text:?} must be https, or http on this machine"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        faults.push(format!("{what}: {text:?} must have no account and no fragment"));
+        faults.push(format!("{what}: {text:?} must not contain credentials or a fragment"));
     }
 }
 
-/// Does the host name mean this machine?
+/// Whether a host name is `localhost` or a loopback address.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -1,11 +1,11 @@
-//! Lists: a statement for each shape of question, and pages by position or by key.
+//! Lists: one statement per combination of filters, and pagination by offset or by cursor.
 //!
-//! **Invariant.** The text of a statement consists of fixed pieces of the source; what callers send is only ever bound.
-//! A condition stands in it only where its parameters are given, so that SQLite plans each shape by itself, and the
-//! prepared statement is kept under its text.
+//! **Invariant.** The text of a statement consists of constants of the source; values from callers are always bound as
+//! parameters. A statement contains a condition only if its parameters are given, so that SQLite plans each combination
+//! separately, and the statement cache is keyed by the text.
 //!
-//! `tests/it/schema.rs` has SQLite explain every shape of every list: none may sort, and none may read a whole table for
-//! the sake of a few rows.
+//! `tests/it/schema.rs` checks the query plan of every combination of every list: none may sort, and none may scan a
+//! whole table for a few rows.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,41 +16,42 @@ use super::Reader;
 use super::sql::Parameters;
 use crate::kernel::error::{Error, Field, Result};
 
-/// What a list reads, and in which order.
+/// The definition of a list: its columns, tables, filters and order.
 pub struct List {
-    /// Stands in its cursors: those of another list are refused.
+    /// Part of its cursors: cursors of another list are refused.
     pub name: &'static str,
     pub columns: &'static str,
-    /// The tables that conditions and order need.
+    /// The tables that conditions and order refer to.
     pub from: &'static str,
-    /// Joins for the columns alone: they add no row, and leave none out.
+    /// Joins that only provide columns: they neither add nor remove rows.
     pub joins: &'static str,
-    /// Those with parameters are asked only where all of these are given.
+    /// SQL conditions; one with parameters is used only if all of them are given.
     pub conditions: &'static [&'static str],
-    /// Unique as a whole and never null; ` desc` behind what falls.
+    /// The sort keys: unique in combination and never null; ` desc` after a descending one.
     pub order: &'static [&'static str],
-    /// Where one of these is given, rows must be looked at to be counted, and few are.
+    /// Parameters with which counting must read rows; with one of them, only up to [`Window::NARROWED_MAX`] are
+    /// counted.
     pub costly: &'static [&'static str],
-    /// Where one of these is given, it may be that few of many rows fit. An answer then looks at [`Window::WALKED_MAX`] rows
-    /// at most: its page may be short, or empty, while `next` says where to go on. A page that is asked for by its offset
-    /// looks at as many as it takes.
+    /// Parameters with which few of many rows may match. With one of them, a response scans at most
+    /// [`Window::WALKED_MAX`] rows: its page may be short, or empty, while `next` says where to continue. A page that
+    /// is requested by offset scans as many rows as necessary.
     pub walked: &'static [&'static str],
-    /// Totals that are known without counting: where just these parameters are given, what answers it.
+    /// Totals that are known without counting: for exactly these given parameters, the statement that reads the total.
     pub kept: &'static [(&'static [&'static str], &'static str)],
 }
 
-/// A page, with what is needed for the next one.
+/// A page of a list, with the cursor of the next page.
 #[derive(Debug)]
 pub struct Listed<T> {
     pub items: Vec<T>,
-    /// How many there are in all. Above [`Window::COUNTED_MAX`] it may be less than that, and above
-    /// [`Window::NARROWED_MAX`] where a filter narrows the list; but as long as something comes behind a page that was
-    /// asked for by its offset, it is more than that page's end. Where not all rows were looked at, it is one more than
-    /// was found.
+    /// The number of entries in the list. It is counted only up to [`Window::COUNTED_MAX`], or [`Window::NARROWED_MAX`]
+    /// if a filter narrows the list, so that a larger list may report less than it has. If entries follow a page that
+    /// was requested by offset, `total` is always greater than the end of that page. If not all rows were scanned, it
+    /// is one more than the number found.
     pub total: u64,
     pub limit: u64,
     pub offset: u64,
-    /// The cursor behind the last item; `None` at the end.
+    /// The cursor after the last item; `None` on the last page.
     pub next: Option<String>,
 }
 
@@ -66,33 +67,33 @@ impl<T> Listed<T> {
     }
 }
 
-/// Which part of a list is wanted; `limit` is capped, not refused.
+/// The requested part of a list; a `limit` above the maximum is reduced to it, not refused.
 #[derive(Debug, Clone)]
 pub struct Window {
     pub limit: u64,
     pub offset: u64,
     pub after: Option<Cursor>,
-    /// Looks at as many rows as it takes to fill the page.
+    /// Whether as many rows are scanned as necessary to fill the page.
     pub is_exact: bool,
 }
 
 impl Window {
     pub const DEFAULT: u64 = 50;
     pub const MAX: u64 = 200;
-    /// The services of this site fetch whole lists.
+    /// The maximum for internal services, which fetch whole lists.
     pub const INTERNAL_MAX: u64 = 500;
-    /// Totals are counted up to here.
+    /// Totals are counted up to this number.
     pub const COUNTED_MAX: u64 = 100_000;
-    /// The same where rows must be looked at for it.
+    /// Totals are counted up to this number if counting must read rows.
     pub const NARROWED_MAX: u64 = 1_000;
-    /// Rows that one answer looks at where few of many may fit: some milliseconds.
+    /// Most rows that one response scans if few of many may match: some milliseconds.
     pub const WALKED_MAX: u64 = 4_000;
 
-    /// `after` is a cursor of the list, and goes without `offset`.
+    /// Creates a window. `after` is a cursor of the list. Fails with `bad_input` if `offset` is given too.
     pub fn new(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
         let after = after.filter(|text| !text.is_empty());
         if after.is_some() && offset.is_some() {
-            return Err(refused("goes without offset: it says itself where to go on"));
+            return Err(refused("must not be combined with offset: the cursor already holds the position"));
         }
         let after = after.map(|text| Cursor::of(&text)).transpose()?;
         let is_exact = offset.is_some();
@@ -101,16 +102,16 @@ impl Window {
     }
 
     pub fn internal(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
-        let limit_most = limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX);
-        Ok(Self { limit: limit_most, ..Self::new(limit, offset, after)? })
+        let capped = limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX);
+        Ok(Self { limit: capped, ..Self::new(limit, offset, after)? })
     }
 
-    /// The first so many, however many these are.
+    /// The first `limit` entries, without a maximum.
     pub fn first(limit: u64) -> Self {
         Self { limit, offset: 0, after: None, is_exact: true }
     }
 
-    /// A page of what is no list of the database.
+    /// Returns a page of entries that do not come from the database.
     pub fn of_all<T>(&self, all: Vec<T>, name: &str) -> Result<Listed<T>> {
         let total = all.len() as u64;
         let offset = match &self.after {
@@ -120,8 +121,8 @@ impl Window {
             },
             None => self.offset,
         };
-        let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let items: Vec<T> = all.into_iter().skip(many(offset)).take(many(self.limit)).collect();
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let items: Vec<T> = all.into_iter().skip(count(offset)).take(count(self.limit)).collect();
         let end = offset.saturating_add(items.len() as u64);
         let next = (end < total && !items.is_empty())
             .then(|| Cursor { list: name.into(), keys: vec![Value::Integer(end as i64)] }.text());
@@ -129,7 +130,7 @@ impl Window {
     }
 }
 
-/// A place in a list: the keys of the row that it is behind. Its text is opaque to callers.
+/// A position in a list: the keys of the row before it. Its text is opaque to callers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cursor {
     list: String,
@@ -147,7 +148,7 @@ impl Cursor {
         let key = |key: serde_json::Value| match key {
             serde_json::Value::Number(number) => number.as_i64().map(Value::Integer),
             serde_json::Value::String(text) => Some(Value::Text(text)),
-            // A list of one: an id.
+            // An array with one string is a blob, such as an id, in hexadecimal digits.
             serde_json::Value::Array(id) => match &id[..] {
                 [serde_json::Value::String(digits)] => hex::decode(digits).ok().map(Value::Blob),
                 _ => None,
@@ -169,8 +170,8 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::json!([self.list, keys]).to_string())
     }
 
-    fn keys(&self, list: &str, many: usize) -> Result<&[Value]> {
-        if self.list == list && self.keys.len() == many { Ok(&self.keys) } else { Err(Self::bad()) }
+    fn keys(&self, list: &str, count: usize) -> Result<&[Value]> {
+        if self.list == list && self.keys.len() == count { Ok(&self.keys) } else { Err(Self::bad()) }
     }
 }
 
@@ -178,19 +179,20 @@ fn refused(why: &str) -> Error {
     Error::fields(vec![Field::at(&["query", "after"], why)])
 }
 
-/// Parameters of the keys that a page begins behind, in their order.
+/// Parameters for the keys of the row that a page begins after, in their order.
 const AFTER: [&str; 4] = [":after_1", ":after_2", ":after_3", ":after_4"];
-/// The same of the last row that is looked at.
+/// Parameters for the keys of the last row that is scanned.
 const UNTIL: [&str; 4] = [":until_1", ":until_2", ":until_3", ":until_4"];
 
 impl List {
-    /// The statement of a page, for the parameters that are given, between two rows where these are known.
+    /// The statement of a page for the given parameters, bounded by the row before it and by the last row to scan if
+    /// these are known.
     pub fn page(&self, given: &[&str], is_after: bool, is_until: bool) -> String {
-        let places = is_after.then(|| self.beside(AFTER, false)).into_iter();
-        let places = places.chain(is_until.then(|| self.beside(UNTIL, true)));
-        let asked = all_of(self.asked(given).map(str::to_owned).chain(places));
+        let bounds = is_after.then(|| self.key_condition(AFTER, false)).into_iter();
+        let bounds = bounds.chain(is_until.then(|| self.key_condition(UNTIL, true)));
+        let filters = all_of(self.filters(given).map(str::to_owned).chain(bounds));
         format!(
-            "select {}, {} from {} {}{asked} order by {} limit :limit offset :offset",
+            "select {}, {} from {} {}{filters} order by {} limit :limit offset :offset",
             self.columns,
             self.keys(),
             self.from,
@@ -199,22 +201,23 @@ impl List {
         )
     }
 
-    /// The statement that finds where a walk ends: the keys of its last row, and of the one behind it.
+    /// The statement that finds the end of a bounded scan: the keys of its last row, and of the row after it.
     pub fn edge(&self, given: &[&str], is_after: bool) -> String {
         let is_walked = |condition: &str| parameters(condition).any(|name| self.walked.contains(&name));
-        let passed = self.asked(given).filter(|condition| !is_walked(condition)).map(str::to_owned);
-        let asked = all_of(passed.chain(is_after.then(|| self.beside(AFTER, false))));
+        let scanned = self.filters(given).filter(|condition| !is_walked(condition)).map(str::to_owned);
+        let filters = all_of(scanned.chain(is_after.then(|| self.key_condition(AFTER, false))));
         let (keys, order) = (self.keys(), self.order.join(", "));
-        format!("select {keys} from {}{asked} order by {order} limit 2 offset :walked", self.from)
+        format!("select {keys} from {}{filters} order by {order} limit 2 offset :walked", self.from)
     }
 
-    /// The statement that counts, up to a bound.
+    /// The statement that counts the rows, up to a bound.
     pub fn count(&self, given: &[&str], is_until: bool) -> String {
-        let asked = all_of(self.asked(given).map(str::to_owned).chain(is_until.then(|| self.beside(UNTIL, true))));
-        format!("select count(*) from (select 1 from {}{asked} limit :counted_max)", self.from)
+        let filters =
+            all_of(self.filters(given).map(str::to_owned).chain(is_until.then(|| self.key_condition(UNTIL, true))));
+        format!("select count(*) from (select 1 from {}{filters} limit :counted_max)", self.from)
     }
 
-    /// Is only a part of the rows looked at for this?
+    /// Whether the scan is bounded for these given parameters.
     pub fn walks(&self, given: &[&str]) -> bool {
         given.iter().any(|name| self.walked.contains(name))
     }
@@ -223,7 +226,7 @@ impl List {
         self.order.iter().map(|key| plain(key)).collect::<Vec<_>>().join(", ")
     }
 
-    /// The parameters that conditions take, each once.
+    /// The distinct parameters of all conditions.
     pub fn parameters(&self) -> Vec<&'static str> {
         let mut all: Vec<&str> = self.conditions.iter().flat_map(|condition| parameters(condition)).collect();
         all.sort_unstable();
@@ -231,10 +234,11 @@ impl List {
         all
     }
 
-    /// The names of the parameters that are not null. One that the list does not know is a mistake of ours.
-    fn given<'p>(&self, asked: Parameters<'p>) -> Result<Vec<&'p str>> {
+    /// The names of the parameters of conditions that are not null. Fails with `internal` on a parameter that the list
+    /// does not have.
+    fn given<'p>(&self, filters: Parameters<'p>) -> Result<Vec<&'p str>> {
         let known = |name: &str| self.parameters().contains(&name);
-        let named: Vec<&str> = asked.iter().filter(|(_, value)| !is_null(*value)).map(|(name, _)| *name).collect();
+        let named: Vec<&str> = filters.iter().filter(|(_, value)| !is_null(*value)).map(|(name, _)| *name).collect();
         let in_columns = |name: &&str| parameters(self.columns).any(|used| used == *name);
         match named.iter().find(|name| !known(name) && !in_columns(name)) {
             Some(name) => Err(Error::internal(format!("the list of {} has no parameter {name}", self.name))),
@@ -242,12 +246,13 @@ impl List {
         }
     }
 
-    fn asked(&self, given: &[&str]) -> impl Iterator<Item = &'static str> {
+    fn filters(&self, given: &[&str]) -> impl Iterator<Item = &'static str> {
         self.conditions.iter().copied().filter(move |condition| parameters(condition).all(|name| given.contains(&name)))
     }
 
-    /// What comes behind the keys, or all up to them, in a form for which SQLite finds the place in an index.
-    fn beside(&self, names: [&str; 4], is_until: bool) -> String {
+    /// The condition for the rows after these keys, or for all rows up to and including them, in a form that lets
+    /// SQLite seek in an index.
+    fn key_condition(&self, names: [&str; 4], is_until: bool) -> String {
         let keys: Vec<&str> = self.order.iter().map(|key| plain(key)).collect();
         let sign = |key: &str| if key.ends_with(DESC) == is_until { ">" } else { "<" };
         let signs: Vec<&str> = self.order.iter().map(|key| sign(key)).collect();
@@ -274,7 +279,7 @@ fn all_of(conditions: impl Iterator<Item = String>) -> String {
     if all.is_empty() { String::new() } else { format!(" where {}", all.join(" and ")) }
 }
 
-/// The parameters that a piece of SQL names.
+/// The parameters in a piece of SQL.
 fn parameters(sql: &str) -> impl Iterator<Item = &str> {
     sql.match_indices(':').map(move |(at, _)| {
         let end = sql[at + 1..]
@@ -292,18 +297,19 @@ fn is_null(value: &dyn ToSql) -> bool {
 }
 
 impl Reader<'_> {
-    /// A page of a list, narrowed by the parameters that are not null, with its total.
+    /// Returns a page of a list with its total, filtered by the parameters that are not null.
     pub fn page<T>(
         &self,
         list: &List,
-        asked: Parameters<'_>,
+        filters: Parameters<'_>,
         window: &Window,
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listed<T>> {
-        let listed = self.some(list, asked, window, row)?;
+        let listed = self.some(list, filters, window, row)?;
         let found = listed.items.len() as u64;
         if window.after.is_none() && window.limit > 0 {
-            // Where the end is in sight nothing is counted, nor where all that was looked at is in the page.
+            // Nothing is counted if the page shows the end of the list, or if all matches among the scanned rows are in
+            // it.
             if listed.next.is_none() && (window.offset == 0 || found > 0) {
                 return Ok(listed);
             }
@@ -311,26 +317,26 @@ impl Reader<'_> {
                 return Ok(Listed { total: found + 1, ..listed });
             }
         }
-        let total = self.total(list, asked, window)?.max(listed.total);
+        let total = self.total(list, filters, window)?.max(listed.total);
         Ok(Listed { total, ..listed })
     }
 
-    /// A page without a total: how many there are at least, as far as the page shows.
+    /// Returns a page without counting: `total` is a lower bound that follows from the page.
     pub fn some<T>(
         &self,
         list: &List,
-        asked: Parameters<'_>,
+        filters: Parameters<'_>,
         window: &Window,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listed<T>> {
         let keys = window.after.as_ref().map(|cursor| cursor.keys(list.name, list.order.len())).transpose()?;
         let (limit, offset) = (i64::try_from(window.limit).unwrap_or(i64::MAX).min(i64::MAX - 1), window.offset as i64);
         let one_more = limit + 1;
-        let until = self.edge(list, asked, window, keys)?;
-        let statement = list.page(&list.given(asked)?, keys.is_some(), until.is_some());
+        let until = self.edge(list, filters, window, keys)?;
+        let statement = list.page(&list.given(filters)?, keys.is_some(), until.is_some());
         let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset as &dyn ToSql)];
-        let places = keyed(AFTER, keys).chain(keyed(UNTIL, until.as_deref()));
-        let bound = bound(&statement, asked.iter().copied().chain(own).chain(places));
+        let bounds = keyed(AFTER, keys).chain(keyed(UNTIL, until.as_deref()));
+        let bound = bound(&statement, filters.iter().copied().chain(own).chain(bounds));
         let (mut read, mut last) = (0_i64, Vec::<Value>::new());
         let rows = self.all(&statement, &bound, |found| {
             read += 1;
@@ -350,51 +356,52 @@ impl Reader<'_> {
         Ok(Listed { items, total: seen, limit: window.limit, offset: window.offset, next })
     }
 
-    /// The keys of the last row that is looked at from here on, where there are rows behind it.
+    /// The keys of the last row of a bounded scan; `None` if the scan is not bounded, or reaches the end of the list.
     fn edge(
         &self,
         list: &List,
-        asked: Parameters<'_>,
+        filters: Parameters<'_>,
         window: &Window,
         after: Option<&[Value]>,
     ) -> Result<Option<Vec<Value>>> {
-        let given = list.given(asked)?;
+        let given = list.given(filters)?;
         if window.is_exact || !list.walks(&given) {
             return Ok(None);
         }
         let statement = list.edge(&given, after.is_some());
         let passed = i64::try_from(Window::WALKED_MAX - 1).unwrap_or(i64::MAX);
         let own = [(":walked", &passed as &dyn ToSql)];
-        let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed(AFTER, after)));
+        let bound = bound(&statement, filters.iter().copied().chain(own).chain(keyed(AFTER, after)));
         let mut found = self.all(&statement, &bound, |found| values(found, 0..list.order.len()))?;
         Ok((found.len() == 2).then(|| found.swap_remove(0)))
     }
 
-    /// How many a list has, counted up to a bound.
-    pub fn total(&self, list: &List, asked: Parameters<'_>, window: &Window) -> Result<u64> {
-        let is_costly = list.given(asked)?.iter().any(|name| list.costly.contains(name));
+    /// Counts the entries of a list, up to a bound.
+    pub fn total(&self, list: &List, filters: Parameters<'_>, window: &Window) -> Result<u64> {
+        let is_costly = list.given(filters)?.iter().any(|name| list.costly.contains(name));
         let most = if is_costly { Window::NARROWED_MAX } else { Window::COUNTED_MAX };
-        let until = self.edge(list, asked, window, None)?;
-        let counted = self.counted(list, asked, i64::try_from(most).unwrap_or(i64::MAX), until.as_deref())?;
+        let until = self.edge(list, filters, window, None)?;
+        let counted = self.counted(list, filters, i64::try_from(most).unwrap_or(i64::MAX), until.as_deref())?;
         Ok(counted + u64::from(until.is_some()))
     }
 
-    fn counted(&self, list: &List, asked: Parameters<'_>, most: i64, until: Option<&[Value]>) -> Result<u64> {
-        let given = list.given(asked)?;
-        let statement = match list.kept.iter().find(|(asked, _)| *asked == given) {
+    fn counted(&self, list: &List, filters: Parameters<'_>, most: i64, until: Option<&[Value]>) -> Result<u64> {
+        let given = list.given(filters)?;
+        let statement = match list.kept.iter().find(|(filters, _)| *filters == given) {
             Some((_, kept)) => (*kept).to_owned(),
             None => list.count(&given, until.is_some()),
         };
         let own = [(":counted_max", &most as &dyn ToSql)];
-        let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed(UNTIL, until)));
+        let bound = bound(&statement, filters.iter().copied().chain(own).chain(keyed(UNTIL, until)));
         self.find(&statement, &bound, |row| row.get::<_, i64>(0)).map(|total| total.unwrap_or_default().unsigned_abs())
     }
 
-    /// Two lists as one: behind the last of the first comes the second. The total is only what the page shows.
+    /// Returns a page of two lists in sequence: the second follows the end of the first. `total` is a lower bound that
+    /// follows from the page.
     pub fn some_of_two<T>(
         &self,
         [first, second]: [&List; 2],
-        asked: Parameters<'_>,
+        filters: Parameters<'_>,
         window: &Window,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listed<T>> {
@@ -403,13 +410,13 @@ impl Reader<'_> {
         let (mut listed, passed) = match cursor {
             Some(cursor) if cursor.list == second.name => {
                 let begin = start(window.limit);
-                return self.some(second, asked, if cursor.keys.is_empty() { &begin } else { window }, row);
+                return self.some(second, filters, if cursor.keys.is_empty() { &begin } else { window }, row);
             }
-            Some(_) => (self.some(first, asked, window, &mut row)?, 0),
+            Some(_) => (self.some(first, filters, window, &mut row)?, 0),
             None => {
-                let listed = self.some(first, asked, window, &mut row)?;
+                let listed = self.some(first, filters, window, &mut row)?;
                 let is_behind = listed.items.is_empty() && window.offset > 0;
-                let passed = if is_behind { self.counted(first, asked, i64::MAX, None)? } else { listed.total };
+                let passed = if is_behind { self.counted(first, filters, i64::MAX, None)? } else { listed.total };
                 (listed, passed)
             }
         };
@@ -418,8 +425,8 @@ impl Reader<'_> {
         }
         let rest = window.limit.saturating_sub(listed.items.len() as u64);
         let offset = if cursor.is_none() { window.offset.saturating_sub(passed) } else { 0 };
-        // Where nothing more is wanted, one row tells that there is more.
-        let more = self.some(second, asked, &Window { offset, ..start(rest.max(1)) }, row)?;
+        // If the page is full, one row of the second list shows whether there is more.
+        let more = self.some(second, filters, &Window { offset, ..start(rest.max(1)) }, row)?;
         if rest == 0 {
             let begins = || Cursor { list: second.name.to_owned(), keys: Vec::new() }.text();
             listed.next = (!more.items.is_empty() || more.next.is_some()).then(begins);
@@ -434,7 +441,7 @@ impl Reader<'_> {
     }
 }
 
-/// Keys with the names that they are bound to.
+/// Pairs keys with the parameters that they are bound to.
 fn keyed<'p>(names: [&'static str; 4], keys: Option<&'p [Value]>) -> impl Iterator<Item = (&'p str, &'p dyn ToSql)> {
     names.into_iter().zip(keys.unwrap_or_default()).map(|(name, key)| (name, key as &dyn ToSql))
 }
@@ -446,7 +453,7 @@ fn values(row: &Row<'_>, mut columns: std::ops::Range<usize>) -> rusqlite::Resul
     })
 }
 
-/// What of all this the statement names.
+/// Keeps the parameters that the statement uses.
 fn bound<'p>(statement: &str, all: impl Iterator<Item = (&'p str, &'p dyn ToSql)>) -> Vec<(&'p str, &'p dyn ToSql)> {
     all.filter(|(name, _)| parameters(statement).any(|used| used == *name)).collect()
 }

@@ -1,11 +1,12 @@
-//! `roster.mark`: that a site was founded in this folder, and how far its database had come.
+//! `roster.mark`: records that a site was created in this folder, and how far its database had progressed.
 //!
-//! **Invariant.** The mark may lag behind the database and never leads: what it names was durable before it was written.
-//! A database that is missing, or has come less far than its mark, is refused at start, and no site is founded beside a
-//! mark. In doubt the mark is silent: a start that is refused without need is worse than a loss that is not noticed.
+//! **Invariant.** The mark may lag behind the database but is never ahead of it: the progress in it was durable before
+//! the mark was written. The server refuses to start if the database is missing or behind its mark, and creates no site
+//! beside a mark. A mark that cannot be read or parsed does not prevent a start with an existing database: an
+//! unnecessary refusal is worse than an unnoticed loss.
 //!
-//! Other files beside the database tell nothing: the settings are written by people, and the write-ahead log goes
-//! whenever any program closes the database cleanly.
+//! Other files beside the database are no evidence: the settings are written by hand, and the write-ahead log is
+//! removed whenever a program closes the database cleanly.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::Write;
@@ -22,36 +23,37 @@ use crate::kernel::ids::Timestamp;
 const FILE_NAME: &str = "roster.mark";
 const FORMAT: u32 = 1;
 
-/// How far a database has come.
+/// How far a database has progressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// When the site was founded, in Unix milliseconds: it tells one site from another.
+    /// When the site was created, in Unix milliseconds; distinguishes sites.
     pub founded_at: i64,
     pub epoch: i64,
-    /// Of the newest audit entry.
+    /// The id of the newest audit entry.
     pub audit_id: i64,
 }
 
-/// What may have come after the progress of a mark.
+/// Whether the database may be ahead of its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Changes may have followed.
+    /// Changes may have followed the mark.
     Writing,
-    /// Nothing, so far; the server runs.
+    /// No changes have followed the mark; the server is running.
     Idle,
-    /// Nothing: the database was closed.
+    /// No changes have followed the mark: the database was closed.
     Stopped,
 }
 
-/// The file's content. Fields that are not known are ignored: later versions add theirs.
+/// The content of the file. Unknown fields are ignored, so that later versions can add some.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     format: u32,
     #[serde(flatten)]
     progress: Progress,
     state: State,
-    /// When the database file itself was last written, in Unix nanoseconds: since then all is in the write-ahead log.
+    /// When the database file itself was last written, in Unix nanoseconds. Changes since then are in the write-ahead
+    /// log only.
     file_written_ns: i64,
 }
 
@@ -59,12 +61,12 @@ fn mark_file(database: &Path) -> PathBuf {
     database.with_file_name(FILE_NAME)
 }
 
-/// Was a site founded beside this database file, whether the file is there or not?
+/// Whether a site was created beside this database file, even if the file is missing.
 pub fn is_founded(database: &Path) -> bool {
     mark_file(database).symlink_metadata().is_ok()
 }
 
-/// `None` without a mark, and with one that cannot be read: that one is made anew.
+/// Reads the mark. Returns `None` if there is none, or if it cannot be read or parsed; it is then overwritten later.
 fn read(database: &Path) -> Option<Mark> {
     let path = mark_file(database);
     let text = match std::fs::read(&path) {
@@ -76,11 +78,11 @@ fn read(database: &Path) -> Option<Mark> {
         }
     };
     serde_json::from_slice(&text)
-        .map_err(|e| tracing::warn!(file = %path.display(), error = %e, "the mark cannot be understood"))
+        .map_err(|e| tracing::warn!(file = %path.display(), error = %e, "the mark cannot be parsed"))
         .ok()
 }
 
-/// Replaces the mark at once and durably.
+/// Replaces the mark atomically and durably.
 pub fn write(database: &Path, progress: Progress, state: State) -> std::io::Result<()> {
     let file_written_ns = written_ns(&std::fs::metadata(database)?);
     let text = serde_json::to_vec(&Mark { format: FORMAT, progress, state, file_written_ns })?;
@@ -95,7 +97,7 @@ pub fn write(database: &Path, progress: Progress, state: State) -> std::io::Resu
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     })();
     if written.is_err() {
-        // What is left of it would only take space that is missing.
+        // A partly written file would only take up disk space, which may be what is missing.
         let _ = std::fs::remove_file(&next);
     }
     written
@@ -110,20 +112,21 @@ const PROGRESS: &str = "
     from site
     where only = 1";
 
-/// How far the database has come; `None` before its site is founded.
+/// Returns how far the database has progressed; `None` before its site is created.
 pub fn progress(r: &Reader<'_>) -> Result<Option<Progress>> {
     r.find(PROGRESS, &[], |row| Ok(Progress { founded_at: row.get(0)?, epoch: row.get(1)?, audit_id: row.get(2)? }))
 }
 
 const TOUCH_SITE: &str = "update site set videos = videos + :more where only = 1";
 
-/// Writes a page as it is. There and back: SQLite writes nothing where a row is replaced by its equal.
+/// Writes a page without a change of its content: a value is changed and changed back, because SQLite does not write a
+/// row that is replaced by an equal one.
 pub fn touch(w: &Writer<'_>) -> Result<()> {
     w.execute(TOUCH_SITE, &[(":more", &1)])?;
     w.execute(TOUCH_SITE, &[(":more", &-1)]).map(drop)
 }
 
-/// Are the files there that the mark speaks of? Before the database is opened, which would make them.
+/// Fails unless the files that the mark implies exist. Must run before the database is opened, which would create them.
 pub fn require_files(database: &Path) -> Result<()> {
     let found = std::fs::metadata(database).ok().filter(|file| file.len() > 0);
     let Some(file) = found else {
@@ -131,7 +134,7 @@ pub fn require_files(database: &Path) -> Result<()> {
     };
     let Some(mark) = read(database) else { return Ok(()) };
     let has_log = database.with_extension("db-wal").symlink_metadata().is_ok();
-    // Who takes the log into the file and then removes it, as other programs do, has written the file.
+    // A program that checkpoints the log and then removes it has written the database file.
     if mark.state == State::Writing && !has_log && mark.file_written_ns == written_ns(&file) {
         return Err(refused(
             database,
@@ -147,16 +150,16 @@ pub fn require_files(database: &Path) -> Result<()> {
 
 fn missing(database: &Path) -> String {
     format!(
-        "database_missing: {} is missing or empty, though a site was founded here: mount its folder, or restore a backup",
+        "database_missing: {} is missing or empty, though a site was created here: mount its folder, or restore a backup",
         database.display()
     )
 }
 
-/// Has the database come as far as its mark says? Before anything is changed in it.
+/// Fails if the database is behind its mark, or belongs to another site. Must run before the database is changed.
 pub fn require_progress(connection: &Connection, database: &Path) -> Result<()> {
     let Some(Mark { progress: marked, .. }) = read(database) else { return Ok(()) };
-    let is_empty = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    let found = match is_empty.map_err(sql::failed)? {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let found = match version.map_err(sql::failed)? {
         0 => None,
         _ => progress(&Reader { connection })?,
     };
@@ -164,15 +167,15 @@ pub fn require_progress(connection: &Connection, database: &Path) -> Result<()> 
     let file = database.display();
     if found.founded_at != marked.founded_at {
         let text = format!(
-            "database_foreign: {file} belongs to another site than the one that was founded here: put the right file \
+            "database_foreign: {file} belongs to another site than the one that was created here: put the right file \
              back, or restore a backup"
         );
         return Err(refused(database, &text));
     }
     if found.epoch < marked.epoch || found.audit_id < marked.audit_id {
         let text = format!(
-            "database_went_back: {file} is older than it was: it ends with audit entry {} and epoch {}, but had come to \
-             entry {} and epoch {}. Put the newest file back, with its -wal, or restore a backup",
+            "database_went_back: {file} is older than its mark: it ends with audit entry {} and epoch {}, but the mark has \
+            entry {} and epoch {}. Put the newest file back, with its -wal, or restore a backup",
             found.audit_id, found.epoch, marked.audit_id, marked.epoch
         );
         return Err(refused(database, &text));
@@ -182,13 +185,13 @@ pub fn require_progress(connection: &Connection, database: &Path) -> Result<()> 
 
 fn refused(database: &Path, text: &str) -> Error {
     let text = format!(
-        "{text}. To go on with what is there, and lose what is missing, remove {} first",
+        "{text}. To continue with the present data, and lose what is missing, remove {} first",
         mark_file(database).display()
     );
     Error::new(ErrorCode::DatabaseLost).with_source(text.clone()).with_message(text)
 }
 
-/// The next moment at three o'clock at night (UTC).
+/// The next 03:00 UTC after `now`.
 pub fn next_night(now: Timestamp) -> Timestamp {
     const DAY_MS: i64 = 86_400_000;
     const NIGHT_MS: i64 = 3 * 3_600_000;
@@ -201,7 +204,7 @@ mod tests {
 
     const AT: Progress = Progress { founded_at: 1_000, epoch: 7, audit_id: 20 };
 
-    /// A data directory with a database that has come so far.
+    /// A data directory with a database of this progress.
     fn data(progress: Progress) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("roster.db");
@@ -219,21 +222,21 @@ mod tests {
         (directory, file)
     }
 
-    /// What a start would say.
-    fn verdict(file: &Path) -> String {
+    /// The error code of a start, or `ok`.
+    fn start_result(file: &Path) -> String {
         let checked =
             require_files(file).and_then(|()| require_progress(&Connection::open(file).map_err(sql::failed)?, file));
         checked.map_or_else(|e| e.message().split(':').next().unwrap_or_default().to_owned(), |()| "ok".to_owned())
     }
 
     #[test]
-    fn a_database_is_taken_that_has_come_as_far_as_its_mark_or_farther() {
-        for (epoch, audit_id, said) in
+    fn a_database_behind_its_mark_is_refused() {
+        for (epoch, audit_id, expected) in
             [(7, 20, "ok"), (8, 20, "ok"), (7, 21, "ok"), (6, 20, "database_went_back"), (7, 19, "database_went_back")]
         {
             let (_directory, file) = data(Progress { epoch, audit_id, ..AT });
             write(&file, AT, State::Stopped).unwrap();
-            assert_eq!(verdict(&file), said, "{epoch} {audit_id}");
+            assert_eq!(start_result(&file), expected, "{epoch} {audit_id}");
         }
     }
 
@@ -241,29 +244,29 @@ mod tests {
     fn a_database_of_another_site_is_refused() {
         let (_directory, file) = data(Progress { founded_at: 1_001, ..AT });
         write(&file, AT, State::Stopped).unwrap();
-        assert_eq!(verdict(&file), "database_foreign");
+        assert_eq!(start_result(&file), "database_foreign");
     }
 
     #[test]
-    fn a_log_is_missed_only_if_changes_were_in_nothing_else() {
-        for (state, said) in [(State::Writing, "database_log_lost"), (State::Idle, "ok"), (State::Stopped, "ok")] {
+    fn a_missing_log_is_refused_only_if_it_held_changes() {
+        for (state, expected) in [(State::Writing, "database_log_lost"), (State::Idle, "ok"), (State::Stopped, "ok")] {
             let (_directory, file) = data(AT);
             write(&file, AT, state).unwrap();
-            assert_eq!(verdict(&file), said, "{state:?}");
-            // A log that is there is never missed.
+            assert_eq!(start_result(&file), expected, "{state:?}");
+            // With a log, the start succeeds in any state.
             std::fs::write(file.with_extension("db-wal"), "").unwrap();
             assert_eq!(require_files(&file).map_err(|e| e.to_string()), Ok(()), "{state:?}");
         }
-        // Another program took the log into the file.
+        // Another program checkpointed the log into the file.
         let (_directory, file) = data(AT);
         write(&file, AT, State::Writing).unwrap();
         let later = std::fs::metadata(&file).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
         File::options().append(true).open(&file).unwrap().set_modified(later).unwrap();
-        assert_eq!(verdict(&file), "ok");
+        assert_eq!(start_result(&file), "ok");
     }
 
     #[test]
-    fn nothing_is_founded_beside_a_mark_even_if_it_cannot_be_read() {
+    fn no_site_is_created_beside_a_mark_even_if_it_cannot_be_parsed() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("roster.db");
         assert_eq!(require_files(&file).map_err(|e| e.to_string()), Ok(()));
@@ -271,20 +274,20 @@ mod tests {
             std::fs::write(mark_file(&file), mark).unwrap();
             assert!(require_files(&file).unwrap_err().message().starts_with("database_missing"), "{what}");
         }
-        // One that cannot be understood says nothing against a database that is there.
+        // A mark that cannot be parsed does not refuse an existing database.
         let (_directory, file) = data(AT);
         std::fs::write(mark_file(&file), "x").unwrap();
-        assert_eq!(verdict(&file), "ok");
+        assert_eq!(start_result(&file), "ok");
     }
 
     #[test]
-    fn a_mark_of_a_later_version_is_understood() {
+    fn unknown_fields_of_a_mark_are_ignored() {
         let (_directory, file) = data(Progress { epoch: 1, ..AT });
         write(&file, AT, State::Idle).unwrap();
         let mut mark: serde_json::Value = serde_json::from_slice(&std::fs::read(mark_file(&file)).unwrap()).unwrap();
         mark["line"] = "00ff".into();
         std::fs::write(mark_file(&file), mark.to_string()).unwrap();
-        assert_eq!(verdict(&file), "database_went_back");
+        assert_eq!(start_result(&file), "database_went_back");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The SQLite database: a fair pool of [readers] and one writer thread. No other code opens the file.
 //!
-//! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
-//! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
-//! takes its batch along, because nobody knows how far it got with the state; so does one that fails after it said that
-//! all is [`decided`](Writer::decided), which only a failing disk should bring about. The writer survives all of them.
+//! **Invariant.** A change whose caller got a success survives a power failure (`synchronous=FULL`). The state that the
+//! writer keeps in memory is published after the commit and before the answer. A job that fails rolls back only itself.
+//! A job that panics fails its whole batch, because the state may be partly changed. So does a job that fails after
+//! [`Writer::decided`], which only a failing disk should cause. The writer survives all of these.
 //!
-//! Nothing is committed to a file that is not where it was opened, and what is wrong with the file is told to [`Health`].
+//! Nothing is committed if the file was moved, replaced or deleted. Faults of the file are reported to [`Health`].
 //!
-//! The writer takes all jobs that wait, up to `db.write_batch`, runs each in a savepoint of one transaction, and
-//! commits once: that one fsync is shared by everybody who waited for it.
+//! The writer takes all queued jobs, up to `db.write_batch`, runs each in a savepoint of one transaction, and commits
+//! once (group commit): all these jobs share one fsync.
 
 pub mod lists;
 pub mod mark;
@@ -35,7 +35,7 @@ use mark::State;
 pub use readers::ReaderShare;
 use readers::{Apart, Readers};
 
-/// A fault of the database: the words and sentences are those that callers get.
+/// A fault of the database, with the code and the message that callers get.
 const fn fault(cause: ErrorCode, is_fatal: bool) -> Fault {
     Fault { part: "database", word: cause.as_str(), message: cause.message(), is_fatal }
 }
@@ -45,12 +45,12 @@ const READ_ONLY: Fault = fault(ErrorCode::DatabaseReadOnly, false);
 const DAMAGED: Fault = fault(ErrorCode::DatabaseDamaged, true);
 const LOST: Fault = fault(ErrorCode::DatabaseLost, true);
 
-/// A read-only view of one moment.
+/// A read-only view of the database in one transaction.
 pub struct Reader<'a> {
     pub connection: &'a Connection,
 }
 
-/// The open transaction of one job. It reads what a [`Reader`] reads.
+/// The open transaction of one job. It dereferences to a [`Reader`].
 pub struct Writer<'a> {
     reader: Reader<'a>,
     now: Timestamp,
@@ -62,12 +62,12 @@ impl<'a> Writer<'a> {
         Self { reader: Reader { connection }, now: Timestamp::now(), is_decided: Cell::new(false) }
     }
 
-    /// One moment for the whole job.
+    /// The time of the job: the same value at each call.
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Makes a change whose former content must not stay in what the file has free.
+    /// Runs a change whose former content is overwritten in the file (`secure_delete`), not left in free pages.
     pub fn erasing<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         let set = |on: bool| self.connection.pragma_update(None, "secure_delete", on).map_err(sql::failed);
         set(true)?;
@@ -76,8 +76,9 @@ impl<'a> Writer<'a> {
         changed
     }
 
-    /// All that could be refused was asked: what fails from here on fails with its batch. In return SQLite need not copy
-    /// each page before it changes, which is a good part of a change of many tables.
+    /// Releases the savepoint of the job: call this when all checks have passed. A later failure fails the whole batch.
+    /// In return SQLite need not copy each page before it changes, which is much of the work of a change to many
+    /// tables.
     pub fn decided(&self) -> Result<()> {
         sql::run(self.connection, "release job")?;
         self.is_decided.set(true);
@@ -93,7 +94,7 @@ impl<'a> std::ops::Deref for Writer<'a> {
     }
 }
 
-/// What the writer and the pool have done so far; read by `/metrics`.
+/// Counters of the writer; read by `/metrics`.
 #[derive(Debug, Default)]
 pub struct WriterStats {
     pub jobs: AtomicU64,
@@ -102,13 +103,12 @@ pub struct WriterStats {
     pub queue_busy: AtomicU64,
     pub panics: AtomicU64,
     pub commit_failures: AtomicU64,
-    /// What SQLite has worked for the writer, in steps of its virtual machine, and the most of it in one job: who writes
-    /// waits for it.
+    /// Steps of SQLite's virtual machine in the writer, and the most of one job: other writes wait during these.
     pub steps: AtomicU64,
     pub steps_largest: AtomicU64,
     /// Commits that changed rows.
     pub changed: AtomicU64,
-    /// Ends of batches, kept or not: as long as it stands still, no row has changed.
+    /// Finished batches, committed or not: while this is constant, no row has changed.
     pub ended: AtomicU64,
 }
 
@@ -117,43 +117,43 @@ struct Batch<'a, S> {
     connection: &'a Connection,
     state: &'a mut S,
     stats: &'a WriterStats,
-    /// Set by a job after which the batch as a whole cannot be kept.
+    /// Set by a job after which the batch cannot be committed.
     broken: &'a mut Option<Error>,
-    /// Set by a job that changed rows, and succeeded.
+    /// Set by a successful job that changed rows.
     changed: &'a mut bool,
 }
 
-/// Runs in the batch's transaction (or in none, where none could be opened), and returns what is to be done when the
-/// commit's fate is known.
+/// Runs in the transaction of the batch, or with `None` if the batch has failed before. Returns a closure that answers
+/// the caller when the result of the commit is known.
 type Job<S> = Box<dyn FnOnce(Option<Batch<'_, S>>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// The database, with the state `S` that the writer carries from change to change.
+/// The database, with the in-memory state `S` that the writer keeps across changes.
 pub struct Db<S> {
     file: PathBuf,
-    /// What is wrong with it, and with all else.
+    /// The known faults of the server, including those of the database.
     pub health: Arc<Health>,
-    /// Told after each commit that changed rows, and when the disk refused one: the mark is behind.
+    /// Notified after each commit that changed rows, and when the disk refused one: the mark is then behind.
     pub mark_due: Arc<Notify>,
     readers: Arc<Readers>,
-    /// For the health, which must be told while all else waits.
-    of_health: Apart,
-    /// For what looks at all there is.
-    of_whole: Apart,
-    /// `None` tells the writer to end.
+    /// The connection for health checks, which must work while all readers are in use.
+    health_connection: Apart,
+    /// The connection for queries that read whole tables.
+    scan_connection: Apart,
+    /// Jobs for the writer; `None` makes it end.
     queue: mpsc::Sender<Option<Job<S>>>,
     queue_capacity: usize,
     write_wait: Duration,
     pub stats: Arc<WriterStats>,
-    /// Told after each batch, once it is published.
+    /// Notified after each batch, once its state is published.
     pub committed: Arc<Notify>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl<S: Clone + Send + 'static> Db<S> {
-    /// Opens (or creates) the file, makes the first state from it and starts the writer.
+    /// Opens (or creates) the file, loads the first state from it and starts the writer.
     ///
-    /// `publish` runs on the writer thread after each commit that changed the state.
+    /// `publish` runs once here, and then on the writer thread after each batch.
     pub fn open<P>(config: &Config, load: fn(&Reader<'_>) -> Result<S>, recover: Recover<S>, publish: P) -> Result<Self>
     where
         P: Fn(&S) + Send + 'static,
@@ -164,17 +164,17 @@ impl<S: Clone + Send + 'static> Db<S> {
             ErrorCode::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
             _ => e,
         })?;
-        // What was read for it is not read again.
+        // The pages that `load` read are not needed again.
         connection.release_memory().map_err(sql::failed)?;
         let (health, mark_due) = (Arc::new(Health::default()), Arc::new(Notify::new()));
-        let places = places(&file)?;
-        places.iter().for_each(|place| health.watch(place.clone(), LOST));
+        let watched_files = watched_files(&file)?;
+        watched_files.iter().for_each(|watched| health.watch(watched.clone(), LOST));
         publish(&state);
         let (stats, committed) = (Arc::new(WriterStats::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
         let (queue, jobs) = mpsc::channel(capacity);
         schema::count_steps(&connection, stats.clone())?;
-        let loops = WriterLoop {
+        let writer_loop = WriterLoop {
             connection,
             state,
             recover,
@@ -182,59 +182,60 @@ impl<S: Clone + Send + 'static> Db<S> {
             stats: stats.clone(),
             committed: committed.clone(),
             batch_max: size(config.write_batch_max),
-            places: places.clone(),
+            watched_files: watched_files.clone(),
             health: health.clone(),
             mark_due: mark_due.clone(),
         };
-        let writer = health::spawn("writer", move || loops.run(jobs))
+        let writer = health::spawn("writer", move || writer_loop.run(jobs))
             .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
         Ok(Self {
-            readers: Readers::open(places, config)?,
-            of_health: Apart::default(),
-            of_whole: Apart::default(),
+            readers: Readers::open(watched_files, config)?,
+            health_connection: Apart::default(),
+            scan_connection: Apart::default(),
             file,
             health,
             mark_due,
             queue,
             queue_capacity: capacity,
             write_wait: Duration::from_millis(config.write_wait_ms),
-            stats: stats,
+            stats,
             committed,
             writer: std::sync::Mutex::new(Some(writer)),
         })
     }
 
-    /// Runs a query on the blocking pool in somebody's turn, in one deferred transaction so that all its selects agree.
+    /// Runs a query on the blocking pool, in one deferred transaction, so that all its selects see the same data.
+    /// `share` says on whose behalf, for fair scheduling.
     pub async fn read<T: Send + 'static>(
         &self,
-        turn: ReaderShare,
+        share: ReaderShare,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.noticed(self.readers.read(turn, query).await)
+        self.report_if_damaged(self.readers.read(share, query).await)
     }
 
-    /// The same for a query that may take as long as there are rows: beside the readers, one such query at a time.
+    /// Runs a query that may read whole tables. It uses a connection outside the pool, one such query at a time.
     pub async fn read_whole<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.noticed(self.readers.read_apart(&self.of_whole, query).await)
+        self.report_if_damaged(self.readers.read_apart(&self.scan_connection, query).await)
     }
 
-    /// Can rows be read? Waits for no reader.
+    /// Runs a query of a health check. It does not wait for a connection of the pool.
     pub async fn look(&self, query: fn(&Reader<'_>) -> Result<()>) -> Result<()> {
-        self.noticed(self.readers.read_apart(&self.of_health, query).await)
+        self.report_if_damaged(self.readers.read_apart(&self.health_connection, query).await)
     }
 
-    /// Gives back what reading took and nobody has needed for a while.
+    /// Releases memory and connections of readers that are idle.
     pub fn rest(&self) {
         self.readers.rest();
-        if let Ok(mut whole) = self.of_whole.try_lock() {
-            *whole = None;
+        if let Ok(mut connection) = self.scan_connection.try_lock() {
+            *connection = None;
         }
     }
 
-    /// Queues a change and waits until it is committed and published, or has failed without a trace.
+    /// Queues a change and waits until it is committed and published, or has failed and is rolled back.
     ///
     /// The job must change `S` only in its last, infallible steps: an error leaves the state as it was.
     pub async fn write<T: Send + 'static>(
@@ -245,7 +246,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let boxed: Job<S> = Box::new(move |batch| {
             let result = batch.map(|batch| in_savepoint(batch, job));
             Box::new(move |commit| {
-                // A disconnected caller does not undo a committed change.
+                // If the caller has disconnected, a committed change remains.
                 let _ = answer.send(match (commit, result) {
                     (Ok(()), Some(result)) => result,
                     (Ok(()), None) => Err(Error::internal("a change was committed without having run")),
@@ -258,11 +259,11 @@ impl<S: Clone + Send + 'static> Db<S> {
             busy("the writer's queue is full")
         })?;
         let answer = answered.await.map_err(|_| Error::internal("the writer dropped the change"))?;
-        self.noticed(answer)
+        self.report_if_damaged(answer)
     }
 
     /// Reports a damaged database when a read or change finds it.
-    fn noticed<T>(&self, outcome: Result<T>) -> Result<T> {
+    fn report_if_damaged<T>(&self, outcome: Result<T>) -> Result<T> {
         if let Err(e) = &outcome
             && e.cause == ErrorCode::DatabaseDamaged
         {
@@ -275,10 +276,10 @@ impl<S: Clone + Send + 'static> Db<S> {
         self.health.report(DAMAGED, schema::damaged(&self.file, faults).message());
     }
 
-    /// Looks at every page, on a connection of its own and beside all else.
+    /// Checks every page, on its own connection, without blocking other reads and writes.
     pub async fn check(&self) -> Result<()> {
         if self.health.faults().contains(&LOST) {
-            // Another file would be looked at.
+            // The path may now be another file.
             return Ok(());
         }
         let file = self.file.clone();
@@ -297,40 +298,40 @@ impl<S: Clone + Send + 'static> Db<S> {
         Ok(())
     }
 
-    /// Can changes not be made because of the disk, as far as is known?
+    /// Whether the last known state of the disk prevents changes: it is full or read-only.
     pub fn is_full(&self) -> bool {
         self.health.has(FULL.word) || self.health.has(READ_ONLY.word)
     }
 
-    /// Writes down how far the database has come, as of now or a little earlier.
+    /// Writes the mark with the present progress of the database.
     pub async fn mark(&self, state: State) -> Result<()> {
         let Some(progress) = self.read(ReaderShare::of_server(), mark::progress).await? else { return Ok(()) };
         let (file, health) = (self.file.clone(), self.health.clone());
-        let write = move || put_mark(&file, &health, progress, state);
+        let write = move || write_mark(&file, &health, progress, state);
         tokio::task::spawn_blocking(write).await.map_err(|e| Error::internal(format!("writing the mark panicked: {e}")))
     }
 
-    /// Was the newest mark written, as far as is known?
+    /// Whether the last write of the mark succeeded.
     pub fn is_marked(&self) -> bool {
         !self.health.has(NO_MARK.word)
     }
 
-    /// Tries whether a change can be made: one that writes what is there already.
+    /// Tests whether changes are possible, by a write that leaves the data as it is.
     pub async fn probe(&self) -> Result<()> {
         self.write(|w, _| mark::touch(w)).await
     }
 
-    /// Can changes still be made?
+    /// Whether the writer thread is running.
     pub fn is_alive(&self) -> bool {
         !self.queue.is_closed()
     }
 
-    /// Changes that wait for the writer now.
+    /// The number of changes that wait for the writer.
     pub fn queued(&self) -> usize {
         self.queue_capacity - self.queue.capacity()
     }
 
-    /// Lets the writer finish what waits, then ends it; later changes fail.
+    /// Lets the writer finish the queued changes, then ends it. Later changes fail.
     pub async fn close(&self) {
         let Some(handle) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
         let was_alive = self.queue.send(None).await.is_ok();
@@ -344,22 +345,22 @@ impl<S: Clone + Send + 'static> Db<S> {
 const NO_MARK: Fault = Fault {
     part: "mark",
     word: "mark_not_written",
-    message: "the file roster.mark cannot be written: a database that is lost now may not be missed at the next start",
+    message: "the file roster.mark cannot be written: if the database is lost now, the next start may not detect it",
     is_fatal: false,
 };
 
-fn put_mark(file: &Path, health: &Health, progress: mark::Progress, state: State) {
+fn write_mark(file: &Path, health: &Health, progress: mark::Progress, state: State) {
     match mark::write(file, progress, state) {
         Ok(()) => health.clear(NO_MARK.word),
-        Err(e) => health.report(NO_MARK, &format!("{e}; {}", space(file.parent().unwrap_or(Path::new("."))))),
+        Err(e) => health.report(NO_MARK, &format!("{e}; {}", free_space(file.parent().unwrap_or(Path::new("."))))),
     }
 }
 
-/// What is left in a folder, for the log.
-fn space(folder: &Path) -> String {
+/// Describes how many bytes are free in a folder, for the log.
+fn free_space(folder: &Path) -> String {
     match rustix::fs::statvfs(folder) {
         Ok(disk) => format!("{} bytes are free at {}", disk.f_bavail.saturating_mul(disk.f_frsize), folder.display()),
-        Err(e) => format!("the space at {} is not known: {e}", folder.display()),
+        Err(e) => format!("the free space at {} is unknown: {e}", folder.display()),
     }
 }
 
@@ -367,25 +368,25 @@ fn size(setting: u64) -> usize {
     usize::try_from(setting).unwrap_or(usize::MAX)
 }
 
-fn busy(why: &'static str) -> Error {
-    Error::new(ErrorCode::Busy).with_source(why).retry_after(1)
+fn busy(reason: &'static str) -> Error {
+    Error::new(ErrorCode::Busy).with_source(reason).retry_after(1)
 }
 
-/// The files of a database that is open and was read.
-fn places(file: &Path) -> Result<Vec<WatchedFolder>> {
+/// The files of an open database, to watch. The database must have been read, which creates its write-ahead log.
+fn watched_files(file: &Path) -> Result<Vec<WatchedFolder>> {
     let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).with_source(e.to_string());
     let log = file.with_extension("db-wal");
-    let mut places = vec![WatchedFolder::of(file).map_err(gone)?];
-    // A file system that cannot share memory gets another kind of log.
+    let mut watched_files = vec![WatchedFolder::of(file).map_err(gone)?];
+    // On a file system without shared memory SQLite uses another journal mode.
     if log.exists() {
-        places.push(WatchedFolder::of(&log).map_err(gone)?);
+        watched_files.push(WatchedFolder::of(&log).map_err(gone)?);
     }
-    Ok(places)
+    Ok(watched_files)
 }
 
-/// Are the files still the ones that were opened?
-fn require_places(places: &[WatchedFolder]) -> Result<()> {
-    match places.iter().find(|place| !place.is_kept()) {
+/// Fails with `database_lost` unless the files are still the ones that were opened.
+fn require_unchanged_files(watched_files: &[WatchedFolder]) -> Result<()> {
+    match watched_files.iter().find(|watched| !watched.is_kept()) {
         Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).with_source(gone.path().display().to_string())),
         None => Ok(()),
     }
@@ -400,7 +401,7 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
         stats.panics.fetch_add(1, Ordering::Relaxed);
         let error = Error::internal(format!("a change panicked: {}", panic_text(&panic)));
-        // Rows can be rolled back to the savepoint, but nobody knows how far the state got.
+        // Rows can be rolled back to the savepoint, but the state may be partly changed.
         *broken = Some(error.clone());
         Err(error)
     });
@@ -410,17 +411,17 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         (Err(_), false) => sql::run(connection, "rollback to job").and_then(|()| sql::run(connection, "release job")),
         (Err(failed), true) => Err(failed.clone()),
     };
-    // A full disk makes SQLite roll back the whole transaction, not the savepoint alone.
+    // On a full disk SQLite rolls back the whole transaction, not only the savepoint.
     if ended.is_err() || connection.is_autocommit() {
         let first = result.as_ref().err().cloned().or(ended.err());
-        *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
+        *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before the job was done")));
     }
     stats.steps_largest.fetch_max(stats.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
     *changed |= result.is_ok() && connection.total_changes() > rows;
     result
 }
 
-/// What a panic said, for the log.
+/// The message of a panic, for the log.
 pub fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
     panic
         .downcast_ref::<&str>()
@@ -437,12 +438,12 @@ struct WriterLoop<S, P> {
     stats: Arc<WriterStats>,
     committed: Arc<Notify>,
     batch_max: usize,
-    places: Vec<WatchedFolder>,
+    watched_files: Vec<WatchedFolder>,
     health: Arc<Health>,
     mark_due: Arc<Notify>,
 }
 
-/// Makes the state again after a commit failed, from the rows and from the state before the batch.
+/// Rebuilds the state after a failed commit, from the rows and from the state before the batch.
 pub type Recover<S> = fn(&Reader<'_>, S) -> S;
 
 impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
@@ -463,29 +464,30 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             }
             let before = self.state.clone();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch, &before))) {
-                // Waiting callers get an internal error. The rows are rolled back, or the new snapshot is published.
+                // Waiting callers get an internal error. The batch is rolled back, or its new state is published if it
+                // was committed.
                 self.stats.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
+                tracing::error!(panic = panic_text(&panic), "the writer panicked; its state is rebuilt from the rows");
                 self.undo(before);
                 self.stats.ended.fetch_add(1, Ordering::Release);
                 (self.publish)(&self.state);
             }
         }
-        // The last act of a graceful stop: leave one file, not three.
+        // At the end of a graceful stop: leave one file instead of three.
         if let Err(e) = self.connection.execute_batch("pragma wal_checkpoint(truncate)") {
             tracing::warn!(error = %e, "the last checkpoint failed; the next start repeats it");
         }
-        // Before the connection is closed, which may remove the log.
-        match (self.places.first(), mark::progress(&Reader { connection: &self.connection })) {
-            (Some(file), Ok(Some(progress))) if require_places(&self.places).is_ok() => {
-                put_mark(file.path(), &self.health, progress, State::Stopped);
+        // Before the connection is closed, because that may remove the log.
+        match (self.watched_files.first(), mark::progress(&Reader { connection: &self.connection })) {
+            (Some(file), Ok(Some(progress))) if require_unchanged_files(&self.watched_files).is_ok() => {
+                write_mark(file.path(), &self.health, progress, State::Stopped);
             }
-            (_, Err(e)) => tracing::warn!(error = %e, "the mark could not be written at the end"),
+            (_, Err(e)) => tracing::warn!(error = %e, "the mark could not be written at the stop"),
             _ => {}
         }
     }
 
-    /// Runs a batch in one transaction; `before` is the state that a failure goes back to.
+    /// Runs a batch in one transaction; `before` is the state that is restored after a failure.
     fn commit(&mut self, batch: Vec<Job<S>>, before: &S) {
         self.stats.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.stats.batches.fetch_add(1, Ordering::Relaxed);
@@ -499,9 +501,9 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             let batch = Batch { connection, state, stats, broken: &mut broken, changed: &mut changed };
             answers.push(job(is_open.then_some(batch)));
         }
-        let outcome = broken.map_or_else(|| require_places(&self.places), Err);
+        let outcome = broken.map_or_else(|| require_unchanged_files(&self.watched_files), Err);
         let outcome = outcome.and_then(|()| sql::run(&self.connection, "commit"));
-        self.tell(&outcome, changed);
+        self.report_commit(&outcome, changed);
         if outcome.is_err() {
             self.stats.commit_failures.fetch_add(1, Ordering::Relaxed);
             if begun.is_ok() {
@@ -516,11 +518,11 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         }
     }
 
-    /// What a commit says of the database.
-    fn tell(&self, outcome: &Result<()>, changed: bool) {
+    /// Updates the health of the database from the result of a commit.
+    fn report_commit(&self, outcome: &Result<()>, changed: bool) {
         let known = [FULL, READ_ONLY];
         match outcome {
-            // A commit without changes does not show that the disk can be written.
+            // A commit without changes does not prove that the disk is writable.
             Ok(()) if changed => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
                 self.stats.changed.fetch_add(1, Ordering::Release);
@@ -528,10 +530,11 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             }
             Ok(()) => {}
             Err(failure) => {
-                tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
+                tracing::error!(error = %failure, "a commit failed; the whole batch was rolled back");
                 if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.as_str()) {
-                    let folder = self.places.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
-                    self.health.report(*fault, &format!("{failure}; {}", space(folder)));
+                    let folder =
+                        self.watched_files.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
+                    self.health.report(*fault, &format!("{failure}; {}", free_space(folder)));
                     self.mark_due.notify_one();
                 }
             }
@@ -555,29 +558,29 @@ mod tests {
 
     use super::*;
 
-    /// A database of one table, on two threads as in a server.
-    struct Stand {
+    /// A database with one table, and a runtime with two threads as in a server.
+    struct Fixture {
         db: Arc<Db<()>>,
         runtime: tokio::runtime::Runtime,
         directory: tempfile::TempDir,
     }
 
-    impl Stand {
+    impl Fixture {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let config = Config::of(directory.path());
             let db = Arc::new(Db::open(&config, |_| Ok(()), |_, ()| (), |()| ()).unwrap());
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            let stand = Self { db, runtime, directory };
-            stand
+            let fixture = Self { db, runtime, directory };
+            fixture
                 .runtime
                 .block_on(
-                    stand
+                    fixture
                         .db
                         .write(|w, ()| crate::kernel::db::sql::run(w.connection, "create table things (name text)")),
                 )
                 .unwrap();
-            stand
+            fixture
         }
 
         fn write(
@@ -588,11 +591,11 @@ mod tests {
             self.runtime.spawn(async move { db.write(move |w, ()| change(w)).await })
         }
 
-        /// Runs changes in one batch: they wait behind another one until all of them are there.
+        /// Runs changes in one batch: they are queued behind a change that waits until all of them are queued.
         fn batch(&self, changes: Vec<fn(&Writer<'_>) -> Result<()>>) -> Vec<Result<()>> {
             let (go, wait) = mpsc::channel::<()>();
             let before = self.db.stats.batches.load(Ordering::Relaxed);
-            let first = self.write(move |_| wait.recv().map_err(|_| Error::internal("nobody said go")));
+            let first = self.write(move |_| wait.recv().map_err(|_| Error::internal("the test ended early")));
             while self.db.stats.batches.load(Ordering::Relaxed) == before {
                 std::thread::yield_now();
             }
@@ -623,20 +626,20 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_is_refused_undoes_itself_alone() {
-        let stand = Stand::new();
-        let answers = stand.batch(vec![|w| insert(w, "a"), |w| insert(w, "b").and_then(|()| refused()), |w| {
+    fn a_failed_change_rolls_back_only_itself() {
+        let fixture = Fixture::new();
+        let answers = fixture.batch(vec![|w| insert(w, "a"), |w| insert(w, "b").and_then(|()| refused()), |w| {
             w.decided().and_then(|()| insert(w, "c"))
         }]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(stand.names(), ["a", "c"]);
+        assert_eq!(fixture.names(), ["a", "c"]);
     }
 
     #[test]
-    fn the_writer_outlives_a_panic_of_its_own() {
+    fn the_writer_survives_a_panic_in_publish() {
         let directory = tempfile::tempdir().unwrap();
         let config = Config::of(directory.path());
-        // The state is made again from nothing, so that it shows who made it.
+        // The state before the batch is restored. `publish` panics only on 7.
         let publish = |state: &u8| assert_ne!(*state, 7, "not this one");
         let db = Db::open(&config, |_| Ok(0_u8), |_, before| before, publish).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -657,35 +660,35 @@ mod tests {
     #[test]
     fn nothing_is_committed_to_a_file_that_was_moved_replaced_or_deleted() {
         for name in ["roster.db", "roster.db-wal"] {
-            let stand = Stand::new();
-            let (file, aside) = (stand.directory.path().join(name), stand.directory.path().join("aside"));
+            let fixture = Fixture::new();
+            let (file, aside) = (fixture.directory.path().join(name), fixture.directory.path().join("aside"));
             let refused = |why: &str| {
-                let answer = stand.runtime.block_on(stand.write(|w| insert(w, "lost"))).unwrap();
+                let answer = fixture.runtime.block_on(fixture.write(|w| insert(w, "lost"))).unwrap();
                 assert_eq!(answer.map_err(|e| e.cause), Err(ErrorCode::DatabaseLost), "{name}: {why}");
-                assert_eq!(stand.db.health.faults(), [LOST], "{name}: {why}");
+                assert_eq!(fixture.db.health.faults(), [LOST], "{name}: {why}");
             };
             std::fs::rename(&file, &aside).unwrap();
             refused("moved");
             std::fs::write(&file, "another one").unwrap();
             refused("replaced");
             std::fs::rename(&aside, &file).unwrap();
-            stand.runtime.block_on(stand.write(|w| insert(w, "kept"))).unwrap().unwrap();
-            assert!(stand.db.health.faults().is_empty(), "{name}");
-            assert_eq!(stand.names(), ["kept"]);
+            fixture.runtime.block_on(fixture.write(|w| insert(w, "kept"))).unwrap().unwrap();
+            assert!(fixture.db.health.faults().is_empty(), "{name}");
+            assert_eq!(fixture.names(), ["kept"]);
         }
     }
 
     #[test]
-    fn a_change_that_fails_after_all_was_decided_takes_its_batch_along() {
-        let stand = Stand::new();
-        let answers = stand.batch(vec![
+    fn a_change_that_fails_after_decided_fails_its_batch() {
+        let fixture = Fixture::new();
+        let answers = fixture.batch(vec![
             |w| insert(w, "a"),
             |w| insert(w, "b").and_then(|()| w.decided()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
             |w| insert(w, "d"),
         ]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false; 3]);
-        assert_eq!(stand.names(), [""; 0]);
-        assert!(stand.batch(vec![|w| insert(w, "e")])[0].is_ok());
-        assert_eq!(stand.names(), ["e"]);
+        assert_eq!(fixture.names(), [""; 0]);
+        assert!(fixture.batch(vec![|w| insert(w, "e")])[0].is_ok());
+        assert_eq!(fixture.names(), ["e"]);
     }
 }

@@ -1,10 +1,11 @@
-//! Read connections, and whose turn it is at them.
+//! Read connections, and their fair scheduling.
 //!
-//! **Invariant.** Parties take turns at the connections, and within a party its callers: who has fewest is first, and of
-//! those who have equally many the one who waits longest. Nobody has the last one, which is kept for others. However slow
-//! the reads of one party are, nobody else waits for more than one of them.
+//! **Invariant.** The next free connection goes to the waiting party that holds the fewest, and within a party to the
+//! caller that holds the fewest; among equals, to the one that waits longest. If there are several connections, no
+//! party can hold all of them: the last one is reserved for the others. However slow the reads of one party are, others
+//! wait for at most one of them.
 //!
-//! A read is ended when its caller goes away, and a caller's after `db.read_ms`.
+//! A read is interrupted when its caller disconnects, and after `db.read_ms` if its [`ReaderShare`] is limited.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,32 +24,32 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::runtime::health::WatchedFolder;
 
-/// A connection that was not used for so long is closed, unless it is the last one.
-const REST: Duration = Duration::from_secs(20);
-/// Connections outside the pool are opened by this too.
-fn manager(places: Vec<WatchedFolder>, config: &Config) -> SqliteConnectionManager {
+/// A connection that is idle for this long is closed, unless it is the last one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Opens the connections of the pool, and those outside it.
+fn manager(watched_files: Vec<WatchedFolder>, config: &Config) -> SqliteConnectionManager {
     SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
         move |connection| {
-            // A file that took the place of the open one is nobody's policy.
-            match places.iter().find(|place| !place.is_kept()) {
-                Some(gone) => Err(rusqlite::Error::InvalidPath(gone.path().to_owned())),
+            // A file that replaced the open one is not the database of this server.
+            match watched_files.iter().find(|watched| !watched.is_kept()) {
+                Some(changed) => Err(rusqlite::Error::InvalidPath(changed.path().to_owned())),
                 None => schema::prepare_reader(connection),
             }
         },
     )
 }
 
-/// How often a read is told to end that does not.
-const END_AGAIN: Duration = Duration::from_millis(20);
+/// Interval at which a read that has not ended yet is interrupted again.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// For whom rows are read.
+/// On whose behalf rows are read, for fair scheduling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaderShare {
-    /// Who have one part of the connections together, such as an organization.
+    /// The callers that share one part of the connections, such as an organization.
     pub party: String,
-    /// Which of them it is. One who is a party alone has its name.
+    /// The caller within the party. The only caller of a party has the party's name.
     pub caller: String,
-    /// Does the read end after `db.read_ms`?
+    /// Whether the read is interrupted after `db.read_ms`.
     pub is_limited: bool,
 }
 
@@ -58,7 +59,7 @@ impl ReaderShare {
         Self::alone("server".into(), false)
     }
 
-    /// Somebody who shares with nobody.
+    /// A caller that is a party by itself.
     pub fn alone(name: String, is_limited: bool) -> Self {
         Self { party: name.clone(), caller: name, is_limited }
     }
@@ -66,9 +67,9 @@ impl ReaderShare {
 
 /// The connections for reading.
 pub struct Readers {
-    /// Has a connection for each turn, so that nobody waits in it.
+    /// As large as the number of permits, so that `get` never waits for a connection.
     pool: r2d2::Pool<SqliteConnectionManager>,
-    /// Opens the connections beside the pool.
+    /// Opens the connections outside the pool.
     manager: SqliteConnectionManager,
     max: usize,
     queue_max: usize,
@@ -79,9 +80,9 @@ pub struct Readers {
 
 #[derive(Default)]
 struct State {
-    /// Who has one now.
+    /// The shares that hold a connection now.
     held: Vec<ReaderShare>,
-    /// In the order of their turns.
+    /// Waiting parties, in the order in which they are served.
     waiting: VecDeque<Party>,
 }
 
@@ -96,32 +97,32 @@ struct Caller {
 }
 
 struct Waiting {
-    turn: ReaderShare,
-    give: oneshot::Sender<Slot>,
+    share: ReaderShare,
+    sender: oneshot::Sender<Permit>,
 }
 
-/// The right to one connection.
-struct Slot {
+/// The right to use one connection of the pool; dropping it returns the right.
+struct Permit {
     readers: Arc<Readers>,
-    turn: ReaderShare,
+    share: ReaderShare,
 }
 
-/// A connection beside the others, for one read at a time; `None` until it is needed.
+/// A connection outside the pool, for one read at a time; `None` until it is first needed.
 pub type Apart = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Readers {
-    pub fn open(places: Vec<WatchedFolder>, config: &Config) -> Result<Arc<Self>> {
+    pub fn open(watched_files: Vec<WatchedFolder>, config: &Config) -> Result<Arc<Self>> {
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
             .min_idle(Some(1))
-            .idle_timeout(Some(REST))
+            .idle_timeout(Some(IDLE_TIMEOUT))
             .test_on_check_out(false)
             .connection_timeout(Duration::from_millis(config.read_wait_ms))
-            .build(manager(places.clone(), config))
+            .build(manager(watched_files.clone(), config))
             .map_err(|e| Error::new(ErrorCode::Database).with_source(e.to_string()))?;
         let readers = Self {
             pool,
-            manager: manager(places, config),
+            manager: manager(watched_files, config),
             max: size(config.readers),
             queue_max: size(config.read_queue_max),
             wait: Duration::from_millis(config.read_wait_ms),
@@ -139,66 +140,67 @@ impl Readers {
         self.manager.connect().map_err(sql::failed)
     }
 
-    /// For who has a turn.
+    /// Takes a connection out of the pool. The caller must hold a permit.
     fn pooled(&self) -> Result<PooledConnection<SqliteConnectionManager>> {
         self.pool.get().map_err(|e| Error::new(ErrorCode::Database).with_source(e.to_string()))
     }
 
-    /// Runs a query in its turn.
+    /// Runs a query when a connection is free for this share. Fails with `busy` after `db.read_wait_ms`, if too many
+    /// reads of the caller wait, or if the read is limited and takes longer than `db.read_ms`.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
-        turn: ReaderShare,
+        share: ReaderShare,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let longest = turn.is_limited.then_some(self.longest);
-        let slot = self.slot(turn).await?;
+        let longest = share.is_limited.then_some(self.longest);
+        let permit = self.permit(share).await?;
         let running = Running::default();
-        let within = running.clone();
+        let reading = running.clone();
         let run = move || {
-            let answer = within.during(&mut *slot.readers.pooled()?, query);
-            drop(slot);
+            let answer = reading.run(&mut *permit.readers.pooled()?, query);
+            drop(permit);
             answer
         };
         let work = tokio::task::spawn_blocking(run);
-        running.ended(work, longest).await
+        running.wait_for(work, longest).await
     }
 
-    /// Runs a query on a connection that no caller waits for: the health, and what looks at all there is. It waits for no
-    /// turn but that of others on the same connection.
+    /// Runs a query on a connection outside the pool, for health checks and for queries that read whole tables.
+    /// It waits only for other queries on the same connection.
     pub async fn read_apart<T: Send + 'static>(
         self: &Arc<Self>,
         apart: &Apart,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let own = timeout(self.wait, apart.clone().lock_owned()).await;
-        let mut own = own.map_err(|_| busy("the connection for this kind of read was not free"))?;
+        let locked = timeout(self.wait, apart.clone().lock_owned()).await;
+        let mut idle = locked.map_err(|_| busy("the connection for this kind of read was not free"))?;
         let (readers, running) = (self.clone(), Running::default());
-        let within = running.clone();
+        let reading = running.clone();
         let run = move || {
-            let mut connection = own.take().map_or_else(|| readers.connect(), Ok)?;
-            let answer = within.during(&mut connection, query)?;
-            *own = Some(connection);
+            let mut connection = idle.take().map_or_else(|| readers.connect(), Ok)?;
+            let answer = reading.run(&mut connection, query)?;
+            *idle = Some(connection);
             Ok(answer)
         };
-        running.ended(tokio::task::spawn_blocking(run), None).await
+        running.wait_for(tokio::task::spawn_blocking(run), None).await
     }
 
-    async fn slot(self: &Arc<Self>, turn: ReaderShare) -> Result<Slot> {
-        let (give, given) = oneshot::channel();
-        if !self.state().enter(Waiting { turn, give }, self.queue_max) {
-            return Err(busy("db.read_queue: the caller has as many reads that wait as it may have"));
+    async fn permit(self: &Arc<Self>, share: ReaderShare) -> Result<Permit> {
+        let (sender, receiver) = oneshot::channel();
+        if !self.state().enqueue(Waiting { share, sender }, self.queue_max) {
+            return Err(busy("db.read_queue: too many reads of this caller are waiting"));
         }
-        self.pass_on();
-        let slot = timeout(self.wait, given).await.map_err(|_| busy("no read connection was free"))?;
-        slot.map_err(|_| Error::internal("a read lost its turn"))
+        self.dispatch();
+        let permit = timeout(self.wait, receiver).await.map_err(|_| busy("no read connection was free"))?;
+        permit.map_err(|_| Error::internal("a waiting read was dropped"))
     }
 
-    /// Gives connections to those whose turn it is.
-    fn pass_on(self: &Arc<Self>) {
-        while let Some(Waiting { turn, give }) = self.next() {
-            let slot = Slot { readers: self.clone(), turn };
-            // Who went away does not take it: dropped, it goes to the next.
-            drop(give.send(slot));
+    /// Hands out permits as long as connections are free.
+    fn dispatch(self: &Arc<Self>) {
+        while let Some(Waiting { share, sender }) = self.next() {
+            let permit = Permit { readers: self.clone(), share };
+            // If the receiver was dropped, the permit is dropped here, and its `drop` serves the next read.
+            drop(sender.send(permit));
         }
     }
 
@@ -206,21 +208,22 @@ impl Readers {
         self.state().next(self.max)
     }
 
-    /// The pool closes what was not used for a while; what stays open, and is not used now, keeps none of its pages.
+    /// Frees the page cache of an idle connection. (The pool itself closes connections that are idle for
+    /// `IDLE_TIMEOUT`.)
     pub fn rest(&self) {
         if self.state().held.is_empty()
             && let Some(connection) = self.pool.try_get()
             && let Err(e) = connection.release_memory()
         {
-            tracing::debug!(error = %e, "a connection kept its pages");
+            tracing::debug!(error = %e, "the page cache of a connection was not freed");
         }
     }
 }
 
 impl State {
-    /// Queues somebody, unless the same caller has too many waiting.
-    fn enter(&mut self, waiting: Waiting, queue_max: usize) -> bool {
-        let ReaderShare { party, caller, .. } = &waiting.turn;
+    /// Queues a read. Returns false if too many reads of the same caller wait.
+    fn enqueue(&mut self, waiting: Waiting, queue_max: usize) -> bool {
+        let ReaderShare { party, caller, .. } = &waiting.share;
         let at = self.waiting.iter().position(|other| other.name == *party).unwrap_or_else(|| {
             self.waiting.push_back(Party { name: party.clone(), callers: VecDeque::new() });
             self.waiting.len() - 1
@@ -232,38 +235,38 @@ impl State {
         });
         let own = &mut callers[at].waiting;
         if own.len() >= queue_max {
-            // Those who went away do not wait.
-            own.retain(|waiting| !waiting.give.is_closed());
+            // Reads of disconnected callers do not count.
+            own.retain(|waiting| !waiting.sender.is_closed());
         }
-        let has_room = own.len() < queue_max;
-        if has_room {
+        let is_accepted = own.len() < queue_max;
+        if is_accepted {
             own.push_back(waiting);
         }
-        has_room
+        is_accepted
     }
 
-    /// Takes out whose turn it is, if one of the `max` connections is free for it.
+    /// Removes and returns the read to serve next, if one of the `max` connections is free for it.
     fn next(&mut self, max: usize) -> Option<Waiting> {
         while self.held.len() < max {
-            let place = self.first(max)?;
-            if let Some(next) = self.take(place).filter(|next| !next.give.is_closed()) {
-                self.held.push(next.turn.clone());
+            let position = self.first(max)?;
+            if let Some(next) = self.take(position).filter(|next| !next.sender.is_closed()) {
+                self.held.push(next.share.clone());
                 return Some(next);
             }
         }
         None
     }
 
-    /// The party whose turn it is, and which of its callers.
+    /// The positions of the party and of its caller to serve next.
     fn first(&self, max: usize) -> Option<(usize, usize)> {
         let of_party_max = max.saturating_sub(1).max(1);
         let of_caller_max = of_party_max.saturating_sub(1).max(1);
         let mut first = None;
         for (at, party) in self.waiting.iter().enumerate() {
-            let of_party = || self.held.iter().filter(|turn| turn.party == party.name);
+            let of_party = || self.held.iter().filter(|share| share.party == party.name);
             let held = of_party().count();
             let caller = least(party.callers.iter().map(|caller| {
-                let held = of_party().filter(|turn| turn.caller == caller.name).count();
+                let held = of_party().filter(|share| share.caller == caller.name).count();
                 let is_alone = caller.name == party.name;
                 (held, if is_alone { of_party_max } else { of_caller_max })
             }));
@@ -273,15 +276,17 @@ impl State {
             {
                 first = Some(((at, caller), held));
             }
-            // Nobody has fewer. At most as many parties have any as there are connections, so that this comes soon.
+            // No party can hold fewer. This bounds the loop: only as many parties as there are connections can hold
+            // one.
             if held == 0 {
                 break;
             }
         }
-        first.map(|(place, _)| place)
+        first.map(|(position, _)| position)
     }
 
-    /// Takes one out; the others of the same caller, and of the same party, go to the end.
+    /// Removes the first read of a caller. The caller moves to the end of its party, and the party to the end of the
+    /// queue.
     fn take(&mut self, (party, caller): (usize, usize)) -> Option<Waiting> {
         let mut party = self.waiting.remove(party)?;
         let taken = party.callers.remove(caller).and_then(|mut caller| {
@@ -297,14 +302,14 @@ impl State {
         taken
     }
 
-    fn leave(&mut self, turn: &ReaderShare) {
-        if let Some(at) = self.held.iter().position(|held| held == turn) {
+    fn release(&mut self, share: &ReaderShare) {
+        if let Some(at) = self.held.iter().position(|held| held == share) {
             self.held.swap_remove(at);
         }
     }
 }
 
-/// The first of those that have least, with that, among those that have less than they may.
+/// Among the entries below their maximum, returns the position and the count of the first with the lowest count.
 fn least(had_and_max: impl Iterator<Item = (usize, usize)>) -> Option<(usize, usize)> {
     let mut least = None;
     for (at, (had, max)) in had_and_max.enumerate() {
@@ -318,34 +323,34 @@ fn least(had_and_max: impl Iterator<Item = (usize, usize)>) -> Option<(usize, us
     least
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.readers.state().leave(&self.turn);
-        self.readers.pass_on();
+        self.readers.state().release(&self.share);
+        self.readers.dispatch();
     }
 }
 
-/// A read that can be ended while it runs.
+/// A read that can be interrupted while it runs.
 #[derive(Clone, Default)]
 struct Running(Arc<Read>);
 
 #[derive(Default)]
 struct Read {
-    /// There as long as the connection is this read's, so that no other read is ended.
+    /// Set only while this read uses the connection, so that no other read is interrupted.
     handle: Mutex<Option<InterruptHandle>>,
-    /// Does nobody wait for the answer any more?
-    is_left: AtomicBool,
+    /// Whether the caller has stopped waiting for the result.
+    is_abandoned: AtomicBool,
 }
 
 impl Running {
-    /// Runs the query, in one deferred transaction so that all its selects agree.
-    fn during<T>(&self, connection: &mut Connection, query: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
-        if self.0.is_left.load(Ordering::Acquire) {
+    /// Runs the query in one deferred transaction, so that all its selects see the same data.
+    fn run<T>(&self, connection: &mut Connection, query: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
+        if self.0.is_abandoned.load(Ordering::Acquire) {
             return Err(busy("the caller of this read has disconnected"));
         }
         *self.handle() = Some(connection.get_interrupt_handle());
-        // Also after a panic.
-        let _runs = Runs(self);
+        // Clears the handle also after a panic.
+        let _runs = ClearHandle(self);
         connection.transaction().map_err(sql::failed).and_then(|t| query(&Reader { connection: &t }))
     }
 
@@ -353,8 +358,8 @@ impl Running {
         self.0.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the statement that runs; answers whether the read goes on as yet.
-    fn end(&self) -> bool {
+    /// Interrupts the running statement. Returns whether the read is still running.
+    fn interrupt(&self) -> bool {
         let handle = self.handle();
         if let Some(handle) = &*handle {
             handle.interrupt();
@@ -362,9 +367,9 @@ impl Running {
         handle.is_some()
     }
 
-    /// Waits for the read, for as long as it may take.
-    async fn ended<T>(self, work: JoinHandle<Result<T>>, longest: Option<Duration>) -> Result<T> {
-        let waits = EndWhenLeft(self);
+    /// Waits for the read. Fails with `busy` if it takes longer than `longest`.
+    async fn wait_for<T>(self, work: JoinHandle<Result<T>>, longest: Option<Duration>) -> Result<T> {
+        let waits = InterruptOnDrop(self);
         let read = match longest {
             None => work.await,
             Some(longest) => timeout(longest, work).await.map_err(|_| sql::took_too_long())?,
@@ -374,29 +379,29 @@ impl Running {
     }
 }
 
-/// The connection is this read's until this is dropped.
-struct Runs<'r>(&'r Running);
+/// Clears the interrupt handle of a read when dropped.
+struct ClearHandle<'r>(&'r Running);
 
-impl Drop for Runs<'_> {
+impl Drop for ClearHandle<'_> {
     fn drop(&mut self) {
         *self.0.handle() = None;
     }
 }
 
-/// Ends a read that nobody waits for any more.
-struct EndWhenLeft(Running);
+/// Interrupts the read when dropped, if it is still running.
+struct InterruptOnDrop(Running);
 
-impl Drop for EndWhenLeft {
+impl Drop for InterruptOnDrop {
     fn drop(&mut self) {
         let running = self.0.clone();
-        running.0.is_left.store(true, Ordering::Release);
-        if running.end()
+        running.0.is_abandoned.store(true, Ordering::Release);
+        if running.interrupt()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            // It may have been between two statements.
+            // An interrupt between two statements has no effect, so it is repeated.
             runtime.spawn(async move {
-                while running.end() {
-                    tokio::time::sleep(END_AGAIN).await;
+                while running.interrupt() {
+                    tokio::time::sleep(INTERRUPT_INTERVAL).await;
                 }
             });
         }
@@ -410,112 +415,114 @@ mod tests {
     use super::*;
     use crate::kernel::error::ErrorCode;
 
-    fn turn(party: &str, caller: &str) -> ReaderShare {
+    fn share(party: &str, caller: &str) -> ReaderShare {
         ReaderShare { party: party.into(), caller: caller.into(), is_limited: true }
     }
 
-    /// A queue before so many connections, and those who wait in it.
-    struct Stand {
+    /// The queue for `max` connections, and the receivers of its waiting reads.
+    struct Fixture {
         state: State,
         max: usize,
-        given: Vec<oneshot::Receiver<Slot>>,
+        receivers: Vec<oneshot::Receiver<Permit>>,
     }
 
-    impl Stand {
+    impl Fixture {
         fn new(max: usize) -> Self {
-            Self { state: State::default(), max, given: Vec::new() }
+            Self { state: State::default(), max, receivers: Vec::new() }
         }
 
-        fn enters(&mut self, party: &str, caller: &str) -> bool {
-            let (give, given) = oneshot::channel();
-            self.given.push(given);
-            self.state.enter(Waiting { turn: turn(party, caller), give }, 3)
+        fn enqueue(&mut self, party: &str, caller: &str) -> bool {
+            let (sender, receiver) = oneshot::channel();
+            self.receivers.push(receiver);
+            self.state.enqueue(Waiting { share: share(party, caller), sender }, 3)
         }
 
-        /// Gives out what is free; answers to whom.
-        fn given(&mut self) -> Vec<String> {
-            std::iter::from_fn(|| self.state.next(self.max)).map(|next| next.turn.party + &next.turn.caller).collect()
+        /// Serves waiting reads as long as connections are free; returns the names of their parties and callers.
+        fn serve(&mut self) -> Vec<String> {
+            std::iter::from_fn(|| self.state.next(self.max)).map(|next| next.share.party + &next.share.caller).collect()
         }
 
-        fn leaves(&mut self, party: &str, caller: &str) -> Vec<String> {
+        fn release(&mut self, party: &str, caller: &str) -> Vec<String> {
             let held = self.state.held.len();
-            self.state.leave(&turn(party, caller));
+            self.state.release(&share(party, caller));
             assert_eq!(self.state.held.len(), held - 1);
-            self.given()
+            self.serve()
         }
     }
 
     #[test]
-    fn parties_take_turns_and_within_them_their_callers() {
-        let mut stand = Stand::new(1);
+    fn parties_and_callers_within_a_party_are_served_round_robin() {
+        let mut fixture = Fixture::new(1);
         for (party, caller) in [("a", "1"), ("a", "1"), ("a", "1"), ("a", "2"), ("b", "1"), ("b", "1"), ("c", "1")] {
-            assert!(stand.enters(party, caller));
+            assert!(fixture.enqueue(party, caller));
         }
-        let mut order = stand.given();
+        let mut order = fixture.serve();
         while let Some(last) = order.last().cloned() {
             let (party, caller) = last.split_at(1);
-            let next = stand.leaves(party, caller);
+            let next = fixture.release(party, caller);
             if next.is_empty() {
                 break;
             }
             order.extend(next);
         }
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b1", "a1", "a1"]);
-        assert!(stand.state.waiting.is_empty());
+        assert!(fixture.state.waiting.is_empty());
     }
 
     #[test]
-    fn nobody_has_the_last_connection_and_who_has_fewest_is_first() {
+    fn no_party_holds_all_connections_and_fewest_held_is_served_first() {
         for (max, of_party, of_caller) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (4, 3, 2), (8, 7, 6)] {
-            let mut stand = Stand::new(max);
-            // More than there are connections, of many callers of one party.
+            let mut fixture = Fixture::new(max);
+            // More reads than connections, by many callers of one party.
             for n in 0..2 * max {
-                assert!(stand.enters("a", &n.to_string()));
+                assert!(fixture.enqueue("a", &n.to_string()));
             }
-            assert_eq!(stand.given().len(), of_party, "{max}: a party");
-            let mut stand = Stand::new(max);
+            assert_eq!(fixture.serve().len(), of_party, "{max}: a party");
+            let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
-                let _ = stand.state.enter(Waiting { turn: turn("a", "1"), give: kept(&mut stand.given) }, 99);
+                let _ =
+                    fixture.state.enqueue(Waiting { share: share("a", "1"), sender: kept(&mut fixture.receivers) }, 99);
             }
-            assert_eq!(stand.given().len(), of_caller, "{max}: one of several callers");
-            let mut stand = Stand::new(max);
+            assert_eq!(fixture.serve().len(), of_caller, "{max}: one of several callers");
+            let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
-                let _ = stand.state.enter(Waiting { turn: turn("a", "a"), give: kept(&mut stand.given) }, 99);
+                let _ =
+                    fixture.state.enqueue(Waiting { share: share("a", "a"), sender: kept(&mut fixture.receivers) }, 99);
             }
-            assert_eq!(stand.given().len(), of_party, "{max}: one who is a party alone");
+            assert_eq!(fixture.serve().len(), of_party, "{max}: the only caller of a party");
         }
-        let mut stand = Stand::new(4);
+        let mut fixture = Fixture::new(4);
         for (party, caller) in [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("b", "1")] {
-            stand.enters(party, caller);
+            fixture.enqueue(party, caller);
         }
-        assert_eq!(stand.given(), ["a1", "b1", "a2", "a3"]);
+        assert_eq!(fixture.serve(), ["a1", "b1", "a2", "a3"]);
         for (party, caller) in [("b", "2"), ("c", "1"), ("c", "2")] {
-            stand.enters(party, caller);
+            fixture.enqueue(party, caller);
         }
-        assert_eq!(stand.leaves("a", "1"), ["c1"]);
-        assert_eq!(stand.leaves("a", "2"), ["a4"], "one each: as they came");
-        assert_eq!(stand.leaves("a", "3"), ["b2"]);
+        assert_eq!(fixture.release("a", "1"), ["c1"]);
+        assert_eq!(fixture.release("a", "2"), ["a4"], "equal counts: in the order of arrival");
+        assert_eq!(fixture.release("a", "3"), ["b2"]);
     }
 
-    fn kept(given: &mut Vec<oneshot::Receiver<Slot>>) -> oneshot::Sender<Slot> {
-        let (give, receiver) = oneshot::channel();
-        given.push(receiver);
-        give
+    fn kept(receivers: &mut Vec<oneshot::Receiver<Permit>>) -> oneshot::Sender<Permit> {
+        let (sender, receiver) = oneshot::channel();
+        receivers.push(receiver);
+        sender
     }
 
     #[test]
-    fn a_caller_has_so_many_waiting_and_who_went_away_does_not_count() {
-        let mut stand = Stand::new(1);
-        for is_let_in in [true, true, true, false] {
-            assert_eq!(stand.enters("a", "1"), is_let_in);
+    fn waiting_reads_of_one_caller_are_limited_without_disconnected_ones() {
+        let mut fixture = Fixture::new(1);
+        for is_accepted in [true, true, true, false] {
+            assert_eq!(fixture.enqueue("a", "1"), is_accepted);
         }
-        assert!(stand.enters("a", "2"), "another caller");
-        stand.given.remove(0);
-        assert!(stand.enters("a", "1"));
-        assert!(!stand.enters("a", "1"));
-        stand.given.clear();
-        assert_eq!(stand.given(), [""; 0], "nobody is there any more");
-        assert!(stand.state.waiting.is_empty() && stand.state.held.is_empty());
+        assert!(fixture.enqueue("a", "2"), "another caller");
+        fixture.receivers.remove(0);
+        assert!(fixture.enqueue("a", "1"));
+        assert!(!fixture.enqueue("a", "1"));
+        fixture.receivers.clear();
+        assert_eq!(fixture.serve(), [""; 0], "all have disconnected");
+        assert!(fixture.state.waiting.is_empty() && fixture.state.held.is_empty());
     }
 
     /// The connections of a new database.
@@ -523,8 +530,8 @@ mod tests {
         let mut config = Config::of(directory);
         change(&mut config);
         drop(schema::open_writer(&config.database_file()).unwrap());
-        let places = vec![WatchedFolder::of(&config.database_file()).unwrap()];
-        Readers::open(places, &config).unwrap()
+        let watched_files = vec![WatchedFolder::of(&config.database_file()).unwrap()];
+        Readers::open(watched_files, &config).unwrap()
     }
 
     const ENDLESS: &str = "with recursive n (i) as (select 1 union all select i + 1 from n) select count(*) from n";
@@ -538,7 +545,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_read_that_takes_too_long_is_ended_and_its_connection_serves_on() {
+    async fn a_slow_read_is_interrupted_and_its_connection_stays_usable() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path(), |config| {
             config.readers = 1;
@@ -546,8 +553,8 @@ mod tests {
             config.read_wait_ms = 60_000;
         });
         for _ in 0..3 {
-            let ended = readers.read(turn("a", "1"), endless).await.unwrap_err();
-            assert_eq!(ended.cause, ErrorCode::Busy, "{ended}");
+            let error = readers.read(share("a", "1"), endless).await.unwrap_err();
+            assert_eq!(error.cause, ErrorCode::Busy, "{error}");
             assert_eq!(readers.read(ReaderShare::of_server(), one).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());
@@ -555,7 +562,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn who_goes_away_leaves_no_read_behind() {
+    async fn the_read_of_a_disconnected_caller_is_interrupted() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path(), |config| {
             config.readers = 1;
@@ -565,18 +572,18 @@ mod tests {
         let running = readers.clone();
         let read = tokio::spawn(async move {
             let query = move |r: &Reader<'_>| {
-                begins.send(()).map_err(|_| Error::internal("nobody waits"))?;
+                begins.send(()).map_err(|_| Error::internal("the test ended early"))?;
                 endless(r)
             };
             running.read(ReaderShare::of_server(), query).await
         });
         tokio::task::block_in_place(|| begun.recv()).unwrap();
         read.abort();
-        assert_eq!(readers.read(turn("a", "1"), one).await.unwrap(), 1);
+        assert_eq!(readers.read(share("a", "1"), one).await.unwrap(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn slow_reads_of_one_party_keep_nobody_else_waiting() {
+    async fn slow_reads_of_one_party_do_not_block_others() {
         let directory = tempfile::tempdir().unwrap();
         let readers = readers(directory.path(), |config| config.read_wait_ms = 60_000);
         let (go, wait) = mpsc::channel::<()>();
@@ -585,20 +592,20 @@ mod tests {
             .map(|n| {
                 let (readers, wait) = (readers.clone(), wait.clone());
                 let query = move |r: &Reader<'_>| {
-                    // It ends when nobody can say it any more.
+                    // `recv` returns when the sender is dropped.
                     if let Ok(wait) = wait.lock() {
                         let _ = wait.recv();
                     }
                     one(r)
                 };
-                tokio::spawn(async move { readers.read(turn("a", &n.to_string()), query).await })
+                tokio::spawn(async move { readers.read(share("a", &n.to_string()), query).await })
             })
             .collect();
         while readers.state().held.len() < 3 {
             tokio::task::yield_now().await;
         }
         for n in 0..100 {
-            assert_eq!(readers.read(turn("b", &n.to_string()), one).await.unwrap(), 1);
+            assert_eq!(readers.read(share("b", &n.to_string()), one).await.unwrap(), 1);
         }
         let apart = Apart::default();
         assert_eq!(readers.read_apart(&apart, one).await.unwrap(), 1);

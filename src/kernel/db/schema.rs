@@ -1,7 +1,7 @@
-//! Opening the file: pragmas, creation from `schema.sql`, upgrades, the integrity check.
+//! Opens the database file: pragmas, creation from `schema.sql`, upgrades, the integrity check.
 //!
-//! **Invariant.** A file is either of the newest schema or is not opened: a newer one is refused, an older one is
-//! brought up in one transaction, or stays as it was.
+//! **Invariant.** An open file has the newest schema. A file with a newer schema is refused; one with an older schema
+//! is upgraded in one transaction, or left unchanged if that fails.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +17,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 
 pub const SCHEMA: &str = include_str!("../../../schema.sql");
 
-/// The steps from version 1 on: step *n* leads from version *n* to *n* + 1.
+/// The upgrades from version 1 on: upgrade *n* leads from version *n* to *n* + 1.
 const UPGRADES: &[&str] = &[
     include_str!("upgrades/2.sql"),
     include_str!("upgrades/3.sql"),
@@ -26,36 +26,38 @@ const UPGRADES: &[&str] = &[
     include_str!("upgrades/6.sql"),
 ];
 
-/// How long a writer or reader waits for a lock. Only a foreign tool on the same file can hold one.
+/// How long a connection waits for a lock, in milliseconds. Only another program on the same file can hold one for
+/// long.
 const LOCK_WAIT_MS: u32 = 5_000;
 
-/// Statements kept prepared on each connection: more than the program has.
+/// The number of prepared statements cached per connection: more than the program has.
 const STATEMENTS_CACHED: usize = 256;
 
-/// SQLite's own page cache in KiB, per connection: the policy is in memory, rows are read in small pieces. The writer's is
-/// no larger, since SQLite looks through all of it after a commit that split a page.
+/// SQLite's page cache per connection, in KiB. It can be small because the policy is in memory and only few rows are
+/// read at a time. The writer's cache is no larger, because SQLite scans all of it after a commit that split a page.
 const CACHE_KIB: i64 = 2_048;
 
-/// Pages of the write-ahead log that are waited for before it is taken into the file: pages that change again and again
-/// are taken over once.
+/// The length, in pages, at which the write-ahead log is checkpointed: a page that changes many times is then copied
+/// once.
 const LOG_PAGES: i64 = 8_192;
 
 pub fn version() -> i64 {
     i64::try_from(UPGRADES.len()).unwrap_or(i64::MAX).saturating_add(1)
 }
 
-/// The one writable connection, on a file of the newest schema, which is made if there is none yet.
+/// Opens the only writable connection. Creates the file if there is none, and upgrades its schema to the newest.
 ///
-/// After a stop that was none (the write-ahead log is still there) the file is checked before it is used.
+/// If the last stop was not clean (the write-ahead log still exists), the file is checked before it is used.
 pub fn open_writer(file: &Path) -> Result<Connection> {
     mark::require_files(file)?;
     create_file(file)?;
     let log = file.with_extension("db-wal");
     let was_killed = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    let explained = |error: Error| if error.cause == ErrorCode::DatabaseDamaged { damaged(file, &[]) } else { error };
+    let with_instructions =
+        |error: Error| if error.cause == ErrorCode::DatabaseDamaged { damaged(file, &[]) } else { error };
     let mut connection = open_connection(file).map_err(|e| cannot_open(file, e))?;
-    mark::require_progress(&connection, file).map_err(explained)?;
-    bring_up(&mut connection, file).map_err(explained)?;
+    mark::require_progress(&connection, file).map_err(with_instructions)?;
+    upgrade(&mut connection, file).map_err(with_instructions)?;
     if was_killed {
         let faults = faults(&connection)?;
         if !faults.is_empty() {
@@ -65,25 +67,25 @@ pub fn open_writer(file: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Makes a file that only its owner reads; SQLite gives its side files the same rights. One that is there is not
-/// touched: closing it would drop SQLite's locks.
+/// Creates a file that only its owner can read; SQLite gives its side files the same mode. An existing file is not
+/// opened, because closing it would drop SQLite's locks.
 fn create_file(file: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Error::internal(format!("{}: {e}", file.display()))
-                .with_message(format!("{} cannot be made: {e}", file.display())))
+                .with_message(format!("{} cannot be created: {e}", file.display())))
         }
         _ => Ok(()),
     }
 }
 
-/// SQLite needs a little space for the index of its write-ahead log. Where there is none, the index is kept in memory,
-/// and no other process can open the database until this one ends.
+/// Opens the connection of the writer. SQLite needs a little disk space for the index of its write-ahead log. If there
+/// is none, the index is kept in memory, and no other process can open the database until this one ends.
 fn open_connection(file: &Path) -> Result<Connection> {
-    let whole = Connection::open(file).map_err(failed).and_then(prepared_writer);
-    match whole {
+    let connection = Connection::open(file).map_err(failed).and_then(prepared_writer);
+    match connection {
         Err(e) if e.cause == ErrorCode::DatabaseFull => {
-            tracing::warn!(file = %file.display(), error = %e, "no other program can read the database before the next start");
+            tracing::warn!(file = %file.display(), error = %e, "the disk is full: no other program can read the database until Roster is restarted");
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(failed).and_then(prepared_writer)
         }
@@ -99,7 +101,7 @@ fn prepared_writer(connection: Connection) -> Result<Connection> {
              pragma wal_autocheckpoint = {LOG_PAGES};"
         ))
         .map_err(failed)?;
-    // The first reading makes the write-ahead log and its index.
+    // The first read creates the write-ahead log and its index.
     connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(())).map_err(failed)?;
     Ok(connection)
 }
@@ -112,18 +114,18 @@ fn cannot_open(file: &Path, error: Error) -> Error {
     Error { message: Some(text.into()), ..error }
 }
 
-/// Says which file is damaged, and what to do.
+/// The error of a damaged file, with instructions.
 pub fn damaged(file: &Path, faults: &[String]) -> Error {
     let text = format!("{} is damaged: stop Roster and restore a backup. {}", file.display(), faults.join("; "));
     Error::new(ErrorCode::DatabaseDamaged).with_source(text.clone()).with_message(text)
 }
 
-fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
+fn upgrade(connection: &mut Connection, file: &Path) -> Result<()> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let newest = version();
     if found > newest {
         return Err(Error::internal("schema is newer").with_message(format!(
-            "{} was written by a newer Roster (schema {found}, this one knows {newest}): use that one, or restore a backup",
+            "{} was written by a newer Roster (schema {found}, this one supports {newest}): use that one, or restore a backup",
             file.display()
         )));
     }
@@ -135,16 +137,16 @@ fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
         transaction.execute_batch(SCHEMA).map_err(failed)?;
     } else {
         let done = usize::try_from(found - 1).unwrap_or_default();
-        for step in &UPGRADES[done..] {
-            transaction.execute_batch(step).map_err(failed)?;
+        for upgrade in &UPGRADES[done..] {
+            transaction.execute_batch(upgrade).map_err(failed)?;
         }
     }
     transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
-/// Writes the file anew, so that nothing is left in it but what the rows hold: what was deleted or replaced stays in free
-/// pages and in the write-ahead log otherwise. Needs space for the file twice for a while.
+/// Rewrites the file so that it holds nothing but the present rows: deleted or replaced content otherwise remains in
+/// free pages and in the write-ahead log. Temporarily needs twice the size of the file.
 pub fn vacuum(file: &Path) -> Result<()> {
     let write = || {
         let connection = Connection::open(file)?;
@@ -153,12 +155,12 @@ pub fn vacuum(file: &Path) -> Result<()> {
         connection.execute_batch("pragma temp_store = file; vacuum")?;
         connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))
     };
-    let why = match write() {
+    let reason = match write() {
         Ok(false) => return Ok(()),
-        Ok(true) => "another program reads it".to_owned(),
+        Ok(true) => "another program is reading it".to_owned(),
         Err(e) => e.to_string(),
     };
-    let text = format!("{} could not be written anew, which takes its size twice on the disk: {why}", file.display());
+    let text = format!("{} could not be rewritten, which needs twice its size on disk: {reason}", file.display());
     Err(Error::new(ErrorCode::Database).with_source(text.clone()).with_message(text))
 }
 
@@ -171,18 +173,18 @@ pub fn prepare_reader(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.execute_batch("pragma query_only = on")
 }
 
-/// What every connection needs. The busy time-out comes first: the next pragma may already meet a lock.
+/// Sets what every connection needs. The busy timeout comes first, because the next pragma may already wait for a lock.
 pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(LOCK_WAIT_MS.into()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    // One plan a statement, whatever is bound: without it every `limit :limit` is planned anew at each run.
+    // One plan per statement, independent of bound values: otherwise each `limit :limit` is planned again at each run.
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(&format!(
         "pragma foreign_keys = on; pragma trusted_schema = off; pragma temp_store = memory; pragma cache_size = -{CACHE_KIB};"
     ))
 }
 
-/// Counts from now on what SQLite works, by the hundred steps.
+/// Counts the steps of SQLite's virtual machine from now on, in units of 100.
 pub fn count_steps(connection: &Connection, stats: Arc<WriterStats>) -> Result<()> {
     const STEPS: u16 = 100;
     let count = move || {
@@ -192,24 +194,26 @@ pub fn count_steps(connection: &Connection, stats: Arc<WriterStats>) -> Result<(
     connection.progress_handler(STEPS.into(), Some(count)).map_err(failed)
 }
 
-/// Most faults that are told of one file.
+/// Most faults that are reported of one file.
 const FAULTS_MAX: usize = 20;
 
-/// Pages that are not as SQLite wrote them; empty when all is well. A file that cannot even be walked is damaged too.
+/// Lists damaged pages; empty if there are none. A file that cannot be scanned counts as damaged.
 pub fn damage(connection: &Connection) -> Result<Vec<String>> {
     match lines(connection, &format!("pragma quick_check({FAULTS_MAX})")) {
-        Ok(said) => Ok(said.into_iter().filter(|line| line != "ok").collect()),
+        Ok(found) => Ok(found.into_iter().filter(|line| line != "ok").collect()),
         Err(e) if e.cause == ErrorCode::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
         Err(e) => Err(e),
     }
 }
 
-/// What all of SQLite's own checks say: damage, and rows that point to nothing.
+/// Lists the findings of all checks of SQLite: damaged pages, and rows whose foreign key refers to no row.
 pub fn faults(connection: &Connection) -> Result<Vec<String>> {
     let mut faults = damage(connection)?;
     if faults.is_empty() {
         let orphans = lines(connection, "pragma foreign_key_check")?;
-        faults.extend(orphans.into_iter().take(FAULTS_MAX).map(|table| format!("{table}: a row points to nothing")));
+        faults.extend(
+            orphans.into_iter().take(FAULTS_MAX).map(|table| format!("{table}: a foreign key refers to no row")),
+        );
     }
     Ok(faults)
 }

@@ -1,6 +1,6 @@
-//! How statements are run, and the one place where a SQLite error becomes ours.
+//! Running statements, and the only conversion of SQLite errors to [`Error`].
 //!
-//! Parameters are named and counted: SQLite reads a forgotten one as null, silently.
+//! Parameters are named, and their number is checked, because SQLite silently treats an unbound one as null.
 
 use rusqlite::{Connection, Row, ToSql, ffi};
 
@@ -10,7 +10,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 pub type Parameters<'p> = &'p [(&'p str, &'p dyn ToSql)];
 
 impl Reader<'_> {
-    /// At most one row.
+    /// Returns the first row, if any.
     pub fn find<T>(
         &self,
         statement: &str,
@@ -25,7 +25,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Exactly one row: counts, sums, the `site` row.
+    /// Returns the first row of a statement that always has one: counts, sums, the `site` row. Fails with `internal` if
+    /// there is none.
     pub fn one<T>(
         &self,
         statement: &str,
@@ -49,19 +50,20 @@ impl Reader<'_> {
     fn prepare(&self, statement: &str, parameters: Parameters<'_>) -> Result<rusqlite::CachedStatement<'_>> {
         let prepared = self.connection.prepare_cached(statement).map_err(failed)?;
         if prepared.parameter_count() != parameters.len() {
-            return Err(Error::internal(format!("parameters do not fit: {statement}")));
+            return Err(Error::internal(format!("wrong number of parameters: {statement}")));
         }
         Ok(prepared)
     }
 }
 
 impl Writer<'_> {
-    /// Runs a change; answers how many rows it touched.
+    /// Runs a statement that changes rows, and returns their number.
     pub fn execute(&self, statement: &str, parameters: Parameters<'_>) -> Result<usize> {
         self.prepare(statement, parameters)?.execute(parameters).map_err(failed)
     }
 
-    /// The same, where a unique index may refuse: the first cause whose index or columns SQLite names is the answer.
+    /// Runs a statement that may violate a unique index. Fails with the first cause in `unique` whose index or columns
+    /// SQLite names in its error.
     pub fn insert(&self, statement: &str, parameters: Parameters<'_>, unique: &[(&str, ErrorCode)]) -> Result<()> {
         let mut prepared = self.prepare(statement, parameters)?;
         let Err(refused) = prepared.execute(parameters) else { return Ok(()) };
@@ -74,29 +76,30 @@ impl Writer<'_> {
         Err(failed(refused))
     }
 
-    /// The number of the row that was inserted last.
+    /// The rowid of the last inserted row.
     pub fn last_id(&self) -> i64 {
         self.connection.last_insert_rowid()
     }
 }
 
-/// A number of rows, as a statement takes it.
+/// Converts a number of rows to a parameter of a statement.
 pub fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
-/// What a column holds as JSON.
+/// Parses the JSON of a column.
 pub fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
-/// The same of a column that may be null.
+/// Parses the JSON of a column that may be null.
 pub fn optional_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
     row.get_ref(column)?.as_str_or_null()?.map(|text| parse(text, column)).transpose()
 }
 
-/// What an index of trigrams is asked for to find all that a pattern of `kernel::http::like` may fit, and a little more. `None`
-/// where it cannot tell: of less than three characters, and of such whose lower case SQLite does not know.
+/// Converts a pattern of `kernel::http::like` to a query of a trigram index, which finds every row that the pattern may
+/// match, and a few more. Returns `None` if the index cannot be used: for fewer than three characters, and for
+/// characters that SQLite cannot convert to lower case.
 pub fn trigrams(pattern: &str) -> Option<String> {
     const TRIGRAMS_MAX: usize = 32;
     let escaped = pattern.strip_prefix('%')?.strip_suffix('%')?;
@@ -108,8 +111,8 @@ pub fn trigrams(pattern: &str) -> Option<String> {
         return None;
     }
     let quoted = |three: &[char]| format!("\"{}\"", three.iter().collect::<String>().replace('"', "\"\""));
-    let words: Vec<String> = text.windows(3).take(TRIGRAMS_MAX).map(quoted).collect();
-    (!words.is_empty()).then(|| words.join(" AND "))
+    let trigrams: Vec<String> = text.windows(3).take(TRIGRAMS_MAX).map(quoted).collect();
+    (!trigrams.is_empty()).then(|| trigrams.join(" AND "))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result<T> {
@@ -117,29 +120,29 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite:
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-/// The text of a column that holds JSON.
+/// Serializes a value for a column that holds JSON.
 pub fn text_of(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::internal(format!("a column of JSON: {e}")))
 }
 
-/// A statement without parameters or rows: transactions and savepoints.
+/// Runs a statement without parameters and rows, such as `begin` or `savepoint`.
 pub fn run(connection: &Connection, statement: &str) -> Result<()> {
     connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)
 }
 
-/// A read was ended after `db.read_ms`.
+/// The `busy` error of a read that was interrupted after `db.read_ms`.
 pub fn took_too_long() -> Error {
-    let message = "the server was busy with this for too long and gave it up: ask for less, or try again";
+    let message = "the request took too long and was stopped: ask for less, or try again";
     Error::new(ErrorCode::Busy).with_message(message).with_source("db.read_ms").retry_after(1)
 }
 
-/// Our error for SQLite's, by extended result code.
+/// Converts a SQLite error by its extended result code.
 pub fn failed(error: rusqlite::Error) -> Error {
     let cause = match &error {
         rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
             ffi::SQLITE_FULL => ErrorCode::DatabaseFull,
             ffi::SQLITE_READONLY => ErrorCode::DatabaseReadOnly,
-            // The last two are the index of the write-ahead log, which could not be made or made longer.
+            // The last two: the index of the write-ahead log could not be created or extended.
             ffi::SQLITE_IOERR
                 if [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMOPEN, ffi::SQLITE_IOERR_SHMSIZE]
                     .contains(&code.extended_code) =>

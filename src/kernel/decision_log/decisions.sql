@@ -1,29 +1,29 @@
--- The decision log: a file of its own beside the site's, because it is no part of what must survive. Ids and times as in
--- schema.sql. A file of another version is moved aside, not upgraded: what it knows grows old by itself.
+-- The decision log: a separate file, because it is not part of the data that must survive. Ids and times as in
+-- schema.sql. A file with another version is moved aside, not upgraded, because its rows expire anyway.
 
 create table decisions (
-    -- Grows: what is newer has the larger one.
+    -- Increases with time.
     id integer primary key,
     at integer not null,
-    -- Of the policy that decided.
+    -- The epoch of the policy that decided.
     epoch integer not null,
-    -- Null for a question about the site.
+    -- Null for a decision about the site.
     organization_id blob,
     member_id blob not null,
     kind text not null check (kind in ('route', 'permission', 'grant')),
-    -- JSON of the question as an authorizer gets it, without secrets.
+    -- JSON of the access request as an authorizer gets it, without secrets.
     input text not null,
-    -- JSON array of the names of facts that are not in `input`.
+    -- JSON array with the names of the facts that were left out of `input`.
     left_out text not null,
-    -- 1 when plugins are asked about such a question, where some are bound.
+    -- 1 if bound plugins are consulted for such a request.
     asks_plugins integer not null check (asks_plugins in (0, 1)),
-    -- What the policy said without plugins.
+    -- The reason of the policy without plugins.
     base text not null,
     allow integer not null check (allow in (0, 1)),
     reason text not null,
-    -- JSON array of the plugins that were asked: name, version, sha256, mode, outcome, fuel, duration_us, differed.
+    -- JSON array of the plugins in the decision: name, version, sha256, mode, outcome, fuel, duration_us, differed.
     plugins text not null,
-    -- 1 when a watched plugin would have changed the answer.
+    -- 1 if a shadow plugin would have changed the decision.
     differed integer not null check (differed in (0, 1))
 ) strict;
 create index decisions_organization_id on decisions (organization_id, id);

@@ -1,10 +1,10 @@
-//! The file of the decision log: its queue, its writer thread, and how it is read.
+//! The file of the decision log: its queue, its writer thread, and its queries.
 //!
-//! **Invariant.** Nothing here stops a decision, or the start: a full queue drops rows and counts them, a full disk too,
-//! and a file that cannot be used is moved aside. Within its limits, what was put is what is read afterwards.
+//! **Invariant.** The log never delays or fails a decision or the start. If the queue or the disk is full, rows are
+//! dropped and counted; a file that cannot be used is moved aside. Within the limits, every row that was put can be
+//! read afterwards.
 //!
-//! `synchronous=normal`: a power cut may take the last rows along, and harms no others. They are a record of answers,
-//! not the ground of any.
+//! `synchronous=normal`: a power cut can lose the last rows and damages no others. No decision depends on these rows.
 
 mod queue;
 mod shares;
@@ -34,17 +34,17 @@ use crate::kernel::runtime::health;
 pub const SCHEMA: &str = include_str!("decisions.sql");
 const VERSION: i64 = 1;
 
-/// What comes within this time of a first row is written with it.
+/// Rows that arrive within this time after the first one are written with it.
 const GATHER: Duration = Duration::from_millis(20);
-/// Rows of one commit. With the pause before it this bounds what a flood of denials can take of the machine.
+/// The most rows of one commit. With the pause before it this bounds the load of a flood of denials.
 const BATCH_MAX: usize = 512;
-/// How long a reader waits for what was put before.
+/// How long a reader waits until earlier rows are written.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// How long a reading waits for its turn.
+/// How long a query waits for a permit.
 const READ_WAIT: Duration = Duration::from_secs(2);
-/// A log that cannot be written says so this often.
+/// The shortest time between two warnings that the log cannot be written.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// The log is read by so many at a time.
+/// The most concurrent queries.
 const READERS: usize = 2;
 
 /// A decision as it is stored.
@@ -58,6 +58,7 @@ pub struct Row {
     /// JSON, as are `left_out` and `plugins`.
     pub input: String,
     pub left_out: String,
+    /// Whether plugins are consulted for this request.
     pub asks_plugins: bool,
     pub base: String,
     pub allow: bool,
@@ -66,42 +67,42 @@ pub struct Row {
     pub differed: bool,
 }
 
-/// What a reading is narrowed to.
+/// The filter of a query.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub organization: OrganizationId,
-    /// From this moment on, in Unix milliseconds.
+    /// Not before this time, in Unix milliseconds.
     pub from: Option<i64>,
-    /// Before this moment.
+    /// Before this time, in Unix milliseconds.
     pub to: Option<i64>,
     pub member: Option<MemberId>,
     pub allow: Option<bool>,
     pub reason: Option<String>,
-    /// Name of a plugin that was asked.
+    /// The name of a plugin that took part in the decision.
     pub plugin: Option<String>,
     pub differed: Option<bool>,
 }
 
 impl Wanted {
-    /// All of an organization's.
+    /// All decisions of an organization.
     pub fn of(organization: OrganizationId) -> Self {
         let (from, to, member, allow, reason, plugin, differed) = (None, None, None, None, None, None, None);
         Self { organization, from, to, member, allow, reason, plugin, differed }
     }
 }
 
-/// What was lost since the start.
+/// Decisions that were dropped since the start.
 #[derive(Debug, Default)]
 struct Dropped {
     all: AtomicU64,
-    of: Mutex<HashMap<Option<OrganizationId>, u64>>,
+    by_organization: Mutex<HashMap<Option<OrganizationId>, u64>>,
 }
 
 impl Dropped {
     fn count(&self, organization: Option<OrganizationId>) {
         self.all.fetch_add(1, Ordering::Relaxed);
-        if let Ok(mut of) = self.of.lock() {
-            *of.entry(organization).or_default() += 1;
+        if let Ok(mut counts) = self.by_organization.lock() {
+            *counts.entry(organization).or_default() += 1;
         }
     }
 }
@@ -113,7 +114,7 @@ enum Message<T> {
     End,
 }
 
-/// The log, which takes decisions as `T` and makes rows of them on its own thread.
+/// The log. It takes decisions as `T` and builds rows from them on its own thread.
 pub struct DecisionLog<T> {
     file: PathBuf,
     queue: Arc<Queue<T>>,
@@ -123,11 +124,11 @@ pub struct DecisionLog<T> {
 }
 
 impl<T: Send + 'static> DecisionLog<T> {
-    /// Starts the writer. The file is made with the first row.
+    /// Starts the writer thread. The file is created with the first row.
     pub fn open(config: &Config, form: fn(T) -> Row) -> Self {
         let (queue, dropped) = (Arc::new(Queue::new(config.decisions_queue_max)), Arc::<Dropped>::default());
         let file = config.data.join("decisions.db");
-        let keeper = LogWriter {
+        let log_writer = LogWriter {
             file: file.clone(),
             connection: None,
             shares: None,
@@ -139,52 +140,52 @@ impl<T: Send + 'static> DecisionLog<T> {
             },
             queue: queue.clone(),
             dropped: dropped.clone(),
-            warned: None,
+            warned_at: None,
         };
-        let writer = health::spawn("decision-log", move || keeper.run());
+        let writer = health::spawn("decision-log", move || log_writer.run());
         let writer = writer
             .map_err(|e| tracing::error!(error = %e, "the decision log did not start: no decision is logged"))
             .ok();
         Self { file, queue, dropped, reading: Arc::new(Semaphore::new(READERS)), writer: Mutex::new(writer) }
     }
 
-    /// Takes a decision, at once or never. Where the queue is full, the organization that has most in it loses one.
+    /// Queues a decision without waiting. If the queue is full, the organization with most decisions in it loses one.
     pub fn put(&self, organization: Option<OrganizationId>, decision: T) {
         if let Some(lost) = self.queue.put(organization, decision) {
             self.dropped.count(lost);
         }
     }
 
-    /// Is there a thread that writes?
+    /// Whether the writer thread is running.
     pub fn is_alive(&self) -> bool {
         self.writer.lock().is_ok_and(|writer| writer.as_ref().is_some_and(|writer| !writer.is_finished()))
     }
 
-    /// Decisions that were to be logged, and were not, since the start.
+    /// The number of decisions that were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped.all.load(Ordering::Relaxed)
     }
 
-    /// The same of one organization.
+    /// The number of dropped decisions of one organization.
     pub fn dropped_of(&self, organization: OrganizationId) -> u64 {
-        self.dropped.of.lock().map_or(0, |of| of.get(&Some(organization)).copied().unwrap_or(0))
+        self.dropped.by_organization.lock().map_or(0, |counts| counts.get(&Some(organization)).copied().unwrap_or(0))
     }
 
-    /// Deletes what is known of a member who is erased.
+    /// Deletes all rows about a member who is erased.
     pub async fn forget(&self, member: MemberId) {
-        self.told(|done| Message::Forget(member, done)).await;
+        self.send_and_wait(|done| Message::Forget(member, done)).await;
     }
 
-    /// Newest first, and how many there are in all.
+    /// Lists decisions, newest first, with their total number. Fails with `busy` when too many queries run.
     pub async fn read(&self, wanted: Wanted, window: Window) -> Result<Listed<(i64, Row)>> {
-        self.told(Message::Flush).await;
+        self.send_and_wait(Message::Flush).await;
         let busy = || Error::new(ErrorCode::Busy).retry_after(1);
-        let turn = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+        let permit = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
         let file = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            // Kept as long as it reads, also when nobody waits for it any more.
-            let _turn = turn;
+        let query = tokio::task::spawn_blocking(move || {
+            // Held until the query ends, even if its caller disconnects.
+            let _permit = permit;
             list(&file, &wanted, &window).map_err(|e| match e.cause {
                 ErrorCode::DatabaseDamaged => {
                     e.with_message("the file decisions.db is damaged: stop Roster and delete it")
@@ -192,53 +193,52 @@ impl<T: Send + 'static> DecisionLog<T> {
                 _ => e,
             })
         });
-        let read = read.await;
-        read.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
+        query.await.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
     }
 
-    /// Waits until what was put before is written, or cannot be.
-    async fn told(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message<T>) {
+    /// Sends a message and waits until it and everything queued before it has been processed.
+    async fn send_and_wait(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message<T>) {
         let (done, is_done) = oneshot::channel();
-        self.queue.tell(message(done));
+        self.queue.send(message(done));
         if tokio::time::timeout(FLUSH_WAIT, is_done).await.is_err() {
-            tracing::warn!("the decision log is slow: what was just decided may be missing in it");
+            tracing::warn!("the decision log is slow: recent decisions may be missing in the list");
         }
     }
 
-    /// Writes what waits and closes the file.
+    /// Writes everything in the queue and closes the file.
     pub async fn close(&self) {
         let Some(writer) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
-        self.queue.tell(Message::End);
+        self.queue.send(Message::End);
         if !tokio::task::spawn_blocking(move || writer.join().is_ok()).await.unwrap_or(false) {
-            tracing::error!("the decision log's thread had panicked");
+            tracing::error!("the decision log's thread panicked");
         }
     }
 }
 
 impl<T> Drop for DecisionLog<T> {
     fn drop(&mut self) {
-        self.queue.tell(Message::End);
+        self.queue.send(Message::End);
     }
 }
 
-/// How much is kept.
+/// Limits of the file.
 struct Limits {
     rows_max: u64,
     bytes_max: u64,
     ttl_ms: i64,
 }
 
-/// What the writer thread owns.
+/// The state of the writer thread.
 struct LogWriter<T> {
     file: PathBuf,
     connection: Option<Connection>,
-    /// What is in the file, once that was counted.
+    /// Shares of the organizations; `None` until the file is opened.
     shares: Option<Shares>,
     form: fn(T) -> Row,
     limits: Limits,
     queue: Arc<Queue<T>>,
     dropped: Arc<Dropped>,
-    warned: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
 impl<T> Drop for LogWriter<T> {
@@ -254,13 +254,13 @@ impl<T> LogWriter<T> {
         {
             self.give_up(&e, &[]);
         }
-        let mut ends = false;
-        while !ends {
+        let mut has_ended = false;
+        while !has_ended {
             if self.queue.wait() {
                 std::thread::sleep(GATHER);
             }
             let batch = self.queue.take(BATCH_MAX);
-            ends = batch.iter().any(|message| matches!(message, Message::End));
+            has_ended = batch.iter().any(|message| matches!(message, Message::End));
             self.write_or_drop(batch);
         }
         if let Some(connection) = &self.connection
@@ -270,9 +270,9 @@ impl<T> LogWriter<T> {
         }
     }
 
-    /// A panic costs its batch, and nothing else. Who waits is told when all is counted.
+    /// Processes a batch. A panic drops only this batch. Waiting callers are notified when everything is counted.
     fn write_or_drop(&mut self, batch: Vec<Message<T>>) {
-        let (mut organizations, mut decisions, mut forgotten, mut told) =
+        let (mut organizations, mut decisions, mut forgotten, mut waiting) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for message in batch {
             match message {
@@ -282,19 +282,19 @@ impl<T> LogWriter<T> {
                 }
                 Message::Forget(member, done) => {
                     forgotten.push(member);
-                    told.push(done);
+                    waiting.push(done);
                 }
-                Message::Flush(done) => told.push(done),
+                Message::Flush(done) => waiting.push(done),
                 Message::End => {}
             }
         }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write(decisions, &forgotten, &organizations))) {
-            // Its transaction ends with it.
+            // This also ends its transaction.
             self.connection = None;
             self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
         }
-        for done in told {
-            // Who asked may be gone.
+        for done in waiting {
+            // The caller may have stopped waiting.
             let _ = done.send(());
         }
     }
@@ -306,19 +306,19 @@ impl<T> LogWriter<T> {
         if has_work
             && let Err(e) = self.in_transaction(|w, shares| {
                 rows.iter().try_for_each(|row| insert(w, row))?;
-                rows.iter().for_each(|row| shares.came(row));
+                rows.iter().for_each(|row| shares.count_inserted(row));
                 forgotten.iter().try_for_each(|member| shares.forget(w, *member))
             })
         {
             self.give_up(&e, organizations);
         }
         if !forgotten.is_empty() {
-            // What cannot be searched for a member goes as a whole.
+            // A damaged file cannot be searched for a member, so it is deleted.
             remove(&aside(&self.file));
         }
     }
 
-    /// Opens the file where it is not yet, does something in one commit, and deletes what is too old or too much.
+    /// Runs `work` in one transaction, and deletes rows past the limits in it. Opens the file if necessary.
     fn in_transaction(&mut self, work: impl FnOnce(&Writer<'_>, &mut Shares) -> Result<()>) -> Result<()> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -344,11 +344,12 @@ impl<T> LogWriter<T> {
         Ok(())
     }
 
-    /// The rows are lost. A damaged file is moved aside, so that the next ones are not.
+    /// Counts the rows of a batch as dropped. If the file is damaged, moves it aside, so that later rows can be
+    /// written.
     fn give_up(&mut self, error: &Error, organizations: &[Option<OrganizationId>]) {
         organizations.iter().for_each(|organization| self.dropped.count(*organization));
-        if self.warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-            self.warned = Some(Instant::now());
+        if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            self.warned_at = Some(Instant::now());
             tracing::warn!(error = %error, "decisions could not be logged: they are counted as dropped");
         }
         let is_damaged = |connection: &Connection| schema::faults(connection).is_ok_and(|found| !found.is_empty());
@@ -376,19 +377,20 @@ fn remove(file: &Path) {
     }
 }
 
-/// One damaged file is kept, for who wants to look.
+/// Renames a damaged file, so that it can be examined. Only the last one is kept.
 fn move_aside(file: &Path) {
-    let place = aside(file);
-    match std::fs::rename(file, &place) {
+    let target = aside(file);
+    match std::fs::rename(file, &target) {
         Ok(()) => {
-            tracing::warn!(moved_to = %place.display(), "the decision log cannot be used and was moved aside; a new one begins");
+            tracing::warn!(moved_to = %target.display(), "the decision log cannot be used and was moved aside; a new one is created");
         }
-        Err(e) => tracing::warn!(error = %e, "the decision log cannot be used, nor moved aside"),
+        Err(e) => tracing::warn!(error = %e, "the decision log cannot be used, and moving it aside failed"),
     }
     side_files(file).iter().for_each(|side| remove(side));
 }
 
-/// What cannot be used is moved aside; what only has no space now is not.
+/// Opens the file, or moves it aside and creates a new one. Fails instead if the disk is full or read-only, or the file
+/// is busy.
 fn open_or_replace(file: &Path) -> Result<Connection> {
     open(file).or_else(|e| {
         if [ErrorCode::DatabaseFull, ErrorCode::DatabaseReadOnly, ErrorCode::Busy].contains(&e.cause) {
@@ -413,7 +415,7 @@ fn open(file: &Path) -> Result<Connection> {
             .execute_batch(&format!("begin; {SCHEMA} pragma user_version = {VERSION}; commit;"))
             .map_err(sql::failed)?,
         VERSION => {}
-        other => return Err(Error::internal(format!("it has the version {other}"))),
+        other => return Err(Error::internal(format!("decisions.db has schema version {other}"))),
     }
     if was_killed {
         let faults = schema::faults(&connection)?;
@@ -485,7 +487,7 @@ fn list(file: &Path, wanted: &Wanted, window: &Window) -> Result<Listed<(i64, Ro
     let transaction = connection.transaction().map_err(sql::failed)?;
     let r = Reader { connection: &transaction };
     let organization = Some(wanted.organization);
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| wanted.member.is_none())),
         (":within", &organization.filter(|_| wanted.member.is_some())),
         (":from", &wanted.from),
@@ -496,7 +498,7 @@ fn list(file: &Path, wanted: &Wanted, window: &Window) -> Result<Listed<(i64, Ro
         (":differed", &wanted.differed),
         (":plugin", &wanted.plugin),
     ];
-    r.page(&LIST_DECISIONS, asked, window, row_of)
+    r.page(&LIST_DECISIONS, parameters, window, row_of)
 }
 
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
@@ -524,9 +526,9 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
 mod tests {
     use super::*;
 
-    /// The eighth decision cannot be written down.
+    /// Builds a row; panics for 7.
     fn form(n: u8) -> Row {
-        assert_ne!(n, 7, "not this one");
+        assert_ne!(n, 7, "this decision cannot be converted");
         let text = |text: &str| text.to_owned();
         Row {
             at: Timestamp::now(),
@@ -546,7 +548,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_decision_that_cannot_be_written_down_costs_its_batch_and_not_the_thread() {
+    async fn a_panic_drops_its_batch_and_does_not_end_the_thread() {
         let directory = tempfile::tempdir().unwrap();
         let log = DecisionLog::open(&Config::of(directory.path()), form);
         let organization = OrganizationId(uuid::Uuid::nil());
@@ -564,14 +566,14 @@ mod tests {
     const QUIET: OrganizationId = OrganizationId(uuid::Uuid::nil());
     const LOUD: OrganizationId = OrganizationId(uuid::Uuid::max());
 
-    /// One is the quiet organization's, all others are the loud one's, with so many hundred bytes.
+    /// Decision 1 belongs to the quiet organization, all others to the loud one, each with `n` hundred bytes.
     fn form_of_two(n: u8) -> Row {
         let organization = Some(if n == 1 { QUIET } else { LOUD });
         Row { organization, input: format!("{{{}}}", " ".repeat(usize::from(n) * 100)), ..form(0) }
     }
 
     #[tokio::test]
-    async fn an_organization_that_asks_much_costs_no_other_one_a_decision() {
+    async fn a_loud_organization_displaces_no_decision_of_a_quiet_one() {
         for (rows_max, bytes_max, n) in [(100, u64::MAX, 2), (u64::MAX, 1_000_000, 90)] {
             let directory = tempfile::tempdir().unwrap();
             let mut config = Config::of(directory.path());
@@ -588,10 +590,10 @@ mod tests {
             let kept = total(LOUD).await;
             assert!(if n == 2 { kept == 99 } else { (40..=110).contains(&kept) }, "{kept}");
             log.close().await;
-            // The parts are known again after a restart.
+            // The shares are counted again after a restart.
             let log = DecisionLog::open(&config, form_of_two);
             log.put(Some(LOUD), n);
-            log.told(Message::Flush).await;
+            log.send_and_wait(Message::Flush).await;
             assert_eq!(log.read(Wanted::of(QUIET), Window::first(50)).await.unwrap().total, 1);
             log.close().await;
         }

@@ -1,7 +1,7 @@
-//! What waits for the decision log's writer.
+//! The queue of the decision log's writer.
 //!
-//! **Invariant.** No organization takes another's place: where the queue is full, the one that has most in it loses its
-//! newest decision, or the one that comes in.
+//! **Invariant.** No organization displaces the decisions of another one with fewer. If the queue is full, the
+//! organization with most decisions in it loses its newest one, or the one that is being added.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::Message;
 use crate::kernel::ids::OrganizationId;
 
-/// Of whom a decision is; none for questions about the site.
-type Of = Option<OrganizationId>;
+/// The organization of a decision; `None` for decisions about the site.
+type Owner = Option<OrganizationId>;
 
-/// Messages to the writer, in the order in which they came.
+/// Messages to the writer, in the order of their arrival.
 pub(super) struct Queue<T> {
     decisions_max: u64,
     waiting: Mutex<Waiting<T>>,
-    came: Condvar,
+    /// Notified when a message is added.
+    added: Condvar,
 }
 
 struct Waiting<T> {
@@ -24,9 +25,10 @@ struct Waiting<T> {
     next: u64,
     /// Decisions among the messages.
     decisions: u64,
-    of: HashMap<Of, VecDeque<u64>>,
-    /// How many each has, the most last.
-    sizes: BTreeSet<(usize, Of)>,
+    /// Ids of the decisions by owner.
+    by_owner: HashMap<Owner, VecDeque<u64>>,
+    /// Number of decisions of each owner, largest last.
+    sizes: BTreeSet<(usize, Owner)>,
     is_closed: bool,
 }
 
@@ -36,65 +38,65 @@ impl<T> Queue<T> {
             messages: BTreeMap::new(),
             next: 0,
             decisions: 0,
-            of: HashMap::new(),
+            by_owner: HashMap::new(),
             sizes: BTreeSet::new(),
             is_closed: false,
         };
-        Self { decisions_max, waiting: Mutex::new(waiting), came: Condvar::new() }
+        Self { decisions_max, waiting: Mutex::new(waiting), added: Condvar::new() }
     }
 
-    /// Adds a decision. Where one is lost for it, perhaps itself, answers whose that is.
-    pub(super) fn put(&self, of: Of, decision: T) -> Option<Of> {
+    /// Adds a decision. If one had to be dropped, which can be this one, returns the owner of the dropped one.
+    pub(super) fn put(&self, owner: Owner, decision: T) -> Option<Owner> {
         let mut waiting = self.lock();
         if waiting.is_closed {
-            return Some(of);
+            return Some(owner);
         }
         let mut lost = None;
         if waiting.decisions >= self.decisions_max {
-            let own = waiting.of.get(&of).map_or(0, VecDeque::len);
-            let Some((_, most)) = waiting.sizes.last().copied().filter(|(count, _)| *count > own + 1) else {
-                return Some(of);
+            let own = waiting.by_owner.get(&owner).map_or(0, VecDeque::len);
+            let Some((_, largest)) = waiting.sizes.last().copied().filter(|(count, _)| *count > own + 1) else {
+                return Some(owner);
             };
-            waiting.drop_newest(most);
-            lost = Some(most);
+            waiting.drop_newest(largest);
+            lost = Some(largest);
         }
-        let id = waiting.push(Message::Put(of, decision));
+        let id = waiting.push(Message::Put(owner, decision));
         waiting.decisions += 1;
-        waiting.change(of, |ids| ids.push_back(id));
-        self.came.notify_one();
+        waiting.change(owner, |ids| ids.push_back(id));
+        self.added.notify_one();
         lost
     }
 
-    /// Adds what is not a decision. It is let go of where nobody reads any more.
-    pub(super) fn tell(&self, message: Message<T>) {
+    /// Adds a message that is not a decision. It is dropped if the queue is closed.
+    pub(super) fn send(&self, message: Message<T>) {
         let mut waiting = self.lock();
         if !waiting.is_closed {
             waiting.push(message);
-            self.came.notify_one();
+            self.added.notify_one();
         }
     }
 
-    /// Waits for a message; answers whether it is a decision.
+    /// Waits for a message; returns whether it is a decision.
     pub(super) fn wait(&self) -> bool {
         let mut waiting = self.lock();
         loop {
             if let Some((_, message)) = waiting.messages.first_key_value() {
                 return matches!(message, Message::Put(..));
             }
-            waiting = self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.added.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Takes out so many messages at most.
+    /// Takes up to `count` messages.
     pub(super) fn take(&self, count: usize) -> Vec<Message<T>> {
         let mut waiting = self.lock();
         let mut taken = Vec::new();
         while taken.len() < count
             && let Some((_, message)) = waiting.messages.pop_first()
         {
-            if let Message::Put(of, _) = &message {
+            if let Message::Put(owner, _) = &message {
                 waiting.decisions -= 1;
-                waiting.change(*of, |ids| {
+                waiting.change(*owner, |ids| {
                     ids.pop_front();
                 });
             }
@@ -103,7 +105,7 @@ impl<T> Queue<T> {
         taken
     }
 
-    /// Nobody reads any more.
+    /// Closes the queue, because the writer has ended, and drops all messages.
     pub(super) fn close(&self) {
         let mut waiting = self.lock();
         waiting.is_closed = true;
@@ -123,23 +125,23 @@ impl<T> Waiting<T> {
         id
     }
 
-    fn drop_newest(&mut self, of: Of) {
+    fn drop_newest(&mut self, owner: Owner) {
         let mut newest = None;
-        self.change(of, |ids| newest = ids.pop_back());
+        self.change(owner, |ids| newest = ids.pop_back());
         if newest.is_some_and(|id| self.messages.remove(&id).is_some()) {
             self.decisions -= 1;
         }
     }
 
-    fn change(&mut self, of: Of, change: impl FnOnce(&mut VecDeque<u64>)) {
-        let ids = self.of.entry(of).or_default();
-        self.sizes.remove(&(ids.len(), of));
+    fn change(&mut self, owner: Owner, change: impl FnOnce(&mut VecDeque<u64>)) {
+        let ids = self.by_owner.entry(owner).or_default();
+        self.sizes.remove(&(ids.len(), owner));
         change(ids);
         let count = ids.len();
         if count == 0 {
-            self.of.remove(&of);
+            self.by_owner.remove(&owner);
         } else {
-            self.sizes.insert((count, of));
+            self.sizes.insert((count, owner));
         }
     }
 }
@@ -148,8 +150,8 @@ impl<T> Waiting<T> {
 mod tests {
     use super::*;
 
-    const ACME: Of = Some(OrganizationId(uuid::Uuid::nil()));
-    const BOLT: Of = Some(OrganizationId(uuid::Uuid::max()));
+    const ACME: Owner = Some(OrganizationId(uuid::Uuid::nil()));
+    const BOLT: Owner = Some(OrganizationId(uuid::Uuid::max()));
 
     fn numbers(queue: &Queue<u8>) -> Vec<u8> {
         let number = |message| if let Message::Put(_, n) = message { Some(n) } else { None };
@@ -157,23 +159,23 @@ mod tests {
     }
 
     #[test]
-    fn who_has_most_in_a_full_queue_loses_a_decision() {
+    fn the_organization_with_most_decisions_in_a_full_queue_loses_one() {
         let queue = Queue::new(4);
         assert_eq!((0..4).filter_map(|n| queue.put(ACME, n)).count(), 0, "at the limit");
         assert_eq!(queue.put(ACME, 4), Some(ACME), "one past it");
         assert_eq!((queue.put(BOLT, 5), queue.put(None, 6)), (Some(ACME), Some(ACME)));
-        // Who has as many as the others waits for space.
+        // An organization that has as many as the others displaces none.
         assert_eq!((queue.put(BOLT, 7), queue.put(ACME, 8)), (Some(BOLT), Some(ACME)));
-        assert_eq!(numbers(&queue), [0, 1, 5, 6], "in the order in which they came");
+        assert_eq!(numbers(&queue), [0, 1, 5, 6], "in the order of their arrival");
         let waiting = queue.lock();
-        assert!(waiting.decisions == 0 && waiting.of.is_empty() && waiting.sizes.is_empty());
+        assert!(waiting.decisions == 0 && waiting.by_owner.is_empty() && waiting.sizes.is_empty());
     }
 
     #[test]
-    fn what_is_told_has_its_place_behind_what_was_put() {
+    fn other_messages_stay_in_order_behind_decisions() {
         let queue = Queue::new(1);
         queue.put(ACME, 1);
-        queue.tell(Message::End);
+        queue.send(Message::End);
         assert_eq!(queue.put(BOLT, 2), Some(BOLT));
         assert!(queue.wait() && matches!(queue.take(1)[..], [Message::Put(..)]));
         assert!(!queue.wait() && matches!(queue.take(9)[..], [Message::End]));

@@ -1,6 +1,7 @@
-//! How much of the decision log is whose, and who gives way when it is full.
+//! Shares of the organizations in the decision log, and which rows are deleted when it is full.
 //!
-//! **Invariant.** No organization empties another's part: the oldest decisions of the one that has most go first.
+//! **Invariant.** No organization displaces the decisions of another one with fewer: the oldest decisions of the
+//! organization with the largest share are deleted first.
 
 use std::collections::HashMap;
 
@@ -10,24 +11,24 @@ use super::{Limits, Row, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::OrganizationId;
 
-/// What a row takes beside its JSON, about.
+/// Approximate size of a row without its JSON.
 const ROW_BYTES: u64 = 256;
-/// Old rows deleted in one commit: more than came in.
+/// The most rows deleted in one commit: more than were added.
 const PRUNED_MAX: u64 = 2 * super::BATCH_MAX as u64;
-/// So many go at once where bytes are too many: how many bytes they have is seen then.
+/// Rows deleted at a time past the limit of bytes; their size is known only afterwards.
 const PRUNED_FOR_BYTES: u64 = 64;
 
-/// Of whom a part is; none for questions about the site.
-type Of = Option<OrganizationId>;
+/// The organization of a share; `None` for decisions about the site.
+type Owner = Option<OrganizationId>;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Part {
+struct Share {
     rows: u64,
     bytes: u64,
 }
 
-impl Part {
-    fn take(&mut self, other: Self) {
+impl Share {
+    fn subtract(&mut self, other: Self) {
         (self.rows, self.bytes) = (self.rows.saturating_sub(other.rows), self.bytes.saturating_sub(other.bytes));
     }
 
@@ -36,11 +37,11 @@ impl Part {
     }
 }
 
-/// What is in the file.
+/// Rows and bytes in the file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
-    all: Part,
-    of: HashMap<Of, Part>,
+    all: Share,
+    by_owner: HashMap<Owner, Share>,
 }
 
 const COUNT_SHARES: &str = "
@@ -59,61 +60,64 @@ const FORGET_MEMBER: &str = "
     where member_id = :member_id
     returning organization_id, octet_length(input) + octet_length(left_out) + octet_length(plugins)";
 
-fn part_of(row: &SqlRow<'_>) -> rusqlite::Result<(Of, Part)> {
+fn share_of(row: &SqlRow<'_>) -> rusqlite::Result<(Owner, Share)> {
     let json_bytes = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
-    Ok((row.get(0)?, Part { rows: 1, bytes: json_bytes + ROW_BYTES }))
+    Ok((row.get(0)?, Share { rows: 1, bytes: json_bytes + ROW_BYTES }))
 }
 
 impl Shares {
+    /// Counts all rows of the file.
     pub(super) fn count(w: &Writer<'_>) -> Result<Self> {
         let mut shares = Self::default();
-        for (of, part) in w.all(COUNT_SHARES, &[], part_of)? {
-            shares.add(of, part);
+        for (owner, share) in w.all(COUNT_SHARES, &[], share_of)? {
+            shares.add(owner, share);
         }
         Ok(shares)
     }
 
-    pub(super) fn came(&mut self, row: &Row) {
+    /// Counts a row that was inserted.
+    pub(super) fn count_inserted(&mut self, row: &Row) {
         let json_bytes = row.input.len() + row.left_out.len() + row.plugins.len();
-        self.add(row.organization, Part { rows: 1, bytes: json_bytes as u64 + ROW_BYTES });
+        self.add(row.organization, Share { rows: 1, bytes: json_bytes as u64 + ROW_BYTES });
     }
 
-    fn add(&mut self, of: Of, part: Part) {
-        self.all.add(part);
-        self.of.entry(of).or_default().add(part);
+    fn add(&mut self, owner: Owner, share: Share) {
+        self.all.add(share);
+        self.by_owner.entry(owner).or_default().add(share);
     }
 
-    /// Counts what was deleted; answers how many rows that were.
-    fn gone(&mut self, deleted: Vec<(Of, Part)>) -> u64 {
+    /// Subtracts deleted rows; returns their number.
+    fn subtract(&mut self, deleted: Vec<(Owner, Share)>) -> u64 {
         let count = deleted.len() as u64;
-        for (of, part) in deleted {
-            self.all.take(part);
-            if let Some(left) = self.of.get_mut(&of) {
-                left.take(part);
+        for (owner, share) in deleted {
+            self.all.subtract(share);
+            if let Some(left) = self.by_owner.get_mut(&owner) {
+                left.subtract(share);
                 if left.rows == 0 {
-                    self.of.remove(&of);
+                    self.by_owner.remove(&owner);
                 }
             }
         }
         count
     }
 
+    /// Deletes all rows about a member.
     pub(super) fn forget(&mut self, w: &Writer<'_>, member: crate::kernel::ids::MemberId) -> Result<()> {
-        self.gone(w.all(FORGET_MEMBER, &[(":member_id", &member)], part_of)?);
+        self.subtract(w.all(FORGET_MEMBER, &[(":member_id", &member)], share_of)?);
         Ok(())
     }
 
-    /// Deletes what is too old, and then what is too much, as far as one commit goes.
+    /// Deletes rows that are too old, then rows past the limits, up to the maximum of one commit.
     pub(super) fn prune(&mut self, w: &Writer<'_>, limits: &Limits) -> Result<()> {
         let (before, limit) = (w.now().plus_ms(-limits.ttl_ms), PRUNED_MAX as i64);
-        self.gone(w.all(DELETE_OLD, &[(":before", &before), (":limit", &limit)], part_of)?);
+        self.subtract(w.all(DELETE_OLD, &[(":before", &before), (":limit", &limit)], share_of)?);
         let mut left = PRUNED_MAX;
         while left > 0
-            && let Some((of, rows)) = self.surplus(limits)
+            && let Some((owner, rows)) = self.surplus(limits)
         {
             let limit = rows.min(left) as i64;
-            let parameters = &[(":organization_id", &of as &dyn rusqlite::ToSql), (":limit", &limit)];
-            let deleted = self.gone(w.all(DELETE_OLDEST_OF, parameters, part_of)?);
+            let parameters = &[(":organization_id", &owner as &dyn rusqlite::ToSql), (":limit", &limit)];
+            let deleted = self.subtract(w.all(DELETE_OLDEST_OF, parameters, share_of)?);
             if deleted == 0 {
                 break;
             }
@@ -122,20 +126,21 @@ impl Shares {
         Ok(())
     }
 
-    /// Who gives way, and with how many rows; nobody where all is within the limits.
-    fn surplus(&self, limits: &Limits) -> Option<(Of, u64)> {
+    /// Whose rows must be deleted, and how many; `None` if the log is within its limits.
+    fn surplus(&self, limits: &Limits) -> Option<(Owner, u64)> {
         let rows = self.all.rows.saturating_sub(limits.rows_max);
         if rows > 0 {
-            let mut counts: Vec<(u64, Of)> = self.of.iter().map(|(of, part)| (part.rows, *of)).collect();
+            let mut counts: Vec<(u64, Owner)> =
+                self.by_owner.iter().map(|(owner, share)| (share.rows, *owner)).collect();
             counts.sort_unstable_by_key(|(rows, _)| std::cmp::Reverse(*rows));
-            let (largest, of) = *counts.first()?;
-            // Down to the next one, and not below.
+            let (largest, owner) = *counts.first()?;
+            // At most down to the second largest share.
             let ahead = counts.get(1).map_or(largest, |(next, _)| largest - next);
-            return Some((of, rows.min(ahead.max(1))));
+            return Some((owner, rows.min(ahead.max(1))));
         }
         if self.all.bytes > limits.bytes_max {
-            let (of, _) = self.of.iter().max_by_key(|(_, part)| part.bytes)?;
-            return Some((*of, PRUNED_FOR_BYTES));
+            let (owner, _) = self.by_owner.iter().max_by_key(|(_, share)| share.bytes)?;
+            return Some((*owner, PRUNED_FOR_BYTES));
         }
         None
     }
@@ -145,21 +150,21 @@ impl Shares {
 mod tests {
     use super::*;
 
-    fn shares(parts: &[(u8, u64, u64)]) -> (Shares, Vec<Of>) {
+    fn shares(parts: &[(u8, u64, u64)]) -> (Shares, Vec<Owner>) {
         let mut shares = Shares::default();
         let of = |n: u8| Some(OrganizationId(uuid::Uuid::from_bytes([n; 16])));
-        parts.iter().for_each(|(n, rows, bytes)| shares.add(of(*n), Part { rows: *rows, bytes: *bytes }));
+        parts.iter().for_each(|(n, rows, bytes)| shares.add(of(*n), Share { rows: *rows, bytes: *bytes }));
         (shares, parts.iter().map(|(n, ..)| of(*n)).collect())
     }
 
     #[test]
-    fn whoever_has_most_gives_way() {
+    fn the_largest_share_is_pruned() {
         let limits = Limits { rows_max: 100, bytes_max: 1_000, ttl_ms: 1 };
         for (parts, wanted) in [
             (&[(1, 60, 10), (2, 40, 990)][..], None),
             (&[(1, 61, 10), (2, 40, 10)], Some((0, 1))),
             (&[(1, 1, 10), (2, 150, 10)], Some((1, 51))),
-            // No more than down to the next one.
+            // At most down to the second largest share.
             (&[(1, 90, 10), (2, 80, 10)], Some((0, 10))),
             (&[(1, 80, 10)], None),
             (&[(1, 180, 10)], Some((0, 80))),
@@ -172,9 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_counted_no_more() {
+    fn deleted_rows_are_subtracted() {
         let (mut shares, of) = shares(&[(1, 2, 600), (2, 1, 300)]);
-        assert_eq!(shares.gone(vec![(of[0], Part { rows: 1, bytes: 300 }), (of[1], Part { rows: 1, bytes: 300 })]), 2);
-        assert_eq!((shares.all, shares.of.len()), (Part { rows: 1, bytes: 300 }, 1));
+        assert_eq!(
+            shares.subtract(vec![(of[0], Share { rows: 1, bytes: 300 }), (of[1], Share { rows: 1, bytes: 300 })]),
+            2
+        );
+        assert_eq!((shares.all, shares.by_owner.len()), (Share { rows: 1, bytes: 300 }, 1));
     }
 }

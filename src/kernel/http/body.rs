@@ -1,4 +1,4 @@
-//! Request bodies as operations take them: checked against their schema in the document, then read.
+//! Request bodies of operations: validated against their schema in the OpenAPI document, then parsed.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::intake::Limit;
 
-/// The body of a request; how long it may be depends on whether its caller is known by now.
+/// Reads the body of a request. Its limit depends on whether the caller is authenticated by now.
 pub async fn read(request: &Request) -> Result<&Bytes> {
     let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
     if !context.is_known() {
@@ -26,7 +26,7 @@ pub async fn read(request: &Request) -> Result<&Bytes> {
     context.body.read(Limit::Ordinary, party).await
 }
 
-/// Fails unless the body is of one of these media types; `message` says what to send.
+/// Fails with `media_type` unless the body has one of these media types; `message` says what to send.
 pub fn require_media_type(request: &Request, types: &[&str], message: &'static str) -> Result<()> {
     let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim();
     if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
@@ -35,7 +35,7 @@ pub fn require_media_type(request: &Request, types: &[&str], message: &'static s
     Err(Error::new(ErrorCode::MediaType).with_message(message))
 }
 
-/// A request body: checked against its own schema in the document, all faults at once, then read.
+/// A JSON request body: validated against its schema in the OpenAPI document, with all faults reported, then parsed.
 pub struct Body<T>(pub T);
 
 impl<T: ParseFromJSON> Payload for Body<T> {
@@ -65,7 +65,7 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
 
 poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
-/// The body of a request; `None` where there is none.
+/// Reads, validates and parses the body of a request; `None` if it is empty.
 async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
     let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
     let validator = request.data::<request_validator::Shared>().ok_or_else(|| Error::internal("no validator"))?;
@@ -80,18 +80,17 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
         if !faults.is_empty() {
             return Err(Error::fields(faults));
         }
-        // The schema accepts a value that the type rejects. This is a bug, but the caller gets a 400.
-        T::parse_from_json(Some(value))
-            .map_err(|e| Error::field("body", "cannot be read").with_source(e.into_message()))
+        // An error here means that the schema accepts a value that the type rejects: a bug, but the caller gets a 400.
+        T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "is not valid").with_source(e.into_message()))
     };
     intake.read_long(bytes.len(), parse).await.map(Some)
 }
 
-/// A body that may be missing: some clients and proxies drop one, and some operations do without.
+/// An optional JSON body: some operations do not need one, and some clients and proxies drop it.
 pub struct OptionalBody<T>(std::marker::PhantomData<fn() -> T>);
 
 impl<T: ParseFromJSON> OptionalBody<T> {
-    /// The body, checked like any other; `None` where there is none.
+    /// Reads, validates and parses the body; `None` if it is empty.
     pub async fn read(&self, request: &Request) -> Result<Option<T>> {
         parse(request).await
     }
@@ -108,7 +107,7 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for OptionalBody<T> {
 
     fn request_meta() -> Option<MetaRequest> {
         let content: Vec<MetaMediaType> = vec![media("application/json", T::schema_ref())];
-        Some(MetaRequest { description: Some("May be left out"), content, required: false })
+        Some(MetaRequest { description: Some("Optional"), content, required: false })
     }
 
     async fn from_request(_: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {

@@ -1,8 +1,8 @@
-//! Documents that somebody sends to be imported, as JSON or YAML: bounded before anything is built of them.
+//! Imported documents in JSON or YAML: their bounds are checked before values are built.
 //!
-//! **Invariant.** A document is read once, from its beginning, and left where it goes over a bound: neither brackets that
-//! nobody closes nor names in YAML that stand for more than was sent can take time or memory beyond the bounds.
-//! The only user of saphyr-parser.
+//! **Invariant.** A document is read once, from its beginning, and reading stops where it exceeds a bound: neither
+//! unclosed brackets nor YAML aliases that expand to more than was sent can use time or memory beyond the bounds. Only
+//! this module uses saphyr-parser.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,12 @@ use serde_json::{Map, Number, Value};
 use super::request_validator;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// How far a document may go.
+/// The limits of a document.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Lists and objects within each other, the outermost counted: `limits.document_depth`.
+    /// Deepest nesting of lists and objects, including the outermost: `limits.document_depth`.
     pub depth_max: u64,
-    /// Values, those within lists and objects too, and each as often as YAML's aliases repeat it: `limits.document_nodes`.
+    /// Most values, including those in lists and objects, with YAML aliases expanded: `limits.document_nodes`.
     pub nodes_max: u64,
 }
 
@@ -37,11 +37,11 @@ impl Bounds {
     }
 }
 
-fn malformed(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorCode::MalformedBody).with_message(why)
+fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::MalformedBody).with_message(message)
 }
 
-/// A document, and where in its text things stand.
+/// A document, with the line numbers of its keys.
 #[derive(Debug, Default)]
 pub struct Document {
     pub value: Value,
@@ -49,25 +49,25 @@ pub struct Document {
 }
 
 impl Document {
-    /// One that was never text.
+    /// A document without a text, and so without line numbers.
     pub fn from_value(value: Value) -> Self {
         Self { value, lines: Lines::new() }
     }
 
-    /// The line, from 1, of the key at the end of these keys, or of the nearest one above it that is known. Keys of the
-    /// first levels are, and list items are none.
+    /// The line (from 1) of the last of these nested keys, or of its nearest ancestor with a known line. Lines are
+    /// known for keys of the first `LINES_DEPTH` levels, and not for list items.
     pub fn line(&self, keys: &[&str]) -> Option<usize> {
         (1..=keys.len().min(LINES_DEPTH)).rev().find_map(|n| self.lines.get(&keys[..n].join("\u{1f}")).copied())
     }
 }
 
-/// Keys, joined with U+001F, and their lines.
+/// The lines of paths of keys, which are joined with U+001F.
 type Lines = HashMap<String, usize>;
 
-/// `paths`, a path, a method.
+/// Enough for `paths`, a path and a method.
 const LINES_DEPTH: usize = 3;
 
-/// Longer keys than any that is asked for are not kept: the sum of those above each key would go over the bounds.
+/// Longer paths of keys are not stored: no caller needs them, and together they could exceed the memory bounds.
 const LINE_KEY_BYTES_MAX: usize = 2_048;
 
 fn note<'k>(lines: &mut Lines, keys: impl Iterator<Item = &'k str> + Clone, line: usize) {
@@ -76,7 +76,7 @@ fn note<'k>(lines: &mut Lines, keys: impl Iterator<Item = &'k str> + Clone, line
     }
 }
 
-/// Reads a document that is an object: what begins with a brace as JSON, anything else as YAML. A key that stands twice is
+/// Parses a document that is an object: as JSON if it begins with a brace, otherwise as YAML. Duplicate keys are
 /// refused.
 pub fn parse(bytes: &[u8], bounds: Bounds) -> Result<Document> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -89,8 +89,8 @@ pub fn parse(bytes: &[u8], bounds: Bounds) -> Result<Document> {
     if document.value.is_object() { Ok(document) } else { Err(malformed("the document must be an object")) }
 }
 
-/// Counts what JSON has, without reading it: each comma and each list or object that is not empty is one value more. Notes
-/// the lines of keys on the way.
+/// Counts the values of JSON without parsing it: each comma and each list or object that is not empty adds one. Also
+/// collects the lines of keys.
 fn measure_json(bytes: &[u8], bounds: Bounds) -> Result<Lines> {
     let (mut depth, mut nodes, mut line, mut text_start) = (0_u64, 1_u64, 1, None);
     let (mut lines, mut keys, mut last_text) = (Lines::new(), Vec::<String>::new(), 0..0);
@@ -114,7 +114,7 @@ fn measure_json(bytes: &[u8], bounds: Bounds) -> Result<Lines> {
                 nodes += 1;
                 bounds.require_nodes(nodes)?;
             }
-            // Lists hold no keys, but what lies in them may: they have no place among those of the first levels.
+            // A list has no key; keys of objects in it get an empty parent key.
             (b':', _) if depth <= LINES_DEPTH as u64 => {
                 keys.truncate(usize::try_from(depth).unwrap_or_default().saturating_sub(1));
                 keys.push(serde_json::from_slice(&bytes[last_text.clone()]).unwrap_or_default());
@@ -139,7 +139,7 @@ struct Object {
     map: Map<String, Value>,
     /// The key whose value comes next.
     key: Option<Key>,
-    /// What `<<` takes in from elsewhere; what the mapping says itself wins over it.
+    /// Mappings that `<<` merges; the mapping's own keys take precedence.
     merged: Vec<Map<String, Value>>,
     has_merged: bool,
 }
@@ -150,20 +150,20 @@ enum Key {
     Merge,
 }
 
-/// A value with its size.
+/// A finished value with its size.
 #[derive(Clone)]
 struct Built {
     value: Value,
     nodes: u64,
-    /// Levels below its own.
+    /// The levels of nesting in it.
     height: u64,
 }
 
-/// A level of the document.
+/// A list or an object that is being read, with its size so far.
 struct Level {
     open: Open,
     anchor: usize,
-    /// What was built within, and the highest of it.
+    /// The number of values in it, and the greatest height of them.
     nodes: u64,
     height: u64,
 }
@@ -171,10 +171,10 @@ struct Level {
 struct Reader {
     bounds: Bounds,
     nodes: u64,
-    /// Values that are kept for aliases.
-    kept: u64,
+    /// The number of values that are stored for aliases.
+    stored: u64,
     levels: Vec<Level>,
-    /// What aliases stand for. Numbers of anchors begin at 1.
+    /// The values of anchors, by number, from 1.
     anchors: HashMap<usize, Built>,
     whole: Option<Value>,
     lines: Lines,
@@ -182,7 +182,7 @@ struct Reader {
 
 fn read_yaml(text: &str, bounds: Bounds) -> Result<Document> {
     let (levels, anchors, lines) = (Vec::new(), HashMap::new(), Lines::new());
-    let mut reader = Reader { bounds, nodes: 0, kept: 0, levels, anchors, whole: None, lines };
+    let mut reader = Reader { bounds, nodes: 0, stored: 0, levels, anchors, whole: None, lines };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
             let at = e.marker();
@@ -200,7 +200,7 @@ impl Reader {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) if self.whole.is_some() => {
-                Err(at(span, "another document begins: one is imported at a time"))
+                Err(at(span, "another document begins: only one document can be imported"))
             }
             Event::DocumentStart(_) => Ok(()),
             Event::SequenceStart(anchor, _) => self.open(Open::List(Vec::new()), anchor, span),
@@ -208,17 +208,17 @@ impl Reader {
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => {
                 let Some(built) = self.anchors.get(&anchor) else {
-                    return Err(at(span, "an alias stands within what it is an alias of"));
+                    return Err(at(span, "an alias refers to a value that contains it"));
                 };
-                // Counted before it is copied: this is what a few lines can make much of.
+                // Counted before it is copied, because a few lines can expand to many values.
                 self.bounds.require_nodes(self.nodes.saturating_add(built.nodes))?;
                 self.bounds.require_depth((self.levels.len() as u64).saturating_add(built.height))?;
                 let built = built.clone();
                 self.nodes += built.nodes;
-                self.put(built, span)
+                self.insert(built, span)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let is_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| is_of_text(&tag));
+                let is_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| is_string_tag(&tag));
                 let value = if is_text { Value::String(text.to_string()) } else { plain(&text) };
                 let built = Built { value, nodes: 1, height: 0 };
                 self.remember(anchor, &built)?;
@@ -227,7 +227,7 @@ impl Reader {
                     return self.key(key, span);
                 }
                 self.count()?;
-                self.put(built, span)
+                self.insert(built, span)
             }
         }
     }
@@ -256,7 +256,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes where the key that was just read stands, in the first levels.
+    /// Stores the line of the key that was just read, in the first levels.
     fn note_line(&mut self, span: Span) {
         if self.levels.len() > LINES_DEPTH {
             return;
@@ -285,20 +285,21 @@ impl Reader {
         };
         let built = Built { value, nodes, height: height + 1 };
         self.remember(anchor, &built)?;
-        self.put(built, span)
+        self.insert(built, span)
     }
 
-    /// Keeps what an alias may stand for. A copy too: anchors within each other keep the same again and again.
+    /// Stores the value of an anchor. Copies count towards the bound, because nested anchors store the same values
+    /// repeatedly.
     fn remember(&mut self, anchor: usize, built: &Built) -> Result<()> {
         if anchor > 0 {
-            self.kept += built.nodes;
-            self.bounds.require_nodes(self.kept)?;
+            self.stored += built.nodes;
+            self.bounds.require_nodes(self.stored)?;
             self.anchors.insert(anchor, built.clone());
         }
         Ok(())
     }
 
-    fn put(&mut self, built: Built, span: Span) -> Result<()> {
+    fn insert(&mut self, built: Built, span: Span) -> Result<()> {
         let Some(level) = self.levels.last_mut() else {
             self.whole = Some(built.value);
             return Ok(());
@@ -332,7 +333,7 @@ impl Level {
 }
 
 impl Object {
-    /// Of what is merged, earlier mappings win.
+    /// Merges the mappings of `<<`; earlier ones take precedence.
     fn with_merged(self) -> Map<String, Value> {
         let mut map = self.map;
         for (key, value) in self.merged.into_iter().flatten() {
@@ -342,7 +343,7 @@ impl Object {
     }
 }
 
-/// What stands behind `<<`.
+/// The mappings in the value of `<<`.
 fn mappings(value: Value) -> Option<Vec<Map<String, Value>>> {
     let map = |value| if let Value::Object(map) = value { Some(map) } else { None };
     match value {
@@ -351,15 +352,15 @@ fn mappings(value: Value) -> Option<Vec<Map<String, Value>>> {
     }
 }
 
-fn at(span: Span, why: impl std::fmt::Display) -> Error {
-    malformed(format!("{why} (line {}, column {})", span.start.line(), span.start.col() + 1))
+fn at(span: Span, message: impl std::fmt::Display) -> Error {
+    malformed(format!("{message} (line {}, column {})", span.start.line(), span.start.col() + 1))
 }
 
-fn is_of_text(tag: &Tag) -> bool {
+fn is_string_tag(tag: &Tag) -> bool {
     (tag.is_yaml_core_schema() && tag.suffix == "str") || format!("{}{}", tag.handle, tag.suffix) == "!"
 }
 
-/// A word without quotes, as the core schema of YAML 1.2 reads it.
+/// Parses a plain scalar by the core schema of YAML 1.2.
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -395,12 +396,12 @@ mod tests {
 
     const WIDE: Bounds = Bounds { depth_max: 64, nodes_max: 1_000 };
 
-    fn said(text: &str, bounds: Bounds) -> String {
+    fn error_message(text: &str, bounds: Bounds) -> String {
         parse(text.as_bytes(), bounds).expect_err(text).message().to_owned()
     }
 
     #[test]
-    fn yaml_is_read_as_its_core_schema_has_it() {
+    fn yaml_is_parsed_by_its_core_schema() {
         let text = "
 # a comment
 text: plain words
@@ -438,13 +439,13 @@ again: *base
         ] {
             assert_eq!(parse(format!("a: {text}").as_bytes(), WIDE).expect(text).value, json!({"a": expected}));
         }
-        // No number that a machine has: its text.
+        // Too large for a float: kept as text.
         let huge = "9".repeat(400);
         assert_eq!(parse(format!("a: {huge}").as_bytes(), WIDE).expect("fine").value, json!({"a": huge}));
     }
 
     #[test]
-    fn a_merge_key_takes_in_what_the_mapping_does_not_say_itself() {
+    fn a_merge_key_adds_only_missing_keys() {
         for (text, expected) in [
             ("<<: {a: 1, b: 1}\nb: 2", json!({"a": 1, "b": 2})),
             ("b: 2\n<<: {a: 1, b: 1}", json!({"a": 1, "b": 2})),
@@ -459,7 +460,7 @@ again: *base
     }
 
     #[test]
-    fn keys_of_the_first_levels_have_their_lines() {
+    fn keys_of_the_first_levels_have_line_numbers() {
         let yaml = "openapi: 3.0.3\nx-c: &c\n  get: {}\npaths:\n  /a:\n    get: {}\n    post: {}\n  /b: {put: {}}\n  /c:\n    <<: *c\n";
         let json = "{\n\"openapi\": \"3\", \"list\": [{\"x\": {\"y\": 1}}],\n\n\"paths\": {\n\"/a\": {\n\"get\": {\"deep\":\n \"a\\\"}\"},\n\"post\": {}},\n\"/\\u0062\": {\"put\": {}}, \"/c\": {}}}";
         for (text, lines) in [(yaml, [4, 5, 6, 7, 8, 8, 9]), (json, [4, 5, 6, 8, 9, 9, 9])] {
@@ -479,7 +480,7 @@ again: *base
     }
 
     #[test]
-    fn what_is_no_single_object_says_why() {
+    fn errors_of_a_malformed_document_name_the_cause() {
         for (text, says) in [
             ("", "empty"),
             ("- 1", "must be an object"),
@@ -488,45 +489,45 @@ again: *base
             ("<<: 1", "`<<` takes a mapping"),
             ("<<: [1]", "`<<` takes a mapping"),
             ("[a]: 1", "keys that are not text"),
-            ("a: &x [*x]", "within what it is an alias of"),
+            ("a: &x [*x]", "refers to a value that contains it"),
             ("a: *x", "neither JSON nor YAML at line 1"),
             ("a: 1\n---\nb: 2", "another document"),
             ("a: [1", "neither JSON nor YAML"),
             ("{\"a\": 1, \"a\": 2}", "\"a\" twice"),
         ] {
-            assert!(said(text, WIDE).contains(says), "{text}: {}", said(text, WIDE));
+            assert!(error_message(text, WIDE).contains(says), "{text}: {}", error_message(text, WIDE));
         }
         assert!(parse(b"\xff", WIDE).is_err());
     }
 
     #[test]
-    fn json_and_yaml_are_held_to_the_same_bounds() {
+    fn json_and_yaml_have_the_same_bounds() {
         // Four levels; an object, a list, and so on: eight values.
         let yaml = "a: [[{b: 1}, []], '[[[']\nc: 2";
         let json = "{ \"a\": [[{\"b\": 1}, [ ]], \"[[[\\\"{\"], \"c\": 2 }";
         for text in [yaml, json] {
             let within = Bounds { depth_max: 4, nodes_max: 8 };
             assert!(parse(text.as_bytes(), within).is_ok(), "{text}");
-            assert!(said(text, Bounds { depth_max: 3, ..within }).contains("limits.document_depth"), "{text}");
-            assert!(said(text, Bounds { nodes_max: 7, ..within }).contains("limits.document_nodes"), "{text}");
+            assert!(error_message(text, Bounds { depth_max: 3, ..within }).contains("limits.document_depth"), "{text}");
+            assert!(error_message(text, Bounds { nodes_max: 7, ..within }).contains("limits.document_nodes"), "{text}");
         }
     }
 
     #[test]
-    fn a_few_names_cannot_stand_for_more_than_the_bounds() {
+    fn expanded_aliases_count_towards_the_bounds() {
         let nine = |name: char| format!("[{}]", vec![format!("*{name}"); 9].join(", "));
         let mut bomb = "a: &a [1]\n".to_owned();
         let names: Vec<char> = ('a'..='i').collect();
         for pair in names.windows(2) {
             bomb += &format!("{0}: &{0} {1}\n", pair[1], nine(pair[0]));
         }
-        assert!(said(&bomb, WIDE).contains("limits.document_nodes"));
-        // Aliases make height too, and anchors within each other keep copies.
+        assert!(error_message(&bomb, WIDE).contains("limits.document_nodes"));
+        // Aliases add depth too, and nested anchors store copies.
         let mut tower = "a0: &a0 [1]\n".to_owned();
         (1..70).for_each(|n| tower += &format!("a{n}: &a{n} [*a{}]\n", n - 1));
-        assert!(said(&tower, Bounds { nodes_max: 100_000, ..WIDE }).contains("limits.document_depth"));
+        assert!(error_message(&tower, Bounds { nodes_max: 100_000, ..WIDE }).contains("limits.document_depth"));
         let nested = format!("a: {}1{}", (0..60).map(|n| format!("&n{n} [1, 2, ")).collect::<String>(), "]".repeat(60));
-        assert!(said(&nested, Bounds { nodes_max: 500, ..WIDE }).contains("limits.document_nodes"));
+        assert!(error_message(&nested, Bounds { nodes_max: 500, ..WIDE }).contains("limits.document_nodes"));
         for deep in [
             "[".repeat(200_000),
             format!("a: {}", "[".repeat(200_000)),

@@ -1,6 +1,6 @@
-//! Wire types that all operations share: the envelope, pages, tags, request bodies.
+//! What all operations share: the response envelope, pages, tags, request bodies.
 //!
-//! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
+//! The outermost middleware of `server` is the only place that renders failures. Their schema is declared here.
 
 pub mod body;
 pub mod documents;
@@ -23,7 +23,7 @@ pub use self::openapi::Tag;
 use crate::kernel::db::Listed;
 use crate::kernel::error::{Error, ErrorCode};
 
-/// An error on its way out of an operation.
+/// An [`Error`] that an operation returns.
 #[derive(Debug, Clone)]
 pub struct Failure(pub Error);
 
@@ -59,7 +59,7 @@ impl From<Error> for poem::Error {
     }
 }
 
-/// The envelope of a failure in an area.
+/// The envelope of a failure. `area` is the scope of its code; `with_cause` adds the internal cause (`debug`).
 pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool) -> Value {
     let code = crate::kernel::error::code(error.cause, area);
     let mut body = json!({
@@ -83,64 +83,64 @@ pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool
     body
 }
 
-/// One bad field of the request
+/// An invalid field of the request
 #[derive(Object)]
 pub struct FailureField {
-    /// The field's own name
+    /// The name of the field
     pub field: String,
-    /// Where it stands, outermost first: `["body", "key"]`
+    /// The path to the field, outermost first: `["body", "key"]`
     pub location: Vec<String>,
-    /// What is wrong with it
+    /// Why it is invalid
     pub message: String,
 }
 
-/// The parts of the code
+/// The error code in parts
 #[derive(Object)]
 pub struct FailureCode {
-    /// The code as text
+    /// The whole code as text
     pub biz_code: String,
     /// The area that failed
     pub scope: u32,
-    /// What kind of failure it is; fixes the HTTP status
+    /// The kind of failure; determines the HTTP status
     pub category: u32,
     pub detail: u32,
 }
 
-/// Every failure has this shape
+/// The body of every failure
 #[derive(Object)]
 #[oai(rename = "Failure")]
 pub struct FailureBody {
     /// scope × 1 000 000 + category × 1 000 + detail
     pub code: u32,
-    /// A sentence that says what to do next
+    /// A message for people that says what to do next
     pub message: String,
     pub error: FailureCode,
-    /// A stable word for programs
+    /// A stable identifier for programs
     pub detail: String,
-    /// All bad fields at once; only for bad input
+    /// All invalid fields; only for invalid input
     #[oai(skip_serializing_if_is_none)]
     pub fields: Option<Vec<FailureField>>,
-    /// For the next step of a sign-in that needs a second factor
+    /// The challenge to send with the second factor, if a sign-in needs one
     #[oai(skip_serializing_if_is_none)]
     pub challenge: Option<String>,
-    /// Also in the header X-Request-Id, and in the log
+    /// Also in the header X-Request-Id and in the log
     pub request_id: String,
 }
 
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
         const DESCRIBED: [(u16, &str); 14] = [
-            (400, "Bad input: all bad fields at once"),
-            (401, "No credential that this operation takes, or one that is not valid"),
-            (403, "A valid credential without the right to do this"),
+            (400, "Invalid input; lists all invalid fields"),
+            (401, "The credential is missing, invalid, or not accepted by this operation"),
+            (403, "The credential is valid but lacks the permission"),
             (404, "Not found, or not visible to this caller"),
-            (408, "The body took too long to arrive"),
-            (409, "The present state forbids it"),
+            (408, "Receiving the body took too long"),
+            (409, "Conflict with the present state"),
             (412, "If-Match is stale"),
             (413, "The body is too large"),
-            (415, "Another media type is needed"),
+            (415, "Unsupported media type"),
             (429, "Too many requests: see Retry-After"),
-            (500, "Our fault: the log has it under the request_id"),
+            (500, "Internal error: the log has the cause under the request_id"),
             (501, "This module is not configured"),
             (502, "An external system failed"),
             (503, "Busy: see Retry-After"),
@@ -164,14 +164,14 @@ fn media(content_type: &'static str, schema: MetaSchemaRef) -> MetaMediaType {
     MetaMediaType { content_type, schema }
 }
 
-/// What can stand under `data`.
+/// The content of `data` in a success.
 pub trait ResponseBody: Send {
     fn schema() -> Option<MetaSchemaRef>;
     fn register(registry: &mut Registry);
     fn value(&self) -> Option<String>;
 }
 
-/// A payload.
+/// A value that is serialized into `data`.
 pub struct Data<T>(pub T);
 
 impl<T: Type + ToJSON> ResponseBody for Data<T> {
@@ -186,7 +186,7 @@ impl<T: Type + ToJSON> ResponseBody for Data<T> {
     }
 }
 
-/// No payload.
+/// A success without `data`.
 pub struct Nothing;
 
 impl ResponseBody for Nothing {
@@ -199,7 +199,7 @@ impl ResponseBody for Nothing {
     }
 }
 
-/// Text that is JSON already, described by the schema of `T`: for answers that are rendered once and sent often.
+/// Serialized JSON with the schema of `T`, for responses that are rendered once and sent often.
 pub struct Rendered<T>(pub String, std::marker::PhantomData<fn() -> T>);
 
 impl<T: Type> ResponseBody for Rendered<T> {
@@ -214,9 +214,9 @@ impl<T: Type> ResponseBody for Rendered<T> {
     }
 }
 
-/// A success in its envelope, with the headers that go with it.
+/// A success in its envelope, with its headers.
 pub struct Success<D> {
-    /// `None` is 304: the caller has it already.
+    /// `None` is a 304: the caller has the present version.
     data: Option<D>,
     headers: Vec<(HeaderName, String)>,
 }
@@ -237,7 +237,7 @@ pub fn done() -> Success<Nothing> {
     Success { data: Some(Nothing), headers: Vec::new() }
 }
 
-/// Nothing changed since the caller read it.
+/// A 304: the caller has the present version.
 pub fn unchanged<D>() -> Success<D> {
     Success { data: None, headers: Vec::new() }
 }
@@ -258,7 +258,7 @@ impl<D> Success<D> {
         self.header(HeaderName::from_static(EPOCH_HEADER), epoch.to_string())
     }
 
-    /// The member's usage passed this many per cent of its quota.
+    /// Sets `X-Quota-Warning` if the member's usage has reached this percentage of its quota.
     #[must_use]
     pub fn quota_warning(self, percent: Option<i64>) -> Self {
         match percent {
@@ -331,12 +331,9 @@ impl<D: ResponseBody> ApiResponse for Success<D> {
                 status_range: None,
                 content: vec![media("application/json", MetaSchemaRef::Inline(Box::new(envelope)))],
                 headers: vec![
-                    header("ETag", "The version of what is answered, for If-Match; where there is one"),
-                    header("X-Policy-Epoch", "The epoch of the policy after a change"),
-                    header(
-                        "X-Quota-Warning",
-                        "80 or 95, where the usage is at or past that many per cent of the quota",
-                    ),
+                    header("ETag", "The version of the resource, for If-Match, if it has one"),
+                    header("X-Policy-Epoch", "The policy epoch after a change"),
+                    header("X-Quota-Warning", "80 or 95 if the usage is at or above that percentage of the quota"),
                 ],
             }],
         }
@@ -351,21 +348,22 @@ impl<D: ResponseBody> ApiResponse for Success<D> {
 #[derive(Object)]
 pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub items: Vec<T>,
-    /// How many there are in all. Of more than 100,000, or of more than 1,000 where a filter or a keyword narrows the
-    /// list, it may be less than that; but as long as something comes behind a page that was asked for by `offset`, it
-    /// is more than that page's end. Where only a part of the list was looked at, it is one more than was found
+    /// The number of entries in the list. It is counted up to 100,000, or up to 1,000 if a filter or a keyword narrows
+    /// the list; a larger list may report less than it has. If entries follow a page that was requested by `offset`,
+    /// `total` is always greater than the end of that page. If only a part of the list was scanned, it is one more than
+    /// the number found
     pub total: u64,
     pub limit: u64,
-    /// Where the page begins; 0 where it was asked for by `after`
+    /// The offset of the page; 0 if it was requested by `after`
     pub offset: u64,
-    /// What `after` takes for the page behind this one, in the same time however deep it lies; absent on the last page.
-    /// Without `offset` one answer looks at some thousand rows: where filters fit few of them there may be `next` behind a
-    /// short page. Text that means nothing to callers
+    /// The cursor of the next page, for `after`; absent on the last page. It is an opaque text, and equally fast at any
+    /// depth. Without `offset`, a response scans only some thousand rows: if few of them match the filters, a short
+    /// page can have a `next`
     #[oai(skip_serializing_if_is_none)]
     pub next: Option<String>,
 }
 
-/// Whether an organization or a client is switched on
+/// Whether an organization or an API client is active
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum ActiveInactive {
@@ -390,14 +388,14 @@ impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<Listed<U>> for Pa
     }
 }
 
-/// A keyword for `like … escape '\'`, found anywhere.
+/// Converts a keyword to a pattern for `like … escape '\'` that finds it anywhere in a text.
 pub fn like(keyword: Option<&str>) -> Option<String> {
     let keyword = keyword.filter(|text| !text.is_empty())?;
     let escaped = keyword.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     Some(format!("%{escaped}%"))
 }
 
-/// Honours `If-Match`: absent or `*` fits everything.
+/// Fails with `version_stale` unless `If-Match` is absent, `*`, or contains this version.
 pub fn require_version(if_match: Option<&str>, version: i64) -> Result<(), Error> {
     let fits = |sent: &str| sent.trim() == "*" || sent.split(',').any(|tag| tag.trim() == format!("\"{version}\""));
     if if_match.is_none_or(fits) {
@@ -406,13 +404,14 @@ pub fn require_version(if_match: Option<&str>, version: i64) -> Result<(), Error
     Err(Error::new(ErrorCode::VersionStale).header("ETag", format!("\"{version}\"")))
 }
 
-/// Does the caller have this version already? Compared weakly, as a proxy that compresses makes tags weak.
+/// Whether `If-None-Match` contains this ETag. The comparison is weak, because a compressing proxy makes ETags weak.
 pub fn is_known(if_none_match: Option<&str>, etag: &str) -> bool {
     let fits = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
     if_none_match.is_some_and(|sent| sent.split(',').any(|tag| fits(tag.trim())))
 }
 
-/// Text with its rules, written once on the type: they stand in the document, and the document is the validator.
+/// Declares text types with their rules. The rules are part of the OpenAPI document, which the validator checks
+/// against.
 #[macro_export]
 macro_rules! text {
     ($($(#[$doc:meta])* $name:ident $min:literal..=$max:literal $pattern:literal $(as $format:literal)?;)*) => {$(
@@ -462,7 +461,7 @@ macro_rules! text {
         }
 
         impl poem_openapi::types::ParseFromJSON for $name {
-            /// The rules were checked against the schema before this is called.
+            /// The value was validated against the schema before.
             fn parse_from_json(value: Option<serde_json::Value>) -> poem_openapi::types::ParseResult<Self> {
                 match value {
                     Some(serde_json::Value::String(text)) => Ok(Self(text)),
@@ -482,14 +481,14 @@ macro_rules! text {
 crate::text! {
     /// An e-mail address
     Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
-    /// A sign-in name: letters, digits, and . _ -
+    /// A username: letters, digits, and . _ -
     Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// At least 8 characters, an upper-case letter, and also a digit or a sign; at most 256 bytes; not a common one
+    /// At least 8 characters, with an upper-case letter and a digit or symbol; at most 256 bytes; not a common password
     Password 1..=1024 "" as "password";
-    /// What a link that works once carries
+    /// The token of a one-time link
     LinkToken 1..=128 "";
-    /// A person's name for people
+    /// A display name
     DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
-    /// The subject of an external provider
+    /// The subject (`sub`) at an external provider
     Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
 }

@@ -1,4 +1,4 @@
-//! The generated OpenAPI document, finished: what the framework's macros cannot say is added here, once, at start.
+//! Completes the generated OpenAPI document, once, at start: adds what the macros of the framework cannot express.
 
 pub mod answers;
 mod introduction;
@@ -14,50 +14,50 @@ use crate::kernel::config::Config;
 use crate::kernel::db::Window;
 use crate::kernel::error::{Error, Result};
 
-/// What the operations are about, in the order in which somebody new reads them.
+/// The tags of the operations, in reading order for a newcomer.
 #[derive(Tags)]
 pub enum Tag {
-    /// Sign-in, tokens, second factors, and where one is signed in
+    /// Sign-in, tokens, second factors and sessions
     Sessions,
-    /// Members, their identities and their organizations; the caller's own account
+    /// Members, their identities and memberships; the caller's own account
     Members,
-    /// Links by which people join an organization
+    /// Invitation links to an organization
     Invitations,
-    /// Organizations, which are tenants
+    /// Organizations, which are the tenants
     Organizations,
-    /// The catalog of permissions, roles, who holds them, and which external roles bring them
+    /// The permission catalog, roles, role assignments and mappings of external roles
     Permissions,
-    /// Rights in programs that ask by scope, module and action
+    /// Direct grants, by scope, module and action
     Grants,
-    /// May somebody do something, why, and what was answered before
+    /// Permission checks with explanations, and the decision log
     Decisions,
-    /// The organization's plugins: what is uploaded, tried, put in force and taken back
+    /// The organization's plugins: upload, test, activation and rollback
     Plugins,
-    /// Programs that call this API by a key and a secret, within scopes
+    /// Programs that call this API with a key and a secret, limited by scopes
     #[oai(rename = "API clients")]
     ApiClients,
-    /// Keys of members and services, for uploads and jobs
+    /// API keys of members and services, for uploads and jobs
     #[oai(rename = "API keys")]
     ApiKeys,
-    /// Videos: the files in the members' folders, and whose they are
+    /// Videos: the files in the members' folders, and their owners
     Videos,
-    /// What members and organizations may store, and do store
+    /// Storage quotas and usage of members and organizations
     Quotas,
-    /// Work on videos, and who does it
+    /// Processing jobs of videos, and their workers
     Jobs,
-    /// Events that other programs are told of, and their deliveries
+    /// Webhooks for events, and their deliveries
     Webhooks,
-    /// What was done, by whom
+    /// The audit log
     Audit,
-    /// SFTPGo: its accounts beside the members, and what it asks and tells
+    /// SFTPGo: account provisioning, the login hook and file events
     #[oai(rename = "SFTPGo")]
     Sftpgo,
-    /// WordPress: its accounts beside the members, and what it tells
+    /// WordPress: account synchronization and events
     #[oai(rename = "WordPress")]
     WordPress,
-    /// Authentik: accounts there for members here
+    /// Authentik: account provisioning
     Authentik,
-    /// The program itself
+    /// Health, metrics and administration of the server
     System,
 }
 
@@ -92,13 +92,13 @@ pub struct Operation<'d> {
     pub value: &'d Value,
 }
 
-/// Where parameters lie that several operations have.
+/// The path of parameters that several operations share.
 const PARAMETERS: &str = "#/components/parameters/";
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 impl<'d> Operation<'d> {
-    /// Its parameters, also where they stand once for several operations.
+    /// Its parameters, with references to shared ones resolved.
     pub fn parameters(&self, document: &'d Value) -> impl Iterator<Item = &'d Value> + use<'d> {
         self.value["parameters"].as_array().into_iter().flatten().map(|parameter| {
             let name = parameter["$ref"].as_str().and_then(|path| path.strip_prefix(PARAMETERS));
@@ -120,7 +120,7 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
         .collect()
 }
 
-/// Finishes what the framework generated; with it, what each operation can answer.
+/// Completes the document that the framework generated. Returns it with the failures and headers of each operation.
 pub fn finish(
     generated: &str,
     apis: &[Documented],
@@ -133,7 +133,7 @@ pub fn finish(
         for method in METHODS {
             if let Some(operation) = item.get_mut(method) {
                 finish_operation(method, operation);
-                // Sessions begin with signing in, not with what an administrator does to somebody else's.
+                // The tag Sessions starts with sign-in; what administrators do with members' sessions is under Members.
                 if path.starts_with("/admin/members/") && operation["tags"] == json!(["Sessions"]) {
                     operation["tags"] = json!(["Members"]);
                 }
@@ -169,10 +169,10 @@ fn finish_operation(method: &str, operation: &mut Value) {
     if method == "get" {
         let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
         for limit in parameters.filter(|parameter| parameter["in"] == "query" && parameter["name"] == "limit") {
-            // Taken out before the operation reads it (`inputs::drop_empty`).
+            // Removed before the operation reads it (`request_validator::drop_empty`).
             limit["schema"]["minimum"] = json!(0);
             if limit.get("description").is_none() {
-                limit["description"] = json!("At most so many; 0 stands for the default");
+                limit["description"] = json!("The maximum number of entries; 0 means the default");
             }
         }
     }
@@ -182,7 +182,7 @@ fn finish_operation(method: &str, operation: &mut Value) {
     }
 }
 
-/// How long a page is, and can be.
+/// Adds the default and the maximum of `limit` and `offset`.
 fn bound_page(path: &str, operation: &mut Value) {
     let (default, max) = match path.starts_with("/internal/") {
         true => (Window::INTERNAL_MAX, Window::INTERNAL_MAX),
@@ -190,7 +190,8 @@ fn bound_page(path: &str, operation: &mut Value) {
     };
     for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
         if parameter["in"] == "query" && parameter["name"] == "limit" {
-            parameter["description"] = json!("How many at most; a larger number is taken as the maximum");
+            parameter["description"] =
+                json!("The maximum number of entries; a value above the maximum is reduced to it");
             parameter["schema"]["default"] = json!(default);
             parameter["schema"]["maximum"] = json!(max);
         } else if parameter["in"] == "query" && parameter["name"] == "offset" {
@@ -200,7 +201,7 @@ fn bound_page(path: &str, operation: &mut Value) {
     }
 }
 
-/// Headers that every guarded operation reads, and every one that changes something.
+/// Adds the headers that every authenticated operation reads, and those of every POST operation.
 fn name_shared_headers(method: &str, operation: &mut Value) {
     let header = |name: &str, description: &str, characters_max: Option<usize>| {
         let mut schema = json!({"type": "string"});
@@ -215,23 +216,24 @@ fn name_shared_headers(method: &str, operation: &mut Value) {
     let parameters = map.entry("parameters").or_insert_with(|| json!([]));
     let Some(parameters) = parameters.as_array_mut() else { return };
     if is_guarded {
-        let about = "The organization to act in, by id or org_code, where it is not the only one";
-        parameters.push(header("X-Tenant-ID", about, None));
+        let description =
+            "The organization to act in, by id or org_code; required for members of several organizations";
+        parameters.push(header("X-Tenant-ID", description, None));
     }
     if is_guarded && method == "post" {
-        let about = "A creating request with the same key happens once";
-        parameters.push(header("Idempotency-Key", about, Some(IDEMPOTENCY_KEY_BYTES_MAX)));
+        let description = "A request that creates a resource is executed once per key";
+        parameters.push(header("Idempotency-Key", description, Some(IDEMPOTENCY_KEY_BYTES_MAX)));
     }
 }
 
-/// `{"a+b": []}` stands for two headers that are needed together.
+/// Splits `{"a+b": []}`, which declares two headers that are required together.
 fn split_scheme(scheme: &mut Value) {
     let names: Vec<String> = scheme.as_object().into_iter().flat_map(Map::keys).cloned().collect();
     let parts = names.iter().flat_map(|name| name.split('+')).map(|part| (part.to_owned(), json!([])));
     *scheme = Value::Object(parts.collect());
 }
 
-/// Whose API this is, and how it is called.
+/// The `info` of the document: title, description, license and contact.
 pub fn info(config: &Config) -> Value {
     let own = match config.docs_description.as_str() {
         "" => "Members, organizations, roles, API clients, permission checks and storage quotas of this site.",
@@ -253,12 +255,12 @@ pub fn info(config: &Config) -> Value {
     info
 }
 
-/// Where the manual is, for who reads about the API first.
+/// A link to the manual, for readers who come to the API documentation first.
 fn manual(config: &Config) -> String {
-    format!("The [manual]({}/manual) says how to set Roster up and use it, task by task.\n\n", config.public_path())
+    format!("The [manual]({}/manual) describes how to set up and use Roster, task by task.\n\n", config.public_path())
 }
 
-/// Says which permission an operation needs, from the table that the guard uses.
+/// Adds the permission and the client scope that each operation requires, from the table that the guard uses.
 fn name_permissions(document: &mut Value) {
     for own in BUILTIN_PERMISSIONS.iter().filter(|own| !own.method.is_empty()) {
         let path = braced(own.path);
@@ -273,21 +275,21 @@ fn name_permissions(document: &mut Value) {
     }
 }
 
-/// `/a/:b` as `/a/{b}`.
+/// Converts `/a/:b` to `/a/{b}`.
 pub fn braced(path: &str) -> String {
     let segment =
         |segment: &str| segment.strip_prefix(':').map_or_else(|| segment.to_owned(), |name| format!("{{{name}}}"));
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
-/// Names of all schemas that a request body reaches.
+/// The names of all schemas that request bodies refer to.
 fn request_schemas(document: &Value) -> Vec<String> {
     let bodies = operations(document).into_iter().map(|operation| operation.value["requestBody"].clone()).collect();
     let none = Map::new();
     reached(&Value::Array(bodies), document["components"]["schemas"].as_object().unwrap_or(&none))
 }
 
-/// Names of all schemas that a value refers to, directly or by way of others.
+/// The names of all schemas that a value refers to, directly or transitively.
 pub fn reached(value: &Value, schemas: &Map<String, Value>) -> Vec<String> {
     let mut waiting: Vec<String> = Vec::new();
     references(value, &mut waiting);

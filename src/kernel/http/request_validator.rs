@@ -1,4 +1,5 @@
-//! The generated document as the validator: every rule is written once, on a type, and checked from its schema.
+//! Validates requests against the generated OpenAPI document: each rule is declared once, on a type, and becomes part
+//! of its schema.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -14,16 +15,16 @@ use crate::kernel::nearest::did_you_mean;
 
 pub type Shared = Arc<Inputs>;
 
-/// The name of a format in a schema, and all that is wrong with a text of that format.
+/// The name of a format in a schema, and a function that lists all faults of a text of that format.
 pub type Format = (&'static str, fn(&str) -> Vec<String>);
 
-/// More than this many faults in one request are not listed.
+/// Most faults that are reported of one request.
 const FAULTS_MAX: usize = 100;
 
 const UUID: &str = "uuid";
 const UNKNOWN_FIELD: &str = "is not a field of this request";
 
-/// A parameter of the query.
+/// A query parameter of an operation.
 struct Parameter {
     name: String,
     required: bool,
@@ -32,23 +33,23 @@ struct Parameter {
     schema: Value,
 }
 
-/// Rules of all bodies, by schema name, and of all query parameters, by operation id. A rule is compiled when it is first
-/// needed: compiled they take far more memory than as schemas, and a small site uses a few.
+/// The validator: schemas of all bodies, by name, and of all query parameters, by operation id. A schema is compiled
+/// when it is first needed, because compiled schemas take far more memory, and a small site uses only a few.
 pub struct Inputs {
-    /// All schemas of the document, in the dialect of the validator.
+    /// All schemas that requests refer to, converted to Draft 4.
     definitions: Map<String, Value>,
     bodies: HashMap<String, OnceLock<Validator>>,
     parameters: HashMap<String, Vec<Parameter>>,
-    /// By path: the operation of each method.
+    /// By path: the operation id of each method.
     operations: matchit::Router<HashMap<String, String>>,
     formats: &'static [Format],
 }
 
-/// External systems call these, and add parameters of their own.
+/// Operations below this path accept unknown query parameters, because the external systems that call them add some.
 const OPEN_QUERIES: &str = "/hooks/";
 
 impl Inputs {
-    /// Takes the rules out of a finished document.
+    /// Collects the schemas from a finished document.
     pub fn new(document: &Value, formats: &'static [Format]) -> Self {
         let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
         let definitions = schemas.map(|(name, schema)| (name.clone(), checkable(schema))).collect();
@@ -72,7 +73,7 @@ impl Inputs {
             });
             inputs.parameters.insert(operation.id.to_owned(), read.collect());
         }
-        // What no request reaches is not needed again.
+        // Schemas that no request refers to are dropped.
         let of_bodies = inputs.bodies.keys().flat_map(|name| inputs.reached(&body_schema(name)));
         let of_parameters = inputs.parameters.values().flatten().flat_map(|p| inputs.reached(&p.schema));
         let reached: HashSet<String> = of_bodies.chain(of_parameters).collect();
@@ -84,7 +85,7 @@ impl Inputs {
         super::openapi::reached(schema, &self.definitions)
     }
 
-    /// The rule of a schema, with all that it refers to.
+    /// Compiles a schema with all schemas that it refers to.
     fn compiled(&self, mut schema: Value) -> Result<Validator> {
         let names = self.reached(&schema);
         if !names.is_empty() {
@@ -95,7 +96,7 @@ impl Inputs {
         compile(&schema, self.formats)
     }
 
-    /// The rule of a body; `None` when the document has none of this name.
+    /// The compiled schema of a body; `None` if the document has no body of this name.
     fn body_rule(&self, name: &str) -> Result<Option<&Validator>> {
         let Some(rule) = self.bodies.get(name) else { return Ok(None) };
         if let Some(rule) = rule.get() {
@@ -105,27 +106,27 @@ impl Inputs {
         Ok(Some(rule.get_or_init(|| compiled)))
     }
 
-    /// All that is wrong with a body of this schema.
+    /// Returns all faults of a body with this schema.
     pub fn check_body(&self, schema: &str, value: &Value) -> Result<Vec<Field>> {
         Ok(match self.body_rule(schema)? {
             Some(rule) if rule.is_valid(value) => Vec::new(),
             Some(rule) => {
                 let mut found = faults(rule, value, "body", self.formats);
                 for fault in found.iter_mut().filter(|fault| fault.message == UNKNOWN_FIELD) {
-                    let Some((name, place)) = fault.location.split_last() else { continue };
-                    fault.message.push_str(&did_you_mean(name, self.fields_at(schema, &place[1..])));
+                    let Some((name, path)) = fault.location.split_last() else { continue };
+                    fault.message.push_str(&did_you_mean(name, self.fields_at(schema, &path[1..])));
                 }
                 found
             }
-            None => vec![Field::at(&["body"], "has no rules: please report this")],
+            None => vec![Field::at(&["body"], "has no schema: please report this bug")],
         })
     }
 
-    /// The names of the fields that an object at this place in a body can have.
-    fn fields_at(&self, schema: &str, place: &[String]) -> Vec<&str> {
+    /// The names of the fields that an object at this path in a body can have.
+    fn fields_at(&self, schema: &str, path: &[String]) -> Vec<&str> {
         let mut at = self.definitions.get(schema);
-        for part in place.iter().map(Some).chain([None]) {
-            // What may be null is a choice, whose last branch is the real one.
+        for part in path.iter().map(Some).chain([None]) {
+            // A nullable schema is an `anyOf`, and its last branch is the schema itself.
             while let Some(inner) = at {
                 let name = inner["$ref"].as_str().and_then(|path| path.rsplit('/').next());
                 let last = ["anyOf", "allOf"].iter().find_map(|key| inner[*key].as_array()?.last());
@@ -148,7 +149,7 @@ impl Inputs {
             .collect()
     }
 
-    /// Parameters in the query of a request that its operation does not have.
+    /// Returns a fault for each query parameter that the operation does not have.
     pub fn unknown_parameters(&self, method: &str, path: &str, query: &str) -> Vec<Field> {
         let found = self.operations.at(path).ok().filter(|_| !path.starts_with(OPEN_QUERIES));
         let Some(known) = found.and_then(|found| self.parameters.get(found.value.get(method)?)) else {
@@ -158,24 +159,24 @@ impl Inputs {
         let unknown = query_pairs(query).into_iter().map(|(name, _)| name).filter(|name| !is_known(name));
         let fault = |name: String| {
             let meant = did_you_mean(&name, known.iter().map(|parameter| parameter.name.as_str()));
-            Field::at(&["query", &name], format!("is no parameter of this operation{meant}"))
+            Field::at(&["query", &name], format!("is not a parameter of this operation{meant}"))
         };
         unknown.map(fault).take(FAULTS_MAX).collect()
     }
 
-    /// All that is wrong with the query of a request that the framework refused. (Ids in paths are never malformed, only
-    /// missing, and headers are read as text.)
+    /// Returns all faults of the query of a request that the framework refused. (An id in a path is never malformed,
+    /// only not found, and headers are read as text.)
     pub fn check_query(&self, operation_id: &str, uri: &poem::http::Uri) -> Result<Vec<Field>> {
         let query: Vec<(String, String)> = uri.query().map(query_pairs).unwrap_or_default();
         let mut found = Vec::new();
         for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
-            let place = ["query", parameter.name.as_str()];
+            let location = ["query", parameter.name.as_str()];
             match query.iter().find(|(name, _)| *name == parameter.name) {
-                None if parameter.required => found.push(Field::at(&place, "is missing")),
+                None if parameter.required => found.push(Field::at(&location, "is missing")),
                 None => {}
                 Some((_, text)) => {
                     let rule = self.compiled(parameter.schema.clone())?;
-                    found.extend(parameter.check(&rule, text).map(|message| Field::at(&place, message)));
+                    found.extend(parameter.check(&rule, text).map(|message| Field::at(&location, message)));
                 }
             }
         }
@@ -192,7 +193,7 @@ fn operations_by_path(document: &Value) -> matchit::Router<HashMap<String, Strin
     let mut router = matchit::Router::new();
     for (path, methods) in by_path {
         if let Err(e) = router.insert(path, methods) {
-            tracing::warn!(error = %e, path, "parameters of this path are not looked at");
+            tracing::warn!(error = %e, path, "unknown query parameters of this path are not checked");
         }
     }
     router
@@ -222,27 +223,27 @@ impl Parameter {
     }
 }
 
-/// Takes out of the query what counts as absent in every read: filters that are empty, and a `limit` of 0.
+/// Removes the query parameters that every read treats as absent: empty filters, and a `limit` of 0.
 pub fn drop_empty(uri: &mut poem::http::Uri) {
-    let counts = |pair: &&str| match pair.split_once('=') {
+    let is_present = |pair: &&str| match pair.split_once('=') {
         None | Some((_, "")) => false,
         Some(("limit", digits)) => digits.bytes().any(|digit| digit != b'0'),
         Some(_) => true,
     };
     let Some(query) = uri.query() else { return };
-    if query.split('&').all(|pair| counts(&pair)) {
+    if query.split('&').all(|pair| is_present(&pair)) {
         return;
     }
-    let kept: Vec<&str> = query.split('&').filter(counts).collect();
-    let mark = if kept.is_empty() { "" } else { "?" };
+    let kept: Vec<&str> = query.split('&').filter(is_present).collect();
+    let separator = if kept.is_empty() { "" } else { "?" };
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = format!("{}{mark}{}", uri.path(), kept.join("&")).parse().ok();
+    parts.path_and_query = format!("{}{separator}{}", uri.path(), kept.join("&")).parse().ok();
     if let Ok(shorter) = poem::http::Uri::from_parts(parts) {
         *uri = shorter;
     }
 }
 
-/// Names and values of a query string, percent-decoded.
+/// The names and values of a query string, percent-decoded.
 fn query_pairs(query: &str) -> Vec<(String, String)> {
     poem::http::Uri::builder()
         .path_and_query(format!("/?{query}"))
@@ -260,15 +261,17 @@ fn compile(schema: &Value, formats: &'static [Format]) -> Result<Validator> {
         .with_draft(jsonschema::Draft::Draft4)
         .should_validate_formats(true)
         .with_pattern_options(PatternOptions::regex())
-        // An id that is none is not malformed, only missing; an empty one is no id.
+        // An id that is no UUID is not malformed, only not found; only an empty one is refused.
         .with_format(UUID, |text| !text.is_empty());
     for (name, faults) in formats {
         options = options.with_format(*name, |text| faults(text).is_empty());
     }
-    options.build(schema).map_err(|e| Error::internal(format!("a schema of the document is not usable: {e}")))
+    options
+        .build(schema)
+        .map_err(|e| Error::internal(format!("a schema of the OpenAPI document cannot be compiled: {e}")))
 }
 
-/// OpenAPI 3.0's dialect as Draft 4: `nullable` becomes a choice, integer formats become bounds.
+/// Converts a schema from OpenAPI 3.0 to Draft 4: `nullable` becomes an `anyOf`, integer formats become bounds.
 fn checkable(schema: &Value) -> Value {
     let mut schema = match schema {
         Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), checkable(value))).collect()),
@@ -293,17 +296,17 @@ fn checkable(schema: &Value) -> Value {
     schema
 }
 
-fn faults(rule: &Validator, value: &Value, place: &str, formats: &[Format]) -> Vec<Field> {
+fn faults(rule: &Validator, value: &Value, location_prefix: &str, formats: &[Format]) -> Vec<Field> {
     let mut found = Vec::new();
     for error in rule.iter_errors(value).take(FAULTS_MAX) {
-        collect(&error, place, formats, &mut found);
+        collect(&error, location_prefix, formats, &mut found);
     }
     found.truncate(FAULTS_MAX);
     found
 }
 
-fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Format], found: &mut Vec<Field>) {
-    let mut location = vec![place.to_owned()];
+fn collect(error: &jsonschema::ValidationError<'_>, location_prefix: &str, formats: &[Format], found: &mut Vec<Field>) {
+    let mut location = vec![location_prefix.to_owned()];
     let pointer = error.instance_path().to_string();
     location.extend(pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")));
     let text = error.instance().as_str().unwrap_or_default();
@@ -314,9 +317,9 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
     };
     match error.kind() {
         ValidationErrorKind::AnyOf { context } => {
-            // The last branch is the real rule; the ones before it are `null`.
+            // The last branch is the schema itself; the one before it is `null`.
             for inner in context.last().into_iter().flatten() {
-                collect(inner, place, formats, found);
+                collect(inner, location_prefix, formats, found);
             }
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
@@ -324,19 +327,19 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
         }
         ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
         ValidationErrorKind::Format { format } if format == UUID => at(None, "must not be empty".into()),
-        // An empty text is too short already.
+        // An empty text is already reported as too short.
         ValidationErrorKind::Pattern { .. } | ValidationErrorKind::Format { .. } if text.is_empty() => {}
         ValidationErrorKind::Format { format } => {
             let rule = formats.iter().find(|(name, _)| name == format);
-            let said = rule.map_or_else(|| vec!["is not valid".to_owned()], |(_, faults)| faults(text));
-            said.into_iter().for_each(|message| at(None, message));
+            let messages = rule.map_or_else(|| vec!["is not valid".to_owned()], |(_, faults)| faults(text));
+            messages.into_iter().for_each(|message| at(None, message));
         }
-        kind => at(None, sentence(kind, text)),
+        kind => at(None, message_of(kind, text)),
     }
 }
 
-/// Our words for a broken rule; the library's own text never reaches a caller.
-fn sentence(kind: &ValidationErrorKind, text: &str) -> String {
+/// The message for a violated rule. The text of the library is never returned to a caller.
+fn message_of(kind: &ValidationErrorKind, text: &str) -> String {
     match kind {
         ValidationErrorKind::Type { kind } => format!("must be {}", type_name(kind)),
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".into(),
@@ -349,20 +352,20 @@ fn sentence(kind: &ValidationErrorKind, text: &str) -> String {
         ValidationErrorKind::Maximum { limit } => format!("must be {} or less", whole(limit)),
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} entries"),
         ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} entries"),
-        ValidationErrorKind::UniqueItems => "must not name anything twice".into(),
+        ValidationErrorKind::UniqueItems => "must not contain duplicates".into(),
         ValidationErrorKind::Enum { options } => {
-            let words: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            format!("must be one of {}{}", words.join(", "), did_you_mean(text, words.iter().copied()))
+            let allowed: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            format!("must be one of {}{}", allowed.join(", "), did_you_mean(text, allowed.iter().copied()))
         }
         _ => "is not valid".into(),
     }
 }
 
-/// What a pattern of the document asks for, for people.
+/// The message for a pattern of the document, if there is one.
 pub fn said_of_pattern(pattern: &str) -> Option<&'static str> {
     const ALL: [(&str, &str); 14] = [
-        (r"^[^\x00-\x1f\x7f]+$", "must have no line breaks or other control characters"),
-        (r"^[^\x00-\x1f\x7f]*$", "must have no line breaks or other control characters"),
+        (r"^[^\x00-\x1f\x7f]+$", "must not contain line breaks or other control characters"),
+        (r"^[^\x00-\x1f\x7f]*$", "must not contain line breaks or other control characters"),
         (r#"^[^\x00-\x20\x7f@<>"]{1,64}@[^\x00-\x20\x7f@<>"]+$"#, "must be an e-mail address such as kim@example.org"),
         (
             "^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -370,15 +373,15 @@ pub fn said_of_pattern(pattern: &str) -> Option<&'static str> {
         ),
         (
             "^[a-z0-9][a-z0-9._-]*$",
-            "must begin with a small letter or digit, and have only small letters (a-z), digits and . _ - in it",
+            "must begin with a lower-case letter or digit, and contain only lower-case letters (a-z), digits and . _ -",
         ),
         (
             "^[a-z0-9][a-z0-9._-]{0,63}$",
-            "must begin with a small letter or digit, and have only small letters (a-z), digits and . _ - in it",
+            "must begin with a lower-case letter or digit, and contain only lower-case letters (a-z), digits and . _ -",
         ),
         (
             "^[a-z0-9][a-z0-9._-]{2,59}$",
-            "must have 3 to 60 small letters (a-z), digits and . _ - and begin with a letter or digit",
+            "must be 3 to 60 lower-case letters (a-z), digits and . _ - and begin with a letter or digit",
         ),
         ("^[0-9a-fA-F]+$", "must be hexadecimal digits"),
         (
@@ -386,15 +389,15 @@ pub fn said_of_pattern(pattern: &str) -> Option<&'static str> {
             "must be a path that does not begin with a slash, without backslashes and control characters",
         ),
         (r"^[\x20-\x7e]+$", "must be plain ASCII without control characters"),
-        (r"^[A-Za-z0-9._:-]+(\.\*)?$", "must be the name of a permission, or the beginning of some with .* behind it"),
-        ("^(page|known) [0-9]+$", "must be the `next` of the answer before"),
+        (r"^[A-Za-z0-9._:-]+(\.\*)?$", "must be the name of a permission, or a prefix followed by .*"),
+        ("^(page|known) [0-9]+$", "must be the `next` of the previous response"),
         ("^[0-9]{6}$", "must be 6 digits"),
-        (r"^[^:\x00-\x1f\x7f]+$", "must have no colon, line breaks or other control characters"),
+        (r"^[^:\x00-\x1f\x7f]+$", "must not contain colons, line breaks or other control characters"),
     ];
-    ALL.iter().find(|(known, _)| *known == pattern).map(|(_, said)| *said)
+    ALL.iter().find(|(known, _)| *known == pattern).map(|(_, message)| *message)
 }
 
-/// The framework prints bounds as floats.
+/// Formats a bound, which the framework stores as a float, without a fraction.
 fn whole(limit: &Value) -> String {
     limit.as_f64().map_or_else(|| limit.to_string(), |number| number.to_string())
 }
@@ -413,7 +416,7 @@ fn type_name(kind: &jsonschema::error::TypeKind) -> String {
     }
 }
 
-/// Reads JSON and refuses what a policy document must not leave to chance: the same key twice.
+/// Parses JSON and refuses duplicate keys, whose meaning would depend on the parser.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
     parse_within(bytes, u64::MAX)
 }
@@ -422,9 +425,9 @@ pub fn empty() -> Error {
     Error::new(ErrorCode::MalformedBody).with_message("the body is empty: send a JSON object")
 }
 
-/// The same of at most so many values, those within lists and objects too; it stops at the first one beyond.
+/// Parses JSON with at most `nodes_max` values, including those in lists and objects. Stops at the first value above.
 pub fn parse_within(bytes: &[u8], nodes_max: u64) -> Result<Value> {
-    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).with_message(why);
+    let malformed = |message: String| Error::new(ErrorCode::MalformedBody).with_message(message);
     if bytes.is_empty() {
         return Err(empty());
     }
@@ -432,28 +435,28 @@ pub fn parse_within(bytes: &[u8], nodes_max: u64) -> Result<Value> {
         .map_err(|e| malformed(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let left = Cell::new(nodes_max);
-    let read = Unrepeated(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let read = UniqueKeys(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map_err(|e| {
-        let said = e.to_string();
-        let what = if said.starts_with(TOO_MANY) {
+        let text = e.to_string();
+        let message = if text.starts_with(TOO_MANY) {
             format!("{TOO_MANY} {nodes_max} values (limits.body_nodes)")
-        } else if said.starts_with(REPEATED) {
-            said
+        } else if text.starts_with(REPEATED) {
+            text
         } else {
             format!("the body is not valid JSON at line {}, column {}", e.line(), e.column())
         };
-        malformed(what)
+        malformed(message)
     })
 }
 
 const REPEATED: &str = "the body names the key";
 const TOO_MANY: &str = "the body has more than";
 
-/// With how many values there may still be.
+/// Deserializes a value without duplicate keys; holds the number of values that are still allowed.
 #[derive(Clone, Copy)]
-struct Unrepeated<'l>(&'l Cell<u64>);
+struct UniqueKeys<'l>(&'l Cell<u64>);
 
-impl<'de> DeserializeSeed<'de> for Unrepeated<'_> {
+impl<'de> DeserializeSeed<'de> for UniqueKeys<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
         let left = self.0.get().checked_sub(1).ok_or_else(|| D::Error::custom(TOO_MANY))?;
@@ -462,7 +465,7 @@ impl<'de> DeserializeSeed<'de> for Unrepeated<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Unrepeated<'_> {
+impl<'de> Visitor<'de> for UniqueKeys<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -516,7 +519,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_filters_and_a_limit_of_nothing_are_taken_out_of_a_query() {
+    fn empty_filters_and_a_limit_of_zero_are_removed_from_a_query() {
         for (sent, kept) in [
             ("/a", "/a"),
             ("/a?b=1&c=2", "/a?b=1&c=2"),
@@ -535,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_a_body_are_counted_wherever_they_are() {
+    fn nested_values_of_a_body_are_counted() {
         for text in ["[1,2,3]", r#"{"a":1,"b":{"c":2}}"#, r#"[[[null]]]"#, r#"{"a":["x",true]}"#] {
             assert!(parse_within(text.as_bytes(), 4).is_ok(), "{text}");
             let error = parse_within(text.as_bytes(), 3).expect_err("one too many");
@@ -545,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_one_json_value_says_where() {
+    fn errors_of_a_malformed_body_name_the_position() {
         for (bytes, says) in [
             (&b""[..], "empty"),
             (b"{\"a\":1,\"a\":2}", "\"a\" twice"),

@@ -1,14 +1,14 @@
-//! What API clients and API keys have in common on the wire: a name for people, and scopes.
+//! Wire types that API clients and API keys share: the display name and the scopes.
 
 use poem_openapi::Enum;
 use poem_openapi::types::ToJSON;
 
 crate::text! {
-    /// A name for people
+    /// A display name
     ClientName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
 }
 
-/// What a client may do; writing includes reading
+/// What an API client may do; a write scope includes the read scope
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientScope {
     #[oai(rename = "members:read")]
@@ -41,13 +41,13 @@ pub enum ClientScope {
     AuditRead,
     #[oai(rename = "audit:write")]
     AuditWrite,
-    /// All of these
+    /// All scopes
     #[oai(rename = "*")]
     All,
 }
 
-/// Scopes as rows have them.
+/// Converts scopes to their stored text.
 pub fn words<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
-    let word = |scope: S| scope.to_json().and_then(|word| word.as_str().map(str::to_owned));
-    scopes.into_iter().filter_map(word).collect()
+    let text = |scope: S| scope.to_json().and_then(|json| json.as_str().map(str::to_owned));
+    scopes.into_iter().filter_map(text).collect()
 }

@@ -1,8 +1,8 @@
-//! Where a member stands, on the wire.
+//! The wire type of a member's status.
 
 use poem_openapi::Enum;
 
-/// Where a member stands
+/// The status of a member
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum MemberStatus {

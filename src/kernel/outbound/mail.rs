@@ -1,7 +1,8 @@
 //! Mail over SMTP. The only user of lettre.
 //!
-//! A text holds what its reader needs and nothing that a stranger could have written: no names, only our own sentences
-//! (`mail_templates/`, in two languages), the site's address, and a link or a code. Addresses go through the library's parser, so that none can add a header.
+//! A text contains nothing that a third party could have written: no names, only the sentences of `mail_templates/` (in
+//! two languages), the site's address, and a link or a code. Addresses go through lettre's parser, so that none can add
+//! a header.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,7 +48,7 @@ mail_templates! {
     KeyEnds "key_ends.txt";
 }
 
-/// A text for one member.
+/// A mail to one member.
 #[derive(Debug)]
 pub struct Mail {
     member: MemberId,
@@ -56,57 +57,58 @@ pub struct Mail {
     text: String,
 }
 
-/// What all mail of this site has in common.
+/// Renders mail in the language of the site.
 #[derive(Debug, Clone, Copy)]
 pub struct MailWriter<'a> {
     pub language: Language,
-    /// The address of the site.
+    /// The public URL of the site.
     pub site: &'a str,
 }
 
-/// Renders and sends the mail of this site.
+/// Returns the renderer of mail for this site.
 pub fn writer<'a>(config: &'a Config, site: &'a str) -> MailWriter<'a> {
     MailWriter { language: config.mail_language, site }
 }
 
 impl MailWriter<'_> {
-    /// A link with which the member sets a new password.
+    /// A link to set a new password.
     pub fn password_link(self, member: MemberId, to: String, url: &str, ttl_s: u64) -> Mail {
         self.write(MailTemplate::PasswordLink, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
     }
 
-    /// The same for who has none yet.
+    /// A link to set the first password.
     pub fn welcome(self, member: MemberId, to: String, url: &str, ttl_s: u64) -> Mail {
         self.write(MailTemplate::Welcome, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
     }
 
-    /// Tells a member that its storage is nearly full.
+    /// A warning that the member's storage is nearly full.
     pub fn quota_warning(self, member: MemberId, to: String, percent: u64, used: u64, size: u64) -> Mail {
         let (percent, used, size) = (percent.to_string(), in_units(used), in_units(size));
         self.write(MailTemplate::QuotaWarning, (member, to), &[("percent", &percent), ("used", &used), ("size", &size)])
     }
 
-    /// The code that proves the e-mail of a registration.
+    /// The code that verifies the e-mail address of a registration.
     pub fn email_code(self, member: MemberId, to: String, code: &str, ttl_s: u64) -> Mail {
         self.write(MailTemplate::EmailCode, (member, to), &[("code", code), ("within", &self.in_words(ttl_s))])
     }
 
-    /// Tells a member that somebody tried to register with the member's e-mail.
+    /// A notice that somebody tried to register with the member's e-mail address.
     pub fn known_already(self, member: MemberId, to: String) -> Mail {
         self.write(MailTemplate::KnownAlready, (member, to), &[])
     }
 
-    /// Tells a member that one of the member's API keys ends soon.
+    /// A notice that one of the member's API keys expires soon.
     pub fn key_ends(self, member: MemberId, to: String, key: &str, in_s: u64) -> Mail {
         self.write(MailTemplate::KeyEnds, (member, to), &[("key", key), ("within", &self.in_words(in_s))])
     }
 
-    fn write(self, letter: MailTemplate, (member, to): (MemberId, String), values: &[(&str, &str)]) -> Mail {
-        let (subject, text) = letter.template(self.language).split_once("\n\n").unwrap_or_default();
+    fn write(self, template: MailTemplate, (member, to): (MemberId, String), values: &[(&str, &str)]) -> Mail {
+        let (subject, text) = template.template(self.language).split_once("\n\n").unwrap_or_default();
         let values: Vec<(&str, &str)> = values.iter().copied().chain([("site", self.site)]).collect();
-        Mail { member, to, subject: subject.to_owned(), text: filled(text, &values) }
+        Mail { member, to, subject: subject.to_owned(), text: fill(text, &values) }
     }
 
+    /// A duration as text, such as `15 minutes`.
     fn in_words(self, seconds: u64) -> String {
         let (count, unit) = match (seconds, seconds.div_ceil(60), seconds.div_ceil(3_600)) {
             (..120, ..) => (seconds, [" seconds", " 秒"]),
@@ -121,8 +123,8 @@ impl MailWriter<'_> {
     }
 }
 
-/// The text with its gaps filled, each once: what a value holds is never a gap or a line of its own.
-fn filled(text: &str, values: &[(&str, &str)]) -> String {
+/// Replaces each placeholder once: a placeholder or a line break inside of a value has no effect.
+fn fill(text: &str, values: &[(&str, &str)]) -> String {
     let mut pieces = text.split('{');
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -134,7 +136,7 @@ fn filled(text: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-/// Bytes for people.
+/// Bytes as text, such as `1.5 GiB`.
 fn in_units(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1_024 {
@@ -146,44 +148,46 @@ fn in_units(bytes: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
-/// Can mail be sent?
+/// Whether the settings allow to send mail.
 pub fn is_configured(config: &Config) -> bool {
     !config.mail_host.is_empty()
 }
 
-/// Settings that only this module interprets.
+/// Returns the faults of the settings that only this module can check.
 pub fn faults(config: &Config) -> Vec<String> {
     if !is_configured(config) {
         return Vec::new();
     }
-    let sender = sender(config).err().map(|_| format!("mail.from: {:?} is no address", config.mail_from));
+    let sender = sender(config).err().map(|_| format!("mail.from: {:?} is not an e-mail address", config.mail_from));
     let transport = transport(config).err().map(|e| e.source.unwrap_or_default().into_owned());
     sender.into_iter().chain(transport).collect()
 }
 
-/// Mails at a time, and mails that wait for their turn.
+/// The most concurrent deliveries.
 pub const AT_ONCE_MAX: usize = 4;
+/// The most mails that wait for delivery outside of the outbox.
 const WAITING_MAX: usize = 1_000;
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Why a mail did not go out.
+/// A failed delivery.
 #[derive(Debug)]
 pub struct Undelivered {
     pub why: String,
-    /// A later try would fail alike.
+    /// Whether a retry would fail too.
     pub is_final: bool,
 }
 
-/// Delivers a mail that somebody waits for, once: a failure is for the log. All others go by the outbox.
+/// Tries once to deliver a mail that its reader waits for; a failure is only logged. All other mail goes through the
+/// outbox.
 pub async fn send(config: &Config, mail: Mail) {
     let member = mail.member;
     if WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
         WAITING.fetch_sub(1, Ordering::Relaxed);
-        tracing::warn!(%member, "a mail was dropped: too many wait already");
+        tracing::warn!(%member, "a mail was dropped: too many are waiting");
         return;
     }
-    // What became of it is in the log.
+    // `deliver` logs the outcome.
     let _ = deliver(config, mail).await;
     WAITING.fetch_sub(1, Ordering::Relaxed);
 }
@@ -191,30 +195,31 @@ pub async fn send(config: &Config, mail: Mail) {
 /// Delivers a mail to the SMTP server.
 pub async fn deliver(config: &Config, mail: Mail) -> Result<(), Undelivered> {
     let member = mail.member;
-    let turn = TURNS.acquire().await;
-    let delivered = hand_over(config, mail).await;
-    drop(turn);
+    let permit = PERMITS.acquire().await;
+    let delivered = submit(config, mail).await;
+    drop(permit);
     match &delivered {
-        Ok(()) => tracing::debug!(%member, "a mail was handed over"),
+        Ok(()) => tracing::debug!(%member, "a mail was delivered to the SMTP server"),
         Err(e) => tracing::warn!(%member, why = e.why, "a mail was not delivered"),
     }
     delivered
 }
 
-async fn hand_over(config: &Config, mail: Mail) -> Result<(), Undelivered> {
-    /// Steps of a delivery; each can take up to `neighbours.timeout_ms`.
+async fn submit(config: &Config, mail: Mail) -> Result<(), Undelivered> {
+    /// SMTP steps of a delivery; each can take up to `neighbours.timeout_ms`.
     const STEPS: u32 = 8;
-    let ours = |e: Error| Undelivered { why: e.source.unwrap_or_default().into_owned(), is_final: false };
-    let never = |why: String| Undelivered { why, is_final: true };
-    let to: Address = mail.to.parse().map_err(|_| never("the member's e-mail is no address for mail".into()))?;
+    let in_settings = |e: Error| Undelivered { why: e.source.unwrap_or_default().into_owned(), is_final: false };
+    let permanent = |why: String| Undelivered { why, is_final: true };
+    let to: Address =
+        mail.to.parse().map_err(|_| permanent("the member's e-mail is not a valid mail address".into()))?;
     let message = Message::builder()
-        .from(sender(config).map_err(ours)?)
+        .from(sender(config).map_err(in_settings)?)
         .to(Mailbox::new(None, to))
         .subject(mail.subject)
         .header(ContentType::TEXT_PLAIN)
         .body(mail.text)
-        .map_err(|e| never(format!("it cannot be written: {e}")))?;
-    let transport = transport(config).map_err(ours)?;
+        .map_err(|e| permanent(format!("the message cannot be built: {e}")))?;
+    let transport = transport(config).map_err(in_settings)?;
     match tokio::time::timeout(wait(config) * STEPS, transport.send(message)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) => Err(Undelivered { why: explained(&e), is_final: is_about_the_mailbox(&e) }),
@@ -222,7 +227,8 @@ async fn hand_over(config: &Config, mail: Mail) -> Result<(), Undelivered> {
     }
 }
 
-/// Was the mailbox refused for good? (A refusal of ours, of a password or of TLS, may be put right.)
+/// Whether the server refused the mailbox permanently. (If it refuses the sender, the password or TLS, a retry can
+/// succeed after the settings are corrected.)
 fn is_about_the_mailbox(e: &lettre::transport::smtp::Error) -> bool {
     e.status().is_some_and(|status| {
         status.severity == Severity::PermanentNegativeCompletion && status.category == Category::MailSystem
@@ -234,7 +240,7 @@ fn wait(config: &Config) -> Duration {
 }
 
 fn sender(config: &Config) -> Result<Mailbox> {
-    config.mail_from.parse().map_err(|_| failed("mail.from is no address"))
+    config.mail_from.parse().map_err(|_| failed("mail.from is not an e-mail address"))
 }
 
 fn transport(config: &Config) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
@@ -243,7 +249,7 @@ fn transport(config: &Config) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
         MailSecurity::StartTls => Tls::Required(trust(config)?),
         MailSecurity::Tls => Tls::Wrapper(trust(config)?),
     };
-    let port = u16::try_from(config.mail_port).map_err(|_| failed("mail.port is no port"))?;
+    let port = u16::try_from(config.mail_port).map_err(|_| failed("mail.port is not a port number"))?;
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(config.mail_host.as_str())
         .port(port)
         .tls(tls)
@@ -255,7 +261,7 @@ fn transport(config: &Config) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
     Ok(builder.build())
 }
 
-/// The system's authorities, and the one that the settings add: a server at home vouches for itself.
+/// The system's certificate authorities, and the one of `mail.ca_file`, for a mail server with its own certificate.
 fn trust(config: &Config) -> Result<TlsParameters> {
     let mut builder = TlsParameters::builder(config.mail_host.clone());
     let file = &config.mail_ca_file;
@@ -263,19 +269,19 @@ fn trust(config: &Config) -> Result<TlsParameters> {
         let shown = file.display();
         let pem = std::fs::read(file).map_err(|e| failed(format!("mail.ca_file: {shown} cannot be read: {e}")))?;
         let certificate = Certificate::from_pem(&pem)
-            .map_err(|_| failed(format!("mail.ca_file: {shown} holds no certificate in PEM")))?;
+            .map_err(|_| failed(format!("mail.ca_file: {shown} contains no PEM certificate")))?;
         builder = builder.add_root_certificate(certificate);
     }
     builder.build().map_err(|e| failed(format!("mail: TLS cannot be set up: {e}")))
 }
 
-/// What went wrong, without the server's own text: that may repeat an address.
+/// The error without the server's own text, which may contain an address.
 fn explained(e: &lettre::transport::smtp::Error) -> String {
     match e.status() {
         Some(status) => format!("the server answered {status}"),
         None if e.is_timeout() => "the server took too long".into(),
         None if e.is_tls() => format!("TLS failed: {e}"),
-        None => "the server cannot be reached, or does not offer what the settings ask for".into(),
+        None => "the server cannot be reached, or does not support what the settings require".into(),
     }
 }
 
@@ -303,8 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_said_in_words() {
-        let said = |language: Language| {
+    fn a_duration_is_rendered_in_both_languages() {
+        let rendered = |language: Language| {
             [1, 119, 120, 900, 7_140, 7_200, 169_200, 172_800, 604_800].map(|s| writer(language).in_words(s))
         };
         let english = [
@@ -318,41 +324,38 @@ mod tests {
             "2 days",
             "7 days",
         ];
-        assert_eq!(said(Language::English), english.map(str::to_owned));
-        assert_eq!(said(Language::Chinese)[3], " 15 分鐘 ");
+        assert_eq!(rendered(Language::English), english.map(str::to_owned));
+        assert_eq!(rendered(Language::Chinese)[3], " 15 分鐘 ");
     }
 
     #[test]
-    fn bytes_are_said_in_units() {
-        let said = [0, 1_023, 1_024, 1_536, 1_048_575, 1_048_576, 10_737_418_240, u64::MAX].map(in_units);
+    fn bytes_are_rendered_with_units() {
+        let rendered = [0, 1_023, 1_024, 1_536, 1_048_575, 1_048_576, 10_737_418_240, u64::MAX].map(in_units);
         let expected = ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "1.0 MiB", "10.0 GiB", "16383.9 PiB"];
-        assert_eq!(said, expected.map(str::to_owned));
+        assert_eq!(rendered, expected.map(str::to_owned));
     }
 
     #[test]
-    fn every_letter_has_a_subject_and_the_same_gaps_in_both_languages() {
-        let gaps = |text: &str| {
+    fn every_template_has_a_subject_and_the_same_placeholders_in_both_languages() {
+        let placeholders = |text: &str| {
             let mut names: Vec<String> =
                 text.split('{').skip(1).filter_map(|piece| Some(piece.split_once('}')?.0.to_owned())).collect();
             names.sort();
             names
         };
-        for letter in MailTemplate::ALL {
-            let (english, chinese) = (letter.template(Language::English), letter.template(Language::Chinese));
-            assert_ne!(english, chinese, "{letter:?}");
-            assert_eq!(gaps(english), gaps(chinese), "{letter:?}");
+        for mail in MailTemplate::ALL {
+            let (english, chinese) = (mail.template(Language::English), mail.template(Language::Chinese));
+            assert_ne!(english, chinese, "{mail:?}");
+            assert_eq!(placeholders(english), placeholders(chinese), "{mail:?}");
             for template in [english, chinese] {
                 let (subject, text) = template.split_once("\n\n").expect("a subject");
-                assert!(
-                    !subject.contains('{') && subject.lines().count() == 1 && text.contains("{site}"),
-                    "{letter:?}"
-                );
+                assert!(!subject.contains('{') && subject.lines().count() == 1 && text.contains("{site}"), "{mail:?}");
             }
         }
     }
 
     #[test]
-    fn no_gap_of_a_letter_stays_open() {
+    fn every_placeholder_of_a_mail_is_filled() {
         for language in [Language::English, Language::Chinese] {
             let (id, to) = (MemberId::new(), || "kim@example.org".to_owned());
             let writer = writer(language);
@@ -372,9 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_a_gap_is_neither_a_gap_nor_a_line() {
+    fn a_value_adds_neither_a_placeholder_nor_a_line() {
         let values = [("a", "1{b}\r\nBcc: x"), ("b", "2")];
-        assert_eq!(filled("{a} {b} {c}{a", &values), "1{b}  Bcc: x 2 1{b}  Bcc: x");
+        assert_eq!(fill("{a} {b} {c}{a", &values), "1{b}  Bcc: x 2 1{b}  Bcc: x");
     }
 
     #[test]
@@ -393,7 +396,7 @@ mod tests {
         for to in ["a@example.org\r\nBcc: b@example.org", "a@example.org, b@example.org", "a", "a@b@c"] {
             let mail = writer(Language::English).known_already(MemberId::new(), to.into());
             let refused = deliver(&configured("roster@example.org"), mail).await.expect_err(to);
-            assert!(refused.is_final && refused.why.contains("no address"), "{to}");
+            assert!(refused.is_final && refused.why.contains("not a valid mail address"), "{to}");
         }
     }
 }

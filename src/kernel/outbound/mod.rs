@@ -1,7 +1,7 @@
-//! Requests to providers and external systems: one client, with limits on time and length, that follows no redirect and leaves
-//! alone for a while who failed again and again.
+//! Requests to identity providers and external systems: one HTTP client with limits on time and length, which follows
+//! no redirects, and a circuit breaker per host.
 //!
-//! Addresses come from the settings only, never from a request.
+//! URLs come from the settings only, never from a request.
 
 pub mod mail;
 
@@ -18,7 +18,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
-/// An answer of an external system, not validated yet.
+/// A response of an external system, not validated yet.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -27,30 +27,33 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A byte order mark before it is nobody's business: plugins of WordPress put one there.
+    /// Parses the body as JSON. A byte order mark before it is ignored, because some WordPress plugins send one.
     pub fn json(&self) -> Result<Value> {
         let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
         serde_json::from_slice(body).map_err(|e| failed(format!("status {}, not JSON: {e}", self.status)))
     }
 }
 
-/// Failures in a row of one host.
+/// The circuit breaker of one host: its consecutive failures.
 #[derive(Debug, Default, Clone, Copy)]
 struct Breaker {
     failures: u64,
-    closed_at: Option<Timestamp>,
+    /// When it opened: no requests are sent for the pause after it.
+    opened_at: Option<Timestamp>,
 }
 
-/// A cached access token of an external system. Who holds the lock is the only one to renew it.
+/// A cached access token of an external system. The lock is held while the token is renewed, so that only one task
+/// does.
 pub type Token = Arc<tokio::sync::Mutex<Option<String>>>;
 
+/// The HTTP client, the circuit breakers and the cached tokens.
 pub struct Outbound {
     client: OnceLock<Client>,
     timeout: Duration,
     answer_bytes_max: u64,
     failures_max: u64,
     pause_s: u64,
-    /// By origin; the settings bound their number.
+    /// By origin; their number is bounded by the settings.
     breakers: Mutex<HashMap<String, Breaker>>,
     /// By the name of the external system.
     tokens: Mutex<HashMap<&'static str, Token>>,
@@ -69,24 +72,25 @@ impl Outbound {
         }
     }
 
-    /// The token that all requests to this external system share.
+    /// Returns the token shared by all requests to this external system.
     pub fn token_at(&self, system: &'static str) -> Token {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.entry(system).or_default().clone()
     }
 
-    /// The client, to build requests with.
+    /// Returns the client, to build requests with.
     pub fn client(&self) -> Result<&Client> {
         made_once(&self.client, || builder(self.timeout))
     }
 
-    /// Sends a request. Only what the host itself got wrong counts against it: no answer, one too late or too long, 5xx.
+    /// Sends a request. Fails with `neighbour_failed` if there is no complete response in time, it is too long, or the
+    /// breaker is open. Only these failures and 5xx responses count for the breaker.
     pub async fn send(&self, request: Request) -> Result<Answer> {
         let origin = request.url().origin().ascii_serialization();
-        self.require_open(&origin)?;
+        self.require_closed_breaker(&origin)?;
         let outcome = self.exchange(request).await;
-        let is_well = outcome.as_ref().is_ok_and(|answer| answer.status < 500);
-        self.note(&origin, is_well);
+        let is_success = outcome.as_ref().is_ok_and(|answer| answer.status < 500);
+        self.count(&origin, is_success);
         outcome.map_err(|e| {
             let why = format!("{origin}: {}", e.source.as_deref().unwrap_or_default());
             e.with_source(why)
@@ -99,37 +103,40 @@ impl Outbound {
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|e| failed(explained(e)))? {
             if (body.len() + piece.len()) as u64 > self.answer_bytes_max {
-                return Err(failed(format!("its answer is longer than {} bytes", self.answer_bytes_max)));
+                return Err(failed(format!("the response is longer than {} bytes", self.answer_bytes_max)));
             }
             body.extend_from_slice(&piece);
         }
         Ok(Answer { status, headers, body })
     }
 
-    fn require_open(&self, origin: &str) -> Result<()> {
+    fn require_closed_breaker(&self, origin: &str) -> Result<()> {
         let Ok(breakers) = self.breakers.lock() else { return Ok(()) };
         let pause_ms = i64::try_from(self.pause_s * 1_000).unwrap_or(i64::MAX);
-        let until = breakers.get(origin).and_then(|b| b.closed_at).map(|at| at.plus_ms(pause_ms));
+        let until = breakers.get(origin).and_then(|b| b.opened_at).map(|at| at.plus_ms(pause_ms));
         let wait_ms = until.map_or(0, |until| until.0 - Timestamp::now().0);
         if wait_ms <= 0 {
             return Ok(());
         }
         let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000);
-        Err(failed(format!("{origin} failed {} times in a row and is left alone", self.failures_max))
-            .retry_after(seconds))
+        Err(failed(format!(
+            "{origin} failed {} times in a row: no requests are sent to it for a while",
+            self.failures_max
+        ))
+        .retry_after(seconds))
     }
 
-    fn note(&self, origin: &str, is_well: bool) {
+    fn count(&self, origin: &str, is_success: bool) {
         let Ok(mut breakers) = self.breakers.lock() else { return };
-        if is_well {
+        if is_success {
             breakers.remove(origin);
             return;
         }
         let breaker = breakers.entry(origin.to_owned()).or_default();
         breaker.failures += 1;
         if breaker.failures >= self.failures_max {
-            // After the pause one request tries again, and closes it anew if it fails too.
-            breaker.closed_at = Some(Timestamp::now());
+            // After the pause a request is tried again; if it fails too, the breaker opens again.
+            breaker.opened_at = Some(Timestamp::now());
             tracing::warn!(
                 origin,
                 failures = breaker.failures,
@@ -139,9 +146,9 @@ impl Outbound {
     }
 }
 
-/// What every client of ours is like.
+/// The common configuration of all HTTP clients.
 pub fn builder(timeout: Duration) -> ClientBuilder {
-    // Another place may have done it; there is one provider either way.
+    // Fails if a provider is installed already, which is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .redirect(Policy::none())
@@ -150,25 +157,25 @@ pub fn builder(timeout: Duration) -> ClientBuilder {
         .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
 }
 
-/// The client of a place, made when it is first needed: its certificates take memory that most sites do without.
-pub fn made_once(place: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
-    if let Some(client) = place.get() {
+/// Returns the client in `cell`, and builds it at first use: its certificates take memory that most sites do not need.
+pub fn made_once(cell: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
+    if let Some(client) = cell.get() {
         return Ok(client);
     }
-    let client = builder().build().map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
-    Ok(place.get_or_init(|| client))
+    let client = builder().build().map_err(|e| Error::internal(format!("the HTTP client cannot be built: {e}")))?;
+    Ok(cell.get_or_init(|| client))
 }
 
-/// How many seconds somebody asks us to wait: a number, or a moment of HTTP that is not over.
+/// The delay in seconds of a `Retry-After` header: a number, or an HTTP date that is not in the past.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let until = || httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
     text.parse().ok().or_else(|| until()?.as_secs().checked_sub(u64::try_from(now.0).ok()? / 1_000))
 }
 
-// ── reading what others say ──
+// ── JSON of external systems ──
 
-/// Text, numbers and booleans as text.
+/// Converts a string, number or boolean to text.
 pub fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -178,7 +185,7 @@ pub fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// `true`, also as text.
+/// Whether the value is `true`, or that as text.
 pub fn is_true(value: &Value) -> bool {
     value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("true")))
 }
@@ -187,8 +194,8 @@ fn failed(why: String) -> Error {
     Error::new(ErrorCode::NeighbourFailed).with_source(why)
 }
 
-/// What went wrong, with its causes: the first line alone says only that something did. Without the address, which may
-/// hold a person's name and ends up in rows that outlive the person.
+/// The error with its causes, because its first line says only that there was one. Without the URL, which may contain a
+/// member's name and would be stored in rows that outlive the member.
 fn explained(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -205,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_seconds_or_a_moment_ahead() {
+    fn retry_after_is_a_number_of_seconds_or_a_date_not_in_the_past() {
         let now = Timestamp(784_111_777_000);
         let wait = |text: &str| {
             let mut headers = HeaderMap::new();

@@ -1,13 +1,14 @@
 //! Deliveries: one event for one target.
 //!
-//! **Invariant.** An event reaches its target at least once, and a target's events in their order: what failed keeps the
-//! later ones waiting until it went through or was given up. A delivery that was made is written down after its answer.
+//! **Invariant.** An event is delivered to its target at least once, and the events of a target in their order: a
+//! failed delivery holds up the later ones until it succeeds or is given up. A delivery is recorded after the target's
+//! response.
 
 use super::{MAIL, SFTPGO, WEBHOOK, WORDPRESS};
 use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 
-/// Who an event is delivered to.
+/// The receiver of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Webhook(WebhookId),
@@ -20,7 +21,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The target that a row names; `None` for one that this program delivers nothing to.
+    /// Parses the target of a row; `None` if this version has no such kind of target.
     pub fn parse(text: &str) -> Option<Self> {
         let id = |prefix: &str| text.strip_prefix(prefix).and_then(|id| uuid::Uuid::try_parse(id).ok());
         id(WEBHOOK)
@@ -31,7 +32,7 @@ impl Target {
     }
 }
 
-/// The first word of a target.
+/// The kind of a target: its first word.
 pub fn kind_of(target: &str) -> &str {
     target.split(' ').next().unwrap_or(target)
 }
@@ -41,50 +42,50 @@ pub fn kind_of(target: &str) -> &str {
 pub struct Delivery {
     pub target: String,
     pub event: i64,
-    /// A word of [`Kind`](super::Kind).
+    /// The word of an [`EventKind`](super::EventKind).
     pub kind: String,
     pub at: Timestamp,
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     /// JSON.
     pub data: String,
-    /// `pending`, `delivered` or `dead`
+    /// `pending`, `delivered` or `dead`.
     pub state: String,
     pub attempts: u64,
     pub next_at: Timestamp,
     pub last_error: Option<String>,
     pub updated_at: Timestamp,
-    /// Who promised what it tells of.
+    /// The creator of the deferred grant that the event is about.
     pub maker: Maker,
 }
 
 impl Delivery {
-    /// Its name on the wire, the same over all attempts.
+    /// The id of the delivery on the wire, the same for all attempts.
     pub fn name(&self) -> String {
         format!("{}.{}", self.event, self.target.replace(' ', "."))
     }
 }
 
-/// Event and target that a delivery's name stands for.
+/// Parses a delivery's name into event and target.
 pub fn named(name: &str) -> Option<(i64, String)> {
     let (event, target) = name.split_once('.')?;
     Some((event.parse().ok()?, target.replace('.', " ")))
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    /// There is nothing to deliver, for this reason.
+    /// Nothing has to be delivered, for this reason.
     Needless(&'static str),
-    /// Again later; not before the time that the target asked for.
+    /// To be retried; if the target asked for a delay, not before that many seconds.
     Failed {
         why: String,
         not_before_s: Option<u64>,
     },
-    /// No later attempt would do better.
+    /// A retry would fail too.
     Refused(String),
-    /// Nothing at all is delivered there any more.
+    /// The target no longer exists: all its deliveries are given up.
     Gone(String),
 }
 
@@ -94,13 +95,13 @@ impl DeliveryOutcome {
     }
 }
 
-/// What a list of deliveries is narrowed to.
+/// The filter of a list of deliveries.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Its events, to its own targets.
+    /// Only events of this organization, and webhooks only if they belong to it.
     pub organization: Option<OrganizationId>,
     pub state: Option<String>,
-    /// A kind of target, or one target.
+    /// A kind of target (`webhook`), or one target (`webhook …`).
     pub target: Option<String>,
     pub kind: Option<String>,
     pub since: Option<i64>,
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_leads_back_to_its_delivery() {
+    fn a_delivery_is_found_by_its_name() {
         let id = WebhookId::new();
         assert_eq!(Target::parse(&webhook_target(id)), Some(Target::Webhook(id)));
         assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));

@@ -1,4 +1,4 @@
-//! SQL of deliveries, and of events that are delivered.
+//! SQL of deliveries, and of events as far as they are delivered.
 
 use rusqlite::Row;
 
@@ -9,7 +9,7 @@ use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
-/// From target to target by the index, however many events wait for one of them.
+/// A loose index scan: one step per target, however many events wait for one of them.
 const LIST_HEADS: &str = "
     with recursive waiting (target) as (
         select (select target from deliveries where state = 'pending' order by target limit 1)
@@ -25,16 +25,16 @@ const LIST_HEADS: &str = "
     left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
     where d.target not like 'webhook %' or h.id is not null";
 
-/// A target that something waits for.
+/// A target with pending deliveries.
 pub struct Head {
     pub target: String,
-    /// Whose webhook it is.
+    /// The organization of the webhook.
     pub organization: Option<OrganizationId>,
-    /// When the next attempt may be.
+    /// The earliest time of the next attempt.
     pub next_at: Timestamp,
 }
 
-/// Every target that something waits for.
+/// Every target with pending deliveries.
 pub fn list_heads(r: &Reader<'_>) -> Result<Vec<Head>> {
     r.all(LIST_HEADS, &[], |row| Ok(Head { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
 }
@@ -48,7 +48,7 @@ const FIND_HEAD: &str = "
     order by d.event_id
     limit 1";
 
-/// The oldest delivery that waits for a target.
+/// The oldest pending delivery of a target.
 pub fn find_head(r: &Reader<'_>, target: &str) -> Result<Option<Delivery>> {
     r.find(FIND_HEAD, &[(":target", &target)], delivery_of)
 }
@@ -58,7 +58,7 @@ const SETTLE: &str = "
     set state = :state, attempts = attempts + 1, next_at = :next_at, last_error = :last_error, updated_at = :now
     where target = :target and event_id = :event_id and state = 'pending'";
 
-/// Writes down what came of an attempt.
+/// Records the outcome of an attempt.
 pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
     w.execute(
         SETTLE,
@@ -80,7 +80,7 @@ const BURY: &str = "
     where (target, event_id) in (select target, event_id from deliveries indexed by deliveries_pending
                                  where target = :target and state = 'pending' limit :most)";
 
-/// Gives up what waits for a target; answers how many.
+/// Gives up pending deliveries of a target, at most `most`; returns their number.
 pub fn bury(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {
     let values: [(&str, &dyn rusqlite::ToSql); 4] =
         [(":last_error", &why), (":now", &w.now()), (":target", &target), (":most", &sql::limit(most))];
@@ -92,14 +92,14 @@ const RETRY: &str = "
     set attempts = case state when 'dead' then 0 else attempts end, state = 'pending', next_at = :now, updated_at = :now
     where target = :target and event_id = :event_id and state <> 'delivered'";
 
-/// Tries now, and a dead delivery from the beginning; false when it was delivered.
+/// Makes a delivery due now and resets the attempts of a dead one. Returns false if it was delivered already.
 pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
     Ok(w.execute(RETRY, &[(":now", &w.now()), (":target", &target), (":event_id", &event)])? == 1)
 }
 
 const DELIVERY_COLUMNS: &str = "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state,
     d.attempts, d.next_at, d.last_error, d.updated_at, e.maker";
-// What is left of a webhook that was deleted is not there any more, until the upkeep has deleted it.
+// Deliveries of a deleted webhook are not listed, until maintenance deletes them.
 const LIST_DELIVERIES: List = List {
     name: "deliveries",
     columns: DELIVERY_COLUMNS,
@@ -159,8 +159,8 @@ const LIST_DELIVERIES_IN: List = List {
     kept: &[],
 };
 
-/// Newest events first. Of one target, and of what is not delivered, there is little: it is read from its own index; of
-/// an organization otherwise its events are read.
+/// Lists deliveries, newest events first. Those of one target, and those that are pending or dead, are few and are read
+/// from their own index. Otherwise the list of an organization starts from its events.
 pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Delivery>> {
     let Filter { organization, state, target, kind, since, until } = filter;
     let (whole, target_kind) = match target {
@@ -170,7 +170,7 @@ pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Resu
     let is = |word: &str| (whole.is_none() && state.as_deref() == Some(word)).then_some(true);
     let is_few = whole.is_some() || is("pending").is_some() || is("dead").is_some();
     let list = if organization.is_some() && !is_few { &LIST_DELIVERIES_IN } else { &LIST_DELIVERIES };
-    let asked: Parameters<'_> = &[
+    let parameters: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| !is_few)),
         (":within", &organization.filter(|_| is_few)),
         (":target", &whole),
@@ -183,7 +183,7 @@ pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Resu
         (":since", since),
         (":until", until),
     ];
-    r.page(list, asked, window, delivery_of)
+    r.page(list, parameters, window, delivery_of)
 }
 
 const FIND_DELIVERY: &str = "
@@ -197,15 +197,15 @@ const FIND_DELIVERY: &str = "
       and (:organization_id is null or e.organization_id = :organization_id
            and (d.target not like 'webhook %' or h.organization_id = :organization_id))";
 
-/// A delivery that is visible in an organization, or anywhere.
+/// Returns a delivery that is visible to the organization; without one, any delivery. Fails with `delivery_not_found`.
 pub fn get_delivery(
     r: &Reader<'_>,
     organization: Option<OrganizationId>,
     (event, target): (i64, &str),
 ) -> Result<Delivery> {
-    let place: &[(&str, &dyn rusqlite::ToSql)] =
+    let parameters: &[(&str, &dyn rusqlite::ToSql)] =
         &[(":target", &target), (":event_id", &event), (":organization_id", &organization)];
-    r.find(FIND_DELIVERY, place, delivery_of)?.ok_or_else(|| ErrorCode::DeliveryNotFound.into())
+    r.find(FIND_DELIVERY, parameters, delivery_of)?.ok_or_else(|| ErrorCode::DeliveryNotFound.into())
 }
 
 const FORGET_DELIVERIES: &str = "
@@ -213,12 +213,12 @@ const FORGET_DELIVERIES: &str = "
     where (target, event_id) in (select target, event_id from deliveries where state = :state and updated_at <= :before
                                  limit :most)";
 
-/// Forgets what was delivered, or given up, before; answers how many.
+/// Deletes deliveries in this state whose last update is at or before this time; returns their number.
 pub fn forget(w: &Writer<'_>, state: &str, before: Timestamp, most: usize) -> Result<usize> {
     w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &sql::limit(most))])
 }
 
-// From target to target by the index, however many deliveries each of them has. A space comes right before `!`.
+// A loose index scan: one step per target, however many deliveries it has. In ASCII, `!` follows the space.
 const LIST_TARGETS_OF_DELETED: &str = "
     with recursive hooks (target) as (
         select (select target from deliveries where target > 'webhook ' and target < 'webhook!' order by target limit 1)
@@ -231,7 +231,7 @@ const LIST_TARGETS_OF_DELETED: &str = "
     where target is not null and not exists (select 1 from webhooks where id = unhex(substr(hooks.target, 9)))
     limit :most";
 
-/// Targets that something is left of, though their webhook was deleted.
+/// Targets with deliveries whose webhook was deleted.
 pub fn list_targets_of_deleted(r: &Reader<'_>, most: usize) -> Result<Vec<String>> {
     r.all(LIST_TARGETS_OF_DELETED, &[(":most", &sql::limit(most))], |row| row.get(0))
 }
@@ -240,7 +240,7 @@ const DELETE_DELIVERIES: &str = "
     delete from deliveries
     where (target, event_id) in (select target, event_id from deliveries where target = :target limit :most)";
 
-/// Deletes what is left of a target; answers how many deliveries that were.
+/// Deletes deliveries of a target, at most `most`; returns their number.
 pub fn delete_deliveries(w: &Writer<'_>, target: &str, most: usize) -> Result<usize> {
     w.execute(DELETE_DELIVERIES, &[(":target", &target), (":most", &sql::limit(most))])
 }
@@ -257,7 +257,7 @@ const FORGET_EVENT: &str = "
     where id = :id and id < (select max(id) from events)
       and not exists (select 1 from deliveries where event_id = :id)";
 
-/// Events from before that nothing waits for. It begins at the oldest and stops at the first that is younger.
+/// Events at or before this time without deliveries. Reads from the oldest and stops at the first younger one.
 pub fn list_old_events(r: &Reader<'_>, before: Timestamp, most: usize) -> Result<Vec<i64>> {
     r.all(LIST_OLD_EVENTS, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
 }
@@ -273,12 +273,12 @@ const COUNT_BY_TARGET: &str = "
     group by 1";
 const FIND_EVENT_TIME: &str = "select at from events where id = :id";
 
-/// Deliveries in one state.
+/// The number of deliveries in one state.
 #[derive(Debug)]
 pub struct Counted {
     /// By kind of target.
     pub counts: Vec<(String, i64)>,
-    /// When the oldest of their events was.
+    /// The time of the oldest of their events.
     pub oldest: Option<Timestamp>,
 }
 

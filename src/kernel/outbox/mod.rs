@@ -1,8 +1,9 @@
-//! Events for others: committed with the change that caused them, delivered later by `server::deliver`. Written by `app` only.
+//! The outbox: events are committed with the change that caused them, and delivered later by `server::deliver`. Written
+//! by `app` only.
 //!
-//! **Invariant.** Who is to hear of an event is settled in the transaction of its cause: one row per target, so that none
-//! can be lost between the commit and the delivery. No secret is in an event; what a message needs of one is made when it
-//! is delivered.
+//! **Invariant.** The targets of an event are determined in the transaction that causes it, one row per target, so that
+//! no delivery is lost between the commit and its attempt. An event holds no secret; a secret that a message needs is
+//! created when it is delivered.
 
 pub mod delivery;
 pub mod delivery_store;
@@ -17,7 +18,7 @@ use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
 
 macro_rules! kinds {
     ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
-        /// What can happen; webhooks name these words.
+        /// Kinds of events. Webhooks subscribe to their words.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EventKind { $(#[doc = $about] $name,)* }
 
@@ -25,11 +26,11 @@ macro_rules! kinds {
             pub const ALL: &'static [EventKind] = &[$(EventKind::$name,)*];
             pub const fn as_str(self) -> &'static str { match self { $(EventKind::$name => $word,)* } }
             pub const fn about(self) -> &'static str { match self { $(EventKind::$name => $about,)* } }
-            /// Does SFTPGo's account follow from it?
+            /// Whether the member's SFTPGo account can change by it.
             const fn is_for_sftpgo(self) -> bool { match self { $(EventKind::$name => $sftpgo,)* } }
-            /// Does WordPress let the member in, or not, from then on?
+            /// Whether it changes if the member can sign in to WordPress.
             const fn is_for_wordpress(self) -> bool { matches!(self, EventKind::MemberSuspended | EventKind::MemberActivated) }
-            /// Is a mail sent for it?
+            /// Whether a mail is sent for it.
             const fn is_for_mail(self) -> bool { match self { $(EventKind::$name => $mail,)* } }
         }
     };
@@ -42,13 +43,13 @@ kinds! {
     MemberSuspended    "member.suspended"    true   false  "A member was suspended";
     MemberActivated    "member.activated"    true   false  "A member is active again";
     MemberDeleted      "member.deleted"      true   false  "A member was erased";
-    MemberWelcomed     "member.welcomed"     false  true   "A member gets a one-time link to begin with";
-    PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
-    QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
+    MemberWelcomed     "member.welcomed"     false  true   "A member gets a one-time link to set the first password";
+    PasswordForgotten  "member.password_forgotten" false true "A member asked for a link to set a new password";
+    QuotaChanged       "quota.changed"       true   false  "A member's quota changed";
     QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
     CeilingWarning     "quota.ceiling_warning" false false "An organization's usage passed 80 or 95 per cent of its ceiling";
-    QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is used to its last byte";
-    QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
+    QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is full";
+    QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit into a quota";
     QuotaFreed         "quota.freed"         true   false  "A full quota has free space again";
     VideoRegistered    "video.registered"    false  false  "A video was registered";
     VideoChanged       "video.changed"       false  false  "A video was replaced, moved or renamed";
@@ -58,14 +59,14 @@ kinds! {
     PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
 }
 
-/// Something that happened.
+/// An event to be recorded.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub kind: EventKind,
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     pub data: Value,
-    /// Who promised what it tells of; in no message.
+    /// The creator of the deferred grant that the event is about; never part of a message.
     pub maker: Option<Maker>,
 }
 
@@ -93,7 +94,7 @@ impl Event {
     }
 }
 
-/// The targets that are settings, not rows.
+/// Which external systems are configured as targets.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExternalTargets {
     pub sftpgo: bool,
@@ -101,14 +102,15 @@ pub struct ExternalTargets {
     pub wordpress: bool,
 }
 
-/// What the target of an account at SFTPGo begins with; its member's id follows. One that cannot be brought in line holds
-/// up nobody else's.
+/// Prefix of the target of an SFTPGo account, followed by the member's id. There is one target per account, so that one
+/// that fails does not hold up the others.
 pub const SFTPGO: &str = "sftpgo ";
-/// What the target of an account at WordPress begins with; its member's id follows.
+/// Prefix of the target of a WordPress account, followed by the member's id.
 pub const WORDPRESS: &str = "wordpress ";
-/// What the target of a mail begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
+/// Prefix of the target of mail, followed by the member's id. There is one target per member, so that a mailbox that
+/// fails does not hold up the others.
 pub const MAIL: &str = "mail ";
-/// What the target of a webhook begins with; its id follows.
+/// Prefix of the target of a webhook, followed by its id.
 pub const WEBHOOK: &str = "webhook ";
 
 impl ExternalTargets {
@@ -151,18 +153,18 @@ pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event:
     let webhooks = w.all(LIST_WEBHOOKS_FOR, &[(":organization_id", &event.organization), (":kind", &kind)], |row| {
         row.get::<_, WebhookId>(0)
     })?;
-    let account = event.member.filter(|_| targets.sftpgo && event.kind.is_for_sftpgo());
-    let reader = event.member.filter(|_| targets.mail && event.kind.is_for_mail());
-    // An account that is gone needs to be told nothing.
-    let is_told = targets.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
-    let user = event.member.filter(|_| is_told);
+    let sftpgo = event.member.filter(|_| targets.sftpgo && event.kind.is_for_sftpgo());
+    let mail = event.member.filter(|_| targets.mail && event.kind.is_for_mail());
+    // An account that no longer exists gets no events.
+    let is_for_wordpress = targets.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
+    let wordpress = event.member.filter(|_| is_for_wordpress);
     let targets =
-        account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
-    let mut addressed = 0;
+        sftpgo.map(sftpgo_target).into_iter().chain(wordpress.map(wordpress_target)).chain(mail.map(mail_target));
+    let mut count = 0;
     for target in webhooks.into_iter().map(webhook_target).chain(targets) {
-        addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
+        count += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
-    Ok(addressed)
+    Ok(count)
 }
 
 /// The target of a webhook.
@@ -197,7 +199,7 @@ const HURRY: &str = "
     set next_at = :now
     where target = :target and state = 'pending'";
 
-/// Makes the pending mail to a member due now if it includes this kind; returns whether it does.
+/// If mail of this kind is pending for a member, makes all pending mail to the member due now. Returns whether it is.
 pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: EventKind) -> Result<bool> {
     let target = mail_target(member);
     let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.as_str())], |_| Ok(()))?;

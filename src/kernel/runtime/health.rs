@@ -1,7 +1,7 @@
-//! What is wrong with a running server, as `/healthz` shows it; and the rule that no thread of it ends unnoticed.
+//! Faults of a running server, as `/healthz` shows them, and threads that cannot end unnoticed.
 //!
-//! **Invariant.** A thread that is started here ends when its work is over, or takes the process along: who watches the
-//! process starts it anew, and nothing that was answered is lost.
+//! **Invariant.** A thread that is started here ends when its work is done; if it panics, the process aborts. The
+//! supervisor restarts the process, and no acknowledged change is lost.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -13,31 +13,31 @@ use std::thread::JoinHandle;
 
 use crate::kernel::runtime::log;
 
-/// Something that is wrong now.
+/// A current fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// The part of the server, such as `database`.
     pub part: &'static str,
     /// A stable word.
     pub word: &'static str,
-    /// For everybody: without paths.
+    /// The message for everybody; contains no paths.
     pub message: &'static str,
-    /// Can the server do its work no longer?
+    /// Whether the server cannot do its work.
     pub is_fatal: bool,
 }
 
-/// All that is wrong now.
+/// All current faults.
 #[derive(Debug, Default)]
 pub struct Health {
     /// By word.
     faults: Mutex<BTreeMap<&'static str, Fault>>,
-    /// As many as there are in `faults`.
+    /// The number of `faults`.
     count: AtomicUsize,
     watched: Mutex<Vec<(WatchedFolder, Fault)>>,
 }
 
 impl Health {
-    /// Takes a fault up; the log gets the detail once.
+    /// Adds a fault. The detail is logged when it is new.
     pub fn report(&self, fault: Fault, detail: &str) {
         let Ok(mut faults) = self.faults.lock() else { return };
         if faults.insert(fault.word, fault).is_none() {
@@ -46,7 +46,7 @@ impl Health {
         self.count.store(faults.len(), Ordering::Relaxed);
     }
 
-    /// It is over.
+    /// Removes a fault, because it is over.
     pub fn clear(&self, word: &str) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
@@ -62,17 +62,17 @@ impl Health {
         self.count.load(Ordering::Relaxed) > 0 && self.faults.lock().is_ok_and(|faults| faults.contains_key(word))
     }
 
-    /// The fault holds whenever a file is not in its place.
-    pub fn watch(&self, place: WatchedFolder, fault: Fault) {
+    /// Reports this fault as long as the path does not lead to the watched file.
+    pub fn watch(&self, file: WatchedFolder, fault: Fault) {
         if let Ok(mut watched) = self.watched.lock() {
-            watched.push((place, fault));
+            watched.push((file, fault));
         }
     }
 
     pub fn faults(&self) -> Vec<Fault> {
         let known = self.faults.lock().map(|faults| faults.values().copied().collect::<Vec<_>>());
         let watched = self.watched.lock().map(|watched| {
-            watched.iter().filter(|(place, _)| !place.is_kept()).map(|(_, fault)| *fault).collect::<Vec<_>>()
+            watched.iter().filter(|(file, _)| !file.is_kept()).map(|(_, fault)| *fault).collect::<Vec<_>>()
         });
         let mut all = known.unwrap_or_default();
         all.extend(watched.unwrap_or_default());
@@ -82,8 +82,8 @@ impl Health {
     }
 }
 
-/// A file as it was when it was opened. It is looked at by `stat` only: opening and closing a database beside SQLite
-/// would drop SQLite's locks on it.
+/// The identity of a file when it was opened. It is checked with `stat` only: to open and close a database file outside
+/// of SQLite would drop SQLite's locks on it.
 #[derive(Debug, Clone)]
 pub struct WatchedFolder {
     path: PathBuf,
@@ -100,12 +100,12 @@ impl WatchedFolder {
         &self.path
     }
 
-    /// Does the path still lead to the file that was opened?
+    /// Whether the path still leads to the file that was opened.
     pub fn is_kept(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id)
     }
 
-    /// Is it this open file?
+    /// Whether it is the same file as this open one.
     pub fn is(&self, file: &std::fs::File) -> bool {
         file.metadata().is_ok_and(|found| id_of(&found) == self.id)
     }
@@ -115,7 +115,7 @@ fn id_of(file: &std::fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Starts a thread that the server cannot do without. A panic that leaves it ends the process.
+/// Starts a thread that the server needs. If it panics, the process aborts.
 pub fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
@@ -135,7 +135,7 @@ mod tests {
     const FAULT: Fault = Fault { part: "disk", word: "full", message: "the disk is full", is_fatal: false };
 
     #[test]
-    fn a_fault_is_known_until_it_is_over() {
+    fn a_fault_is_reported_until_it_is_cleared() {
         let health = Health::default();
         health.report(FAULT, "0 bytes");
         health.report(FAULT, "0 bytes");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_missed_while_it_is_gone_or_another_one() {
+    fn a_missing_or_replaced_file_is_a_fault() {
         let directory = tempfile::tempdir().unwrap();
         let (path, aside) = (directory.path().join("file"), directory.path().join("aside"));
         std::fs::write(&path, "a").unwrap();

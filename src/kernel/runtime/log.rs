@@ -1,7 +1,7 @@
-//! The log: lines to standard error, written by one thread.
+//! The log: lines on standard error, written by one thread.
 //!
-//! **Invariant.** Nothing that logs waits, fails or panics because of the log: a line that finds the queue full, or that
-//! cannot be written, is dropped and counted.
+//! **Invariant.** No code waits, fails or panics because it logs: a line is dropped and counted if the queue is full or
+//! it cannot be written.
 //!
 //! There is one log per process, because `tracing` has one subscriber per process.
 
@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::kernel::config::{Config, LogFormat};
 use crate::kernel::runtime::health;
 
-/// How long the end of the process waits for the last lines.
+/// How long `flush` waits at most.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
 const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 /// Dropped lines are reported in the log itself at most this often.
@@ -35,7 +35,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Where `tracing` writes to.
+/// The writer for `tracing`: puts lines into the queue.
 #[derive(Clone)]
 struct Lines {
     queue: SyncSender<Message>,
@@ -45,7 +45,7 @@ struct Lines {
 #[derive(Default)]
 struct Counts {
     dropped: AtomicU64,
-    /// Was the newest line dropped?
+    /// Whether the newest line was dropped.
     is_failing: AtomicBool,
 }
 
@@ -56,14 +56,14 @@ impl Counts {
     }
 }
 
-/// Starts the log, and sends what panics say there. A second start in one process changes nothing.
+/// Starts the log, and logs panics. A second start in one process changes nothing.
 pub fn start(config: &Config) -> std::io::Result<()> {
     let (lines, inbox) = Lines::new(config.log_queue_max);
     let counts = lines.counts.clone();
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter_of(config))
         .with_writer(lines.clone())
-        // It prints to standard error, and panics when that fails.
+        // The internal error log prints to standard error, and panics if that fails.
         .log_internal_errors(false);
     let reload: Box<dyn Fn(EnvFilter) -> bool + Send + Sync> = match config.log_format {
         LogFormat::Text => {
@@ -84,7 +84,7 @@ pub fn start(config: &Config) -> std::io::Result<()> {
         }
     };
     health::spawn("log", move || write_lines(&inbox, &mut std::io::stderr(), &counts))?;
-    // The default hook writes to standard error by itself, and waits for it.
+    // The default hook writes to standard error directly, and can block.
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), "{panic}");
@@ -98,22 +98,22 @@ fn filter_of(config: &Config) -> EnvFilter {
     EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
-/// Takes over the level of these settings; answers whether there is a log to take it.
+/// Applies the log level of these settings; returns whether the log was started.
 pub fn reload(config: &Config) -> bool {
     LOG.get().is_some_and(|log| (log.reload)(filter_of(config)))
 }
 
-/// Lines that were dropped since the start.
+/// The number of lines that were dropped since the start.
 pub fn dropped() -> u64 {
     LOG.get().map_or(0, |log| log.lines.counts.dropped.load(Ordering::Relaxed))
 }
 
-/// Is the log losing lines now?
+/// Whether the newest line was dropped.
 pub fn is_failing() -> bool {
     LOG.get().is_some_and(|log| log.lines.counts.is_failing.load(Ordering::Relaxed))
 }
 
-/// Waits a moment until what was logged so far is written.
+/// Waits until all lines logged so far are written, up to about two seconds.
 pub fn flush() {
     let Some(log) = LOG.get() else { return };
     let (done, is_done) = sync_channel(1);
@@ -124,7 +124,7 @@ pub fn flush() {
         }
         std::thread::sleep(FLUSH_PAUSE);
     }
-    // A log that cannot be written keeps nobody from ending.
+    // A log that cannot be written must not keep the process from ending.
     let _ = is_done.recv_timeout(FLUSH_WAIT);
 }
 
@@ -136,7 +136,7 @@ impl Lines {
 }
 
 impl Write for Lines {
-    /// `tracing` hands over one whole line at a time.
+    /// Queues a line. `tracing` writes one whole line per call.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
             self.counts.drop_line();
@@ -159,25 +159,25 @@ impl<'a> MakeWriter<'a> for Lines {
 
 fn write_lines(inbox: &Receiver<Message>, target: &mut impl Write, counts: &Counts) {
     let (mut reported, mut reported_at): (u64, Option<Instant>) = (0, None);
-    let mut is_torn = false;
+    let mut is_partial = false;
     for message in inbox {
         let line = match message {
             Message::Line(line) => line,
             Message::Flush(done) => {
-                // Who asked may be gone.
+                // The caller may have stopped waiting.
                 let _ = done.try_send(());
                 continue;
             }
         };
-        // A line that broke off is ended, so that the next one can be read.
-        let written = if is_torn { target.write_all(b"\n").map_err(|_| 0) } else { Ok(()) };
+        // A line that was written in part is ended, so that the next one starts on its own line.
+        let written = if is_partial { target.write_all(b"\n").map_err(|_| 0) } else { Ok(()) };
         match written.and_then(|()| write_line(target, &line)) {
             Ok(()) => {
-                is_torn = false;
+                is_partial = false;
                 counts.is_failing.store(false, Ordering::Relaxed);
             }
             Err(bytes) => {
-                is_torn |= bytes > 0;
+                is_partial |= bytes > 0;
                 counts.drop_line();
                 continue;
             }
@@ -190,7 +190,7 @@ fn write_lines(inbox: &Receiver<Message>, target: &mut impl Write, counts: &Coun
     }
 }
 
-/// Writes a line; a failure says how many bytes of it were written.
+/// Writes a line. Fails with the number of bytes that were written.
 fn write_line(target: &mut impl Write, line: &[u8]) -> Result<(), usize> {
     let mut done = 0;
     while done < line.len() {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_wait_up_to_the_limit_and_are_dropped_one_past_it() {
+    fn lines_are_queued_up_to_the_limit_and_dropped_one_past_it() {
         let (mut lines, _inbox) = Lines::new(3);
         for _ in 0..3 {
             lines.write_all(b"line\n").unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_breaks_off_is_counted_and_spoils_no_other() {
+    fn a_partially_written_line_is_counted_and_ended() {
         let counts = Counts::default();
         let mut disk = Disk { written: Vec::new(), space: 7 };
         let send = |disk: &mut Disk, texts: &[&str]| {

@@ -1,7 +1,8 @@
-//! Compiled components on disk, outside of the database, bounded by bytes: for each organization, and for the site.
+//! The cache of compiled components on disk, outside the database, bounded by bytes: for each organization, and for the
+//! site.
 //!
-//! **Invariant.** An artifact carries a MAC under a key of this site, and what was checked is the very buffer that is
-//! loaded.
+//! **Invariant.** An artifact has a MAC under a key of this site, and the buffer whose MAC was checked is the one that
+//! is loaded.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher};
@@ -28,20 +29,21 @@ pub(super) struct Cache {
     sealer: Sealer,
     bytes_max: u64,
     bytes_per_organization: u64,
-    /// One change at a time.
+    /// Serializes changes.
     changing: Mutex<()>,
     bytes: AtomicU64,
     evicted: AtomicU64,
 }
 
-/// A whole file of the folder.
+/// A complete file in the folder.
 struct Entry {
     path: PathBuf,
-    /// The beginning of its name: organization and component.
+    /// The organization, from the beginning of the file name.
     owner: String,
+    /// The digest of the component, from the file name.
     component: String,
     bytes: u64,
-    /// Seconds and nanoseconds.
+    /// The time of the last use, in seconds and nanoseconds.
     used: (i64, i64),
 }
 
@@ -74,19 +76,19 @@ impl Cache {
         self.sealer.digest("compiled plugin", &[&name, artifact])
     }
 
-    /// How many bytes a component has here, if it is here.
+    /// The size of the file of a component, if there is one.
     pub(super) fn find_bytes(&self, engine: &Engine, key: &Key) -> Option<u64> {
         std::fs::metadata(self.file(engine, key)).ok().map(|metadata| metadata.len())
     }
 
-    /// The compiled component; `None` when there is none, or when anything about it is in doubt.
+    /// Loads a compiled component. Returns `None` if there is none, or if it is damaged, forged or incompatible.
     pub(super) fn load(&self, engine: &Engine, key: &Key) -> Option<Component> {
         let file = self.file(engine, key);
         let bytes = std::fs::read(&file).ok()?;
         let (mac, artifact) = bytes.split_at_checked(MAC_BYTES)?;
         let mac: &Hash = mac.try_into().ok()?;
         if !secret::equal(&self.mac(&file, artifact), mac) {
-            tracing::warn!(file = %file.display(), "a compiled plugin was changed by somebody else and is not used");
+            tracing::warn!(file = %file.display(), "the MAC of a compiled plugin is wrong; the file is not used");
             return None;
         }
         match component_of(engine, artifact) {
@@ -95,41 +97,41 @@ impl Cache {
                 Some(component)
             }
             Err(e) => {
-                tracing::warn!(file = %file.display(), error = %e, "a compiled plugin does not fit and is compiled anew");
+                tracing::warn!(file = %file.display(), error = %e, "a compiled plugin cannot be loaded and is compiled again");
                 None
             }
         }
     }
 
-    /// Deletes all whole files but those that are kept, and what was not written to the end; then the least recently used
-    /// of what is too much.
+    /// Deletes incomplete files and the files of components that are not stored, and then the least recently used files
+    /// above the limits.
     pub(super) fn sweep(&self, stored: &HashSet<Key>, in_force: &HashSet<Key>) {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let stored: HashSet<_> = stored.iter().map(|key| (owner_of(key), hex::encode(key.1))).collect();
         let entries = self.entries(true);
-        let (mut stay, gone): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|one| stored.contains(&(one.owner.clone(), one.component.clone())));
-        gone.iter().for_each(|entry| delete(&entry.path));
-        self.make_space(&mut stay, in_force, "", 0);
+        let (mut kept, obsolete): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| stored.contains(&(entry.owner.clone(), entry.component.clone())));
+        obsolete.iter().for_each(|entry| delete(&entry.path));
+        self.make_space(&mut kept, in_force, "", 0);
     }
 
-    /// Deletes what there is of one component.
+    /// Deletes all files of one component.
     pub(super) fn forget(&self, key: &Key) {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (owner, component) = (owner_of(key), hex::encode(key.1));
         let mut entries = self.entries(false);
         entries.retain(|entry| {
-            let is_it = entry.owner == owner && entry.component == component;
-            if is_it {
+            let is_deleted = entry.owner == owner && entry.component == component;
+            if is_deleted {
                 delete(&entry.path);
             }
-            !is_it
+            !is_deleted
         });
         self.count(&entries, 0);
     }
 
-    /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there. What is the least
-    /// recently used goes for it, and what is in force last. One that is larger than what may be here is not kept.
+    /// Stores an artifact atomically: writes a temporary file and renames it. Deletes least recently used files to make
+    /// space, active components last. An artifact that is larger than a limit is not stored.
     pub(super) fn keep(
         &self,
         engine: &Engine,
@@ -137,7 +139,7 @@ impl Cache {
         artifact: &[u8],
         in_force: &HashSet<Key>,
     ) -> std::io::Result<()> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o700))?;
         let file = self.file(engine, key);
@@ -152,24 +154,24 @@ impl Cache {
         let mut others = self.entries(false);
         others.retain(|entry| entry.path != file);
         self.make_space(&mut others, in_force, &owner_of(key), bytes);
-        let aside = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
-        let written = self.write(&file, &aside, artifact).and_then(|()| std::fs::rename(&aside, &file));
+        let temporary = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
+        let written = self.write(&file, &temporary, artifact).and_then(|()| std::fs::rename(&temporary, &file));
         if written.is_err() {
-            // What could not be written can hardly be kept; there may be nothing.
-            let _ = std::fs::remove_file(&aside);
+            // There may be no file, and a failure to remove one cannot be handled here.
+            let _ = std::fs::remove_file(&temporary);
         }
         written
     }
 
-    fn write(&self, file: &Path, aside: &Path, artifact: &[u8]) -> std::io::Result<()> {
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+    fn write(&self, file: &Path, temporary: &Path, artifact: &[u8]) -> std::io::Result<()> {
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
         open.write_all(&self.mac(file, artifact))?;
         open.write_all(artifact)
     }
 
-    /// All whole files.
-    fn entries(&self, drops_rest: bool) -> Vec<Entry> {
-        // No folder: nothing was ever compiled here.
+    /// Lists all complete files, and deletes the others if `deletes_others`.
+    fn entries(&self, deletes_others: bool) -> Vec<Entry> {
+        // There is no folder before the first component is compiled.
         let Ok(files) = std::fs::read_dir(&self.folder) else { return Vec::new() };
         let read = |file: std::fs::DirEntry| {
             let (name, path) = (file.file_name(), file.path());
@@ -184,7 +186,7 @@ impl Cache {
                     used: (metadata.atime(), metadata.atime_nsec()),
                 }),
                 _ => {
-                    if drops_rest {
+                    if deletes_others {
                         delete(&path);
                     }
                     None
@@ -194,7 +196,7 @@ impl Cache {
         files.flatten().filter_map(read).collect()
     }
 
-    /// Deletes so much that more bytes of this owner find a place.
+    /// Deletes files until `more` bytes of this owner fit into the limits.
     fn make_space(&self, entries: &mut Vec<Entry>, in_force: &HashSet<Key>, owner: &str, more: u64) {
         let in_force: HashSet<_> = in_force.iter().map(|key| (owner_of(key), hex::encode(key.1))).collect();
         loop {
@@ -206,7 +208,7 @@ impl Cache {
             if let Some(own) = sums.get_mut(owner) {
                 *own += more;
             }
-            // Who has most gives way, whether they have too much or all together have.
+            // Files of the owner with the most bytes are deleted, whichever limit is exceeded.
             let Some((most, bytes)) = sums.into_iter().max_by_key(|(_, bytes)| *bytes) else { break };
             if bytes <= self.bytes_per_organization && total <= self.bytes_max {
                 break;
@@ -239,11 +241,11 @@ fn delete(path: &Path) {
     }
 }
 
-/// It was used now. When it was written stays as it is.
+/// Sets the access time of a file to now, and leaves its modification time.
 fn touch(path: &Path) {
     let of = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     let times = Timestamps { last_access: of(UTIME_NOW), last_modification: of(UTIME_OMIT) };
-    // It only goes a little earlier.
+    // If this fails, the file is only evicted earlier.
     let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::empty());
 }
 
@@ -281,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_for_nobody_else_and_is_found_again() {
-        let place = tempfile::tempdir().expect("a folder");
-        let folder = place.path().join("compiled-plugins");
+    fn a_stored_artifact_is_private_and_found_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let folder = directory.path().join("compiled-plugins");
         let (engine, artifact) = made(Space::Roomy);
         let kept = cache(&folder, [1; 32]);
         assert!(kept.load(&engine, &key(DIGEST)).is_none());
@@ -296,21 +298,21 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_can_read_is_closed() {
-        let place = tempfile::tempdir().expect("a folder");
-        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+    fn the_mode_of_a_readable_folder_is_restricted() {
+        let directory = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
         let (engine, artifact) = made(Space::Roomy);
-        cache(place.path(), [1; 32]).keep(&engine, &key(DIGEST), &artifact, &HashSet::new()).expect("kept");
-        assert_eq!(mode(place.path()), 0o700);
+        cache(directory.path(), [1; 32]).keep(&engine, &key(DIGEST), &artifact, &HashSet::new()).expect("kept");
+        assert_eq!(mode(directory.path()), 0o700);
     }
 
     #[test]
-    fn what_anybody_touched_is_not_loaded() {
-        let place = tempfile::tempdir().expect("a folder");
+    fn a_changed_file_is_not_loaded() {
+        let directory = tempfile::tempdir().expect("a folder");
         let (engine, artifact) = made(Space::Roomy);
-        let kept = cache(place.path(), [1; 32]);
+        let kept = cache(directory.path(), [1; 32]);
         kept.keep(&engine, &key(DIGEST), &artifact, &HashSet::new()).expect("kept");
-        let file = only_file(place.path());
+        let file = only_file(directory.path());
         let right = std::fs::read(&file).expect("bytes");
         for at in [0, MAC_BYTES - 1, MAC_BYTES, right.len() / 2, right.len() - 1] {
             let mut flipped = right.clone();
@@ -324,26 +326,26 @@ mod tests {
         }
         std::fs::write(&file, &right).expect("written");
         assert!(kept.load(&engine, &key(DIGEST)).is_some());
-        assert!(cache(place.path(), [2; 32]).load(&engine, &key(DIGEST)).is_none(), "the key of another site");
-        // The artifact of one component is not that of another, whatever its file is called.
+        assert!(cache(directory.path(), [2; 32]).load(&engine, &key(DIGEST)).is_none(), "the key of another site");
+        // A renamed file is not loaded as another component, because the MAC covers its name.
         std::fs::rename(&file, kept.file(&engine, &key([8; 32]))).expect("moved");
         assert!(kept.load(&engine, &key([8; 32])).is_none());
     }
 
     #[test]
-    fn what_was_compiled_with_other_settings_is_compiled_again() {
-        let place = tempfile::tempdir().expect("a folder");
-        let kept = cache(place.path(), [1; 32]);
+    fn an_artifact_of_another_engine_configuration_is_not_loaded() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let kept = cache(directory.path(), [1; 32]);
         let ((roomy, artifact), (scarce, _)) = (made(Space::Roomy), made(Space::Scarce));
         kept.keep(&roomy, &key(DIGEST), &artifact, &HashSet::new()).expect("kept");
         assert!(kept.load(&scarce, &key(DIGEST)).is_none());
-        // Even under the name and the MAC that it would have.
+        // Not even with the right name and MAC.
         kept.keep(&scarce, &key(DIGEST), &artifact, &HashSet::new()).expect("kept");
         assert!(kept.load(&scarce, &key(DIGEST)).is_none());
         assert!(kept.load(&roomy, &key(DIGEST)).is_some());
     }
 
-    /// So many bytes of these organizations under the names of these components, used in this order.
+    /// Creates files of (organization, component, size), last used in this order.
     fn filled(folder: &Path, files: &[(u128, u8, usize)]) {
         std::fs::create_dir_all(folder).expect("a folder");
         for (n, (organization, component, bytes)) in (0..).zip(files) {
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_of_who_has_most_goes_and_what_is_in_force_last() {
+    fn the_least_recently_used_of_the_largest_owner_is_evicted_and_active_ones_last() {
         let key =
             |organization: u128, component: u8| (OrganizationId(uuid::Uuid::from_u128(organization)), [component; 32]);
         // Three of one organization, one of another.
@@ -369,24 +371,24 @@ mod tests {
             (899, 600, &[], &[(1, 2), (1, 3), (2, 9)]),
             (900, 599, &[1], &[(1, 1), (1, 3), (2, 9)]),
             (900, 399, &[1, 3], &[(1, 3), (2, 9)]),
-            // Now the other one has most.
+            // Now the other organization has the most.
             (500, 600, &[], &[(1, 3), (2, 9)]),
             (499, 600, &[], &[(1, 3)]),
         ];
         for (all, own, in_force, left) in cases {
-            let place = tempfile::tempdir().expect("a folder");
-            filled(place.path(), &files);
-            std::fs::write(place.path().join("0-0-0.half"), b"half").expect("written");
-            filled(place.path(), &[(3, 1, 1)]);
+            let directory = tempfile::tempdir().expect("a folder");
+            filled(directory.path(), &files);
+            std::fs::write(directory.path().join("0-0-0.half"), b"half").expect("written");
+            filled(directory.path(), &[(3, 1, 1)]);
             std::fs::rename(
-                place.path().join(format!("{}-{}-0-0", owner_of(&key(3, 1)), "01".repeat(32))),
-                place.path().join("of-an-older-kind"),
+                directory.path().join(format!("{}-{}-0-0", owner_of(&key(3, 1)), "01".repeat(32))),
+                directory.path().join("of-an-older-kind"),
             )
             .expect("moved");
-            let cache = Cache::new(place.path(), [1; 32], all, own);
+            let cache = Cache::new(directory.path(), [1; 32], all, own);
             let stored = files.iter().map(|(organization, component, _)| key(*organization, *component)).collect();
             cache.sweep(&stored, &in_force.iter().map(|component| key(1, *component)).collect());
-            let mut there: Vec<_> = std::fs::read_dir(place.path())
+            let mut there: Vec<_> = std::fs::read_dir(directory.path())
                 .expect("folder")
                 .map(|file| file.expect("file").file_name().to_string_lossy().into_owned())
                 .collect();
@@ -402,12 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_one_makes_space_for_itself_and_none_is_larger_than_all_space() {
+    fn storing_evicts_others_and_an_artifact_above_the_limit_is_not_stored() {
         let (engine, artifact) = made(Space::Roomy);
         let bytes = (MAC_BYTES + artifact.len()) as u64;
         for (own, left) in [(2 * bytes, [true, true]), (2 * bytes - 1, [false, true]), (bytes - 1, [false, false])] {
-            let place = tempfile::tempdir().expect("a folder");
-            let cache = Cache::new(place.path(), [1; 32], u64::MAX, own);
+            let directory = tempfile::tempdir().expect("a folder");
+            let cache = Cache::new(directory.path(), [1; 32], u64::MAX, own);
             for digest in [DIGEST, [8; 32]] {
                 cache.keep(&engine, &key(digest), &artifact, &HashSet::new()).expect("kept");
             }

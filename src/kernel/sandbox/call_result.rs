@@ -1,30 +1,30 @@
-//! What came of a call of a guest.
+//! The result of a call of a guest.
 
 use std::time::Duration;
 
 use super::input::LogLine;
 
-/// What came of one call.
+/// The result of one call.
 #[derive(Debug, Clone)]
 pub struct CallResult<T> {
     pub outcome: std::result::Result<T, Fault>,
-    /// What it was charged: one for an instruction, and one for each byte that it filled, copied or grew by.
+    /// The fuel that it used: one per instruction, and one per byte that it filled, copied or grew by.
     pub fuel: u64,
-    /// From the moment it had its turn until it was over.
+    /// From its start, after the wait in the queue, to its end.
     pub duration: Duration,
-    /// Most memory it had.
+    /// The peak of its memory.
     pub memory_bytes: u64,
-    /// Did it take more processor time than a call may take on the thread of a request?
+    /// Whether it used more CPU time than a call on a request thread may use (`plugins.fast_us`).
     pub is_slow: bool,
-    /// Did it run off the threads that answer requests, or end there?
+    /// Whether it ran on a background thread, at least in part.
     pub is_aside: bool,
     pub log: Vec<LogLine>,
-    /// Lines beyond the limit, which are gone.
+    /// The number of log lines above the limit, which were dropped.
     pub log_dropped: u32,
 }
 
 impl<T> CallResult<T> {
-    /// What was never called.
+    /// The result of a call that never ran.
     pub fn failed(fault: Fault) -> Self {
         Self {
             outcome: Err(fault),
@@ -38,22 +38,22 @@ impl<T> CallResult<T> {
         }
     }
 
-    /// With another form of the answer.
+    /// Converts the answer.
     pub fn map<U>(self, to: impl FnOnce(T) -> U) -> CallResult<U> {
         let Self { outcome, fuel, duration, memory_bytes, is_slow, is_aside, log, log_dropped } = self;
         CallResult { outcome: outcome.map(to), fuel, duration, memory_bytes, is_slow, is_aside, log, log_dropped }
     }
 }
 
-/// Why a call has no answer.
+/// Why a call returned no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub kind: FaultKind,
-    /// For the plugin's author: never for a caller of the API who may not look at plugins.
+    /// For the author of the plugin. Never returned to a caller who may not read plugins.
     pub message: String,
 }
 
-/// A closed set of words.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// A trap, such as a division by zero or a panic of the guest.
@@ -62,17 +62,17 @@ pub enum FaultKind {
     Deadline,
     Memory,
     Stack,
-    /// It answered too much, or what no answer can be.
+    /// Its answer is too large or not valid, or it logged too much.
     Output,
-    /// It said itself that it cannot answer.
+    /// It returned an error.
     Rule,
-    /// What was asked is longer than an input may be; the guest has no part in this, nor in those below.
+    /// The input is longer than allowed. The guest is not responsible for this kind, nor for those below.
     Input,
-    /// No turn was free in time.
+    /// The call could not start in time.
     Busy,
-    /// It failed too often, and is asked no more.
+    /// The version failed too often and is no longer called.
     Quarantined,
-    /// The component cannot be had: it is not compiled, or its bytes are gone.
+    /// The component cannot be loaded: it is not compiled, or its bytes are missing.
     Unavailable,
 }
 
@@ -107,7 +107,7 @@ impl FaultKind {
         }
     }
 
-    /// Is it the guest's doing, so that it counts towards quarantine?
+    /// Whether the guest is responsible, so that the fault counts towards quarantine.
     pub fn is_of_guest(self) -> bool {
         !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
     }

@@ -1,8 +1,8 @@
-//! Compiling, which is the one thing in the sandbox that can be attacked: in a child process of the same program, under
-//! limits of the system, one at a time.
+//! Compiles components. The compiler is the attack surface of the sandbox, so it runs in a child process of the same
+//! program, under resource limits, one at a time.
 //!
-//! **Invariant.** Nothing is ever loaded as code but what this program compiled itself: it comes from the child, or from
-//! the cache, which checks it.
+//! **Invariant.** Only code that this program compiled itself is loaded: it comes from the child process, or from the
+//! cache, which checks its MAC.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -21,33 +21,34 @@ use super::inspect;
 use super::limits::Limits;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// The hidden command that the child process is started with.
+/// The hidden command of the child process.
 pub const COMMAND: &str = "compile-plugin";
-/// All that the child has of an environment. Or the allocator takes a gigabyte before there is a limit, and what is
-/// allocated within it never counts.
+/// The whole environment of the child. Without it the allocator commits a gigabyte before the limits are set, and
+/// allocations within that never count.
 pub const ENVIRONMENT: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
-/// Wall clock of the child, in processor times: it may have to share the machine.
-const WALL_TIMES: u64 = 3;
-/// What the child says of a failure is read this far.
+/// The wall time limit of the child, as a multiple of its CPU time limit, because it shares the machine.
+const WALL_TIME_FACTOR: u64 = 3;
+/// Most bytes that are read of the child's error output.
 const STDERR_BYTES_MAX: u64 = 4_096;
-/// And told this far.
-const SAID_BYTES_MAX: usize = 1_024;
+/// Most bytes of that output in a message.
+const OUTPUT_SHOWN_BYTES_MAX: usize = 1_024;
 const DESCRIPTORS_MAX: u64 = 16;
-/// How much the child yields to the rest of the machine.
+/// The nice value of the child.
 const NICE: i32 = 10;
-/// How the child ends when the component is not valid; 2 stands for every other refusal.
+/// The exit code of the child for an invalid component; 2 is that of every other failure.
 const MALFORMED: u8 = 3;
 const PANICKED: i32 = 101;
 
-/// There is nobody to tell that this failed.
-fn complain(text: &dyn std::fmt::Display) {
+/// Writes a message to standard error. A failure to do so cannot be reported and is ignored.
+fn write_error(text: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The child process: a component on standard input, its artifact on standard output.
+/// The main function of the child process: reads a component from standard input, and writes its artifact to standard
+/// output.
 pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
     let failed = |text: String| {
-        complain(&text);
+        write_error(&text);
         ExitCode::from(2)
     };
     if let Err(e) = confine(cpu_s, data_bytes, artifact_bytes) {
@@ -58,7 +59,7 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> E
         return failed(e.to_string());
     }
     if let Err(e) = inspect::validate(&component) {
-        complain(&e);
+        write_error(&e);
         return ExitCode::from(MALFORMED);
     }
     let compiled = engine::compiler(Space::of(space)).and_then(|engine| engine.precompile_component(&component));
@@ -75,14 +76,14 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> E
 }
 
 /// Closes the file descriptors that this process inherited.
-#[expect(unsafe_code, reason = "the one place that closes what it did not open: the process has just begun")]
+#[expect(unsafe_code, reason = "closes descriptors that it did not open: the process has just begun")]
 fn close_inherited() {
     let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
-    // Without such a folder there is nothing to go by; then the limits still hold.
+    // Without this folder the open descriptors are not known; the limits still apply.
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let inherited: Vec<i32> = names.filter(|number| *number > 2).collect();
-    // The folder itself was among them, and is closed by now.
+    // The descriptor of the folder itself was among them, and is closed by now.
     let open = |number: &i32| std::fs::symlink_metadata(format!("{folder}/{number}")).is_ok();
     for number in inherited.into_iter().filter(open) {
         // SAFETY: it is open, and nothing of this process uses it: it has just begun.
@@ -97,11 +98,11 @@ fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Resu
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
     };
     limit(Resource::Core, 0)?;
-    // It opens nothing and starts nobody.
+    // The child opens no files and starts no processes.
     limit(Resource::Nofile, DESCRIPTORS_MAX)?;
     limit(Resource::Nproc, 0)?;
     limit(Resource::Fsize, artifact_bytes)?;
-    // One second more to be killed than to be warned.
+    // SIGXCPU at the soft limit, SIGKILL one second later.
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_s), maximum: Some(cpu_s + 1) })?;
     limit(Resource::Data, data_bytes)?;
     #[cfg(target_os = "linux")]
@@ -129,76 +130,77 @@ pub async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async move {
         if let Some(mut stdin) = stdin {
-            // A child that was killed does not read to the end; its status says why.
+            // A killed child does not read to the end; its exit status has the reason.
             let _ = stdin.write_all(component).await;
         }
     };
-    let talk = async {
+    let exchange = async {
         let ((), artifact, said, status) =
             tokio::join!(feed, read_to(stdout, limits.artifact_bytes), read_to(stderr, STDERR_BYTES_MAX), child.wait());
         (artifact, said, status)
     };
-    let wall = Duration::from_secs(limits.compile_cpu_s.saturating_mul(WALL_TIMES));
-    let (artifact, said, status) = tokio::time::timeout(wall, talk).await.map_err(|_| too_expensive(limits))?;
+    let wall_time_max = Duration::from_secs(limits.compile_cpu_s.saturating_mul(WALL_TIME_FACTOR));
+    let (artifact, said, status) =
+        tokio::time::timeout(wall_time_max, exchange).await.map_err(|_| too_expensive(limits))?;
     let status = status.map_err(|e| Error::internal(format!("the compiler was lost: {e}")))?;
     if status.success() {
         return Ok(artifact);
     }
-    Err(refusal(status, &guest::plain(&String::from_utf8_lossy(&said), SAID_BYTES_MAX), limits))
+    Err(refusal(status, &guest::plain(&String::from_utf8_lossy(&said), OUTPUT_SHOWN_BYTES_MAX), limits))
 }
 
-/// Why the child gave no artifact.
+/// Converts a failure of the child to an error.
 fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
     match (status.signal(), status.code()) {
         (Some(signal), _) if signal == XCPU || signal == KILL => too_expensive(limits),
         (Some(_), _) => refused(format!(
-            "needs more than the {} bytes of memory it may have, or goes deeper than there is stack",
+            "needs more than the {} bytes of memory that are allowed, or overflows the stack",
             limits.compile_bytes
         )),
         (None, Some(code)) if code == i32::from(MALFORMED) => Error::new(ErrorCode::PluginMalformed)
             .with_message(format!("the component is not valid WebAssembly: {said}")),
         (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
-            refused("made the compiler fail: please report this, with the component".into())
+            refused("made the compiler panic: please report this, with the component".into())
         }
-        _ => refused(format!("is not taken: {said}")),
+        _ => refused(format!("failed: {said}")),
     }
 }
 
 const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
 const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
-fn refused(why: String) -> Error {
-    Error::new(ErrorCode::PluginCompile).with_message(format!("compiling the component {why}"))
+fn refused(reason: String) -> Error {
+    Error::new(ErrorCode::PluginCompile).with_message(format!("compiling the component {reason}"))
 }
 
 fn too_expensive(limits: &Limits) -> Error {
-    refused(format!("takes longer than the {} s of processor time it may have", limits.compile_cpu_s))
+    refused(format!("takes longer than the {} s of CPU time that are allowed", limits.compile_cpu_s))
 }
 
 async fn read_to(pipe: Option<impl tokio::io::AsyncRead + Unpin>, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What cannot be read is missing, and the status says why.
+        // If reading fails, the output is cut, and the exit status has the reason.
         let _ = pipe.take(bytes_max).read_to_end(&mut bytes).await;
     }
     bytes
 }
 
-/// This very program, even when another one has taken its place on disk since.
+/// The executable of this process, even if the file on disk was replaced since.
 fn program() -> Result<PathBuf> {
     if cfg!(target_os = "linux") {
         return Ok("/proc/self/exe".into());
     }
     crate::kernel::config::own_program()
-        .map_err(|e| Error::internal(format!("this program does not know where it is: {e}")))
+        .map_err(|e| Error::internal(format!("the path of this program is not known: {e}")))
 }
 
-/// What this process's own compiler made, as code.
-#[expect(unsafe_code, reason = "the one place where bytes become code: the caller compiled them, or checked their MAC")]
+/// Loads an artifact of this program's compiler as code.
+#[expect(unsafe_code, reason = "loads bytes as code: the caller compiled them, or checked their MAC")]
 pub fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: every caller has the artifact from its own child process, or from the cache with the right MAC over this
-    // very buffer; no tenant can make either.
+    // SAFETY: every caller has the artifact from its own child process, or from the cache after a check of the MAC of
+    // this buffer; no tenant can create either.
     unsafe { Component::deserialize(engine, artifact) }
 }
 
@@ -207,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_of_the_child_has_its_cause() {
+    fn every_exit_status_of_the_child_has_an_error() {
         let limits = Limits::for_tier(
             &crate::kernel::config::Config::of(std::path::Path::new("")),
             crate::kernel::sandbox::Tier::Standard,
@@ -216,7 +218,7 @@ mod tests {
             let error = refusal(ExitStatus::from_raw(status), "why", &limits);
             (error.cause, error.message().to_owned())
         };
-        let time = "compiling the component takes longer than the 10 s of processor time it may have";
+        let time = "compiling the component takes longer than the 10 s of CPU time that are allowed";
         for signal in [XCPU, KILL] {
             assert_eq!(cause(signal), (ErrorCode::PluginCompile, time.to_owned()));
         }

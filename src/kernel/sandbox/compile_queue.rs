@@ -1,5 +1,5 @@
-//! Whose component is compiled next. The compiler takes one at a time, and organizations take turns by the time that it
-//! worked for them: who had it for long waits for those who had it for less.
+//! The fair queue of the compiler. It compiles one component at a time; the next one is of the organization that has
+//! used the least compile time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::kernel::ids::OrganizationId;
 
-/// The queue before the compiler.
+/// The queue of components to compile.
 pub(super) struct CompileQueue {
     state: Arc<Mutex<State>>,
     uploads_max: usize,
@@ -20,19 +20,20 @@ pub(super) struct CompileQueue {
 struct State {
     is_busy: bool,
     waiting: Vec<Waiting>,
-    /// Uploads that wait or are being compiled.
+    /// The number of uploads that wait or are being compiled.
     uploads: HashMap<OrganizationId, usize>,
-    /// What the compiler has worked for each organization. Who comes back after a rest begins at `now`.
+    /// The compile time that each organization has used. An organization that was idle starts at `now`, so that idle
+    /// time is not saved up.
     worked: HashMap<OrganizationId, Duration>,
-    /// What the organization that is compiled for had when it got its turn.
+    /// The used compile time of the organization that was served last, at that moment.
     now: Duration,
 }
 
 struct Waiting {
     organization: OrganizationId,
-    /// It was admitted before and is needed again: before the uploads of the same organization.
+    /// Whether the component is stored and must be compiled again; it precedes uploads of the same organization.
     is_stored: bool,
-    turn: oneshot::Sender<CompilePermit>,
+    sender: oneshot::Sender<CompilePermit>,
 }
 
 impl CompileQueue {
@@ -40,36 +41,36 @@ impl CompileQueue {
         Self { state: Arc::default(), uploads_max, uploads_per_organization }
     }
 
-    /// A place for an upload; none when there are too many, of this organization or of all.
-    pub(super) fn enter(&self, organization: OrganizationId) -> Option<Place> {
+    /// Takes a slot for an upload; `None` if there are too many uploads, of this organization or of the site.
+    pub(super) fn admit_upload(&self, organization: OrganizationId) -> Option<UploadSlot> {
         let mut state = locked(&self.state);
         let own = state.uploads.get(&organization).copied().unwrap_or_default();
         if own >= self.uploads_per_organization || state.uploads.values().sum::<usize>() >= self.uploads_max {
             return None;
         }
         state.uploads.insert(organization, own + 1);
-        Some(Place { state: self.state.clone(), organization })
+        Some(UploadSlot { state: self.state.clone(), organization })
     }
 
-    /// Waits for the compiler. It is kept as long as the answer is; `None` does not happen while the queue is there.
-    pub(super) async fn turn(&self, organization: OrganizationId, is_stored: bool) -> Option<CompilePermit> {
-        let (turn, given) = oneshot::channel();
+    /// Waits for the compiler, which is in use until the permit is dropped. Never `None` while the queue exists.
+    pub(super) async fn acquire(&self, organization: OrganizationId, is_stored: bool) -> Option<CompilePermit> {
+        let (sender, receiver) = oneshot::channel();
         {
             let mut state = locked(&self.state);
-            state.arrive(Waiting { organization, is_stored, turn });
+            state.enqueue(Waiting { organization, is_stored, sender });
         }
-        pass_on(&self.state);
-        given.await.ok()
+        dispatch(&self.state);
+        receiver.await.ok()
     }
 }
 
-/// A place of an upload in the queue.
-pub(super) struct Place {
+/// The slot of an upload; dropping it frees the slot.
+pub(super) struct UploadSlot {
     state: Arc<Mutex<State>>,
     organization: OrganizationId,
 }
 
-impl Drop for Place {
+impl Drop for UploadSlot {
     fn drop(&mut self) {
         let mut state = locked(&self.state);
         if let Some(own) = state.uploads.get_mut(&self.organization) {
@@ -81,7 +82,7 @@ impl Drop for Place {
     }
 }
 
-/// The compiler, for one component.
+/// The right to compile one component; dropping it returns the right.
 pub(super) struct CompilePermit {
     state: Arc<Mutex<State>>,
     organization: OrganizationId,
@@ -91,16 +92,16 @@ pub(super) struct CompilePermit {
 impl Drop for CompilePermit {
     fn drop(&mut self) {
         locked(&self.state).done(self.organization, self.began.elapsed());
-        pass_on(&self.state);
+        dispatch(&self.state);
     }
 }
 
-/// Gives the compiler to who is next, if it is free.
-fn pass_on(state: &Arc<Mutex<State>>) {
+/// Serves the next waiting component, if the compiler is free.
+fn dispatch(state: &Arc<Mutex<State>>) {
     let Some(next) = locked(state).next() else { return };
-    let turn = CompilePermit { state: state.clone(), organization: next.organization, began: Instant::now() };
-    // Who went away does not take it: dropped, it goes to the next.
-    drop(next.turn.send(turn));
+    let permit = CompilePermit { state: state.clone(), organization: next.organization, began: Instant::now() };
+    // If the receiver was dropped, the permit is dropped here, and its `drop` serves the next one.
+    drop(next.sender.send(permit));
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -108,14 +109,14 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    fn arrive(&mut self, waiting: Waiting) {
+    fn enqueue(&mut self, waiting: Waiting) {
         let now = self.now;
         let worked = self.worked.entry(waiting.organization).or_default();
         *worked = (*worked).max(now);
         self.waiting.push(waiting);
     }
 
-    /// Takes the next one out, if the compiler is free and anybody waits.
+    /// Removes and returns the next waiting component, if the compiler is free.
     fn next(&mut self) -> Option<Waiting> {
         if self.is_busy {
             return None;
@@ -126,7 +127,7 @@ impl State {
         let next = self.waiting.remove(at);
         self.is_busy = true;
         self.now = had;
-        // What lies behind is the same as nothing.
+        // An entry that is not above `now` has the effect of no entry.
         let is_waiting =
             |organization: &OrganizationId| self.waiting.iter().any(|one| one.organization == *organization);
         let now = self.now;
@@ -152,7 +153,7 @@ mod tests {
         [0; N].map(|_| OrganizationId::new())
     }
 
-    /// Lets all that wait have the compiler, each for its seconds; answers the order.
+    /// Serves all waiting components, each for its seconds; returns the order.
     fn order(state: &mut State, seconds: impl Fn(OrganizationId) -> u64) -> Vec<OrganizationId> {
         let mut order = Vec::new();
         while let Some(next) = state.next() {
@@ -162,36 +163,36 @@ mod tests {
         order
     }
 
-    fn arrive(state: &mut State, organization: OrganizationId, is_stored: bool) {
-        state.arrive(Waiting { organization, is_stored, turn: oneshot::channel().0 });
+    fn enqueue(state: &mut State, organization: OrganizationId, is_stored: bool) {
+        state.enqueue(Waiting { organization, is_stored, sender: oneshot::channel().0 });
     }
 
     #[test]
-    fn who_had_the_compiler_for_long_waits_for_the_others() {
+    fn the_organization_with_the_least_compile_time_is_served_first() {
         let [bomber, small, late] = organizations();
         let seconds = |organization| if organization == bomber { 20 } else { 1 };
         let mut state = State::default();
         for organization in [bomber, bomber, bomber, small, small, small] {
-            arrive(&mut state, organization, false);
+            enqueue(&mut state, organization, false);
         }
         assert_eq!(order(&mut state, seconds), [bomber, small, small, small, bomber, bomber]);
-        // A rest is not saved up: who comes late is not before everybody for as long as they worked.
-        arrive(&mut state, bomber, false);
+        // Idle time is not saved up: a late organization does not precede the others for all the time that they used.
+        enqueue(&mut state, bomber, false);
         for _ in 0..3 {
-            arrive(&mut state, late, false);
+            enqueue(&mut state, late, false);
         }
         assert_eq!(order(&mut state, seconds), [late, late, late, bomber]);
-        arrive(&mut state, late, false);
-        arrive(&mut state, bomber, false);
+        enqueue(&mut state, late, false);
+        enqueue(&mut state, bomber, false);
         assert_eq!(order(&mut state, seconds), [late, bomber]);
     }
 
     #[test]
-    fn what_is_needed_again_goes_before_uploads_of_the_same_organization_only() {
+    fn a_stored_component_precedes_only_uploads_of_the_same_organization() {
         let [acme, bolt] = organizations();
         let mut state = State::default();
         for (organization, is_stored) in [(bolt, false), (acme, false), (acme, true)] {
-            arrive(&mut state, organization, is_stored);
+            enqueue(&mut state, organization, is_stored);
         }
         let mut order = Vec::new();
         while let Some(next) = state.next() {
@@ -203,34 +204,34 @@ mod tests {
     }
 
     #[test]
-    fn uploads_have_so_many_places_in_all_and_for_each_organization() {
+    fn uploads_are_limited_per_organization_and_in_total() {
         let queue = CompileQueue::new(3, 2);
         let [acme, bolt, core] = organizations();
-        let first = queue.enter(acme).expect("a place");
-        let _second = queue.enter(acme).expect("a place");
-        assert!(queue.enter(acme).is_none(), "two of one");
-        let _third = queue.enter(bolt).expect("a place");
-        assert!(queue.enter(core).is_none(), "three of all");
+        let first = queue.admit_upload(acme).expect("a slot");
+        let _second = queue.admit_upload(acme).expect("a slot");
+        assert!(queue.admit_upload(acme).is_none(), "two of one");
+        let _third = queue.admit_upload(bolt).expect("a slot");
+        assert!(queue.admit_upload(core).is_none(), "three of all");
         drop(first);
-        assert!(queue.enter(core).is_some());
+        assert!(queue.admit_upload(core).is_some());
     }
 
     #[tokio::test]
-    async fn who_goes_away_leaves_the_compiler_to_the_next() {
+    async fn the_permit_of_a_dropped_waiter_goes_to_the_next() {
         let queue = CompileQueue::new(9, 9);
         let [acme, bolt, core] = organizations();
-        let held = queue.turn(acme, false).await.expect("free");
-        let mut gone = Box::pin(queue.turn(bolt, false));
-        let mut next = Box::pin(queue.turn(core, false));
-        assert!(poll!(&mut gone).is_pending() && poll!(&mut next).is_pending());
-        drop(gone);
+        let held = queue.acquire(acme, false).await.expect("free");
+        let mut dropped = Box::pin(queue.acquire(bolt, false));
+        let mut next = Box::pin(queue.acquire(core, false));
+        assert!(poll!(&mut dropped).is_pending() && poll!(&mut next).is_pending());
+        drop(dropped);
         drop(held);
-        let given = next.await.expect("a turn");
-        // It was given, and nobody took it.
-        let mut waiting = Box::pin(queue.turn(bolt, false));
-        let mut last = Box::pin(queue.turn(core, false));
+        let permit = next.await.expect("a permit");
+        // The permit is sent to a waiter that is dropped before it takes it.
+        let mut waiting = Box::pin(queue.acquire(bolt, false));
+        let mut last = Box::pin(queue.acquire(core, false));
         assert!(poll!(&mut waiting).is_pending() && poll!(&mut last).is_pending());
-        drop(given);
+        drop(permit);
         drop(waiting);
         assert!(last.await.is_some());
     }

@@ -1,4 +1,4 @@
-//! The engine, and one call of a guest.
+//! The wasmtime engine, and the execution of one call of a guest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,7 +15,7 @@ use wasmtime::{
 };
 
 use super::background_runtime::BackgroundRuntime;
-use super::guest::{Broke, Guest, LINE_BYTES_MAX, OUT_OF_FUEL, plain};
+use super::guest::{Guest, LINE_BYTES_MAX, LimitExceeded, OUT_OF_FUEL, plain};
 use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
@@ -25,38 +25,39 @@ use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::secret::Hash;
 
-/// The interfaces of this major version, as components name them. Lookups follow semantic versions: what was built for
-/// another 1.x is found too.
+/// The names of the interfaces of this major version. Lookups follow semantic versioning: components that were built
+/// for another 1.x are found too.
 const HOST: &str = "roster:policy/host@1.0.0";
 const TYPES: &str = "roster:policy/types@1.0.0";
 const AUTHORIZER: &str = "roster:policy/authorizer@1.0.0";
 const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
 
-/// How often a running guest is interrupted, counted and made to yield.
+/// The interval at which a running guest is interrupted, its CPU time is counted, and it yields.
 const TICK: Duration = Duration::from_millis(1);
-/// The ticker rests after this many ticks without a call.
+/// The ticker pauses after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
-/// A call that waits for the processor may last this many times its running time, and no less than that.
-const PATIENCE: u64 = 5;
-const PATIENCE_MS_MIN: u64 = 100;
+/// The wall time of a call is limited to this multiple of its running time, because it may wait for a CPU, but not to
+/// less than the minimum below.
+const WALL_TIME_FACTOR: u64 = 5;
+const WALL_TIME_MS_MIN: u64 = 100;
 const STACK_BYTES: usize = 256 * 1024;
 const FIBER_BYTES: usize = 512 * 1024;
-/// What the pool holds ready at most; a component that needs more is refused when it is loaded.
+/// Limits of the instance pool; a component that needs more is refused when it is loaded.
 const POOL_CALLS: u32 = 64;
 const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 const POOL_TABLE_ELEMENTS: usize = 60_000;
-/// Of each memory and table, what stays in place between two calls.
+/// The bytes of each memory and table that stay resident between two calls.
 const KEPT_BYTES: usize = 512 * 1024;
 const MEMORIES_MAX: u32 = 4;
 const TABLES_MAX: u32 = 64;
 const CORE_INSTANCES_MAX: u32 = 64;
 
-/// How much address space there is; it changes the code that is generated.
+/// The available address space, which the generated code depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
-    /// Memories lie in reservations so wide that no access needs a check.
+    /// Memories have reservations so large that accesses need no bounds checks.
     Roomy,
-    /// Where address space is scarce (`ulimit -v`, some containers): calls take longer.
+    /// Address space is limited (`ulimit -v`, some containers): calls take longer.
     Scarce,
 }
 
@@ -68,18 +69,19 @@ impl Space {
         }
     }
 
-    pub fn of(word: &str) -> Self {
-        if word == Self::Scarce.as_str() { Self::Scarce } else { Self::Roomy }
+    pub fn of(text: &str) -> Self {
+        if text == Self::Scarce.as_str() { Self::Scarce } else { Self::Roomy }
     }
 }
 
-/// All that changes generated code is the same wherever an engine is made: in the child that compiles and in the server.
+/// The configuration that generated code depends on: the same in the child process that compiles and in the server.
 fn base(space: Space) -> Config {
     let mut config = Config::new();
-    // Fuel decides, the same on every machine; the epoch guards wall time, which a loop of host calls escapes by fuel.
-    config.consume_fuel(true).operator_cost(charges()).epoch_interruption(true);
+    // Fuel is the main limit, because it is the same on every machine. Epoch interruption limits time, because a loop
+    // of host calls uses little fuel.
+    config.consume_fuel(true).operator_cost(operator_cost()).epoch_interruption(true);
     config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
-    // Exactly the features that the validation in `inspect` knows, whatever a newer wasmtime adds.
+    // Exactly the features of the validation in `inspect`, even if a newer wasmtime enables more.
     config.wasm_features(WasmFeatures::all(), false).wasm_features(super::inspect::features(), true);
     config.cranelift_nan_canonicalization(true).concurrency_support(false);
     config.memory_guaranteed_dense_image_size(64 * 1024 * 1024);
@@ -90,14 +92,14 @@ fn base(space: Space) -> Config {
     config
 }
 
-/// An element of a table, in bytes.
+/// The size of a table element.
 const ELEMENT_BYTES: u8 = 8;
 
-/// One for an instruction, and for what one instruction does to much memory one for each byte, also where it fails. What a
-/// memory grows by is charged where it is summed ([`Guest::memory_growing`]): a page has more bytes than fit here.
-fn charges() -> OperatorCost {
-    let mut charges = OperatorCost::new();
-    charges.variable = VariableOperatorCost {
+/// Fuel costs: one per instruction, and one per byte for instructions on ranges of memory, even if these fail. The
+/// growth of memories is charged in [`Guest::memory_growing`], because the bytes of a page do not fit into a cost here.
+fn operator_cost() -> OperatorCost {
+    let mut cost = OperatorCost::new();
+    cost.variable = VariableOperatorCost {
         memory_copy_per_byte: 1,
         memory_fill_per_byte: 1,
         memory_init_per_byte: 1,
@@ -107,13 +109,13 @@ fn charges() -> OperatorCost {
         table_grow_per_element: ELEMENT_BYTES,
         ..VariableOperatorCost::new()
     };
-    charges
+    cost
 }
 
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(POOL_CALLS)
-        // Every call may have the most that one may have: no organization takes another's place.
+        // Every call can use the maximum of one call, so that organizations do not compete for pool slots.
         .total_core_instances(POOL_CALLS * CORE_INSTANCES_MAX)
         .total_memories(POOL_CALLS * MEMORIES_MAX)
         .total_tables(POOL_CALLS * TABLES_MAX)
@@ -125,7 +127,8 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(TABLES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
-        // Giving pages back interrupts every thread of the process, on every call: only what a call wrote is put back.
+        // Returning pages to the system on every call would interrupt all threads of the process, so only the pages
+        // that a call wrote are reset.
         .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(KEPT_BYTES)
         .table_keep_resident(KEPT_BYTES)
@@ -133,34 +136,34 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// An engine that only compiles: in the child process, which needs no pool.
+/// Creates an engine that only compiles, for the child process, which needs no pool.
 pub fn compiler(space: Space) -> wasmtime::Result<Engine> {
     Engine::new(&base(space))
 }
 
-/// The engine of this process, made when the first component is loaded.
+/// The engine of this process, created when the first component is loaded.
 pub struct Runtime {
     pub engine: Engine,
     pub space: Space,
     linker: Linker<Guest>,
     ticker: Arc<Ticker>,
-    /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
-    /// which look for new requests only when they have nothing else to do.
-    pub(super) slow: BackgroundRuntime,
+    /// Runs guests that are not known to be fast, or take long. On request threads they would delay new requests, which
+    /// these threads accept only when they are idle.
+    pub(super) background: BackgroundRuntime,
 }
 
 impl Runtime {
     pub fn new() -> Result<Self> {
         let mut pooled = base(Space::Roomy);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-        let made = Engine::new(&pooled).map(|engine| (engine, Space::Roomy)).or_else(|why| {
-            tracing::warn!(error = %why, "little address space: calls of plugins take longer");
+        let created = Engine::new(&pooled).map(|engine| (engine, Space::Roomy)).or_else(|error| {
+            tracing::warn!(error = %error, "the address space is limited: calls of plugins take longer");
             Engine::new(&base(Space::Scarce)).map(|engine| (engine, Space::Scarce))
         });
-        let (engine, space) = made.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
+        let (engine, space) = created.map_err(|e| Error::internal(format!("the sandbox cannot be created: {e}")))?;
         let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, space, linker, ticker, slow: BackgroundRuntime::start()? })
+        Ok(Self { engine, space, linker, ticker, background: BackgroundRuntime::start()? })
     }
 }
 
@@ -173,7 +176,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Interrupts running guests: one thread, which rests while none runs and ends with its engine.
+/// Interrupts running guests: one thread, which is parked while no guest runs, and ends with its engine.
 struct Ticker {
     running: AtomicUsize,
     thread: OnceLock<std::thread::Thread>,
@@ -182,15 +185,15 @@ struct Ticker {
 impl Ticker {
     fn start(engine: &Engine) -> Result<Arc<Self>> {
         let ticker = Arc::new(Self { running: AtomicUsize::new(0), thread: OnceLock::new() });
-        let (engine, beats) = (engine.weak(), Arc::downgrade(&ticker));
-        let thread = crate::kernel::runtime::health::spawn("plugin-ticker", move || beat(&engine, &beats));
-        let thread = thread.map_err(|e| Error::internal(format!("the plugins' clock cannot be started: {e}")))?;
+        let (engine, weak) = (engine.weak(), Arc::downgrade(&ticker));
+        let thread = crate::kernel::runtime::health::spawn("plugin-ticker", move || tick(&engine, &weak));
+        let thread = thread.map_err(|e| Error::internal(format!("the ticker for plugins cannot be started: {e}")))?;
         // Set once, here.
         let _ = ticker.thread.set(thread.thread().clone());
         Ok(ticker)
     }
 
-    /// A call runs as long as this is kept.
+    /// Registers a running call, until the returned guard is dropped.
     fn enter(self: &Arc<Self>) -> Running {
         if self.running.fetch_add(1, Ordering::SeqCst) == 0
             && let Some(thread) = self.thread.get()
@@ -217,7 +220,7 @@ impl Drop for Running {
     }
 }
 
-fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
+fn tick(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
     let mut idle = 0;
     while let Some(ticker) = ticker.upgrade() {
         let is_idle = ticker.running.load(Ordering::SeqCst) == 0;
@@ -236,14 +239,14 @@ fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
     }
 }
 
-/// A component that is compiled and linked; each call makes an instance of its own.
+/// A component that is compiled and linked; each call creates its own instance.
 pub struct Loaded {
     pre: InstancePre<Guest>,
     authorize: Option<ComponentExportIndex>,
     map_roles: Option<ComponentExportIndex>,
     runtime: Arc<Runtime>,
     sha256: Hash,
-    /// Its bytes; none where nobody counts them.
+    /// Its reserved memory; `None` if it is not counted.
     reserved: Option<Reserved>,
 }
 
@@ -257,7 +260,7 @@ type Authorize = TypedFunc<(AccessInput,), (std::result::Result<Ruling, RuleErro
 type MapRoles = TypedFunc<(RoleInput,), (std::result::Result<Vec<String>, RuleError>,)>;
 
 impl Loaded {
-    /// Links a component. Its imports are checked here, the types of its exports only when it is started.
+    /// Links a component. Checks its imports; the types of its exports are checked by [`Loaded::try_start`].
     pub fn link(
         runtime: &Arc<Runtime>,
         component: &Component,
@@ -282,7 +285,7 @@ impl Loaded {
         self.sha256
     }
 
-    /// What it takes of the memory for components.
+    /// The size of its reserved memory, in units of 1 KiB.
     pub fn units(&self) -> u32 {
         self.reserved.as_ref().map_or(0, Reserved::units)
     }
@@ -291,23 +294,26 @@ impl Loaded {
         Exports { authorizer: self.authorize.is_some(), role_mapper: self.map_roles.is_some() }
     }
 
-    /// The same, where it holds up nobody's request.
-    pub async fn try_start_aside(self: &Arc<Self>, limits: Limits) -> Result<()> {
+    /// Runs [`Loaded::try_start`] on a background thread.
+    pub async fn try_start_in_background(self: &Arc<Self>, limits: Limits) -> Result<()> {
         let loaded = self.clone();
-        let started = self.runtime.slow.run(async move { loaded.try_start(&limits).await }).await;
+        let started = self.runtime.background.run(async move { loaded.try_start(&limits).await }).await;
         started.unwrap_or_else(|| Err(Error::internal("the start of a plugin was lost")))
     }
 
-    /// Starts it once, and checks the types of what it exports.
+    /// Instantiates the component once, and checks the types of its exports.
     pub async fn try_start(&self, limits: &Limits) -> Result<()> {
         let mut store = self.store(limits, limits.map_roles);
-        let patience = patience(limits.map_roles);
+        let wall_time_max = wall_time_max(limits.map_roles);
         let _running = self.runtime.ticker.enter();
         let started =
-            tokio::time::timeout(patience, Clocked::new(self.pre.instantiate_async(&mut store), Duration::MAX)).await;
+            tokio::time::timeout(wall_time_max, Clocked::new(self.pre.instantiate_async(&mut store), Duration::MAX))
+                .await;
         let instance = match started {
             Ok((instance, _)) => instance,
-            Err(_) if store.data().late().kind == FaultKind::Busy => return Err(ErrorCode::CompilerBusy.into()),
+            Err(_) if store.data().timeout_fault().kind == FaultKind::Busy => {
+                return Err(ErrorCode::CompilerBusy.into());
+            }
             Err(_) => {
                 return Err(Error::new(ErrorCode::PluginStart).with_message("the component takes too long to start"));
             }
@@ -319,15 +325,15 @@ impl Loaded {
                 fault_of(&e).message
             ))
         })?;
-        let wrong = |e: wasmtime::Error| {
+        let wrong_type = |e: wasmtime::Error| {
             Error::new(ErrorCode::PluginExports)
-                .with_message(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
+                .with_message(format!("the type of the component's export differs from `plugins/wit`: {e:#}"))
         };
         if let Some(index) = &self.authorize {
-            let _: Authorize = instance.get_typed_func(&mut store, index).map_err(wrong)?;
+            let _: Authorize = instance.get_typed_func(&mut store, index).map_err(wrong_type)?;
         }
         if let Some(index) = &self.map_roles {
-            let _: MapRoles = instance.get_typed_func(&mut store, index).map_err(wrong)?;
+            let _: MapRoles = instance.get_typed_func(&mut store, index).map_err(wrong_type)?;
         }
         Ok(())
     }
@@ -340,16 +346,16 @@ impl Loaded {
         self.call(call, |loaded| loaded.map_roles.as_ref(), input).await
     }
 
-    /// A store with all its limits set, before anything of the guest runs in it.
+    /// Creates a store with all limits set, before any code of the guest runs.
     fn store(&self, limits: &Limits, budget: Budget) -> Store<Guest> {
         let mut store = Store::new(&self.runtime.engine, Guest::new(limits, budget));
         store.limiter(|guest| guest);
-        // Fuel is on in every engine of ours, so that this cannot fail.
+        // Fuel is enabled in `base`, so that this cannot fail.
         let _ = store.set_fuel(budget.fuel);
         store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
         store.epoch_deadline_callback(|mut store| {
             let guest = store.data_mut();
-            // A slice ends here: it yields. Waiting for the processor does not count.
+            // The end of a time slice: the guest yields. Only CPU time counts, not waiting for a CPU.
             guest.ran += since_polled();
             Ok(if guest.ran > guest.ran_max { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
@@ -357,9 +363,10 @@ impl Loaded {
         store
     }
 
-    /// One call: of a version that is known to be fast, on the thread of the request, where most are over at once; what
-    /// goes on for too long, and all others, aside, as many at a time as the organization may have there. A short one that
-    /// was interrupted must not wait there: it has turns that others want.
+    /// Runs one call. A version that is proven to be fast starts on the request thread, where most calls end at once.
+    /// All other calls, and those that take too long, run on background threads, as many at a time as the organization
+    /// may use. A short call that is interrupted by a tick stays on the request thread, because while it waits for a
+    /// background thread it would hold permits that others need.
     async fn call<Input, Answer>(
         self: &Arc<Self>,
         call: Call,
@@ -372,47 +379,45 @@ impl Loaded {
         (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
     {
-        let (loaded, aside, fast_max) = (self.clone(), call.aside.clone(), call.fast_max);
-        let patience = patience(call.budget);
+        let (loaded, background_permits, fast_max) = (self.clone(), call.background_permits.clone(), call.fast_max);
+        let wall_time_max = wall_time_max(call.budget);
         let pace = call.pace.clone();
         let is_proven = pace.as_ref().is_some_and(|pace| pace.is_proven());
-        let here = Some(call.here.clone()).filter(|here| is_proven && here.is_left());
-        let note = move |is_slow: bool| pace.iter().for_each(|pace| pace.note(is_slow));
+        let request_thread = Some(call.request_thread.clone()).filter(|budget| is_proven && budget.is_left());
+        let record = move |is_slow: bool| pace.iter().for_each(|pace| pace.record(is_slow));
         let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await }, fast_max);
-        let is_noted = here.is_some();
-        // One that is proven runs here until it is done, or has run for too long.
-        while let Some(here) = &here {
+        let is_recorded = request_thread.is_some();
+        // A proven version runs here until it is done, or has used too much CPU time.
+        while let Some(request_thread) = &request_thread {
             let before = clocked.spent();
             let polled = futures_util::poll!(&mut clocked);
-            here.add(clocked.spent() - before);
+            request_thread.add(clocked.spent() - before);
             if let Poll::Ready((called, spent)) = polled {
                 let is_slow = spent > fast_max;
-                note(is_slow);
+                record(is_slow);
                 return CallResult { is_slow, ..called };
             }
             if clocked.spent() > fast_max {
-                // Now, and not at its end: who asks may go away before.
-                note(true);
+                // Recorded now and not at the end, because the caller may disconnect before.
+                record(true);
                 break;
             }
         }
-        let Ok(Ok(aside)) = tokio::time::timeout(patience, aside.acquire_owned()).await else {
-            return CallResult::failed(fault(
-                FaultKind::Busy,
-                "too many plugins of the organization run at the same time",
-            ));
+        let Ok(Ok(background_permits)) = tokio::time::timeout(wall_time_max, background_permits.acquire_owned()).await
+        else {
+            return CallResult::failed(fault(FaultKind::Busy, "too many plugins of the organization are running"));
         };
         let rest = async move {
             let (called, spent) = clocked.await;
-            drop(aside);
+            drop(background_permits);
             let is_slow = spent > fast_max;
-            if !is_noted {
-                note(is_slow);
+            if !is_recorded {
+                record(is_slow);
             }
             CallResult { is_slow, is_aside: true, ..called }
         };
-        let lost = || CallResult::failed(fault(FaultKind::Unavailable, "the sandbox lost it"));
-        self.runtime.slow.run(rest).await.unwrap_or_else(lost)
+        let lost = || CallResult::failed(fault(FaultKind::Unavailable, "the call was lost in the sandbox"));
+        self.runtime.background.run(rest).await.unwrap_or_else(lost)
     }
 
     async fn run<Input, Answer>(
@@ -432,8 +437,9 @@ impl Loaded {
         let called = async {
             let Some(export) = export(self) else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
             let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| match fault_of(&e) {
-                // Nothing was answered yet: what is neither a trap nor a limit of ours is the machine's.
-                Fault { kind: FaultKind::Output, message } if !e.is::<Broke>() => {
+                // There is no answer yet, so an error that is neither a trap nor a limit of the guest is one of the
+                // host.
+                Fault { kind: FaultKind::Output, message } if !e.is::<LimitExceeded>() => {
                     Fault { kind: FaultKind::Unavailable, message }
                 }
                 fault => fault,
@@ -445,16 +451,16 @@ impl Loaded {
                 fault(FaultKind::Rule, &plain(&format!("{code}: {message}"), LINE_BYTES_MAX))
             })
         };
-        let outcome = tokio::time::timeout(patience(budget), called).await;
+        let outcome = tokio::time::timeout(wall_time_max(budget), called).await;
         drop(running);
         let instructions = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
-        let outcome = outcome.unwrap_or_else(|_| Err(guest.late()));
+        let outcome = outcome.unwrap_or_else(|_| Err(guest.timeout_fault()));
         let charged = instructions.saturating_add(guest.grown_bytes);
         let outcome =
             if charged > budget.fuel { outcome.and(Err(fault(FaultKind::Fuel, OUT_OF_FUEL))) } else { outcome };
-        // Only now somebody else may have the turn.
-        drop(call.turns);
+        // Released only now, when the store is gone.
+        drop(call.permits);
         CallResult {
             outcome,
             fuel: charged.min(budget.fuel),
@@ -468,10 +474,10 @@ impl Loaded {
     }
 }
 
-/// What calls may have of the threads that answer requests.
+/// The time that calls may use on request threads.
 #[derive(Clone)]
 pub struct CallMemory {
-    /// What the guests of the same request took.
+    /// The time that the guests of the same request have used.
     pub spent: Arc<Spent>,
     pub request_max: Duration,
     pub share: Arc<Share>,
@@ -488,56 +494,56 @@ impl CallMemory {
     }
 }
 
-/// What a call may have.
+/// The limits of one call, and the permits that it holds.
 pub struct Call {
     pub limits: Limits,
     pub budget: Budget,
-    /// Given back when the call is over, even when nobody waits for its answer any more.
-    pub turns: Vec<OwnedSemaphorePermit>,
-    /// More processor time than this is slow.
+    /// Released when the call is over, even if its caller has disconnected.
+    pub permits: Vec<OwnedSemaphorePermit>,
+    /// A call that uses more CPU time than this is slow.
     pub fast_max: Duration,
-    /// Where it is remembered how fast the version is; without it the call runs aside.
+    /// The record of the version's speed; without it the call runs on a background thread.
     pub pace: Option<Arc<Pace>>,
-    /// What there is for it where requests are answered.
-    pub here: CallMemory,
-    /// Who of the organization may run aside.
-    pub aside: Arc<Semaphore>,
+    /// The time it may use on request threads.
+    pub request_thread: CallMemory,
+    /// Permits of the organization for background threads.
+    pub background_permits: Arc<Semaphore>,
 }
 
-/// How long a call may take in all, on a machine that does other things too.
-fn patience(budget: Budget) -> Duration {
-    Duration::from_millis(budget.running_ms.saturating_mul(PATIENCE).max(PATIENCE_MS_MIN))
+/// The limit of the wall time of a call, on a machine with other load.
+fn wall_time_max(budget: Budget) -> Duration {
+    Duration::from_millis(budget.running_ms.saturating_mul(WALL_TIME_FACTOR).max(WALL_TIME_MS_MIN))
 }
 
 pub fn fault(kind: FaultKind, message: &str) -> Fault {
     Fault { kind, message: message.to_owned() }
 }
 
-/// What went wrong, in one of our words.
+/// Classifies an error of wasmtime.
 fn fault_of(error: &wasmtime::Error) -> Fault {
-    if let Some(broke) = error.downcast_ref::<Broke>() {
-        let kind = match broke {
-            Broke::Memory(_) | Broke::Table(_) => FaultKind::Memory,
-            Broke::Fuel => FaultKind::Fuel,
-            Broke::LogCalls | Broke::LogBytes => FaultKind::Output,
+    if let Some(exceeded) = error.downcast_ref::<LimitExceeded>() {
+        let kind = match exceeded {
+            LimitExceeded::Memory(_) | LimitExceeded::Table(_) => FaultKind::Memory,
+            LimitExceeded::Fuel => FaultKind::Fuel,
+            LimitExceeded::LogCalls | LimitExceeded::LogBytes => FaultKind::Output,
         };
-        return fault(kind, &broke.to_string());
+        return fault(kind, &exceeded.to_string());
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-        return fault(FaultKind::Busy, "too many plugins run at the same time");
+        return fault(FaultKind::Busy, "too many plugins are running");
     }
     let kind = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => FaultKind::Fuel,
         Some(Trap::Interrupt) => FaultKind::Deadline,
         Some(Trap::StackOverflow) => FaultKind::Stack,
         Some(_) => FaultKind::Trap,
-        // What is no trap came up while its answer was read, such as too many bytes, or text that is none.
+        // An error that is no trap arose when the answer was read, such as too many bytes, or text that is not UTF-8.
         None => FaultKind::Output,
     };
     let text = match kind {
         FaultKind::Fuel => OUT_OF_FUEL.to_owned(),
-        FaultKind::Deadline => "it ran longer than it may".to_owned(),
-        // What happened, and then where: a long way there is cut.
+        FaultKind::Deadline => "it exceeded its running time".to_owned(),
+        // The cause first, then the context: a long context is cut.
         _ => format!("{}: {error:#}", error.root_cause()),
     };
     Fault { kind, message: plain(&text, LINE_BYTES_MAX) }

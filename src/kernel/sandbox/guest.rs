@@ -1,4 +1,4 @@
-//! What belongs to one call of a guest: its counters, its log, and the limits that the engine asks about.
+//! The state of one call of a guest: its counters, its log, and the limits that the engine enforces through it.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use super::limits::{Budget, Limits};
 use super::measure;
 use super::{Fault, FaultKind};
 
-/// Log calls of one guest call; more are an attack on the host.
+/// Most log calls of one guest call; more are treated as an attack on the host.
 const LOG_CALLS_MAX: u32 = 256;
-/// The longest line of a log.
+/// The longest log line.
 pub(super) const LINE_BYTES_MAX: usize = 1_024;
 
-/// What belongs to one call: its log and its counters.
+/// The state of one call: its log and its counters.
 pub(super) struct Guest {
     pub(super) memory_bytes: u64,
     memory_bytes_max: u64,
     table_elements: u64,
     table_elements_max: u64,
-    /// What the last growth added, in case it is not to be had.
+    /// The size of the last growth, to undo it if the growth fails.
     grown: u64,
-    /// And what of that was charged.
+    /// The part of the last growth that was charged, to undo it if the growth fails.
     charged: u64,
-    /// What its memories have grown by since they were made: part of what it is charged.
+    /// The growth of its memories since their creation, which is charged as fuel.
     pub(super) grown_bytes: u64,
     fuel_max: u64,
-    /// Memories that were made without a page.
+    /// The number of memories that were created empty and have not grown yet.
     empty_memories: u32,
-    /// Processor time in all slices that are over.
+    /// The CPU time of all finished time slices.
     pub(super) ran: Duration,
     pub(super) ran_max: Duration,
     pub(super) log: Vec<LogLine>,
     log_lines_max: u64,
     log_bytes_left: u64,
-    /// What log calls may still hand over, kept or not.
+    /// The bytes that log calls may still pass to the host, stored or not.
     output_bytes_left: u64,
     log_calls: u32,
     pub(super) log_dropped: u32,
@@ -65,8 +65,9 @@ impl Guest {
         }
     }
 
-    /// What a memory is made with is not charged: it is there untouched. Both begin at 0, so that what may be the growth
-    /// of one that was made empty counts as that.
+    /// Charges the growth of a memory, but not its initial size, which is not written yet. Both are reported with a
+    /// current size of 0, so that one is treated as the growth of a memory that was created empty if there is such a
+    /// memory.
     fn charge_growth(&mut self, current: usize) -> wasmtime::Result<()> {
         self.charged = 0;
         if current == 0 {
@@ -74,30 +75,31 @@ impl Guest {
                 self.empty_memories += 1;
                 return Ok(());
             }
-            let Some(left) = self.empty_memories.checked_sub(1) else { return Ok(()) };
-            self.empty_memories = left;
+            let Some(remaining) = self.empty_memories.checked_sub(1) else { return Ok(()) };
+            self.empty_memories = remaining;
         }
         self.charged = self.grown;
         self.grown_bytes = self.grown_bytes.saturating_add(self.charged);
-        if self.grown_bytes > self.fuel_max { Err(Broke::Fuel.into()) } else { Ok(()) }
+        if self.grown_bytes > self.fuel_max { Err(LimitExceeded::Fuel.into()) } else { Ok(()) }
     }
 
-    /// Out of patience: its own doing when it had the processor, the machine's when it waited for it.
-    pub(super) fn late(&self) -> Fault {
+    /// The fault of a call that exceeded its wall time: `deadline` if it used at least half of its running time,
+    /// otherwise `busy`, because it mostly waited for a CPU.
+    pub(super) fn timeout_fault(&self) -> Fault {
         if self.ran.saturating_mul(2) >= self.ran_max {
-            fault(FaultKind::Deadline, "it did not get to its end in time")
+            fault(FaultKind::Deadline, "it did not end in time")
         } else {
-            fault(FaultKind::Busy, "the machine had no time for it")
+            fault(FaultKind::Busy, "the machine was too busy to run it in time")
         }
     }
 
     pub(super) fn log(&mut self, level: Level, message: &str) -> wasmtime::Result<()> {
         self.log_calls += 1;
         if self.log_calls > LOG_CALLS_MAX {
-            return Err(Broke::LogCalls.into());
+            return Err(LimitExceeded::LogCalls.into());
         }
         let Some(left) = self.output_bytes_left.checked_sub(message.len() as u64) else {
-            return Err(Broke::LogBytes.into());
+            return Err(LimitExceeded::LogBytes.into());
         };
         self.output_bytes_left = left;
         let message = plain(message, LINE_BYTES_MAX);
@@ -111,7 +113,7 @@ impl Guest {
     }
 }
 
-/// Text of a guest without control characters, cut to a length.
+/// Replaces control characters in a text of a guest, and cuts it to a length.
 pub(super) fn plain(text: &str, bytes_max: usize) -> String {
     let mut plain = String::with_capacity(text.len().min(bytes_max));
     for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
@@ -125,9 +127,9 @@ pub(super) fn plain(text: &str, bytes_max: usize) -> String {
 
 pub(super) const OUT_OF_FUEL: &str = "it used up its instructions";
 
-/// A limit of ours that a guest ran into.
+/// A limit of the host that a guest exceeded.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Broke {
+pub(super) enum LimitExceeded {
     Memory(u64),
     Table(u64),
     Fuel,
@@ -135,27 +137,27 @@ pub(super) enum Broke {
     LogBytes,
 }
 
-impl std::fmt::Display for Broke {
+impl std::fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Memory(max) => write!(f, "it wanted more memory than the {max} bytes it may have"),
-            Self::Table(max) => write!(f, "it wanted more than {max} elements in its tables"),
+            Self::Memory(max) => write!(f, "it requested more memory than the {max} bytes that are allowed"),
+            Self::Table(max) => write!(f, "it requested more than the {max} table elements that are allowed"),
             Self::Fuel => f.write_str(OUT_OF_FUEL),
-            Self::LogBytes => write!(f, "it logged more than all its output may be"),
+            Self::LogBytes => write!(f, "it logged more bytes than its output may have"),
             Self::LogCalls => write!(f, "it logged more than {LOG_CALLS_MAX} times in one call"),
         }
     }
 }
 
-impl std::error::Error for Broke {}
+impl std::error::Error for LimitExceeded {}
 
 impl ResourceLimiter for Guest {
-    /// Sums over all memories: wasmtime's own limiter counts each alone.
+    /// Limits the sum over all memories; wasmtime's own limiter limits each alone.
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         self.grown = desired.saturating_sub(current) as u64;
         let total = self.memory_bytes.saturating_add(self.grown);
         if total > self.memory_bytes_max {
-            return Err(Broke::Memory(self.memory_bytes_max).into());
+            return Err(LimitExceeded::Memory(self.memory_bytes_max).into());
         }
         self.memory_bytes = total;
         self.charge_growth(current)?;
@@ -168,12 +170,12 @@ impl ResourceLimiter for Guest {
         Ok(())
     }
 
-    /// Over all tables, like memory.
+    /// Limits the sum over all tables.
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         self.grown = desired.saturating_sub(current) as u64;
         let total = self.table_elements.saturating_add(self.grown);
         if total > self.table_elements_max {
-            return Err(Broke::Table(self.table_elements_max).into());
+            return Err(LimitExceeded::Table(self.table_elements_max).into());
         }
         self.table_elements = total;
         Ok(true)
@@ -191,7 +193,7 @@ mod tests {
     use crate::kernel::sandbox::Tier;
 
     #[test]
-    fn text_of_a_guest_is_plain_and_cut_between_letters() {
+    fn control_characters_are_replaced_and_text_is_cut_between_characters() {
         for (text, bytes_max, expected) in [
             ("", 0, ""),
             ("a", 0, ""),
@@ -206,37 +208,38 @@ mod tests {
         }
     }
 
-    /// What is kept of lines of these lengths, how many are dropped, and what broke.
+    /// Logs lines of these lengths. Returns the stored lengths, the number of dropped lines, and the limit exceeded, if
+    /// any.
     fn logged(set: fn(&mut Limits), lines: &[usize]) -> (Vec<usize>, u32, Option<String>) {
         let mut limits = Limits::for_tier(&crate::kernel::config::Config::of(std::path::Path::new("")), Tier::Standard);
         set(&mut limits);
         let mut guest = Guest::new(&limits, limits.authorize);
-        let broke = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());
+        let exceeded = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());
         let kept = guest.log.iter().map(|line| line.message.len()).collect();
-        (kept, guest.log_dropped, broke.map(|e| e.to_string()))
+        (kept, guest.log_dropped, exceeded.map(|e| e.to_string()))
     }
 
     #[test]
-    fn a_log_keeps_what_fits_and_breaks_off_at_its_bounds() {
-        type Case = (fn(&mut Limits), Vec<usize>, (Vec<usize>, u32, Option<Broke>));
+    fn log_lines_are_dropped_or_fail_the_call_at_their_limits() {
+        type Case = (fn(&mut Limits), Vec<usize>, (Vec<usize>, u32, Option<LimitExceeded>));
         let cases: [Case; 10] = [
             (|_| (), vec![LINE_BYTES_MAX], (vec![LINE_BYTES_MAX], 0, None)),
             (|_| (), vec![LINE_BYTES_MAX + 1], (vec![LINE_BYTES_MAX], 0, None)),
             (|l| l.log_lines = 2, vec![1, 0], (vec![1, 0], 0, None)),
             (|l| l.log_lines = 2, vec![1, 0, 1], (vec![1, 0], 1, None)),
             (|l| l.log_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
-            // A shorter one still fits where a longer one did not.
+            // A shorter line still fits after a longer one was dropped.
             (|l| l.log_bytes = 5, vec![2, 4, 3, 1], (vec![2, 3], 2, None)),
             (|l| l.output_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
-            (|l| l.output_bytes = 5, vec![2, 3, 1], (vec![2, 3], 0, Some(Broke::LogBytes))),
-            // What is not kept was handed over all the same.
-            (|l| (l.output_bytes, l.log_lines) = (5, 1), vec![2, 3, 1], (vec![2], 1, Some(Broke::LogBytes))),
+            (|l| l.output_bytes = 5, vec![2, 3, 1], (vec![2, 3], 0, Some(LimitExceeded::LogBytes))),
+            // A line that is not stored counts towards the output too.
+            (|l| (l.output_bytes, l.log_lines) = (5, 1), vec![2, 3, 1], (vec![2], 1, Some(LimitExceeded::LogBytes))),
             (|l| l.log_lines = 0, vec![0; LOG_CALLS_MAX as usize], (vec![], LOG_CALLS_MAX, None)),
         ];
-        for (n, (set, lines, (kept, dropped, broke))) in cases.into_iter().enumerate() {
-            assert_eq!(logged(set, &lines), (kept, dropped, broke.map(|broke| broke.to_string())), "case {n}");
+        for (n, (set, lines, (kept, dropped, exceeded))) in cases.into_iter().enumerate() {
+            assert_eq!(logged(set, &lines), (kept, dropped, exceeded.map(|exceeded| exceeded.to_string())), "case {n}");
         }
-        let (_, _, broke) = logged(|_| (), &vec![0; LOG_CALLS_MAX as usize + 1]);
-        assert_eq!(broke, Some(Broke::LogCalls.to_string()));
+        let (_, _, exceeded) = logged(|_| (), &vec![0; LOG_CALLS_MAX as usize + 1]);
+        assert_eq!(exceeded, Some(LimitExceeded::LogCalls.to_string()));
     }
 }

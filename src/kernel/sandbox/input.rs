@@ -1,10 +1,10 @@
-//! What goes into a guest and what comes out, as `plugins/wit` has it. The same shapes, as JSON, are dry-run inputs, test
-//! vectors and rows of the decision log.
+//! Inputs and results of guests, as in `plugins/wit`. Their JSON form is used in dry-run inputs, test vectors and rows
+//! of the decision log.
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-/// A named fact.
+/// A named claim with its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
 #[component(record)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +13,7 @@ pub struct Claim {
     pub values: Vec<String>,
 }
 
-/// A question for an authorizer.
+/// The input of an authorizer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
 #[component(record)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ pub struct AccessInput {
     pub context: Vec<Claim>,
 }
 
-/// Somebody whose roles are to be mapped.
+/// The input of a role mapper: a subject whose roles are mapped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
 #[component(record)]
 #[serde(deny_unknown_fields)]
@@ -50,13 +50,13 @@ pub struct RoleInput {
     pub raw_json: Option<String>,
 }
 
-/// A fact of one value.
-fn fact(name: &str, value: &str) -> Claim {
+/// A claim with one value.
+fn claim(name: &str, value: &str) -> Claim {
     Claim { name: name.into(), values: vec![value.into()] }
 }
 
 impl AccessInput {
-    /// A question that means nothing, of the size that questions have.
+    /// A meaningless input of typical size, for measurements.
     pub fn neutral() -> Self {
         Self {
             tenant: "00000000-0000-7000-8000-000000000001".into(),
@@ -73,14 +73,14 @@ impl AccessInput {
                 ("scope_type", "tenant"),
                 ("now_ms", "1767225600000"),
             ]
-            .map(|(name, value)| fact(name, value))
+            .map(|(name, value)| claim(name, value))
             .into(),
         }
     }
 }
 
 impl RoleInput {
-    /// Somebody without meaning, of the size that people of a directory have.
+    /// A meaningless input of typical size, as for a user of a directory, for measurements.
     pub fn neutral() -> Self {
         Self {
             tenant: "00000000-0000-7000-8000-000000000001".into(),
@@ -94,7 +94,7 @@ impl RoleInput {
                 ("org_code", "acme"),
                 ("now_ms", "1767225600000"),
             ]
-            .map(|(name, value)| fact(name, value))
+            .map(|(name, value)| claim(name, value))
             .into_iter()
             .chain([Claim { name: "roster.roles".into(), values: Vec::new() }])
             .collect(),
@@ -103,7 +103,7 @@ impl RoleInput {
     }
 }
 
-/// What an authorizer says.
+/// The result of an authorizer.
 #[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
 #[component(variant)]
 pub enum Ruling {
@@ -125,7 +125,7 @@ impl Ruling {
     }
 }
 
-/// A guest that says itself that it cannot answer.
+/// An error that a guest returns.
 #[derive(Debug, Clone, ComponentType, Lift)]
 #[component(record)]
 pub struct RuleError {
@@ -174,11 +174,11 @@ fn claim_bytes(claims: &[Claim]) -> usize {
     claims.iter().map(Claim::bytes).sum()
 }
 
-/// What a text takes in a guest's memory, however short it is.
+/// The bytes of a text in a guest's memory besides its content: pointer and length.
 const TEXT_BYTES: usize = 8;
 
 impl Claim {
-    /// Its texts, or their places when they are so many that those take more.
+    /// The size of its texts, or of their pointers and lengths if these take more.
     pub fn bytes(&self) -> usize {
         (self.name.len() + bytes_of(&self.values)).max(TEXT_BYTES * (1 + self.values.len()))
     }
@@ -201,8 +201,8 @@ impl RoleInput {
     }
 }
 
-/// The values of a fact that came as JSON: text as it is, numbers and truth values as text, lists of them, nothing for
-/// null, and anything deeper as its JSON.
+/// Converts JSON to the values of a claim: text unchanged, numbers and booleans as text, a list to several values, null
+/// to none, and nested values to their JSON.
 pub fn values_of(value: &serde_json::Value) -> Vec<String> {
     use serde_json::Value;
     let one = |value: &Value| match value {
@@ -216,7 +216,7 @@ pub fn values_of(value: &serde_json::Value) -> Vec<String> {
     }
 }
 
-/// Facts in JSON are an object, `{"owner": "kim", "groups": ["a", "b"]}`, or a list of `{name, values}`.
+/// Claims in JSON: an object, `{"owner": "kim", "groups": ["a", "b"]}`, or a list of `{name, values}`.
 mod claims {
     use std::collections::BTreeMap;
 
@@ -226,7 +226,7 @@ mod claims {
     use super::{Claim, values_of};
 
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "facts are an object of facts, or a list of {name, values}")]
+    #[serde(untagged, expecting = "claims must be an object of claims, or a list of {name, values}")]
     enum Form {
         List(Vec<Claim>),
         Object(BTreeMap<String, Value>),
@@ -239,8 +239,8 @@ mod claims {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Claim>, D::Error> {
         Ok(match Form::deserialize(deserializer)? {
             Form::List(claims) => claims,
-            Form::Object(facts) => {
-                facts.into_iter().map(|(name, value)| Claim { name, values: values_of(&value) }).collect()
+            Form::Object(claims) => {
+                claims.into_iter().map(|(name, value)| Claim { name, values: values_of(&value) }).collect()
             }
         })
     }

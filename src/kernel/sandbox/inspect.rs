@@ -1,8 +1,8 @@
-//! Takes a component apart before the compiler sees it: what it is, what it imports and exports, and whether it has more
-//! of anything than an honest plugin has.
+//! Inspects a component before it is compiled: its kind, its imports and exports, and whether it exceeds the counts
+//! that honest plugins have.
 //!
-//! **Invariant.** Here nothing recurses over what an upload says. Whether it is valid is asked in the child process that
-//! compiles: types within types can nest so deep that checking them takes the stack of anyone who does.
+//! **Invariant.** Nothing here recurses over the content of an upload. Validation runs in the child process that
+//! compiles, because types can nest so deep that validating them overflows the stack.
 
 use wasmparser::WasmFeatures;
 
@@ -11,26 +11,27 @@ use super::measure::{self, Malformed};
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// Grows with the rules of this file and of `measure`: what was compiled under older ones is compiled again.
+/// Increases when the rules of this file or of `measure` change: components that were compiled under older rules are
+/// compiled again.
 pub const STRUCTURE_VERSION: u32 = 2;
 
-/// The package of the interfaces, and the version of it that this host has.
+/// The WIT package of the interfaces.
 pub const PACKAGE: &str = "roster:policy/";
 const MAJOR: u64 = 1;
 pub const VERSION: &str = "1.0.0";
-/// Refused imports are named up to here.
+/// Most refused imports that a message names.
 const NAMED_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 120;
 
-/// What a component says of itself.
+/// The imports and exports of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspected {
     pub exports: Exports,
-    /// Names as they stand in the component.
+    /// The names as in the component.
     pub imports: Vec<String>,
 }
 
-/// What was seen of a component, and all that is wrong with it.
+/// The imports and exports of a component, and all problems that were found.
 #[derive(Debug, Default)]
 pub struct Inspection {
     pub inspected: Inspected,
@@ -43,27 +44,28 @@ impl Inspection {
     }
 }
 
-/// What a component is and offers, unless it must be refused: with the cause of the first problem, naming all.
+/// Returns the imports and exports of a component. If there are problems, fails with the cause of the first one and a
+/// message that lists all.
 pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
-    let mut looked = look(component, limits);
-    if looked.problems.is_empty() {
-        return Ok(looked.inspected);
+    let mut inspection = look(component, limits);
+    if inspection.problems.is_empty() {
+        return Ok(inspection.inspected);
     }
-    let messages: Vec<_> = looked.problems.iter().map(|problem| problem.message().to_owned()).collect();
-    Err(looked.problems.swap_remove(0).with_message(messages.join("; ")))
+    let messages: Vec<_> = inspection.problems.iter().map(|problem| problem.message().to_owned()).collect();
+    Err(inspection.problems.swap_remove(0).with_message(messages.join("; ")))
 }
 
-/// Says which limit it is, and which setting lets a big runtime in.
+/// The error of a file that is too large; names the limit and the setting that allows big runtimes.
 pub fn too_large(bytes_max: u64) -> Error {
     let message = format!(
         "the component has more than the {bytes_max} bytes that are allowed (plugins.file_bytes): big runtimes, such as \
-         Python, are for organizations that the operator names in plugins.large_organizations, which have \
-         plugins.large.file_bytes"
+        Python, are allowed only for organizations that the operator lists in plugins.large_organizations, with the \
+        limit plugins.large.file_bytes"
     );
     Error::new(ErrorCode::PluginTooLarge).with_message(message)
 }
 
-/// Looks at all of a component.
+/// Inspects a component and collects all problems.
 pub fn look(component: &[u8], limits: &Limits) -> Inspection {
     if component.len() as u64 > limits.file_bytes {
         return Inspection::refused(too_large(limits.file_bytes));
@@ -72,7 +74,7 @@ pub fn look(component: &[u8], limits: &Limits) -> Inspection {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             return Inspection::refused(
                 Error::new(ErrorCode::NotAComponent)
-                    .with_message("this is a core module, not a component: make one of it with `roster plugin pack`"),
+                    .with_message("this is a core module, not a component: convert it with `roster plugin pack`"),
             );
         }
         [0, b'a', b's', b'm', ..] => {}
@@ -86,46 +88,46 @@ pub fn look(component: &[u8], limits: &Limits) -> Inspection {
         Ok(found) => found,
         Err(e) => return Inspection::refused(malformed(&e)),
     };
-    let mut looked = Inspection::default();
+    let mut inspection = Inspection::default();
     let mut majors: Vec<String> = Vec::new();
     let mut foreign: Vec<&str> = Vec::new();
     for import in &found.imports {
         match interface(import) {
-            Named::Ours("host" | "types") => {}
-            Named::OtherMajor => majors.push(import.clone()),
-            Named::Ours(_) | Named::Foreign => foreign.push(import),
+            InterfaceName::Supported("host" | "types") => {}
+            InterfaceName::OtherMajor => majors.push(import.clone()),
+            InterfaceName::Supported(_) | InterfaceName::Foreign => foreign.push(import),
         }
     }
     for export in &found.exports {
         match interface(export) {
-            Named::Ours("authorizer") => looked.inspected.exports.authorizer = true,
-            Named::Ours("role-mapper") => looked.inspected.exports.role_mapper = true,
-            Named::OtherMajor => majors.push(export.clone()),
-            Named::Ours(_) | Named::Foreign => {}
+            InterfaceName::Supported("authorizer") => inspection.inspected.exports.authorizer = true,
+            InterfaceName::Supported("role-mapper") => inspection.inspected.exports.role_mapper = true,
+            InterfaceName::OtherMajor => majors.push(export.clone()),
+            InterfaceName::Supported(_) | InterfaceName::Foreign => {}
         }
     }
     let is_of_other_major = !majors.is_empty();
-    looked.problems.extend(is_of_other_major.then(|| other_major(&majors)));
-    looked.problems.extend((!foreign.is_empty()).then(|| imports_too_much(&foreign)));
-    if looked.inspected.exports == Exports::default() && !is_of_other_major {
-        looked.problems.push(ErrorCode::PluginExports.into());
+    inspection.problems.extend(is_of_other_major.then(|| other_major(&majors)));
+    inspection.problems.extend((!foreign.is_empty()).then(|| imports_too_much(&foreign)));
+    if inspection.inspected.exports == Exports::default() && !is_of_other_major {
+        inspection.problems.push(ErrorCode::PluginExports.into());
     }
-    looked.problems.extend(found.measures.problems(limits));
-    looked.inspected.imports = found.imports;
-    looked
+    inspection.problems.extend(found.measures.problems(limits));
+    inspection.inspected.imports = found.imports;
+    inspection
 }
 
 pub fn malformed(error: &Malformed) -> Error {
     Error::new(ErrorCode::PluginMalformed).with_message(format!("the component is not valid WebAssembly: {error}"))
 }
 
-/// The whole check of validity. In the child process only: see above.
+/// Validates a component. Must run in the child process only: see the invariant above.
 pub fn validate(component: &[u8]) -> Result<(), Malformed> {
     wasmparser::Validator::new_with_features(features()).validate_all(component).map(drop)
 }
 
-/// What the engine is told to take, and no more: what toolchains for the web use, without threads and collected memory.
-/// Several memories are needed for the compiler's own glue.
+/// The WebAssembly features that the engine accepts: those of toolchains for the web, without threads and garbage
+/// collection. Multiple memories are needed for glue code that wasmtime generates.
 pub fn features() -> WasmFeatures {
     WasmFeatures::WASM2
         .union(WasmFeatures::TAIL_CALL)
@@ -135,37 +137,37 @@ pub fn features() -> WasmFeatures {
         .difference(WasmFeatures::GC_TYPES)
 }
 
-enum Named<'n> {
-    /// An interface of our package, of this major version.
-    Ours(&'n str),
+enum InterfaceName<'n> {
+    /// An interface of `roster:policy` with this major version.
+    Supported(&'n str),
     OtherMajor,
     Foreign,
 }
 
-/// What a name of an import or export means.
-fn interface(name: &str) -> Named<'_> {
-    let Some(rest) = name.strip_prefix(PACKAGE) else { return Named::Foreign };
+/// Classifies the name of an import or export.
+fn interface(name: &str) -> InterfaceName<'_> {
+    let Some(rest) = name.strip_prefix(PACKAGE) else { return InterfaceName::Foreign };
     let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
     let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
-    if major == Some(MAJOR) { Named::Ours(interface) } else { Named::OtherMajor }
+    if major == Some(MAJOR) { InterfaceName::Supported(interface) } else { InterfaceName::OtherMajor }
 }
 
-/// Names of an upload, in a sentence.
+/// Formats names of an upload for a message.
 fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
     let more = names.len().saturating_sub(NAMED_MAX);
-    let shown: Vec<_> = names.take(NAMED_MAX).map(|name| super::guest::plain(name, NAME_BYTES_MAX)).collect();
-    let shown = shown.join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
+    let names_shown: Vec<_> = names.take(NAMED_MAX).map(|name| super::guest::plain(name, NAME_BYTES_MAX)).collect();
+    let names_shown = names_shown.join(", ");
+    if more == 0 { names_shown } else { format!("{names_shown} and {more} more") }
 }
 
 fn imports_too_much(names: &[&str]) -> Error {
-    let cure = if names.iter().any(|name| name.starts_with("wasi:")) {
+    let advice = if names.iter().any(|name| name.starts_with("wasi:")) {
         "build it without WASI, or with WASI stubbed"
     } else {
-        "build it for a world of `roster plugin wit`"
+        "build it for a world in `roster plugin wit`"
     };
     Error::new(ErrorCode::PluginImports).with_message(format!(
-        "the component imports {}, which no plugin can have: it may import `{PACKAGE}host` and `{PACKAGE}types`; {cure}",
+        "the component imports {}, which no plugin can have: it may import `{PACKAGE}host` and `{PACKAGE}types`; {advice}",
         listed(names.iter().copied())
     ))
 }
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_says_what_it_imports_and_exports() {
+    fn imports_and_exports_of_a_component_are_found() {
         let inspected = inspect(&small(), &limits()).expect("taken");
         assert_eq!(inspected.imports, ["roster:policy/host@1.0.0"]);
         assert_eq!(inspected.exports, Exports { authorizer: true, role_mapper: false });
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_be_so_long_and_no_longer() {
+    fn the_size_of_a_file_is_limited() {
         let component = small();
         let at = |file_bytes: usize| look(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
         assert!(at(component.len()).is_empty());
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn features_beyond_those_that_are_needed_are_not_valid() {
+    fn other_wasm_features_are_not_valid() {
         let valid = |module: &str| {
             validate(&wat::parse_str(format!("(component (core module {module}))")).expect("text")).is_ok()
         };

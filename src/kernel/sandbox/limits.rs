@@ -1,13 +1,14 @@
-//! What a component may have, by tier. The numbers are settings; what only protects the compiler is constant
-//! (`inspect`).
+//! Limits of components, by tier. They are settings; the limits that only protect the compiler are constants in
+//! `measure`.
 
 use crate::kernel::config::Config;
 
-/// Which set of limits.
+/// A set of limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
     Standard,
-    /// For big runtimes such as Python; only where the operator says so.
+    /// For big runtimes such as Python; only for organizations that the operator lists in
+    /// `plugins.large_organizations`.
     Large,
 }
 
@@ -16,13 +17,13 @@ impl Tier {
         if is_large { Self::Large } else { Self::Standard }
     }
 
-    /// The tier that an organization's uploads have.
+    /// The tier of an organization's uploads.
     pub fn of_organization(config: &Config, org_code: &str) -> Self {
         Self::from_is_large(config.plugins_large.iter().any(|named| named == "*" || named == org_code))
     }
 }
 
-/// How long and how much one kind of call may run.
+/// The fuel and the running time of one kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     pub fuel: u64,

@@ -1,8 +1,8 @@
-//! How much of everything a component has, and how much of it the compiler is given.
+//! Counts the parts of a component, and limits what the compiler gets.
 //!
-//! Bytes say little: a valid module of 12 KB kept the compiler busy for 51 s. What costs it time and memory is depth,
-//! locals and counts. The limits are above what honest toolchains make (CPython: bodies of 427 KB, blocks 782 deep, loops
-//! 6, 13 482 functions, 38 modules; QuickJS: 54 KB, 282, 21, 1 706) and below what hurts.
+//! The size in bytes is no measure: a valid module of 12 KB kept the compiler busy for 51 s. Time and memory depend on
+//! depth, locals and counts. The limits are above the output of honest toolchains (CPython: bodies of 427 KB, blocks
+//! 782 deep, loops 6, 13 482 functions, 38 modules; QuickJS: 54 KB, 282, 21, 1 706) and below what is expensive.
 
 use wasmparser::{CompositeInnerType, Encoding, FunctionBody, Operator, Parser, Payload, TypeRef};
 
@@ -11,18 +11,18 @@ use crate::kernel::error::{Error, ErrorCode};
 
 pub(super) type Malformed = wasmparser::BinaryReaderError;
 
-/// Sums over all core modules, except where it says otherwise.
+/// The counts of a component, summed over all core modules unless stated otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Measures {
     functions: u64,
     /// The longest body, in bytes.
     body_bytes: u64,
-    /// Most locals of one function.
+    /// The largest number of locals of one function.
     locals: u64,
     block_depth: u64,
     loop_depth: u64,
     br_table_targets: u64,
-    /// Of one function type.
+    /// The largest number of one function type.
     params_and_results: u64,
     types: u64,
     imports: u64,
@@ -47,28 +47,28 @@ pub(super) struct Measures {
     canonicals: u64,
 }
 
-/// What there may be so much of.
+/// The limit of one count, by tier.
 struct Rule {
-    what: &'static str,
+    counted: &'static str,
     measured: fn(&Measures) -> u64,
     standard: u64,
     large: u64,
 }
 
-const fn same(what: &'static str, measured: fn(&Measures) -> u64, most: u64) -> Rule {
-    Rule { what, measured, standard: most, large: most }
+const fn same(counted: &'static str, measured: fn(&Measures) -> u64, most: u64) -> Rule {
+    Rule { counted, measured, standard: most, large: most }
 }
 
-const fn tiered(what: &'static str, measured: fn(&Measures) -> u64, standard: u64, large: u64) -> Rule {
-    Rule { what, measured, standard, large }
+const fn tiered(counted: &'static str, measured: fn(&Measures) -> u64, standard: u64, large: u64) -> Rule {
+    Rule { counted, measured, standard, large }
 }
 
 const RULES: [Rule; 26] = [
     same("functions", |m| m.functions, 20_000),
     tiered("bytes in one function's body", |m| m.body_bytes, 131_072, 524_288),
     same("locals in one function", |m| m.locals, 512),
-    tiered("blocks within each other", |m| m.block_depth, 512, 1_024),
-    same("loops within each other", |m| m.loop_depth, 32),
+    tiered("levels of nested blocks", |m| m.block_depth, 512, 1_024),
+    same("levels of nested loops", |m| m.loop_depth, 32),
     same("targets of one br_table", |m| m.br_table_targets, 4_096),
     same("parameters and results of one function", |m| m.params_and_results, 32),
     same("types", |m| m.types, 10_000),
@@ -82,8 +82,8 @@ const RULES: [Rule; 26] = [
     same("data segments", |m| m.data_segments, 20_000),
     same("exception tags", |m| m.tags, 0),
     tiered("core modules", |m| m.modules, 16, 64),
-    same("components within it", |m| m.components, 64),
-    same("components within each other", |m| m.component_depth, 8),
+    same("inner components", |m| m.components, 64),
+    same("levels of nested components", |m| m.component_depth, 8),
     tiered("core instances", |m| m.core_instances, 128, 512),
     same("component instances", |m| m.component_instances, 128),
     same("component types", |m| m.component_types, 5_000),
@@ -92,14 +92,14 @@ const RULES: [Rule; 26] = [
     same("canonical functions", |m| m.canonicals, 1_000),
 ];
 
-/// Elements of all tables together, by tier; also while it runs.
+/// Most elements of all tables together, by tier; also limits the growth at run time.
 const TABLE_ELEMENTS: [u64; 2] = [20_000, 60_000];
 
 pub(super) fn table_elements_max(tier: Tier) -> u64 {
     TABLE_ELEMENTS[usize::from(tier == Tier::Large)]
 }
 
-/// What was found at the top of a component, which may still be invalid.
+/// The counts of a component, and its top-level imports and exports. The component may still be invalid.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) measures: Measures,
@@ -107,13 +107,13 @@ pub(super) struct Found {
     pub(super) exports: Vec<String>,
 }
 
-/// Names at the top are kept up to here; an honest plugin has a handful.
+/// Most top-level names that are stored; an honest plugin has a handful.
 const NAMES_MAX: usize = 1_000;
 
-/// Takes all of it apart, once, in time that grows with its bytes.
+/// Parses a whole component once, in linear time.
 pub(super) fn measure(component: &[u8]) -> Result<Found, Malformed> {
     let mut found = Found::default();
-    // What is open: each is a component, or a core module.
+    // The stack of open components and core modules.
     let mut open: Vec<Encoding> = Vec::new();
     for payload in Parser::new(0).parse_all(component) {
         let payload = payload?;
@@ -159,7 +159,7 @@ impl Measures {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     self.imports = self.imports.saturating_add(1);
-                    // A tag that comes from elsewhere is a tag.
+                    // An imported tag counts as a tag.
                     self.tags += u64::from(matches!(import?.ty, TypeRef::Tag(_)));
                 }
             }
@@ -206,7 +206,7 @@ impl Measures {
             locals = locals.saturating_add(declared?.0.into());
         }
         self.locals = self.locals.max(locals);
-        // Each block that is open: is it a loop?
+        // For each open block, whether it is a loop.
         let mut open: Vec<bool> = Vec::new();
         let mut loops = 0u64;
         for operator in body.get_operators_reader()? {
@@ -233,19 +233,19 @@ impl Measures {
         Ok(())
     }
 
-    /// All that it has too much of.
+    /// Returns an error for each count above its limit.
     pub(super) fn problems(&self, limits: &Limits) -> Vec<Error> {
-        let too_much = |what: &str, has: u64, most: u64| {
+        let too_much = |counted: &str, has: u64, most: u64| {
             Error::new(ErrorCode::PluginTooComplex)
-                .with_message(format!("the component has {has} {what}, and {most} are allowed"))
+                .with_message(format!("the component has {has} {counted}, and {most} are allowed"))
         };
         let is_large = limits.tier == Tier::Large;
         let ruled = RULES.iter().filter_map(|rule| {
             let (has, most) = ((rule.measured)(self), if is_large { rule.large } else { rule.standard });
-            (has > most).then(|| too_much(rule.what, has, most))
+            (has > most).then(|| too_much(rule.counted, has, most))
         });
         let memory = (self.memory_bytes > limits.memory_bytes)
-            .then(|| too_much("bytes of memory from its start", self.memory_bytes, limits.memory_bytes));
+            .then(|| too_much("bytes of initial memory", self.memory_bytes, limits.memory_bytes));
         ruled.chain(memory).collect()
     }
 }
@@ -267,21 +267,21 @@ mod tests {
         text.repeat(usize::try_from(n).expect("few"))
     }
 
-    /// Blocks within each other.
-    fn deep(n: u64, what: &str) -> String {
-        module(&format!("(func {}{})", times(n, &format!("({what} ")), times(n, ")")))
+    /// A function with nested blocks.
+    fn deep(n: u64, instruction: &str) -> String {
+        module(&format!("(func {}{})", times(n, &format!("({instruction} ")), times(n, ")")))
     }
 
-    /// A function whose body has so many bytes: no locals, instructions of one byte, and the end.
+    /// A function with a body of this size: no locals, instructions of one byte, and the end.
     fn long(bytes: u64) -> String {
         module(&format!("(func {})", times(bytes - 2, "nop ")))
     }
 
-    /// Text of a component that has so much of something.
-    type Having = fn(u64) -> String;
+    /// Creates the text of a component with this count of something.
+    type WithCount = fn(u64) -> String;
 
     /// In the order of the rules.
-    const HAVING: [Having; 26] = [
+    const WITH_COUNT: [WithCount; 26] = [
         |n| module(&times(n, "(func)")),
         long,
         |n| module(&format!("(func (local {}))", times(n, "i32 "))),
@@ -336,29 +336,29 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_holds_at_the_limit_and_one_past_it() {
-        for (rule, having) in RULES.iter().zip(HAVING) {
+    fn every_count_is_allowed_up_to_its_limit() {
+        for (rule, with_count) in RULES.iter().zip(WITH_COUNT) {
             for (tier, most) in [(Tier::Standard, rule.standard), (Tier::Large, rule.large)] {
-                assert_eq!(problems(&having(most), tier), Vec::<String>::new(), "{} {}", most, rule.what);
+                assert_eq!(problems(&with_count(most), tier), Vec::<String>::new(), "{} {}", most, rule.counted);
                 let past = most + 1;
-                let expected = format!("the component has {past} {}, and {most} are allowed", rule.what);
-                assert_eq!(problems(&having(past), tier), [expected]);
+                let expected = format!("the component has {past} {}, and {most} are allowed", rule.counted);
+                assert_eq!(problems(&with_count(past), tier), [expected]);
             }
         }
     }
 
     #[test]
-    fn memory_from_the_start_is_summed_and_held_to_its_setting() {
-        let having = |pages: u64| module(&format!("(memory {}) (memory 1)", pages - 1));
+    fn initial_memory_is_summed_and_limited_by_its_setting() {
+        let with_count = |pages: u64| module(&format!("(memory {}) (memory 1)", pages - 1));
         for tier in [Tier::Standard, Tier::Large] {
             let most = limits(tier).memory_bytes;
-            assert_eq!(problems(&having(most / 65_536), tier), Vec::<String>::new());
-            assert_eq!(problems(&having(most / 65_536 + 1), tier).len(), 1);
+            assert_eq!(problems(&with_count(most / 65_536), tier), Vec::<String>::new());
+            assert_eq!(problems(&with_count(most / 65_536 + 1), tier).len(), 1);
         }
     }
 
     #[test]
-    fn depth_is_counted_across_all_kinds_of_blocks() {
+    fn depth_includes_all_kinds_of_blocks() {
         let mixed = "(func (block (loop (if (i32.const 1) (then (loop (nop))) (else (block))))) (loop))";
         let found = measure(&wat::parse_str(module(mixed)).expect("text")).expect("whole");
         assert_eq!((found.measures.block_depth, found.measures.loop_depth), (4, 2));

@@ -1,8 +1,9 @@
 //! Components in memory, bounded by bytes: for each organization, and for the site.
 //!
-//! All that is loaded counts, for as long as anything holds it. What is in force stays for the next call, until its place
-//! is needed: then the least recently used of the organization goes, or, where the site has too much, that of the
-//! organization with the most. What is not in force goes with the call that it was loaded for.
+//! Every loaded component counts for as long as anything holds it. An active component stays loaded for the next call
+//! until its memory is needed: then the least recently used component of the organization is evicted, or, if the site
+//! has too much, that of the organization with the most. An inactive component is unloaded after the call that it was
+//! loaded for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +17,16 @@ use super::engine::Loaded;
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret::Hash;
 
-/// A component of an organization. The same bytes in two organizations are two components: neither notices the other.
+/// A component of an organization. The same bytes in two organizations are two components, so that neither can observe
+/// the other.
 pub type Key = (OrganizationId, Hash);
 
-/// How long a component waits until calls have ended that hold others.
+/// How long a component waits for calls that hold others to end.
 const RESERVE_WAIT: Duration = Duration::from_secs(2);
 const RESERVE_STEP: Duration = Duration::from_millis(50);
 const UNIT: u64 = 1_024;
 
-/// So many bytes, in units of 1 KiB.
+/// A limit of bytes, in units of 1 KiB.
 #[derive(Debug, Clone)]
 pub struct Budget {
     free: Arc<Semaphore>,
@@ -42,7 +44,7 @@ impl Budget {
     }
 }
 
-/// The bytes of one component, which it gives back at its end.
+/// The reserved bytes of one component; dropping it releases them.
 #[derive(Debug)]
 pub struct Reserved {
     _permits: [OwnedSemaphorePermit; 2],
@@ -51,11 +53,11 @@ pub struct Reserved {
 
 pub struct Memory {
     pub kept: ArcSwap<HashMap<Key, Arc<LoadedComponents>>>,
-    /// One change at a time; readers do not wait.
+    /// Serializes changes; readers do not wait.
     changing: Mutex<()>,
     in_force: ArcSwap<HashSet<Key>>,
     site: Budget,
-    /// Grows whenever a component is kept; uses in between are of the same age.
+    /// Advances whenever a component is kept; uses in between have the same age.
     clock: AtomicU64,
     evicted: AtomicU64,
 }
@@ -84,8 +86,8 @@ impl Memory {
         Some(kept.loaded.clone())
     }
 
-    /// Places for a component of so many bytes. One that is larger than all places has them alone. `None` when calls hold
-    /// what is there.
+    /// Reserves memory for a component. One that is larger than a limit gets the whole limit. Returns `None` if running
+    /// calls hold the memory for longer than the wait.
     pub async fn reserve(&self, organization: OrganizationId, own: &Budget, bytes: u64) -> Option<Reserved> {
         let own = self.take(own, bytes, Some(organization)).await?;
         let site = self.take(&self.site, bytes, None).await?;
@@ -104,7 +106,7 @@ impl Memory {
             {
                 missing = missing.saturating_sub(evicted);
             }
-            // A call may hold what is no longer kept, for as long as it lasts.
+            // A running call may still hold an evicted component.
             let taken = budget.free.clone().acquire_many_owned(units);
             if let Ok(taken) = tokio::time::timeout(RESERVE_STEP, taken).await {
                 return taken.ok();
@@ -113,7 +115,8 @@ impl Memory {
         None
     }
 
-    /// Lets the least recently used one go, of this organization, or of the one that has the most; answers its units.
+    /// Evicts the least recently used component, of this organization, or of the one that has the most. Returns its
+    /// units.
     fn evict(&self, of: Option<OrganizationId>) -> Option<u32> {
         self.change(|kept| {
             let of = of.or_else(|| {
@@ -127,19 +130,19 @@ impl Memory {
             let (key, _) = own.min_by_key(|(_, kept)| kept.used.load(Ordering::Relaxed))?;
             let key = *key;
             self.evicted.fetch_add(1, Ordering::Relaxed);
-            kept.remove(&key).map(|gone| gone.loaded.units())
+            kept.remove(&key).map(|evicted| evicted.loaded.units())
         })
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut HashMap<Key, Arc<LoadedComponents>>) -> T) -> T {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::clone(&self.kept.load());
         let answer = change(&mut kept);
         self.kept.store(Arc::new(kept));
         answer
     }
 
-    /// Keeps a component that is in force, or is about to be.
+    /// Keeps a component that is active, or is about to be.
     pub fn keep(&self, key: Key, loaded: Arc<Loaded>) {
         let used = self.clock.fetch_add(2, Ordering::Relaxed) + 2;
         self.change(|kept| kept.insert(key, Arc::new(LoadedComponents { loaded, used: AtomicU64::new(used) })));
@@ -153,7 +156,7 @@ impl Memory {
         self.in_force.load_full()
     }
 
-    /// What is in force now; all else is not kept any more.
+    /// Sets the active components; all others are no longer kept.
     pub fn keep_only(&self, in_force: HashSet<Key>) {
         self.change(|kept| {
             kept.retain(|key, _| in_force.contains(key));

@@ -1,12 +1,13 @@
-//! Where a guest runs: on the thread of the request, or aside (`slow`).
+//! Decides where a guest runs: on the request thread, or on a background thread (`background_runtime`).
 //!
-//! A version runs aside until it has shown some fast calls in a row. One that is slow after that goes aside again, and has
-//! twice as many to show from then on, so that being fast and slow by turns gains nothing. This is remembered for each
-//! version and organization while the process runs. Time is that of the processor, measured on the thread: it counts what
-//! one instruction does to a lot of memory, page faults included, and does not count what else the machine does.
+//! A version runs in the background until some calls in a row were fast. If it is slow after that, it goes to the
+//! background again and needs twice as many fast calls from then on, so that alternating between fast and slow gains
+//! nothing. This is recorded per version and organization while the process runs. Time is CPU time of the thread: it
+//! includes the work of one instruction on much memory and page faults, and excludes other load of the machine.
 //!
-//! Many fast calls are slow together. Of a request they run on its thread until they have had `plugins.request_us`, and of an
-//! organization as long as they leave half of the threads to the others; then they go aside, and lose nothing by it.
+//! Many fast calls can be slow together. The calls of one request run on its thread until they have used
+//! `plugins.request_us`, and those of one organization as long as they leave half of the threads to others. After that
+//! they run in the background, which does not count as slow.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,17 +16,17 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Fast calls in a row that a version shows before it runs on the threads of requests.
+/// Fast calls in a row that a version needs before it runs on request threads.
 pub const PROOF_CALLS: u32 = 16;
-/// How often their number doubles.
+/// How often that number can double.
 const DOUBLINGS_MAX: u32 = 20;
 
-/// What is known of the speed of one version in one organization.
+/// The record of the speed of one version in one organization.
 #[derive(Debug)]
 pub struct Pace {
-    /// Fast calls that it must still show.
+    /// Fast calls that it still needs.
     owed: AtomicU32,
-    /// How often it was slow on the thread of a request.
+    /// How often it was slow on a request thread.
     strikes: AtomicU32,
 }
 
@@ -36,26 +37,26 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// May it run on the thread of a request?
+    /// Whether it may run on a request thread.
     pub fn is_proven(&self) -> bool {
         self.owed.load(Ordering::Relaxed) == 0
     }
 
-    pub fn note(&self, is_slow: bool) {
+    pub fn record(&self, is_slow: bool) {
         if is_slow {
-            // Calls that run at the same time are one strike.
+            // Slow calls that run at the same time count as one strike.
             let was_proven = self.owed.load(Ordering::Relaxed) == 0;
             let strikes = self.strikes.fetch_add(u32::from(was_proven), Ordering::Relaxed) + u32::from(was_proven);
             self.owed.store(PROOF_CALLS << strikes.min(DOUBLINGS_MAX), Ordering::Relaxed);
         } else if !self.is_proven() {
             let less = |owed: u32| owed.checked_sub(1);
-            // Nothing is owed any more: another call was faster to say so.
+            // This fails only if a concurrent call has set it to 0.
             let _ = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 }
 
-/// What the guests of one request have taken of the thread that answers it.
+/// The time that the guests of one request have used on the request thread.
 #[derive(Debug, Default)]
 pub struct Spent(AtomicU64);
 
@@ -69,19 +70,19 @@ impl Spent {
     }
 }
 
-/// Within this time the guests of one organization have [`Share::max`].
+/// In each window of this length, the guests of one organization may use [`Share::max`].
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// What the guests of one organization take of all threads that answer requests.
+/// The time that the guests of one organization use on request threads.
 #[derive(Debug)]
 pub struct Share {
     max: Duration,
-    /// When the window began, and what was taken in it.
+    /// The start of the window, and the time used in it.
     taken: Mutex<(Instant, Duration)>,
 }
 
 impl Share {
-    /// Half of so many threads.
+    /// A share of half of the threads.
     pub fn of(threads: usize) -> Self {
         let halves = u32::try_from(threads).unwrap_or(u32::MAX);
         Self { max: (WINDOW / 2).saturating_mul(halves), taken: Mutex::new((Instant::now(), Duration::ZERO)) }
@@ -101,34 +102,34 @@ impl Share {
     }
 }
 
-/// A reading of the processor time, which is a system call, serves for so long: what it is out by is counted against
-/// the guest, and little.
-const READING: Duration = Duration::from_micros(20);
+/// How long a reading of the CPU time is reused, because reading it is a system call. The small error counts against
+/// the guest.
+const READING_REUSE: Duration = Duration::from_micros(20);
 
 thread_local! {
-    /// The last reading of this thread.
+    /// The last reading of this thread: when, and its CPU time.
     static LAST_READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
-    /// What this thread had of the processor when it began to poll.
+    /// The CPU time of this thread at the start of the current poll.
     static POLLED_AT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// For what runs in a [`Clocked`] future: the processor time since it was polled last.
+/// Within a [`Clocked`] future: the CPU time since the start of the current poll.
 pub fn since_polled() -> Duration {
-    processor_time().saturating_sub(POLLED_AT.get())
+    cpu_time().saturating_sub(POLLED_AT.get())
 }
 
-/// The processor time of this thread, at most [`READING`] ago.
-fn recent_processor_time(now: Instant) -> Duration {
+/// The CPU time of this thread, as of at most [`READING_REUSE`] ago.
+fn recent_cpu_time(now: Instant) -> Duration {
     match LAST_READ.get() {
-        Some((at, time)) if now.saturating_duration_since(at) <= READING => time,
-        _ => processor_time(),
+        Some((at, time)) if now.saturating_duration_since(at) <= READING_REUSE => time,
+        _ => cpu_time(),
     }
 }
 
-/// A future with the processor time that it took so far.
+/// A future that measures its CPU time.
 pub struct Clocked<F> {
     inner: Pin<Box<F>>,
-    /// What took no longer than this by the clock on the wall took no more of the processor: it is not read then.
+    /// For polls up to this wall time, the wall time is counted as an upper bound, without a reading of the CPU time.
     exact_from: Duration,
     spent: Duration,
 }
@@ -148,19 +149,19 @@ impl<F: Future> Future for Clocked<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let began = Instant::now();
-        let before = recent_processor_time(began);
+        let before = recent_cpu_time(began);
         POLLED_AT.set(before);
         let polled = self.inner.as_mut().poll(cx);
         let took = began.elapsed();
         let is_short = took <= self.exact_from;
-        self.spent += if is_short { took } else { processor_time().saturating_sub(before) };
+        self.spent += if is_short { took } else { cpu_time().saturating_sub(before) };
         let spent = self.spent;
         polled.map(|output| (output, spent))
     }
 }
 
-/// What this thread had of the processor so far.
-fn processor_time() -> Duration {
+/// The CPU time of this thread.
+fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let time =
         Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default());
@@ -175,61 +176,61 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How often this thread's processor time was read.
+        /// The number of readings of the CPU time on this thread.
         pub static READINGS: Cell<u32> = const { Cell::new(0) };
     }
 
-    fn note(pace: &Pace, is_slow: bool, times: u32) {
+    fn record(pace: &Pace, is_slow: bool, times: u32) {
         for _ in 0..times {
-            pace.note(is_slow);
+            pace.record(is_slow);
         }
     }
 
     #[test]
-    fn a_version_proves_itself_by_fast_calls_in_a_row() {
+    fn a_version_is_proven_by_fast_calls_in_a_row() {
         let pace = Pace::default();
-        note(&pace, false, PROOF_CALLS - 1);
+        record(&pace, false, PROOF_CALLS - 1);
         assert!(!pace.is_proven());
-        note(&pace, true, 1);
-        note(&pace, false, PROOF_CALLS - 1);
-        assert!(!pace.is_proven(), "it began anew");
-        note(&pace, false, 1);
+        record(&pace, true, 1);
+        record(&pace, false, PROOF_CALLS - 1);
+        assert!(!pace.is_proven(), "the count starts again");
+        record(&pace, false, 1);
         assert!(pace.is_proven());
-        note(&pace, false, 1_000);
+        record(&pace, false, 1_000);
         assert!(pace.is_proven());
     }
 
     #[test]
-    fn each_time_it_is_slow_on_a_request_it_has_twice_as_much_to_show() {
+    fn each_strike_doubles_the_fast_calls_that_are_needed() {
         let pace = Pace::default();
-        note(&pace, false, PROOF_CALLS);
+        record(&pace, false, PROOF_CALLS);
         for doubled in [2, 4, 8] {
-            // Four at the same time are one strike.
-            note(&pace, true, 4);
-            note(&pace, false, doubled * PROOF_CALLS - 1);
+            // Four slow calls at the same time are one strike.
+            record(&pace, true, 4);
+            record(&pace, false, doubled * PROOF_CALLS - 1);
             assert!(!pace.is_proven(), "{doubled}");
-            note(&pace, false, 1);
+            record(&pace, false, 1);
             assert!(pace.is_proven(), "{doubled}");
         }
         pace.strikes.store(1_000, Ordering::Relaxed);
-        note(&pace, true, 1);
+        record(&pace, true, 1);
         assert_eq!(pace.owed.load(Ordering::Relaxed), PROOF_CALLS << DOUBLINGS_MAX, "and no more than that");
     }
 
     #[tokio::test]
-    async fn processor_time_counts_work_and_not_waiting() {
+    async fn cpu_time_counts_work_and_not_waiting() {
         let ((), idle) = Clocked::new(tokio::time::sleep(Duration::from_millis(50)), Duration::ZERO).await;
         assert!(idle < Duration::from_millis(50));
         let work = async {
-            let began = processor_time();
-            while processor_time() - began < Duration::from_millis(5) {}
+            let began = cpu_time();
+            while cpu_time() - began < Duration::from_millis(5) {}
             tokio::task::yield_now().await;
         };
         assert!(Clocked::new(work, Duration::ZERO).await.1 >= Duration::from_millis(5));
     }
 
     #[tokio::test]
-    async fn a_fast_call_reads_the_processor_time_once_at_most() {
+    async fn a_fast_call_reads_the_cpu_time_at_most_once() {
         for (exact_from, readings_max) in [(Duration::MAX, 1), (Duration::ZERO, 2)] {
             for _ in 0..10 {
                 let before = READINGS.get();
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_has_half_of_the_threads_in_each_window() {
+    fn an_organization_can_use_half_of_the_threads_in_each_window() {
         let (began, ms) = (Instant::now(), Duration::from_millis);
         let share = Share::of(2);
         share.add(WINDOW - ms(1), began);
@@ -250,11 +251,11 @@ mod tests {
         let next = began + 2 * WINDOW;
         assert!(share.is_left(next));
         share.add(ms(1), next);
-        assert!(share.is_left(next), "what was taken before is over");
+        assert!(share.is_left(next), "a new window begins");
     }
 
     #[test]
-    fn a_request_has_so_much_and_no_more() {
+    fn the_time_of_a_request_is_limited() {
         let spent = Spent::default();
         spent.add(Duration::from_nanos(999));
         assert!(spent.is_below(Duration::from_micros(1)));

@@ -1,4 +1,4 @@
-//! Makes a component of a core module, for authors whose compiler makes only those.
+//! Converts a core module to a component, for authors whose compiler produces only core modules.
 
 use wasmparser::{ExternalKind, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -7,13 +7,13 @@ use wit_parser::Resolve;
 use super::inspect::PACKAGE;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
-/// The package of the interfaces, as text.
+/// The WIT package of the plugin interfaces.
 pub const WIT: &str = include_str!("../../../plugins/wit/policy.wit");
 
-/// Custom sections that begin so say for which world a module was built.
+/// Prefix of the custom sections that declare the world that a module was built for.
 const METADATA: &str = "component-type";
 
-/// What a plugin is built for.
+/// The world that a plugin is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum World {
     Authorizer,
@@ -22,7 +22,7 @@ pub enum World {
 }
 
 impl World {
-    /// Its name in the package.
+    /// Its name in the WIT package.
     pub fn name(self) -> &'static str {
         match self {
             Self::Authorizer => "authorizer-plugin",
@@ -32,57 +32,57 @@ impl World {
     }
 }
 
-/// What packing needs to know of a core module.
+/// The properties of a core module that packing depends on.
 #[derive(Default)]
-struct Seen {
+struct ModuleProperties {
     has_metadata: bool,
     authorizes: bool,
     maps_roles: bool,
 }
 
-/// Is this a component already?
+/// Whether the bytes are already a component.
 pub fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0, b'a', b's', b'm', 0x0d, 0, 1, 0])
 }
 
-/// The component of a core module. The world is the one that its compiler wrote into it, or else this one, or else the
-/// one that its exports tell.
+/// Converts a core module to a component. The world is the one that its compiler wrote into it, otherwise `world`,
+/// otherwise the one that follows from its exports.
 pub fn pack(module: &[u8], world: Option<World>) -> Result<Vec<u8>> {
     if !module.starts_with(&[0, b'a', b's', b'm', 1, 0, 0, 0]) {
         return Err(Error::new(ErrorCode::NotAComponent).with_message(
-            "this is neither a core module nor a component: pack takes what a compiler made, in WebAssembly's binary form",
+            "this is neither a core module nor a component: pack takes the output of a compiler, in WebAssembly's binary form",
         ));
     }
-    let seen = look(module)?;
+    let properties = read_properties(module)?;
     let mut module = module.to_vec();
-    match (seen.has_metadata, world) {
+    match (properties.has_metadata, world) {
         (true, None) => {}
         (true, Some(_)) => {
             return Err(Error::new(ErrorCode::PluginExports)
-                .with_message("the module says itself for which world it was built: leave the world out"));
+                .with_message("the module already declares the world that it was built for: leave the world out"));
         }
         (false, Some(world)) => embed(&mut module, world)?,
-        (false, None) => embed(&mut module, seen.world()?)?,
+        (false, None) => embed(&mut module, properties.world()?)?,
     }
     let encoder = ComponentEncoder::default().validate(true).module(&module);
     encoder
         .and_then(|mut encoder| encoder.encode())
-        .map_err(|e| malformed("no component can be made of the module", &e))
+        .map_err(|e| malformed("the module cannot be converted to a component", &e))
 }
 
-fn malformed(what: &str, why: &impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::PluginMalformed).with_message(format!("{what}: {why:#}"))
+fn malformed(what: &str, cause: &impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::PluginMalformed).with_message(format!("{what}: {cause:#}"))
 }
 
-fn look(module: &[u8]) -> Result<Seen> {
+fn read_properties(module: &[u8]) -> Result<ModuleProperties> {
     let invalid = |e: wasmparser::BinaryReaderError| malformed("the module is not valid WebAssembly", &e);
-    let mut seen = Seen::default();
+    let mut properties = ModuleProperties::default();
     for payload in Parser::new(0).parse_all(module) {
         match payload.map_err(invalid)? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     let import = import.map_err(invalid)?;
-                    require_ours(import.module, import.name)?;
+                    require_host_import(import.module, import.name)?;
                 }
             }
             Payload::ExportSection(section) => {
@@ -90,19 +90,20 @@ fn look(module: &[u8]) -> Result<Seen> {
                     let export = export.map_err(invalid)?;
                     let of_package = export.name.strip_prefix(PACKAGE).filter(|_| export.kind == ExternalKind::Func);
                     let function = of_package.unwrap_or_default();
-                    seen.authorizes |= function.starts_with("authorizer@") && function.ends_with("#authorize");
-                    seen.maps_roles |= function.starts_with("role-mapper@") && function.ends_with("#map-roles");
+                    properties.authorizes |= function.starts_with("authorizer@") && function.ends_with("#authorize");
+                    properties.maps_roles |= function.starts_with("role-mapper@") && function.ends_with("#map-roles");
                 }
             }
-            Payload::CustomSection(section) => seen.has_metadata |= section.name().starts_with(METADATA),
+            Payload::CustomSection(section) => properties.has_metadata |= section.name().starts_with(METADATA),
             _ => {}
         }
     }
-    Ok(seen)
+    Ok(properties)
 }
 
-/// Nothing else exists where plugins run; the packer would say it in words about adapters.
-fn require_ours(module: &str, name: &str) -> Result<()> {
+/// Fails with `plugin_imports` on an import that the host does not have. The error of the encoder would be about
+/// adapters.
+fn require_host_import(module: &str, name: &str) -> Result<()> {
     if module.starts_with(PACKAGE) {
         return Ok(());
     }
@@ -111,7 +112,7 @@ fn require_ours(module: &str, name: &str) -> Result<()> {
     )))
 }
 
-impl Seen {
+impl ModuleProperties {
     fn world(&self) -> Result<World> {
         match (self.authorizes, self.maps_roles) {
             (true, true) => Ok(World::Both),
@@ -124,12 +125,12 @@ impl Seen {
     }
 }
 
-/// Writes into a module what bindings would have written: the world it is for.
+/// Writes the custom section that declares the world of a module, as generated bindings do.
 fn embed(module: &mut Vec<u8>, world: World) -> Result<()> {
-    let ours = |e: &dyn std::fmt::Display| Error::internal(format!("plugins/wit is not right: {e:#}"));
+    let internal = |e: &dyn std::fmt::Display| Error::internal(format!("plugins/wit is not valid: {e:#}"));
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("policy.wit", WIT).map_err(|e| ours(&e))?;
-    let world = resolve.select_world(&[package], Some(world.name())).map_err(|e| ours(&e))?;
+    let package = resolve.push_str("policy.wit", WIT).map_err(|e| internal(&e))?;
+    let world = resolve.select_world(&[package], Some(world.name())).map_err(|e| internal(&e))?;
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
-        .map_err(|e| malformed("the module cannot be marked with its world", &e))
+        .map_err(|e| malformed("the world of the module cannot be written into it", &e))
 }

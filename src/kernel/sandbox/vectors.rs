@@ -1,7 +1,7 @@
-//! Test vectors: questions with the answers that a plugin's author expects, in a file or in the component itself.
+//! Test vectors: inputs with the answers that the author of a plugin expects, in a file or in the component itself.
 //!
-//! A component carries them in a custom section, so that they travel with it, count towards its digest and are asked
-//! wherever it is uploaded. They are untrusted input like the rest of it: bounded in number and bytes.
+//! A component contains them in a custom section, so that they are part of its digest and run wherever it is uploaded.
+//! They are untrusted input like the rest of it: their number and size are limited.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use super::{AccessInput, Admitted, CallContext, CallResult, Fault, FaultKind, Ho
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
-/// The custom section that a component carries them in.
+/// The name of the custom section with the vectors.
 pub const SECTION: &str = "roster:vectors";
 /// Most vectors of one component or file.
 pub const VECTORS_MAX: usize = 100;
 /// Most bytes of their text.
 pub const VECTORS_BYTES_MAX: usize = 256 * 1_024;
 const NAME_BYTES_MAX: usize = 200;
-/// How often a vector is tried again when the host had no turn for it: that says nothing of the plugin.
+/// Most tries of a vector while the host is busy, which says nothing about the plugin.
 const BUSY_TRIES_MAX: u32 = 20;
 
-/// A question and the answer that is expected.
+/// An input with the expected answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vector {
     pub name: String,
@@ -42,15 +42,15 @@ pub enum Ask {
 pub enum Expected {
     Allow,
     Abstain,
-    /// For this reason, if one is given.
+    /// With this reason, if one is given.
     Deny(Option<String>),
-    /// In whatever order.
+    /// In any order.
     Roles(Vec<String>),
     Fails(FaultKind),
 }
 
 impl Expected {
-    /// As it is written in a vector.
+    /// Returns the form of `expect` in a vector.
     pub fn value(&self) -> Value {
         match self {
             Self::Allow => json!("allow"),
@@ -63,10 +63,10 @@ impl Expected {
     }
 
     fn of(value: &Value) -> Result<Self, String> {
-        const WORDS: &str = "expect is allow, abstain, deny, {deny: text}, {roles: [..]} or {fails: word}";
-        let unknown = || WORDS.to_owned();
-        if let Some(word) = value.as_str() {
-            return match word {
+        const FORMS: &str = "expect is allow, abstain, deny, {deny: text}, {roles: [..]} or {fails: kind}";
+        let unknown = || FORMS.to_owned();
+        if let Some(text) = value.as_str() {
+            return match text {
                 "allow" => Ok(Self::Allow),
                 "abstain" => Ok(Self::Abstain),
                 "deny" => Ok(Self::Deny(None)),
@@ -80,13 +80,13 @@ impl Expected {
             ("roles", Value::Array(roles)) => {
                 let text = |role: &Value| role.as_str().map(str::to_owned);
                 let roles = roles.iter().map(text).collect::<Option<Vec<_>>>();
-                roles.map(Self::Roles).ok_or_else(|| "expect.roles is a list of texts".to_owned())
+                roles.map(Self::Roles).ok_or_else(|| "expect.roles must be a list of texts".to_owned())
             }
-            ("fails", Value::String(word)) => {
+            ("fails", Value::String(name)) => {
                 let of_guest = FaultKind::ALL.into_iter().filter(|kind| kind.is_of_guest());
-                of_guest.clone().find(|kind| kind.as_str() == word).map(Self::Fails).ok_or_else(|| {
-                    let words: Vec<_> = of_guest.map(FaultKind::as_str).collect();
-                    format!("expect.fails is one of {}", words.join(", "))
+                of_guest.clone().find(|kind| kind.as_str() == name).map(Self::Fails).ok_or_else(|| {
+                    let kinds: Vec<_> = of_guest.map(FaultKind::as_str).collect();
+                    format!("expect.fails must be one of {}", kinds.join(", "))
                 })
             }
             _ => Err(unknown()),
@@ -120,15 +120,15 @@ fn refused(message: String) -> Error {
     Error::new(ErrorCode::PluginVectors).with_message(message)
 }
 
-/// Reads an author's own vectors, which are a list in YAML or JSON. Never what somebody sent: a few names in YAML can stand
-/// for more than there is memory.
+/// Parses vectors from a local file of the author, a list in YAML or JSON. Must not be used for uploads, because a few
+/// YAML aliases can expand to more than the memory.
 pub fn parse(text: &[u8]) -> Result<Vec<Vector>> {
     read_all(listed(text)?)
 }
 
 fn listed(text: &[u8]) -> Result<Vec<Value>> {
     require_length(text)?;
-    // JSON is YAML too, and only one of them says where a mistake is in words that fit.
+    // JSON is valid YAML; a single parser gives one kind of position in error messages.
     serde_norway::from_slice(text).map_err(|e| refused(format!("the test vectors are not a list in YAML or JSON: {e}")))
 }
 
@@ -144,11 +144,11 @@ fn read_all(written: Vec<Value>) -> Result<Vec<Vector>> {
         return Err(refused(format!("there are {} test vectors, and {VECTORS_MAX} are allowed", written.len())));
     }
     let one = |(n, value): (usize, Value)| {
-        let called = match value["name"].as_str() {
+        let label = match value["name"].as_str() {
             Some(name) => format!("test vector {} ({})", n + 1, plain(name, NAME_BYTES_MAX)),
             None => format!("test vector {}", n + 1),
         };
-        read(value, n + 1).map_err(|why| refused(format!("{called}: {why}")))
+        read(value, n + 1).map_err(|reason| refused(format!("{label}: {reason}")))
     };
     written.into_iter().enumerate().map(one).collect()
 }
@@ -159,12 +159,12 @@ fn read(value: Value, number: usize) -> Result<Vector, String> {
     let ask = match (written.authorize, written.map_roles) {
         (Some(input), None) => Ask::Authorize(input),
         (None, Some(input)) => Ask::MapRoles(input),
-        _ => return Err("it asks either `authorize` or `map_roles`".to_owned()),
+        _ => return Err("it must have either `authorize` or `map_roles`".to_owned()),
     };
     match (&ask, &expect) {
-        (Ask::Authorize(_), Expected::Roles(_)) => return Err("`authorize` is not answered with roles".to_owned()),
+        (Ask::Authorize(_), Expected::Roles(_)) => return Err("`authorize` does not return roles".to_owned()),
         (Ask::MapRoles(_), Expected::Allow | Expected::Abstain | Expected::Deny(_)) => {
-            return Err("`map_roles` is answered with roles".to_owned());
+            return Err("`map_roles` returns roles".to_owned());
         }
         _ => {}
     }
@@ -172,59 +172,59 @@ fn read(value: Value, number: usize) -> Result<Vector, String> {
     Ok(Vector { name, ask, expect })
 }
 
-/// The vectors that a component carries; none when it carries no such section.
+/// Parses the vectors in a component; empty if it has no such section.
 pub fn of_component(component: &[u8]) -> Result<Vec<Vector>> {
     let mut found = sections(component).filter(|section| section.is_vectors(component));
     let (first, more) = (found.next(), found.next());
     if more.is_some() {
-        return Err(refused(format!("the component has several sections `{SECTION}`")));
+        return Err(refused(format!("the component has more than one section `{SECTION}`")));
     }
     let Some(section) = first else { return Ok(Vec::new()) };
     let text = &component[section.content];
     require_length(text)?;
     let written = serde_json::from_slice(text).map_err(|e| {
-        refused(format!("the section `{SECTION}` is not a list in JSON: put it in with `roster plugin pack`: {e}"))
+        refused(format!("the section `{SECTION}` is not a list in JSON: add it with `roster plugin pack`: {e}"))
     })?;
     read_all(written)
 }
 
-/// The component with these vectors in place of those it carries.
+/// Returns the component with its vectors replaced by these.
 pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
     let written = listed(text)?;
     let text = Value::from(written.clone()).to_string();
     require_length(text.as_bytes())?;
     read_all(written)?;
-    let mut made = component.get(..HEADER_BYTES).ok_or(ErrorCode::NotAComponent)?.to_vec();
+    let mut output = component.get(..HEADER_BYTES).ok_or(ErrorCode::NotAComponent)?.to_vec();
     let mut end = HEADER_BYTES;
     for section in sections(component) {
         end = section.whole.end;
         if !section.is_vectors(component) {
-            made.extend_from_slice(&component[section.whole]);
+            output.extend_from_slice(&component[section.whole]);
         }
     }
     if end != component.len() {
-        return Err(Error::new(ErrorCode::PluginMalformed).with_message("the component ends within a section"));
+        return Err(Error::new(ErrorCode::PluginMalformed).with_message("the component is truncated within a section"));
     }
     let mut content = leb(SECTION.len());
     content.extend_from_slice(SECTION.as_bytes());
     content.extend_from_slice(text.as_bytes());
-    made.push(CUSTOM);
-    made.extend(leb(content.len()));
-    made.extend(content);
-    Ok(made)
+    output.push(CUSTOM);
+    output.extend(leb(content.len()));
+    output.extend(content);
+    Ok(output)
 }
 
-/// Magic and version.
+/// The length of the magic number and version.
 const HEADER_BYTES: usize = 8;
-/// What a custom section begins with.
+/// The id of a custom section.
 const CUSTOM: u8 = 0;
 
-/// A section at the top of a component.
+/// A top-level section of a component.
 struct Section {
     whole: Range<usize>,
     /// The name of a custom section.
     name: Option<Range<usize>>,
-    /// What follows its length, and its name.
+    /// The bytes after its length, and after its name.
     content: Range<usize>,
 }
 
@@ -234,7 +234,7 @@ impl Section {
     }
 }
 
-/// The sections at the top, as far as they are whole.
+/// The complete top-level sections.
 fn sections(component: &[u8]) -> impl Iterator<Item = Section> {
     let mut at = HEADER_BYTES;
     std::iter::from_fn(move || {
@@ -255,7 +255,7 @@ fn sections(component: &[u8]) -> impl Iterator<Item = Section> {
     })
 }
 
-/// A length as it is written in WebAssembly.
+/// Encodes a length as unsigned LEB128.
 fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -269,7 +269,7 @@ fn leb(mut number: usize) -> Vec<u8> {
     }
 }
 
-/// Such a length, and where it ends.
+/// Decodes a length in unsigned LEB128 at `at`. Returns it with the position after it.
 fn unleb(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let mut number = 0u64;
     for (n, byte) in bytes.get(at..)?.iter().take(5).enumerate() {
@@ -281,14 +281,14 @@ fn unleb(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// What came of one vector.
+/// The result of one vector.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub name: String,
     pub passed: bool,
     pub expected: Expected,
     pub got: Expected,
-    /// What went wrong, when the plugin did not answer.
+    /// The fault, if the plugin returned no answer.
     pub fault: Option<Fault>,
     pub fuel: u64,
     pub duration: Duration,
@@ -317,7 +317,7 @@ impl Report {
         }
     }
 
-    /// For answers and for people who run tests.
+    /// Returns the report as JSON, for responses and for the command line.
     pub fn value(&self) -> Value {
         let log = self.log.iter().map(|line| json!({"level": line.level.as_str(), "message": line.message}));
         json!({
@@ -336,8 +336,8 @@ impl Report {
 }
 
 impl Host {
-    /// The whole validation of an upload: everything that [`Host::sign_in`] looks at, and the vectors that the component
-    /// carries. A red vector is no refusal: the reports say so.
+    /// Validates an upload: does all checks of [`Host::admit`], and runs the vectors in the component. A vector that
+    /// does not pass is not an error; the reports show it.
     pub async fn admit_and_test(
         &self,
         organization: OrganizationId,
@@ -346,19 +346,19 @@ impl Host {
     ) -> Result<(Admitted, Vec<Report>)> {
         let vectors = of_component(component)?;
         let admitted = self.admit(organization, component, tier).await?;
-        let turn =
+        let context =
             CallContext { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
-        let reports = self.test(&turn, &vectors).await;
+        let reports = self.test(&context, &vectors).await;
         Ok((admitted, reports))
     }
 
-    /// Asks all of these.
-    pub async fn test(&self, turn: &CallContext, vectors: &[Vector]) -> Vec<Report> {
+    /// Runs all vectors.
+    pub async fn test(&self, context: &CallContext, vectors: &[Vector]) -> Vec<Report> {
         let mut reports = Vec::with_capacity(vectors.len());
         for vector in vectors {
             let mut tries = 0;
             let report = loop {
-                let report = self.test_one(turn, vector).await;
+                let report = self.test_one(context, vector).await;
                 tries += 1;
                 if report.got != Expected::Fails(FaultKind::Busy) || tries >= BUSY_TRIES_MAX {
                     break report;
@@ -369,10 +369,10 @@ impl Host {
         reports
     }
 
-    async fn test_one(&self, turn: &CallContext, vector: &Vector) -> Report {
+    async fn test_one(&self, context: &CallContext, vector: &Vector) -> Report {
         match &vector.ask {
             Ask::Authorize(input) => {
-                let called = self.authorize(turn.clone(), input.clone()).await;
+                let called = self.authorize(context.clone(), input.clone()).await;
                 Report::of(vector, called, |ruling| match ruling {
                     Ruling::Allow => Expected::Allow,
                     Ruling::Abstain => Expected::Abstain,
@@ -380,7 +380,7 @@ impl Host {
                 })
             }
             Ask::MapRoles(input) => {
-                let called = self.map_roles(turn.clone(), input.clone()).await;
+                let called = self.map_roles(context.clone(), input.clone()).await;
                 Report::of(vector, called, Expected::Roles)
             }
         }
@@ -391,7 +391,7 @@ impl Host {
 mod tests {
     use super::*;
 
-    fn why(text: &str) -> String {
+    fn message_of(text: &str) -> String {
         parse(text.as_bytes()).expect_err("refused").message().to_owned()
     }
 
@@ -414,8 +414,8 @@ mod tests {
         let vectors = parse(yaml.as_bytes()).expect("yaml");
         assert_eq!(vectors[0].name, "owner may edit");
         assert_eq!(vectors[1].name, "#2");
-        let Ask::Authorize(input) = &vectors[0].ask else { panic!("asks an authorizer") };
-        assert!(input.context.iter().any(|fact| fact.name == "hour" && fact.values == ["9"]));
+        let Ask::Authorize(input) = &vectors[0].ask else { panic!("not for an authorizer") };
+        assert!(input.context.iter().any(|claim| claim.name == "hour" && claim.values == ["9"]));
         assert_eq!(vectors[1].expect, Expected::Deny(Some("closed".into())));
         assert_eq!(vectors[2].expect, Expected::Roles(vec!["editor".into()]));
         assert_eq!(vectors[3].expect, Expected::Fails(FaultKind::Fuel));
@@ -424,36 +424,41 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_with_its_vector() {
-        assert!(why("hello").starts_with("the test vectors are not a list in YAML or JSON"));
-        let of = |vector: &str| why(&format!("[{{authorize: {{action: A}}, expect: allow}}, {vector}]"));
+    fn errors_name_their_vector() {
+        assert!(message_of("hello").starts_with("the test vectors are not a list in YAML or JSON"));
+        let of = |vector: &str| message_of(&format!("[{{authorize: {{action: A}}, expect: allow}}, {vector}]"));
         assert!(
             of("{name: kim, authorize: {action: A, acton: B}, expect: allow}").starts_with("test vector 2 (kim): ")
         );
         assert!(of("{authorize: {action: A}}").contains("missing field `expect`"));
-        assert_eq!(of("{expect: allow}"), "test vector 2: it asks either `authorize` or `map_roles`");
+        assert_eq!(of("{expect: allow}"), "test vector 2: it must have either `authorize` or `map_roles`");
         assert!(of("{authorize: {action: A}, expect: perhaps}").starts_with("test vector 2: expect is allow, abstain"));
-        assert!(of("{authorize: {action: A}, expect: {fails: busy}}").contains("expect.fails is one of trap, fuel"));
+        assert!(
+            of("{authorize: {action: A}, expect: {fails: busy}}").contains("expect.fails must be one of trap, fuel")
+        );
         assert_eq!(
             of("{authorize: {action: A}, expect: {roles: [a]}}"),
-            "test vector 2: `authorize` is not answered with roles"
+            "test vector 2: `authorize` does not return roles"
         );
-        assert_eq!(of("{map_roles: {source: a}, expect: allow}"), "test vector 2: `map_roles` is answered with roles");
-        assert!(of("{authorize: {action: A, context: 7}, expect: allow}").contains("an object of facts"));
+        assert_eq!(of("{map_roles: {source: a}, expect: allow}"), "test vector 2: `map_roles` returns roles");
+        assert!(of("{authorize: {action: A, context: 7}, expect: allow}").contains("an object of claims"));
     }
 
     #[test]
-    fn there_may_be_so_many_and_no_more() {
+    fn the_number_and_size_of_vectors_are_limited() {
         let one = "- {authorize: {action: A}, expect: allow}\n";
         assert_eq!(parse(one.repeat(VECTORS_MAX).as_bytes()).expect("at the limit").len(), VECTORS_MAX);
-        assert_eq!(why(&one.repeat(VECTORS_MAX + 1)), "there are 101 test vectors, and 100 are allowed");
+        assert_eq!(message_of(&one.repeat(VECTORS_MAX + 1)), "there are 101 test vectors, and 100 are allowed");
         let long = |bytes: usize| format!("{one}#{}", "x".repeat(bytes - one.len() - 1));
         assert_eq!(parse(long(VECTORS_BYTES_MAX).as_bytes()).expect("at the limit").len(), 1);
-        assert_eq!(why(&long(VECTORS_BYTES_MAX + 1)), "the test vectors have 262145 bytes, and 262144 are allowed");
+        assert_eq!(
+            message_of(&long(VECTORS_BYTES_MAX + 1)),
+            "the test vectors have 262145 bytes, and 262144 are allowed"
+        );
     }
 
     #[test]
-    fn a_component_carries_one_section_of_them() {
+    fn a_component_has_one_section_of_vectors() {
         let bare = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
         assert_eq!(of_component(&bare).expect("none"), []);
         let text = |n: usize| "- {authorize: {action: A}, expect: allow}\n".repeat(n);
@@ -461,14 +466,14 @@ mod tests {
         assert_eq!(of_component(&one).expect("one").len(), 1);
         let three = put_into(&one, text(3).as_bytes()).expect("put in place of the first");
         assert_eq!(of_component(&three).expect("three").len(), 3);
-        // What comes from an upload is never read as YAML, where a few names stand for more than there is memory.
+        // Uploads are never parsed as YAML, because a few aliases can expand to more than the memory.
         let written = json!([{"authorize": {"action": "A"}, "expect": "allow"}]).to_string();
         assert!(one.ends_with(written.as_bytes()));
         let bomb = [&[CUSTOM], &leb(15 + 12)[..], &leb(14), SECTION.as_bytes(), b"[&a [], *a] "].concat();
         let refused = of_component(&[&bare[..], &bomb].concat()).expect_err("YAML");
         assert!(refused.message().contains("not a list in JSON"), "{}", refused.message());
         let twice = [&one[..], &one[8..]].concat();
-        assert!(of_component(&twice).expect_err("two sections").message().contains("several sections"));
+        assert!(of_component(&twice).expect_err("two sections").message().contains("more than one section"));
         assert!(put_into(&one[..one.len() - 1], text(1).as_bytes()).is_err());
         assert!(put_into(&bare, b"- nonsense").is_err());
     }

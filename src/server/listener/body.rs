@@ -1,4 +1,4 @@
-//! Bodies in both directions: a request's must come at a least rate, and an answer says when it is complete.
+//! Bodies of requests, which must arrive at a minimum rate, and of answers, which report when they are complete.
 
 use std::io;
 use std::pin::Pin;
@@ -14,43 +14,43 @@ use super::Tally;
 use super::connection::Connection;
 
 /// The minimum rate applies to each interval of this length separately: a fast start does not offset a slow end.
-const STRETCH: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many bytes of a body came within the present stretch.
+/// Counts the bytes of a body in the current interval.
 #[derive(Debug)]
 struct Pace {
-    least: u64,
+    bytes_min: u64,
     bytes: u64,
 }
 
 impl Pace {
     fn new(rate_bytes_s: u64) -> Self {
-        Self { least: rate_bytes_s * STRETCH.as_secs(), bytes: 0 }
+        Self { bytes_min: rate_bytes_s * INTERVAL.as_secs(), bytes: 0 }
     }
 
     fn add(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Was the stretch that has ended fast enough? The next one begins.
-    fn end(&mut self) -> bool {
-        std::mem::take(&mut self.bytes) >= self.least
+    /// Ends the interval and begins the next one. Returns whether it reached the minimum rate.
+    fn end_interval(&mut self) -> bool {
+        std::mem::take(&mut self.bytes) >= self.bytes_min
     }
 }
 
-/// The body of a request. It fails when it comes too slowly.
+/// The body of a request. Fails with `TimedOut` if it arrives too slowly.
 pub(super) struct Paced {
     inner: Incoming,
     connection: Arc<Connection>,
     tally: Arc<Tally>,
     pace: Pace,
-    /// The end of the present stretch; most bodies are there at once, and need none.
-    stretch: Option<Pin<Box<Sleep>>>,
+    /// The end of the current interval. Created on the first wait, because most bodies arrive at once.
+    interval: Option<Pin<Box<Sleep>>>,
 }
 
 impl Paced {
     pub(super) fn new(inner: Incoming, connection: Arc<Connection>, tally: Arc<Tally>, rate_bytes_s: u64) -> Self {
-        Self { inner, connection, tally, pace: Pace::new(rate_bytes_s), stretch: None }
+        Self { inner, connection, tally, pace: Pace::new(rate_bytes_s), interval: None }
     }
 }
 
@@ -69,15 +69,15 @@ impl Body for Paced {
             return Poll::Ready(frame);
         }
         this.connection.waits_for_body(Instant::now());
-        let stretch = this.stretch.get_or_insert_with(|| Box::pin(tokio::time::sleep(STRETCH)));
+        let interval = this.interval.get_or_insert_with(|| Box::pin(tokio::time::sleep(INTERVAL)));
         loop {
-            ready!(stretch.as_mut().poll(cx));
-            if !this.pace.end() {
+            ready!(interval.as_mut().poll(cx));
+            if !this.pace.end_interval() {
                 this.tally.add(&this.tally.slow_bodies);
-                let why = "the body comes more slowly than limits.body_rate_bytes_s allows";
+                let why = "the body arrives more slowly than limits.body_rate_bytes_s allows";
                 return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, why))));
             }
-            stretch.as_mut().reset(tokio::time::Instant::now() + STRETCH);
+            interval.as_mut().reset(tokio::time::Instant::now() + INTERVAL);
         }
     }
 
@@ -96,7 +96,7 @@ impl Drop for Paced {
     }
 }
 
-/// The body of an answer. HTTP drops it when all of it has been taken for sending.
+/// The body of an answer. hyper drops it when it has taken all of it for sending.
 pub(super) struct Answer {
     pub(super) inner: BoxBody<Bytes, io::Error>,
     pub(super) connection: Arc<Connection>,
@@ -130,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stretch_at_the_least_rate_is_fast_enough_and_one_byte_less_is_not() {
+    fn an_interval_at_the_minimum_rate_passes_and_one_byte_less_fails() {
         let mut pace = Pace::new(100);
         pace.add(499);
-        assert!(!pace.end());
+        assert!(!pace.end_interval());
         pace.add(300);
         pace.add(200);
-        assert!(pace.end());
-        assert!(!pace.end(), "what came before is not carried over");
+        assert!(pace.end_interval());
+        assert!(!pace.end_interval(), "bytes of the previous interval do not count");
     }
 }

@@ -1,7 +1,7 @@
-//! One connection: what it waits for at the moment, since when, and how long it may.
+//! The state of one connection: what it waits for, since when, and until when.
 //!
-//! A connection that waits for its client can be closed, at once and without asking the client. One that the server
-//! works for cannot: its request was accepted and gets its answer.
+//! A connection that waits for its client can be closed at any time. A connection whose request the server processes is
+//! not closed: the request was accepted and gets its answer.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,28 +13,29 @@ use tokio::sync::Notify;
 /// How long a client may take for each part of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// From the connection, or from the first byte of a further request, to the end of the head.
+    /// From the start of the connection, or the first byte of a further request, to the end of the head.
     pub(super) head: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub(super) idle: Duration,
-    /// Of an answer, the time in which the client is waited for and takes less than `write_rate`.
+    /// How long the server waits for a client that reads an answer more slowly than `write_rate`.
     pub(super) write: Duration,
-    /// In bytes a second.
+    /// In bytes per second.
     pub(super) write_rate: u64,
 }
 
-/// From our end of a connection to the client's: what it still sends is dropped, so that it sees the answer.
+/// From our end of a connection to the client's. What the client sends meanwhile is dropped, so that it can read the
+/// answer.
 const LINGER_WAIT: Duration = Duration::from_secs(2);
 
 impl Timeouts {
-    /// How often deadlines are looked at: no wait lasts a quarter too long, and nobody looks more often than needed.
-    pub(super) fn look_every(&self) -> Duration {
+    /// How often deadlines are checked: a quarter of the shortest timeout, so no timeout is exceeded by more than that.
+    pub(super) fn check_interval(&self) -> Duration {
         let shortest = self.head.min(self.idle).min(self.write).min(LINGER_WAIT);
         (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 }
 
-/// What took too long.
+/// The timeout that a connection exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimedOut {
     Head,
@@ -45,15 +46,15 @@ pub(super) enum TimedOut {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// A head is awaited or has begun.
+    /// The server waits for a head, or for the rest of one.
     Head,
-    /// Nothing has come since the last answer.
+    /// No byte was received since the last answer.
     Idle,
-    /// The server works on a request.
+    /// The server processes a request.
     Working,
     /// The server waits for more of a body.
     Body,
-    /// We have said that nothing more comes.
+    /// The server has ended its side.
     Linger,
 }
 
@@ -62,31 +63,32 @@ struct State {
     phase: Phase,
     /// When the phase began.
     since: Instant,
-    /// Since when the client has taken nothing of what is written.
+    /// Since when a write is blocked because the client reads nothing.
     blocked: Option<Instant>,
-    /// How long it was waited for before that, and what it took since then.
+    /// How long writes of this answer were blocked before, and the bytes that the client has taken since the first
+    /// block.
     waited: Duration,
     taken: u64,
-    /// Bytes of answers that have not left yet.
+    /// Bytes of this connection's answers that are not sent yet.
     held: u64,
     is_closed: bool,
 }
 
-/// A head that was begun no longer ago than this is spared: its client is most probably about to send the rest.
+/// A head that began within this time is closed last, because its client is probably about to send the rest.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// What a connection that can be closed is doing, the least loss first.
+/// The class of a connection that can be closed, least valuable first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// It has no request.
+    /// It has no request, or a head that does not arrive.
     Waiting,
-    /// Its client is slow about its request.
+    /// Its client is slow at sending its request or at reading the answer.
     Slow,
-    /// Its head is about to come.
+    /// Its head began within [`FRESH`].
     Fresh,
 }
 
-/// How much of a loss it is to close a connection; among equals the one that waited longest goes first.
+/// The order in which connections are closed: by class, and within a class the longest waiting first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) class: Class,
@@ -95,16 +97,16 @@ pub(super) struct Rank {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// What the connection is counted under, besides all; none for those that are not counted so.
+    /// The address that the connection counts for; `None` if it is exempt from the limit per address.
     pub(super) address: Option<IpAddr>,
     state: Mutex<State>,
     woken: Notify,
-    /// Bytes of answers that have not left yet, of all connections.
+    /// Bytes of answers of all connections that are not sent yet.
     pub(super) answers: Arc<AtomicU64>,
 }
 
 impl State {
-    /// How much of a loss it is to close the connection; none if the server works for it.
+    /// The rank for closing; `None` if the connection is closed or the server processes its request.
     fn rank(&self, now: Instant) -> Option<Rank> {
         let (class, since) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
@@ -117,25 +119,25 @@ impl State {
         Some(Rank { class, since })
     }
 
-    /// What took too long by now. A body has a rate of its own.
-    fn late(&self, now: Instant, waits: &Timeouts) -> Option<TimedOut> {
-        let (since, wait, late) = match (self.phase, self.blocked) {
+    /// The timeout that is exceeded at `now`, if any. Request bodies are not checked here: `Paced` enforces their rate.
+    fn exceeded_timeout(&self, now: Instant, timeouts: &Timeouts) -> Option<TimedOut> {
+        let (since, timeout, kind) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
             (_, Some(since)) => {
                 let waited = self.waited + now.saturating_duration_since(since);
-                let is_late = waited >= waits.write && !self.has_taken_enough(waited, waits);
+                let is_late = waited >= timeouts.write && !self.has_taken_enough(waited, timeouts);
                 return is_late.then_some(TimedOut::Write);
             }
-            (Phase::Head, None) => (self.since, waits.head, TimedOut::Head),
-            (Phase::Idle, None) => (self.since, waits.idle, TimedOut::Idle),
+            (Phase::Head, None) => (self.since, timeouts.head, TimedOut::Head),
+            (Phase::Idle, None) => (self.since, timeouts.idle, TimedOut::Idle),
             (Phase::Linger, None) => (self.since, LINGER_WAIT, TimedOut::Linger),
             (Phase::Working | Phase::Body, None) => return None,
         };
-        (now.saturating_duration_since(since) >= wait).then_some(late)
+        (now.saturating_duration_since(since) >= timeout).then_some(kind)
     }
 
-    fn has_taken_enough(&self, waited: Duration, waits: &Timeouts) -> bool {
-        u128::from(self.taken) * 1_000 >= u128::from(waits.write_rate) * waited.as_millis()
+    fn has_taken_enough(&self, waited: Duration, timeouts: &Timeouts) -> bool {
+        u128::from(self.taken) * 1_000 >= u128::from(timeouts.write_rate) * waited.as_millis()
     }
 }
 
@@ -157,9 +159,9 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // ── what happens on it ──
+    // ── events ──
 
-    /// Bytes came.
+    /// Bytes were received.
     pub(super) fn received(&self, now: Instant) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
@@ -167,7 +169,7 @@ impl Connection {
         }
     }
 
-    /// A head is complete. False if the connection was closed just before: then nobody works on the request.
+    /// A head is complete. Returns false if the connection was closed just before: then the request is not processed.
     #[must_use]
     pub(super) fn has_request(&self, now: Instant) -> bool {
         let mut state = self.state();
@@ -175,7 +177,7 @@ impl Connection {
         !state.is_closed
     }
 
-    /// More of the body is awaited.
+    /// The server waits for more of the body.
     pub(super) fn waits_for_body(&self, now: Instant) {
         let mut state = self.state();
         if state.phase == Phase::Working {
@@ -183,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// More of the body came, or nobody asks for it any more.
+    /// More of the body was received, or the body was dropped.
     pub(super) fn has_body(&self, now: Instant) {
         let mut state = self.state();
         if state.phase == Phase::Body {
@@ -191,31 +193,31 @@ impl Connection {
         }
     }
 
-    /// The answer is complete, though some of it may not have left yet.
+    /// The answer is complete, although parts of it may not be sent yet.
     pub(super) fn answered(&self, now: Instant) {
         let mut state = self.state();
         (state.phase, state.since) = (Phase::Idle, now);
     }
 
-    /// The client takes nothing more for now.
+    /// A write is blocked.
     pub(super) fn write_waits(&self, now: Instant) {
         self.state().blocked.get_or_insert(now);
     }
 
-    /// The client took so many bytes.
+    /// The client took `bytes` bytes.
     pub(super) fn wrote(&self, now: Instant, bytes: usize) {
         let mut state = self.state();
         if let Some(blocked) = state.blocked.take() {
             state.waited += now.saturating_duration_since(blocked);
             state.since = now;
         }
-        // What the system takes before anybody has to wait says nothing of the client.
+        // Bytes that the socket buffer takes before the first block say nothing about the client.
         if state.waited > Duration::ZERO {
             state.taken += bytes as u64;
         }
     }
 
-    /// All that was to be written has left.
+    /// All pending bytes were written.
     pub(super) fn flushed(&self, now: Instant) {
         self.wrote(now, 0);
         let mut state = self.state();
@@ -225,41 +227,41 @@ impl Connection {
         }
         drop(state);
         if is_over {
-            self.let_go();
+            self.release_answers();
         }
     }
 
-    /// Counts an answer of so many bytes as in flight; answers how many there are of all connections.
+    /// Counts an answer of `bytes` bytes as in flight. Returns the bytes in flight of all connections.
     pub(super) fn hold(&self, bytes: u64) -> u64 {
         self.state().held += bytes;
         self.answers.fetch_add(bytes, Ordering::AcqRel) + bytes
     }
 
-    /// Its answers are in flight no more.
-    pub(super) fn let_go(&self) {
+    /// No longer counts its answers as in flight.
+    pub(super) fn release_answers(&self) {
         let held = std::mem::take(&mut self.state().held);
         self.answers.fetch_sub(held, Ordering::AcqRel);
     }
 
-    /// Since when its client takes nothing of an answer; none if there is none.
+    /// Since when its client has not read an answer that is in flight; `None` if there is no such answer.
     pub(super) fn unread_since(&self) -> Option<Instant> {
         let state = self.state();
         state.blocked.filter(|_| state.held > 0 && !state.is_closed)
     }
 
-    /// We have said that nothing more comes.
+    /// The server has ended its side.
     pub(super) fn lingers(&self, now: Instant) {
         let mut state = self.state();
         (state.phase, state.since) = (Phase::Linger, now);
     }
 
-    // ── how it ends ──
+    // ── closing ──
 
     pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
         self.state().rank(now)
     }
 
-    /// Closes it, unless something happened since it had this rank.
+    /// Closes the connection if it still has this rank. Returns whether it was closed.
     #[must_use]
     pub(super) fn close_if(&self, rank: Rank, now: Instant) -> bool {
         let mut state = self.state();
@@ -271,24 +273,24 @@ impl Connection {
         is_same
     }
 
-    /// Closes it if something took too long; answers what.
-    pub(super) fn close_if_late(&self, now: Instant, waits: &Timeouts) -> Option<TimedOut> {
+    /// Closes the connection if a timeout is exceeded, and returns which one.
+    pub(super) fn close_if_late(&self, now: Instant, timeouts: &Timeouts) -> Option<TimedOut> {
         let mut state = self.state();
-        if let Some(late) = state.late(now, waits) {
+        if let Some(kind) = state.exceeded_timeout(now, timeouts) {
             state.is_closed = true;
             self.woken.notify_one();
-            return Some(late);
+            return Some(kind);
         }
         // The interval was fast enough. Its bytes do not count for the next interval.
         if let Some(since) = state.blocked
-            && state.waited + now.saturating_duration_since(since) >= waits.write
+            && state.waited + now.saturating_duration_since(since) >= timeouts.write
         {
             (state.blocked, state.waited, state.taken) = (Some(now), Duration::ZERO, 0);
         }
         None
     }
 
-    /// Closes it whatever it does.
+    /// Closes the connection, also while the server processes its request.
     pub(super) fn close(&self) {
         self.state().is_closed = true;
         self.woken.notify_one();
@@ -298,7 +300,7 @@ impl Connection {
         self.state().is_closed
     }
 
-    /// Its task looks what to do: to end, or to end after the request that it works on.
+    /// Wakes its task, which then ends at once or after the current request.
     pub(super) fn wake(&self) {
         self.woken.notify_one();
     }
@@ -312,44 +314,44 @@ impl Connection {
 mod tests {
     use super::*;
 
-    const WAITS: Timeouts = Timeouts {
+    const TIMEOUTS: Timeouts = Timeouts {
         head: Duration::from_millis(100),
         idle: Duration::from_millis(200),
         write: Duration::from_millis(300),
         write_rate: 4_000,
     };
 
-    /// What is late at the limit, and that nothing is one millisecond before it.
-    fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<TimedOut> {
-        assert_eq!(connection.close_if_late(from + wait.saturating_sub(Duration::from_millis(1)), &WAITS), None);
-        connection.close_if_late(from + wait, &WAITS)
+    /// The timeout that is exceeded after `wait`. Asserts that none is exceeded one millisecond before.
+    fn timed_out_after(connection: &Connection, from: Instant, wait: Duration) -> Option<TimedOut> {
+        assert_eq!(connection.close_if_late(from + wait.saturating_sub(Duration::from_millis(1)), &TIMEOUTS), None);
+        connection.close_if_late(from + wait, &TIMEOUTS)
     }
 
     type Steps = fn(&Connection, Instant);
     type Row = (&'static str, Steps, Option<(Duration, TimedOut)>);
 
     #[test]
-    fn every_wait_for_a_client_ends_and_no_work_does() {
+    fn every_wait_for_a_client_times_out_and_processing_does_not() {
         let table: [Row; 9] = [
-            ("nothing comes", |_, _| {}, Some((WAITS.head, TimedOut::Head))),
-            ("half a head comes", |c, at| c.received(at), Some((WAITS.head, TimedOut::Head))),
-            ("a request is worked on", |c, at| assert!(c.has_request(at)), None),
+            ("nothing is received", |_, _| {}, Some((TIMEOUTS.head, TimedOut::Head))),
+            ("half a head is received", |c, at| c.received(at), Some((TIMEOUTS.head, TimedOut::Head))),
+            ("a request is processed", |c, at| assert!(c.has_request(at)), None),
             (
-                "a body does not come: it has its rate",
+                "a body is not received: its rate is enforced elsewhere",
                 |c, at| {
                     assert!(c.has_request(at));
                     c.waits_for_body(at);
                 },
                 None,
             ),
-            ("idle", |c, at| c.answered(at), Some((WAITS.idle, TimedOut::Idle))),
+            ("idle", |c, at| c.answered(at), Some((TIMEOUTS.idle, TimedOut::Idle))),
             (
                 "half a second head",
                 |c, at| {
                     c.answered(at);
                     c.received(at);
                 },
-                Some((WAITS.head, TimedOut::Head)),
+                Some((TIMEOUTS.head, TimedOut::Head)),
             ),
             (
                 "an answer that the client does not read",
@@ -357,7 +359,7 @@ mod tests {
                     assert!(c.has_request(at));
                     c.write_waits(at);
                 },
-                Some((WAITS.write, TimedOut::Write)),
+                Some((TIMEOUTS.write, TimedOut::Write)),
             ),
             (
                 "the end of an answer that the client does not read",
@@ -365,62 +367,62 @@ mod tests {
                     c.answered(at);
                     c.write_waits(at);
                 },
-                Some((WAITS.write, TimedOut::Write)),
+                Some((TIMEOUTS.write, TimedOut::Write)),
             ),
-            ("a client that does not end", |c, at| c.lingers(at), Some((LINGER_WAIT, TimedOut::Linger))),
+            ("a client that does not end its side", |c, at| c.lingers(at), Some((LINGER_WAIT, TimedOut::Linger))),
         ];
         for (what, steps, wanted) in table {
             let began = Instant::now();
             let connection = Connection::new(None, began);
             steps(&connection, began);
             match wanted {
-                Some((wait, late)) => assert_eq!(late_after(&connection, began, wait), Some(late), "{what}"),
+                Some((wait, kind)) => assert_eq!(timed_out_after(&connection, began, wait), Some(kind), "{what}"),
                 None => {
-                    assert_eq!(connection.close_if_late(began + Duration::from_secs(3_600), &WAITS), None, "{what}")
+                    assert_eq!(connection.close_if_late(began + Duration::from_secs(3_600), &TIMEOUTS), None, "{what}")
                 }
             }
         }
     }
 
     #[test]
-    fn more_bytes_of_a_head_do_not_put_its_end_off() {
+    fn further_bytes_of_a_head_do_not_extend_its_deadline() {
         let began = Instant::now();
         let connection = Connection::new(None, began);
-        connection.received(began + WAITS.head / 2);
-        assert_eq!(late_after(&connection, began, WAITS.head), Some(TimedOut::Head));
+        connection.received(began + TIMEOUTS.head / 2);
+        assert_eq!(timed_out_after(&connection, began, TIMEOUTS.head), Some(TimedOut::Head));
     }
 
     #[test]
-    fn a_client_takes_an_answer_at_a_least_rate() {
-        let step = WAITS.write / 4;
+    fn a_client_must_read_an_answer_at_the_minimum_rate() {
+        let step = TIMEOUTS.write / 4;
         // A quarter of the wait passes before each take, then the rest of it.
         for (what, each, is_late) in [
-            ("at the rate", WAITS.write_rate * WAITS.write.as_millis() as u64 / 4_000, false),
-            ("one byte less", WAITS.write_rate * WAITS.write.as_millis() as u64 / 4_000 - 1, true),
+            ("at the rate", TIMEOUTS.write_rate * TIMEOUTS.write.as_millis() as u64 / 4_000, false),
+            ("one byte less", TIMEOUTS.write_rate * TIMEOUTS.write.as_millis() as u64 / 4_000 - 1, true),
             ("a byte now and then", 1, true),
         ] {
             let mut now = Instant::now();
             let connection = Connection::new(None, now);
             assert!(connection.has_request(now));
-            // What the system takes at once does not count.
+            // Bytes that the socket buffer takes at once do not count.
             connection.wrote(now, 1_000_000);
             connection.write_waits(now);
             for _ in 0..4 {
-                assert_eq!(connection.close_if_late(now, &WAITS), None, "{what}");
+                assert_eq!(connection.close_if_late(now, &TIMEOUTS), None, "{what}");
                 now += step;
                 connection.wrote(now, usize::try_from(each).expect("few"));
                 connection.write_waits(now);
             }
-            assert_eq!(connection.close_if_late(now, &WAITS).is_some(), is_late, "{what}");
+            assert_eq!(connection.close_if_late(now, &TIMEOUTS).is_some(), is_late, "{what}");
             if !is_late {
-                // The next stretch begins: nothing of the last one is carried over.
-                assert_eq!(late_after(&connection, now, WAITS.write), Some(TimedOut::Write), "{what}");
+                // The next interval begins without the bytes of the last one.
+                assert_eq!(timed_out_after(&connection, now, TIMEOUTS.write), Some(TimedOut::Write), "{what}");
             }
         }
     }
 
     #[test]
-    fn what_happened_meanwhile_saves_a_connection() {
+    fn a_connection_with_a_new_event_is_not_closed() {
         let began = Instant::now();
         let connection = Connection::new(None, began);
         let rank = connection.rank(began).expect("it waits");

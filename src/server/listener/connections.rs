@@ -1,8 +1,8 @@
-//! All open connections: how many there may be, in all and of one address, and which one goes when there is no space.
+//! All open connections: the limits in total and per address, and which connection is closed when a limit is reached.
 //!
-//! A new connection is always let in as long as any other waits for its client: the one that is the least loss is closed
-//! for it, one of the address with the most of them if it has many. A crowd that says nothing, or that is slow about what
-//! it says, therefore keeps nobody out.
+//! A new connection is accepted as long as another one waits for its client: the least valuable connection is closed
+//! for it, one of the address with the most connections if that address has many. Many silent or slow connections
+//! therefore cannot keep other clients out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,24 +14,26 @@ use tokio::sync::Notify;
 
 use super::connection::{Class, Connection, Rank, TimedOut, Timeouts};
 
-/// How long a connection that was closed may take to give its descriptor back.
+/// How long a closed connection may take to release its descriptor.
 const CLOSING_WAIT: Duration = Duration::from_secs(1);
-/// One address has at most this part of all connections that are really allowed.
-const ADDRESS_PART: usize = 4;
-/// An address that has no more than this is no crowd: it is neither cut to its part, nor does it go before others.
+/// One address has at most one in `ADDRESS_DIVISOR` of all allowed connections.
+const ADDRESS_DIVISOR: usize = 4;
+/// An address with at most this many connections is not limited to its share, and its connections are not closed before
+/// those of other addresses.
 const FEW: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Connections {
     max: usize,
     per_address_max: usize,
-    /// Bytes of answers that have not left yet, and how many there may be.
+    /// Bytes of answers that are not sent yet, and their limit.
     answers: Arc<AtomicU64>,
     answers_max: u64,
     open: Mutex<Open>,
-    /// Those that still have their descriptor, so also those that are being closed.
+    /// Connections that hold a descriptor, including those that are being closed.
     alive: AtomicUsize,
-    left: Notify,
+    /// Notified when a connection has released its descriptor.
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +46,12 @@ struct Open {
 #[derive(Debug, Default)]
 struct Group {
     members: HashMap<u64, Arc<Connection>>,
-    /// Who goes next, the last one first. Made when it is needed; an entry counts only while its rank is true. Only those
-    /// of one class are kept in it: one of a class before it could have come since.
+    /// The connections to close next, the last entry first. Filled on demand; an entry is valid while its connection
+    /// has this rank. All entries are of one class, because a connection of a lower class can appear later.
     queue: Vec<(Rank, u64)>,
 }
 
-/// The place of one connection, free again when it is dropped.
+/// The slot of one connection, which is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     pub(super) connection: Arc<Connection>,
@@ -57,7 +59,8 @@ pub(super) struct ConnectionSlot {
     of: Arc<Connections>,
 }
 
-/// What a connection is counted under. Who has one IPv6 address mostly has a network of 64 bits of them.
+/// The address that a connection counts for. IPv6 addresses count by their /64 network, because clients usually have
+/// one.
 pub(super) fn counted_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
@@ -70,7 +73,7 @@ pub(super) fn counted_address(peer: IpAddr) -> IpAddr {
 
 impl Connections {
     pub(super) fn new(max: usize, per_address_max: usize, answers_max: u64) -> Arc<Self> {
-        let per_address_max = per_address_max.min((max / ADDRESS_PART).max(FEW));
+        let per_address_max = per_address_max.min((max / ADDRESS_DIVISOR).max(FEW));
         Arc::new(Self {
             max,
             per_address_max,
@@ -78,7 +81,7 @@ impl Connections {
             answers_max,
             open: Mutex::default(),
             alive: AtomicUsize::new(0),
-            left: Notify::new(),
+            released: Notify::new(),
         })
     }
 
@@ -86,20 +89,21 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, and how many were closed for it; none if the server works for all others.
+    /// Admits a new connection, and returns how many were closed for it. Returns no slot if the server processes
+    /// requests of all others.
     pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> (Option<ConnectionSlot>, usize) {
-        let (place, closed) = self.enter(address, Instant::now());
-        let Some(place) = place else { return (None, closed) };
+        let (slot, closed) = self.insert(address, Instant::now());
+        let Some(slot) = slot else { return (None, closed) };
         let space = async {
             while self.alive.load(Ordering::Acquire) > self.max {
-                self.left.notified().await;
+                self.released.notified().await;
             }
         };
         let has_space = closed == 0 || tokio::time::timeout(CLOSING_WAIT, space).await.is_ok();
-        (has_space.then_some(place), closed)
+        (has_space.then_some(slot), closed)
     }
 
-    fn enter(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> (Option<ConnectionSlot>, usize) {
+    fn insert(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> (Option<ConnectionSlot>, usize) {
         let mut open = self.open();
         let mut closed = 0;
         let of_address = address.and_then(|address| open.by_address.get_mut(&address));
@@ -127,13 +131,13 @@ impl Connections {
         (Some(ConnectionSlot { connection, id, of: self.clone() }), closed)
     }
 
-    /// Closes the connection that is the least loss; false if none waits.
+    /// Closes the least valuable connection. Returns false if none waits for its client.
     pub(super) fn close_one(&self) -> bool {
         self.open().close_one(Instant::now())
     }
 
-    /// Counts an answer of so many bytes of a connection. Where there are too many, those go whose clients read nothing,
-    /// the one first that was waited for longest; answers how many went, or none if that is not enough.
+    /// Counts an answer of `bytes` bytes as in flight. Above the limit, closes connections whose clients do not read,
+    /// longest waiting first. Returns how many were closed, or `None` if that does not suffice.
     pub(super) fn hold_answer(&self, connection: &Connection, bytes: u64) -> Option<usize> {
         let (mut in_flight, mut closed) = (connection.hold(bytes), 0);
         while in_flight > self.answers_max {
@@ -141,18 +145,18 @@ impl Connections {
             let unread = open.all.members.values().filter_map(|other| Some((other.unread_since()?, other)));
             let (_, slowest) = unread.min_by_key(|(since, _)| *since)?;
             slowest.close();
-            slowest.let_go();
+            slowest.release_answers();
             closed += 1;
             in_flight = self.answers.load(Ordering::Acquire);
         }
         Some(closed)
     }
 
-    /// Closes all whose client takes too long, and says of each what took too long.
-    pub(super) fn close_late(&self, now: Instant, waits: &Timeouts, mut say: impl FnMut(TimedOut)) {
+    /// Closes all connections that exceed a timeout, and reports each timeout.
+    pub(super) fn close_late(&self, now: Instant, timeouts: &Timeouts, mut report: impl FnMut(TimedOut)) {
         for connection in self.open().all.members.values() {
-            if let Some(late) = connection.close_if_late(now, waits) {
-                say(late);
+            if let Some(kind) = connection.close_if_late(now, timeouts) {
+                report(kind);
             }
         }
     }
@@ -161,7 +165,7 @@ impl Connections {
         self.open().all.members.len()
     }
 
-    /// Lets requests end that have begun, for so long, and closes all else.
+    /// Closes connections without a request, and waits for running requests up to `wait`. Then closes the rest.
     pub(super) async fn end(&self, wait: Duration) {
         let now = Instant::now();
         for connection in self.open().all.members.values() {
@@ -171,23 +175,25 @@ impl Connections {
                 connection.wake();
             }
         }
-        let gone = async || {
+        let all_released = async || {
             while self.alive.load(Ordering::Acquire) > 0 {
-                self.left.notified().await;
+                self.released.notified().await;
             }
         };
-        if tokio::time::timeout(wait, gone()).await.is_ok() {
+        if tokio::time::timeout(wait, all_released()).await.is_ok() {
             return;
         }
         for connection in self.open().all.members.values() {
             connection.close();
         }
-        let _ = tokio::time::timeout(CLOSING_WAIT, gone()).await;
+        let _ = tokio::time::timeout(CLOSING_WAIT, all_released()).await;
     }
 }
 
 impl Open {
-    /// Connections of class `Fresh` are closed last, even those of an address with many connections.
+    /// Closes the least valuable connection, preferring those of the address with the most connections if it has more
+    /// than `FEW`. Connections of class `Fresh` are closed last, also those of that address. Returns whether one was
+    /// closed.
     fn close_one(&mut self, now: Instant) -> bool {
         for worst in [Class::Slow, Class::Fresh] {
             let largest = self.by_address.values_mut().max_by_key(|group| group.members.len());
@@ -214,7 +220,7 @@ impl Open {
 }
 
 impl Group {
-    /// Closes the least valuable connection, but none of a class after `worst`; returns its id.
+    /// Closes the least valuable connection of at most class `worst`. Returns its id.
     fn close_one(&mut self, now: Instant, worst: Class) -> Option<u64> {
         if let Some(id) = self.close_queued(now, worst) {
             return Some(id);
@@ -250,9 +256,9 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.of.open().remove(self.id);
-        self.connection.let_go();
+        self.connection.release_answers();
         self.of.alive.fetch_sub(1, Ordering::AcqRel);
-        self.of.left.notify_one();
+        self.of.released.notify_one();
     }
 }
 
@@ -269,81 +275,81 @@ mod tests {
 
     const FRESH_MS: u64 = FRESH.as_millis() as u64;
 
-    /// A connection that came so many milliseconds after the beginning.
-    fn entered(
+    /// Admits a connection `ms` milliseconds after `began`.
+    fn admitted(
         connections: &Arc<Connections>,
         address: Option<IpAddr>,
         began: Instant,
         ms: u64,
     ) -> Option<ConnectionSlot> {
-        connections.enter(address, began + Duration::from_millis(ms)).0
+        connections.insert(address, began + Duration::from_millis(ms)).0
     }
 
-    fn is_closed(place: &Option<ConnectionSlot>) -> bool {
-        place.as_ref().expect("a place").connection.is_closed()
+    fn is_closed(slot: &Option<ConnectionSlot>) -> bool {
+        slot.as_ref().expect("a slot").connection.is_closed()
     }
 
     #[test]
-    fn the_one_that_waited_longest_goes_for_one_past_the_limit() {
+    fn one_connection_past_the_limit_closes_the_longest_waiting_one() {
         let (connections, began) = (Connections::new(3, 3, u64::MAX), Instant::now());
-        let places: Vec<_> = [20, 10, 30].map(|ms| entered(&connections, None, began, ms)).into();
-        assert!(!places.iter().any(is_closed), "at the limit");
-        let fourth = entered(&connections, None, began, 2 * FRESH_MS);
-        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
+        let slots: Vec<_> = [20, 10, 30].map(|ms| admitted(&connections, None, began, ms)).into();
+        assert!(!slots.iter().any(is_closed), "at the limit");
+        let fourth = admitted(&connections, None, began, 2 * FRESH_MS);
+        assert_eq!(slots.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
         assert!(!is_closed(&fourth));
-        // One that has spoken since is younger than the list that was made then.
-        let idle = &places[0].as_ref().expect("a place").connection;
+        // A connection with a later request is younger than the list that was filled before.
+        let idle = &slots[0].as_ref().expect("a slot").connection;
         assert!(idle.has_request(began));
         idle.answered(began + Duration::from_millis(2 * FRESH_MS + 10));
-        let _fifth = entered(&connections, None, began, 2 * FRESH_MS + 20);
-        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, true]);
+        let _fifth = admitted(&connections, None, began, 2 * FRESH_MS + 20);
+        assert_eq!(slots.iter().map(is_closed).collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(connections.count(), 3);
     }
 
     #[test]
-    fn nobody_goes_while_the_server_works_for_them_and_slow_requests_go_last() {
+    fn a_connection_with_a_running_request_is_not_closed_and_slow_ones_are_closed_last() {
         let (connections, began) = (Connections::new(3, 3, u64::MAX), Instant::now());
-        let places: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
-        for place in places.iter().flatten() {
-            assert!(place.connection.has_request(began));
+        let slots: Vec<_> = (0..3).map(|ms| admitted(&connections, None, began, ms)).collect();
+        for slot in slots.iter().flatten() {
+            assert!(slot.connection.has_request(began));
         }
-        assert!(entered(&connections, None, began, 10).is_none(), "all are worked for");
-        let [slow_body, slow_reader, idle] = [0, 1, 2].map(|n| &places[n].as_ref().expect("a place").connection);
+        assert!(admitted(&connections, None, began, 10).is_none(), "all have running requests");
+        let [slow_body, slow_reader, idle] = [0, 1, 2].map(|n| &slots[n].as_ref().expect("a slot").connection);
         slow_body.waits_for_body(began);
         slow_reader.write_waits(began + Duration::from_millis(1));
         idle.answered(began + Duration::from_millis(2));
         let mut later = Vec::new();
         for closed in [[false, false, true], [true, false, true], [true, true, true]] {
-            later.push(entered(&connections, None, began, 20));
-            let newest = &later.last().and_then(Option::as_ref).expect("a place").connection;
+            later.push(admitted(&connections, None, began, 20));
+            let newest = &later.last().and_then(Option::as_ref).expect("a slot").connection;
             assert!(newest.has_request(began));
-            assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), closed);
+            assert_eq!(slots.iter().map(is_closed).collect::<Vec<_>>(), closed);
         }
-        assert!(entered(&connections, None, began, 30).is_none());
+        assert!(admitted(&connections, None, began, 30).is_none());
     }
 
     #[test]
-    fn half_a_head_that_came_later_goes_before_a_request() {
+    fn a_later_incomplete_head_is_closed_before_a_request() {
         let (connections, began) = (Connections::new(2, 2, u64::MAX), Instant::now());
-        let places: Vec<_> = (0..2).map(|ms| entered(&connections, None, began, ms)).collect();
-        for place in places.iter().flatten() {
-            assert!(place.connection.has_request(began));
-            place.connection.waits_for_body(began);
+        let slots: Vec<_> = (0..2).map(|ms| admitted(&connections, None, began, ms)).collect();
+        for slot in slots.iter().flatten() {
+            assert!(slot.connection.has_request(began));
+            slot.connection.waits_for_body(began);
         }
-        let half = entered(&connections, None, began, 10);
-        let other_half = entered(&connections, None, began, 10 + FRESH_MS);
+        let half = admitted(&connections, None, began, 10);
+        let other_half = admitted(&connections, None, began, 10 + FRESH_MS);
         assert!(is_closed(&half) && !is_closed(&other_half));
-        assert_eq!(places.iter().filter(|place| is_closed(place)).count(), 1);
+        assert_eq!(slots.iter().filter(|slot| is_closed(slot)).count(), 1);
     }
 
     #[test]
-    fn an_address_past_its_limit_costs_itself_a_connection_and_nobody_else() {
+    fn an_address_past_its_limit_loses_one_of_its_own_connections() {
         let (connections, began) = (Connections::new(10, 2, u64::MAX), Instant::now());
-        let other = entered(&connections, peer(1), began, 0);
-        let exempt: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
-        let own: Vec<_> = (10..12).map(|ms| entered(&connections, peer(0), began, ms)).collect();
+        let other = admitted(&connections, peer(1), began, 0);
+        let exempt: Vec<_> = (0..3).map(|ms| admitted(&connections, None, began, ms)).collect();
+        let own: Vec<_> = (10..12).map(|ms| admitted(&connections, peer(0), began, ms)).collect();
         assert!(!own.iter().any(is_closed), "at the limit");
-        let third = entered(&connections, peer(0), began, 20);
+        let third = admitted(&connections, peer(0), began, 20);
         assert_eq!(own.iter().map(is_closed).collect::<Vec<_>>(), [true, false]);
         assert!(!is_closed(&other) && !is_closed(&third) && !exempt.iter().any(is_closed));
         drop((own, third, other, exempt));
@@ -351,50 +357,50 @@ mod tests {
         assert!(connections.open().by_address.is_empty());
     }
 
-    /// Whatever the settings say: a quarter of what is really allowed, but no fewer than a few.
+    /// The setting is capped at a quarter of the allowed connections, but not below `FEW`.
     #[test]
-    fn an_address_has_a_quarter_of_what_is_allowed() {
+    fn an_address_has_at_most_a_quarter_of_all_connections() {
         for (max, setting, wanted) in [(768, 1_024, 192), (4_096, 1_024, 1_024), (768, 100, 100), (3, 1_024, 8)] {
             assert_eq!(Connections::new(max, setting, u64::MAX).per_address_max, wanted, "{max} {setting}");
         }
     }
 
     #[test]
-    fn the_address_with_the_most_connections_goes_first_and_fresh_heads_go_last() {
+    fn the_address_with_the_most_connections_loses_first_and_fresh_heads_are_closed_last() {
         let (connections, began) = (Connections::new(60, 60, u64::MAX), Instant::now());
         let slow_body = |address, ms| {
-            let place = entered(&connections, address, began, ms);
-            let connection = &place.as_ref().expect("a place").connection;
+            let slot = admitted(&connections, address, began, ms);
+            let connection = &slot.as_ref().expect("a slot").connection;
             assert!(connection.has_request(began));
             connection.waits_for_body(began + Duration::from_millis(ms));
-            place
+            slot
         };
-        // One that has waited for long, and a crowd of slow bodies, which have requests.
-        let idle = entered(&connections, peer(1), began, 0);
-        idle.as_ref().expect("a place").connection.answered(began);
+        // One idle connection that has waited for long, and many connections with slow bodies.
+        let idle = admitted(&connections, peer(1), began, 0);
+        idle.as_ref().expect("a slot").connection.answered(began);
         let crowd: Vec<_> = (1..=15).map(|ms| slow_body(peer(0), ms)).collect();
         let others: Vec<_> = (1..=44).map(|ms| slow_body(None, ms)).collect();
-        let closed = |places: &[Option<ConnectionSlot>]| places.iter().filter(|place| is_closed(place)).count();
+        let closed = |slots: &[Option<ConnectionSlot>]| slots.iter().filter(|slot| is_closed(slot)).count();
 
-        // A member comes, and then more of the crowd before it has said anything.
-        let member = entered(&connections, peer(2), began, 100);
+        // A member connects, and then more connections of the crowd before the member has sent anything.
+        let member = admitted(&connections, peer(2), began, 100);
         assert_eq!((closed(&crowd), is_closed(&crowd[0])), (1, true));
-        let knocking: Vec<_> = (101..=300).map(|ms| entered(&connections, peer(0), began, ms)).collect();
+        let knocking: Vec<_> = (101..=300).map(|ms| admitted(&connections, peer(0), began, ms)).collect();
 
-        // They go for each other, and never for the member.
+        // Connections of the crowd are closed for each other, never the member's.
         assert!(!is_closed(&member), "its head is fresh");
         assert_eq!((closed(&crowd), closed(&others), is_closed(&idle)), (15, 0, true));
         assert_eq!((connections.count(), knocking.len() - closed(&knocking)), (60, 15));
-        // After a second it is a head that does not come.
-        let late = entered(&connections, peer(1), began, 100 + FRESH_MS);
+        // After a second its head is no longer fresh.
+        let late = admitted(&connections, peer(1), began, 100 + FRESH_MS);
         assert!(!is_closed(&late) && is_closed(&member));
     }
 
     #[test]
-    fn of_too_many_bytes_of_answers_those_go_first_that_are_not_read() {
+    fn above_the_limit_of_answer_bytes_the_unread_ones_are_dropped_first() {
         let (connections, began) = (Connections::new(9, 9, 100), Instant::now());
-        let places: Vec<_> = (0..4).map(|ms| entered(&connections, None, began, ms)).collect();
-        let all: Vec<_> = places.iter().flatten().map(|place| &place.connection).collect();
+        let slots: Vec<_> = (0..4).map(|ms| admitted(&connections, None, began, ms)).collect();
+        let all: Vec<_> = slots.iter().flatten().map(|slot| &slot.connection).collect();
         all.iter().for_each(|connection| assert!(connection.has_request(began)));
         assert_eq!(connections.hold_answer(all[0], 40), Some(0));
         assert_eq!(connections.hold_answer(all[1], 30), Some(0));
@@ -402,20 +408,20 @@ mod tests {
         all[0].write_waits(began + Duration::from_millis(2));
         all[1].write_waits(began + Duration::from_millis(1));
         assert_eq!(connections.hold_answer(all[3], 1), Some(1));
-        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false, false]);
+        assert_eq!(slots.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false, false]);
         assert_eq!(connections.hold_answer(all[3], 60), Some(1));
-        assert!(is_closed(&places[0]));
-        assert_eq!(connections.hold_answer(all[3], 10), None, "nobody else is waited for");
-        // What has left is in flight no more, nor is what is closed.
+        assert!(is_closed(&slots[0]));
+        assert_eq!(connections.hold_answer(all[3], 10), None, "no other client is slow");
+        // Answers that are sent, and those of closed connections, are no longer in flight.
         all[3].answered(began);
         all[3].flushed(began);
         assert_eq!(connections.answers.load(Ordering::Acquire), 30);
-        drop(places);
+        drop(slots);
         assert_eq!(connections.answers.load(Ordering::Acquire), 0);
     }
 
     #[test]
-    fn an_ipv6_network_and_an_address_within_ipv6_count_as_one() {
+    fn an_ipv6_network_counts_as_one_address_and_mapped_ipv4_as_ipv4() {
         let counted = |text: &str| counted_address(text.parse().expect("an address"));
         assert_eq!(counted("2001:db8::1"), counted("2001:db8::ffff:1:2:3"));
         assert_ne!(counted("2001:db8::1"), counted("2001:db8:0:1::1"));
@@ -424,9 +430,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_connection_waits_until_the_descriptor_of_the_closed_one_is_back() {
+    async fn a_new_connection_waits_until_the_closed_one_has_released_its_descriptor() {
         let connections = Connections::new(1, 1, u64::MAX);
-        let first = connections.admit(None).await.0.expect("a place");
+        let first = connections.admit(None).await.0.expect("a slot");
         let (second, ()) = tokio::join!(connections.admit(None), async {
             first.connection.woken().await;
             assert_eq!(connections.alive.load(Ordering::Acquire), 2);

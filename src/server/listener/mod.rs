@@ -1,8 +1,8 @@
-//! The listener: accepts connections, and closes those whose client is too slow or for whom there is no space.
+//! The listener: accepts connections, and closes those whose clients are too slow or that exceed a limit.
 //!
-//! HTTP/1.1 only, so no connection has more than one request at a time. Each connection is a task; what it waits for is
-//! known by `connection::Connection`, and `Connections` holds all of them. The network and the local socket of the
-//! command line are accepted apart, each with its own connections, so that a crowd on one does not shut the other.
+//! HTTP/1.1 only, so a connection has at most one request at a time. Each connection is a task;
+//! `connection::Connection` tracks what it waits for, and `Connections` holds all of them. The network and the local
+//! socket of the command line have separate limits, so that many connections on one do not block the other.
 
 mod body;
 mod connection;
@@ -41,17 +41,17 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::failure_body;
 
-/// Commands of the administrator at the same time. The socket has descriptors of its own.
+/// Most concurrent connections on the local socket. Descriptors are reserved for them.
 pub const SOCKET_CONNECTIONS_MAX: usize = 32;
-/// After this it is said again what was done to connections, if anything was.
+/// How often closed connections are logged, if there are any.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// From here on the answer of a read is refused where there are too many bytes of answers.
+/// Answers of reads from this size on are replaced by 503 while too many bytes of answers are in flight.
 const LONG_ANSWER_BYTES: u64 = 64 * 1024;
-/// How long accepting rests after an error, at first and at most.
-const REST_MIN: Duration = Duration::from_millis(10);
-const REST_MAX: Duration = Duration::from_secs(1);
+/// How long the listener waits after an error of `accept`, at first and at most.
+const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// What was done since the last report.
+/// Counts of closed and refused connections since the last report.
 #[derive(Debug, Default)]
 struct Tally {
     slow_heads: AtomicU64,
@@ -67,7 +67,7 @@ impl Tally {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One line for all of it, and none for nothing.
+    /// Logs all counts in one line, unless all are zero, and resets them.
     fn report(&self, open: usize) {
         let taken = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
         let (slow_heads, slow_bodies, slow_readers) =
@@ -96,7 +96,7 @@ pub struct Listener {
     trusted_proxies: Vec<IpNet>,
     head_bytes_max: usize,
     body_rate_bytes_s: u64,
-    waits: Timeouts,
+    timeouts: Timeouts,
     tally: Arc<Tally>,
     is_stopping: Arc<AtomicBool>,
     network: Arc<Connections>,
@@ -104,7 +104,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// With so many connections over the network: what the settings and the system allow.
+    /// `connections_max`: how many network connections the settings and the system allow.
     pub fn new(config: &Config, connections_max: usize, endpoint: BoxEndpoint<'static, Response>) -> Arc<Self> {
         let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
         let answers_max = config.answers_in_flight_max;
@@ -113,7 +113,7 @@ impl Listener {
             trusted_proxies: config.trusted_proxies.clone(),
             head_bytes_max: number(config.head_bytes_max),
             body_rate_bytes_s: config.body_rate_bytes_s,
-            waits: Timeouts {
+            timeouts: Timeouts {
                 head: Duration::from_millis(config.head_wait_ms),
                 idle: Duration::from_millis(config.idle_wait_ms),
                 write: Duration::from_millis(config.answer_wait_ms),
@@ -126,7 +126,7 @@ impl Listener {
         })
     }
 
-    /// Serves until `stop`. Requests may then end for so long.
+    /// Serves until `stop` completes. Running requests may then finish within `stop_wait`.
     pub async fn run<N, S>(self: &Arc<Self>, network: N, socket: S, stop: impl Future<Output = ()>, stop_wait: Duration)
     where
         N: Acceptor + 'static,
@@ -138,7 +138,7 @@ impl Listener {
         tasks.spawn(self.clone().watch());
         tokio::select! {
             () = stop => {}
-            // None of them ends by itself; without one of them there is no server.
+            // These tasks end only if they fail, and the server needs all of them.
             Some(ended) = tasks.join_next() => tracing::error!(?ended, "the listener failed"),
         }
         tasks.shutdown().await;
@@ -147,45 +147,45 @@ impl Listener {
         self.report();
     }
 
-    /// Accepts for ever. Where descriptors or memory are short it rests, instead of trying again at once.
+    /// Accepts connections. Does not return. Waits after an error such as a lack of descriptors.
     async fn accept<A: Acceptor + 'static>(self: Arc<Self>, mut acceptor: A, connections: Arc<Connections>) {
-        let mut rest = REST_MIN;
+        let mut backoff = ACCEPT_BACKOFF_MIN;
         loop {
             match acceptor.accept().await {
                 Ok((io, local, remote, scheme)) => {
-                    rest = REST_MIN;
+                    backoff = ACCEPT_BACKOFF_MIN;
                     let address = self.address(&remote);
-                    let (place, closed) = connections.admit(address).await;
+                    let (slot, closed) = connections.admit(address).await;
                     self.tally.closed_for_others.fetch_add(closed as u64, Ordering::Relaxed);
-                    match place {
-                        Some(place) => {
-                            tokio::spawn(self.clone().serve(io, (local, remote, scheme), place));
+                    match slot {
+                        Some(slot) => {
+                            tokio::spawn(self.clone().serve(io, (local, remote, scheme), slot));
                         }
                         None => self.refuse(io),
                     }
                 }
-                Err(e) if is_of_the_client(&e) => {}
+                Err(e) if is_connection_error(&e) => {}
                 Err(e) => {
                     self.tally.add(&self.tally.accept_errors);
                     tracing::debug!(error = %e, "no connection can be accepted");
                     if connections.close_one() {
                         self.tally.add(&self.tally.closed_for_others);
                     }
-                    tokio::time::sleep(rest).await;
-                    rest = (rest * 2).min(REST_MAX);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
                 }
             }
         }
     }
 
-    /// What a connection is counted under: its peer, but for proxies that bring everybody.
+    /// The address that a connection counts for: its peer, or none for trusted proxies, which carry many clients.
     fn address(&self, remote: &RemoteAddr) -> Option<IpAddr> {
         let peer = remote.as_socket_addr()?.ip().to_canonical();
         let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(&peer));
         (!is_proxy).then(|| counted_address(peer))
     }
 
-    /// Says that the server works for as many as it can, as far as that goes without waiting.
+    /// Answers 503 `busy` and closes the connection, as far as that is possible without waiting.
     fn refuse(&self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
         self.tally.add(&self.tally.refused);
         let (request_id, body) = busy_body();
@@ -193,21 +193,21 @@ impl Listener {
         let answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        // What was not read when a connection is closed takes the answer away.
+        // Closing a socket with unread input resets the connection, and the client would lose the answer.
         let _ = io.read(&mut [0; 8 * 1024]).now_or_never();
         let _ = io.write_all(answer.as_bytes()).now_or_never();
     }
 
-    /// One connection, to its end.
-    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), place: ConnectionSlot)
+    /// Serves one connection until it ends.
+    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), slot: ConnectionSlot)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let connection = &place.connection;
+        let connection = &slot.connection;
         let stream =
             Stream { inner: io, connection: connection.clone(), is_stopping: self.is_stopping.clone(), dropped: None };
-        let answer = service_fn(|request| self.answer(request, peers.clone(), &place));
-        // The deadline of a head is ours, like all others.
+        let answer = service_fn(|request| self.answer(request, peers.clone(), &slot));
+        // `Connection` enforces the timeout of the head, like all other timeouts.
         let mut http = pin!(
             http1::Builder::new()
                 .header_read_timeout(None::<Duration>)
@@ -218,7 +218,7 @@ impl Listener {
             tokio::select! {
                 ended = http.as_mut() => {
                     if let Err(e) = ended {
-                        tracing::debug!(error = %e, peer = %peers.1, "a connection broke off");
+                        tracing::debug!(error = %e, peer = %peers.1, "a connection failed");
                     }
                     return;
                 }
@@ -231,15 +231,16 @@ impl Listener {
         }
     }
 
+    /// Processes one request.
     async fn answer(
         &self,
         request: hyper::Request<Incoming>,
         (local, remote, scheme): (LocalAddr, RemoteAddr, Scheme),
-        place: &ConnectionSlot,
+        slot: &ConnectionSlot,
     ) -> Result<hyper::Response<Answer>, Infallible> {
-        let connection = &place.connection;
+        let connection = &slot.connection;
         if !connection.has_request(Instant::now()) {
-            // Its task ends in a moment.
+            // The connection is closed, so its task is about to end.
             std::future::pending::<()>().await;
         }
         let (parts, body) = request.into_parts();
@@ -253,14 +254,14 @@ impl Listener {
         let request = Request::from_parts((parts, local, remote, scheme).into(), body);
         let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = self.endpoint.get_response(request).await.into();
         let bytes = response.body().size_hint().lower();
-        match place.hold_answer(bytes) {
+        match slot.hold_answer(bytes) {
             Some(closed) => {
                 self.tally.slow_readers.fetch_add(closed as u64, Ordering::Relaxed);
             }
-            // What was done is told, and a short answer costs little.
+            // Answers to changes are always sent, and so are short ones.
             None if !is_read || bytes < LONG_ANSWER_BYTES => {}
             None => {
-                connection.let_go();
+                connection.release_answers();
                 self.tally.add(&self.tally.refused);
                 response = busy().into();
             }
@@ -270,17 +271,17 @@ impl Listener {
 
     /// Closes connections that are past their deadline, and logs how many.
     async fn watch(self: Arc<Self>) {
-        let mut look = tokio::time::interval(self.waits.look_every());
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(self.timeouts.check_interval());
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut reported = Instant::now();
         loop {
-            look.tick().await;
+            check.tick().await;
             let now = Instant::now();
             for connections in [&self.network, &self.socket] {
-                connections.close_late(now, &self.waits, |late| match late {
+                connections.close_late(now, &self.timeouts, |kind| match kind {
                     TimedOut::Head => self.tally.add(&self.tally.slow_heads),
                     TimedOut::Write => self.tally.add(&self.tally.slow_readers),
-                    // Part of every day.
+                    // These are normal.
                     TimedOut::Idle | TimedOut::Linger => {}
                 });
             }
@@ -296,22 +297,22 @@ impl Listener {
     }
 }
 
-/// A request id of its own, and the envelope.
+/// A new request id, and the body of a 503 `busy` answer with it.
 fn busy_body() -> (String, String) {
     let request_id = uuid::Uuid::now_v7().to_string();
     let body = failure_body(&Error::new(ErrorCode::Busy), 35, &request_id, false).to_string();
     (request_id, body)
 }
 
-/// In place of an answer for which there is no space.
+/// The answer that replaces one above the limit of bytes in flight.
 fn busy() -> Response {
     let (request_id, body) = busy_body();
     let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).content_type("application/json");
     answer.header("x-request-id", request_id).header("retry-after", 1).body(body)
 }
 
-/// Errors of the one connection that was to be accepted: the next one may be sound.
-fn is_of_the_client(error: &io::Error) -> bool {
+/// Whether an error of `accept` concerns that one connection only, so that the next one can be accepted at once.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
 }

@@ -1,4 +1,4 @@
-//! The bytes of a connection, and how it learns from them what its client does.
+//! The byte stream of a connection. Reports reads and writes to [`Connection`], which tracks what the client does.
 
 use std::io;
 use std::pin::Pin;
@@ -11,20 +11,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
 
-/// How much is read after the end of our answer. Closing at once could make the client lose the answer (TCP reset).
+/// How many bytes are read and dropped after our end of the connection. Closing at once could make the client lose the
+/// answer (TCP reset).
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) struct Stream<I> {
     pub(super) inner: I,
     pub(super) connection: Arc<Connection>,
     pub(super) is_stopping: Arc<AtomicBool>,
-    /// How much was dropped since our end.
+    /// Bytes that were dropped since our end; `None` before it.
     pub(super) dropped: Option<usize>,
 }
 
 impl<I: AsyncWrite> Stream<I> {
-    fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
-        match outcome {
+    fn note_written(&self, result: &Poll<io::Result<usize>>) {
+        match result {
             Poll::Pending => self.connection.write_waits(Instant::now()),
             Poll::Ready(written) => self.connection.wrote(Instant::now(), *written.as_ref().unwrap_or(&0)),
         }
@@ -35,20 +36,20 @@ impl<I: AsyncRead + Unpin> AsyncRead for Stream<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        let result = Pin::new(&mut this.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.connection.received(Instant::now());
         }
-        outcome
+        result
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
-        this.note_written(&outcome);
-        outcome
+        let result = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.note_written(&result);
+        result
     }
 
     fn poll_write_vectored(
@@ -57,9 +58,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, pieces);
-        this.note_written(&outcome);
-        outcome
+        let result = Pin::new(&mut this.inner).poll_write_vectored(cx, pieces);
+        this.note_written(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -68,15 +69,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.inner).poll_flush(cx);
-        match &outcome {
+        let result = Pin::new(&mut this.inner).poll_flush(cx);
+        match &result {
             Poll::Pending => this.connection.write_waits(Instant::now()),
             Poll::Ready(_) => this.connection.flushed(Instant::now()),
         }
-        outcome
+        result
     }
 
-    /// Ends our side, and is done when the client has ended its own.
+    /// Ends our side, then waits until the client ends its own, and drops what it still sends.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.dropped.is_none() {

@@ -1,5 +1,5 @@
 // Calls operations by openapi-fetch with the types that openapi-typescript generated: BASE_URL LOGIN PASSWORD.
-// What the document does not have does not compile.
+// A use of anything that is not in the document does not compile.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./document.js";
 
@@ -23,7 +23,7 @@ if (found.data?.data.items[0]?.id !== member.id) throw new Error("the member is 
 const missing = await api.GET("/permissions/roles/{id}", {
   params: { path: { id: "0198c1d2-a4b0-7e1f-8c3d-000000000000" }, header: { "X-Tenant-ID": "platform" } },
 });
-// A failure says which of the operation's own failures it is.
+// The type of a failure lists the operation's own failures.
 const words: Record<"role_not_found", string> = { role_not_found: "as it should" };
 if (missing.error?.detail !== "role_not_found") throw new Error(`another failure: ${missing.error?.detail}`);
 console.log(words[missing.error.detail]);

@@ -1,4 +1,4 @@
-;; A hundred thousand roles, all of them the same 60 000 bytes: 6 GB when they are copied.
+;; A hundred thousand roles that all point to the same 60,000 bytes: 6 GB when they are copied.
 ;; role-mapper, ends: output
 ;; body
 (local $n i32)

@@ -1,4 +1,4 @@
-;; 256 of them, which is the most.
+;; 256 roles, the maximum.
 ;; role-mapper, ends: roles
 ;; body
 (local $n i32) (local $at i32)

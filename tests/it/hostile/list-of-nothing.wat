@@ -1,4 +1,4 @@
-;; Almost two million roles of no letters.
+;; Almost two million empty roles.
 ;; role-mapper, ends: output
 ;; body
 (drop (memory.grow (i32.const 250)))

@@ -1,4 +1,4 @@
-;; It stays below all its limits, and is slow.
+;; A slow guest that stays below all of its limits.
 ;; authorizer, ends: allow
 ;; body
 (local $left i32)

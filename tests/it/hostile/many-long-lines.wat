@@ -1,4 +1,4 @@
-;; Each line alone is within bounds: together they are not.
+;; Each line is within its limit; together they exceed theirs.
 ;; authorizer, ends: output
 ;; body
 (drop (memory.grow (i32.const 2)))

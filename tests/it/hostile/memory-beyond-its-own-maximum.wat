@@ -1,4 +1,4 @@
-;; Growth that the module itself forbids is refused with -1, and is not counted: a second try within bounds goes well.
+;; Growth beyond the module's own maximum is refused with -1 and not counted: a second attempt within the limits succeeds.
 ;; module authorizer-plugin, ends: allow
 (module
   (memory (export "memory") 1 3)

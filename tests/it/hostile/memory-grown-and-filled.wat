@@ -1,4 +1,4 @@
-;; One instruction that does much is charged for each byte, and so is the growth before it.
+;; A bulk instruction costs fuel for each byte, and so does the growth before it.
 ;; authorizer, ends: fuel
 ;; body
 (drop (memory.grow (i32.const 200)))

@@ -1,4 +1,4 @@
-;; 257 of them, each of three letters.
+;; 257 roles of three letters each.
 ;; role-mapper, ends: output
 ;; body
 (local $n i32) (local $at i32)

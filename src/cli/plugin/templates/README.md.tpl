@@ -1,11 +1,11 @@
 # NAME
 
-A plugin of Roster, of the world `WORLD` in wit/policy.wit.
+A Roster plugin for the world `WORLD` of wit/policy.wit.
 
-    ./build                                # makes NAME.wasm, with vectors.yaml in it
-    roster plugin check NAME.wasm          # would it be taken?
-    roster plugin test NAME.wasm           # asks what is in vectors.yaml
-    roster plugin bench NAME.wasm
-    roster plugin test NAME.wasm FILE      # asks what is in FILE
+    ./build                                # builds NAME.wasm, which contains vectors.yaml
+    roster plugin check NAME.wasm          # validates it as an upload does
+    roster plugin test NAME.wasm           # runs the vectors of vectors.yaml
+    roster plugin bench NAME.wasm          # measures calls
+    roster plugin test NAME.wasm FILE      # runs the vectors of FILE
 
-What it is told, what it may do and how it is put in force: plugins/README.md of Roster.
+plugins/README.md of Roster describes its input, its limits and how to activate it.

@@ -1,4 +1,4 @@
-//! The decision as an operation: one question or many, with reasons, and with rows where they are asked for.
+//! The permission check operation: decides one or several access requests, with reasons and optional explanations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,18 +24,18 @@ use crate::kernel::ids::{GrantId, MemberId, OrganizationId, RoleId};
 use crate::kernel::sandbox::Claim;
 use crate::kernel::sandbox::input::values_of;
 
-/// A question: exactly one of method and path, permission, or scope_type, scope_id, module and action; or instead of
-/// all that up to 100 `questions`
+/// An access request: exactly one of `method` and `path`; `permission`; or `scope_type`, `scope_id`, `module` and
+/// `action`. Or up to 100 access requests in `questions`, without other fields
 #[derive(Object)]
 struct CheckRequest {
-    /// The member
+    /// The id of the member
     #[oai(validator(max_length = 64))]
     uid: Option<String>,
     #[oai(validator(max_length = 64))]
     method: Option<String>,
     #[oai(validator(max_length = 8_192))]
     path: Option<String>,
-    /// The application of the path; `main` when absent
+    /// The application of the path; `main` by default
     #[oai(validator(max_length = 64))]
     app: Option<String>,
     #[oai(validator(max_length = 190))]
@@ -48,29 +48,29 @@ struct CheckRequest {
     module: Option<String>,
     #[oai(validator(max_length = 64))]
     action: Option<String>,
-    /// Facts for the organization's plugins: text, numbers, truth values, or lists of them. `now_ms` is the moment of
-    /// the question, ours when absent; `question`, `base`, `app`, `permission`, `org_code`, `scope_type`, `scope_id` and
-    /// `module` are told by the server
+    /// Facts for the organization's plugins: strings, numbers, booleans, or lists of them. `now_ms` is the time of the
+    /// request, by default the server's time. The server sets `question`, `base`, `app`, `permission`, `org_code`,
+    /// `scope_type`, `scope_id` and `module`
     context: Option<BTreeMap<String, Any<Value>>>,
-    /// Say why, naming rows
+    /// Add an explanation to the answer, with roles and grants
     explain: Option<bool>,
-    /// Decide at this epoch or a newer one
+    /// Decide with the policy of this epoch or a newer one
     min_epoch: Option<u64>,
-    /// Several questions, answered in order; they have none of their own
+    /// Several access requests, answered in order; they cannot contain `questions` themselves
     #[oai(validator(min_items = 1, max_items = 100))]
     questions: Option<Vec<CheckRequest>>,
 }
 
-/// A role that is held, that allows, or that would have
+/// A role in an explanation
 #[derive(Object)]
 #[oai(rename = "CheckRole", skip_serializing_if_is_none)]
 struct MatchedRoleView {
     organization_id: OrganizationId,
     role_id: RoleId,
     role_key: String,
-    /// The permission by which it allows
+    /// The permission of the role that allows the request
     permission: Option<String>,
-    /// Where the member's assignment comes from
+    /// The sources of the member's assignments of this role
     sources: Vec<String>,
 }
 
@@ -79,67 +79,68 @@ struct MatchedRoleView {
 struct Stage {
     /// `gate`, `base` or `plugin`
     stage: String,
-    /// `pass`, `not_asked`, or a reason; of `plugin` also `none_bound`, `not_covered`, `abstain`, and `allow` where base
-    /// had allowed already
+    /// `pass`, `not_asked`, or a reason; for the stage `plugin` also `none_bound`, `not_covered`, `abstain`, and
+    /// `allow` if `base` had already allowed
     verdict: String,
 }
 
-/// One of the organization's plugins in a decision
+/// A plugin call in a decision
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct AskedPlugin {
     name: String,
     version: u32,
-    /// Of the component
+    /// SHA-256 of the component, in hexadecimal
     sha256: String,
-    /// `enforce`, or `shadow`: asked, and without effect
+    /// `enforce`, or `shadow`: called, but without effect on the decision
     mode: String,
-    /// `allow`, `deny`, `abstain`, or why it has no answer: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`,
-    /// `rule_error`, `input`, `busy`, `quarantined`, `unavailable`; `not_covered` for a watched one that leaves out what
-    /// the version in force does not
+    /// `allow`, `deny`, `abstain`, or the kind of failure: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`,
+    /// `rule_error`, `input`, `busy`, `quarantined`, `unavailable`; `not_covered` for a shadow version whose filter
+    /// does not cover a request that the enforced version covers
     outcome: String,
-    /// Why it denied, in its own words
+    /// The reason of a denial, as the plugin returned it
     reason: Option<String>,
-    /// What went wrong; only for who may see plugins
+    /// The failure; only for callers who may read plugins
     fault: Option<String>,
-    /// Would the answer have been another one, had it been in force? Of watched ones
+    /// Whether the decision would have been different if this shadow plugin had been enforced; absent for enforced
+    /// plugins
     differed: Option<bool>,
     duration_us: u64,
-    /// Instructions used
+    /// Fuel used, in instructions
     fuel: u64,
 }
 
-/// Why a question was answered as it was
+/// The explanation of a decision
 #[derive(Object)]
 #[oai(rename = "Explanation", skip_serializing_if_is_none)]
 struct ExplanationView {
     stages: Vec<Stage>,
-    /// Plugins that were asked, in their order; watched ones last
+    /// The plugins that were called, in order; shadow plugins last
     plugins: Vec<AskedPlugin>,
-    /// The template that decided
+    /// The path template that matched
     template: Option<String>,
-    /// Permissions of which any one answers
+    /// The permissions of which any one allows the request
     permissions: Vec<String>,
-    /// Roles the member holds in the organization
+    /// The roles that the member holds in the organization
     roles: Vec<MatchedRoleView>,
-    /// Those that allow
+    /// The roles of the member that allow the request
     allowed_by: Vec<MatchedRoleView>,
-    /// Direct grants of which each one allows
+    /// The direct grants of the member that allow the request
     grant_ids: Vec<GrantId>,
-    /// For a denial: roles of the organization that would have allowed it
+    /// For a denial: the roles of the organization that would allow the request
     would_allow: Vec<MatchedRoleView>,
 }
 
-/// The answer to one question, or `decisions` for several
+/// The decision of one access request, or `decisions` for several
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct CheckAnswer {
     allow: Option<bool>,
-    /// One of a closed set of words
+    /// A word of a fixed set, for example `ok_role` or `no_permission`
     reason: Option<String>,
-    /// The epoch of the policy that decided
+    /// The epoch of the policy that made the decision
     epoch: Option<u64>,
-    /// Why a plugin denied, in its own words: for people
+    /// The reason of a denial by a plugin, as the plugin returned it; to be shown to users
     message: Option<String>,
     because: Option<ExplanationView>,
     decisions: Option<Vec<CheckAnswer>>,
@@ -152,7 +153,7 @@ crate::document! {
     "CheckAnswer": r#"{"allow":true,"reason":"ok_role","epoch":42}"#;
 }
 
-/// Questions that are answered without letting other requests of the thread have it in between, where no plugin is asked.
+/// The most access requests that are decided without yielding to other tasks, if no plugin is called.
 const QUESTIONS_AT_ONCE: usize = 16;
 
 pub struct Api {
@@ -161,17 +162,18 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/permissions", tag = "Tag::Decisions")]
 impl Api {
-    /// Ask whether a member may do something
+    /// Check whether a member may do something
     ///
-    /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is an answer, not a
-    /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. A program that names no
-    /// organization asks about direct grants only. To an organization's own people, rights over the site and grants in
-    /// other organizations do not exist.
+    /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is a successful answer: 200
+    /// with `allow:false` and the reason, also for unusual methods and paths. A program that names no organization can
+    /// check direct grants only. For members of an organization, rights over the site and grants in other organizations
+    /// do not count.
     ///
-    /// Where the organization has plugins in force, they are asked after roles and grants: one that denies or fails
-    /// denies (`plugin_denied`, `plugin_failed`), one that allows opens what no role does, if it was given that right
-    /// (`ok_plugin`). They have no say in Roster's own permissions. `explain` lists who was asked and what came of it.
-    /// All questions of a request are answered by one epoch.
+    /// If the organization has enforced plugins, they are called after roles and grants are evaluated. A plugin that
+    /// denies or fails denies the request (`plugin_denied`, `plugin_failed`). A plugin that allows can allow what no
+    /// role does, if it was given that right (`ok_plugin`). Plugins do not affect Roster's own permissions. `explain`
+    /// lists the plugins that were called and their results. All access requests of one call are decided with the same
+    /// epoch.
     #[oai(path = "/check", method = "post", operation_id = "check_permission")]
     async fn check_permission(&self, caller: CheckCaller, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
         let snapshot = self.app.snapshot();
@@ -186,19 +188,19 @@ impl Api {
         if let Some(epoch) = questions.list.iter().filter_map(|question| question.min_epoch).max() {
             self.app.wait_for_epoch(epoch).await?;
         }
-        // One snapshot answers all questions of a request.
+        // One snapshot decides all access requests of a call.
         let snapshot = self.app.snapshot();
         let asks_for_site = authz::asks_for_site(&snapshot, &caller, tenant);
         if has_authorizers(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
-            return self.judged(&caller, snapshot, (tenant, asks_for_site), questions).await;
+            return self.check_with_plugins(&caller, snapshot, (tenant, asks_for_site), questions).await;
         }
         let mut json = String::with_capacity(64 * questions.list.len());
         for (n, question) in questions.list.iter().enumerate() {
             if n % QUESTIONS_AT_ONCE == QUESTIONS_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            let asked = question.asked(tenant, asks_for_site);
-            let decision = self.app.evaluate_policy(&snapshot, &asked, questions.facts(n));
+            let access_request = question.access_request(tenant, asks_for_site);
+            let decision = self.app.evaluate_policy(&snapshot, &access_request, questions.facts(n));
             let comma = if json.is_empty() { "" } else { "," };
             let _ = write!(
                 json,
@@ -212,11 +214,12 @@ impl Api {
     }
 }
 
-/// The questions of a request, and whether it was written as a list.
+/// The access requests of a call.
 struct Questions {
     list: Vec<CheckRequest>,
-    /// One for each question; empty where no question has any.
+    /// One for each access request; empty if none has facts.
     facts: Vec<RequestFacts>,
+    /// Whether the call had the field `questions`.
     is_batch: bool,
 }
 
@@ -231,7 +234,7 @@ fn questions(mut request: CheckRequest, input_bytes_max: u64) -> Result<Question
     let batch = request.questions.take();
     let is_batch = batch.is_some();
     if is_batch && !request.is_empty() {
-        return Err(Error::field("questions", "stands alone: put the other fields into each question"));
+        return Err(Error::field("questions", "cannot be combined with other fields: put them into each question"));
     }
     let mut list = batch.unwrap_or_else(|| vec![request]);
     let has_facts = list.iter().any(|question| question.context.is_some());
@@ -247,7 +250,7 @@ fn questions(mut request: CheckRequest, input_bytes_max: u64) -> Result<Question
     if faults.is_empty() { Ok(Questions { list, facts, is_batch }) } else { Err(Error::fields(faults)) }
 }
 
-/// The facts of a question, and what is wrong with them.
+/// Returns the facts of an access request; adds what is invalid to `faults`.
 fn facts_of(
     context: Option<BTreeMap<String, Any<Value>>>,
     bytes_max: u64,
@@ -259,10 +262,10 @@ fn facts_of(
     let mut facts = RequestFacts::default();
     for (name, Any(value)) in context.into_iter().flatten() {
         if HOST_FACTS.contains(&name.as_str()) {
-            fault(&name, "is told by the server: give the fact another name");
+            fault(&name, "is set by the server: use another name");
         }
         if name == NOW_MS && value.as_u64().is_none_or(|ms| i64::try_from(ms).is_err()) {
-            fault(&name, "must be a moment in Unix milliseconds");
+            fault(&name, "must be a time in Unix milliseconds");
         }
         facts.0.push(Claim { values: values_of(&value), name });
     }
@@ -299,10 +302,10 @@ impl CheckRequest {
             && self.min_epoch.is_none()
     }
 
-    /// Why it is not exactly one question.
+    /// Returns why this is not exactly one access request.
     fn fault(&self) -> Option<&'static str> {
         if self.questions.is_some() {
-            return Some("is one question, and has no questions of its own");
+            return Some("cannot contain questions itself");
         }
         if self.uid.is_none() {
             return Some("must have the uid of a member");
@@ -315,11 +318,11 @@ impl CheckRequest {
         if !is_one {
             return Some("must have method and path, or permission, or scope_type, scope_id, module and action");
         }
-        (self.app.is_some() && !begun[0]).then_some("has an app, which only a method and path have")
+        (self.app.is_some() && !begun[0]).then_some("has an app, which is only valid with method and path")
     }
 
-    fn asked(&self, tenant: Option<OrganizationId>, with_platform: bool) -> AccessRequest<'_> {
-        let ask = match (&self.permission, &self.scope_type) {
+    fn access_request(&self, tenant: Option<OrganizationId>, with_platform: bool) -> AccessRequest<'_> {
+        let target = match (&self.permission, &self.scope_type) {
             (Some(permission), _) => Target::Permission(permission),
             (None, Some(scope_type)) => Target::Grant(Right {
                 scope_type,
@@ -333,42 +336,39 @@ impl CheckRequest {
                 path: self.path.as_deref().unwrap_or_default(),
             },
         };
-        AccessRequest {
-            tenant,
-            member: MemberId::of(self.uid.as_deref().unwrap_or_default()),
-            with_platform,
-            target: ask,
-        }
+        AccessRequest { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform, target }
     }
 }
 
 impl Api {
-    /// Asks plugins where there are some, and explains where it is wanted.
-    async fn judged(
+    /// Decides with the organization's plugins, and adds the explanations that were requested.
+    async fn check_with_plugins(
         &self,
         caller: &CheckCaller,
         snapshot: Arc<Snapshot>,
         (tenant, asks_for_site): (Option<OrganizationId>, bool),
         questions: Questions,
     ) -> RenderedReply<CheckAnswer> {
-        let mut verdicts = Vec::with_capacity(questions.list.len());
+        let mut evaluations = Vec::with_capacity(questions.list.len());
         let spent = Arc::default();
         for (n, question) in questions.list.iter().enumerate() {
             if n > 0 {
                 tokio::task::yield_now().await;
             }
-            let asked = question.asked(tenant, asks_for_site);
-            verdicts.push(self.app.evaluate_with_plugins(&snapshot, &asked, questions.facts(n), &spent).await);
+            let access_request = question.access_request(tenant, asks_for_site);
+            evaluations
+                .push(self.app.evaluate_with_plugins(&snapshot, &access_request, questions.facts(n), &spent).await);
         }
         let is_batch = questions.is_batch;
-        let mut answers: Vec<CheckAnswer> = verdicts.iter().map(answer).collect();
+        let mut answers: Vec<CheckAnswer> = evaluations.iter().map(answer).collect();
         if questions.list.iter().any(CheckRequest::is_explained) {
-            let may_look = authz::require(&snapshot, caller, Permission::PLUGIN_GET).is_ok();
+            let may_see_plugins = authz::require(&snapshot, caller, Permission::PLUGIN_GET).is_ok();
             let explain_all = move |r: &crate::kernel::db::Reader<'_>| {
-                for ((question, evaluation), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
+                for ((question, evaluation), answer) in questions.list.iter().zip(&evaluations).zip(&mut answers) {
                     if question.is_explained() {
-                        let asked = question.asked(tenant, asks_for_site);
-                        answer.because = Some(explanation_view(r, &snapshot, &asked, evaluation, may_look)?);
+                        let access_request = question.access_request(tenant, asks_for_site);
+                        answer.because =
+                            Some(explanation_view(r, &snapshot, &access_request, evaluation, may_see_plugins)?);
                     }
                 }
                 Ok(answers)
@@ -403,40 +403,42 @@ fn answer(evaluation: &Evaluation) -> CheckAnswer {
     }
 }
 
-fn asked_view(asked: &PluginAnswer, may_look: bool) -> AskedPlugin {
-    let fault = asked.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
+fn plugin_view(answer: &PluginAnswer, may_see_plugins: bool) -> AskedPlugin {
+    let fault = answer.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     AskedPlugin {
-        name: asked.name.to_string(),
-        version: asked.version,
-        sha256: hex::encode(asked.sha256),
-        mode: asked.mode.as_str().into(),
-        outcome: asked.as_str().into(),
-        // Who is only watched says nothing to people yet.
-        reason: asked.sentence().filter(|_| may_look || asked.mode == Mode::Enforce).map(str::to_owned),
-        fault: fault.filter(|_| may_look).map(|fault| fault.message.clone()),
-        differed: (asked.mode == Mode::Shadow).then_some(asked.differed),
-        duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
-        fuel: asked.fuel,
+        name: answer.name.to_string(),
+        version: answer.version,
+        sha256: hex::encode(answer.sha256),
+        mode: answer.mode.as_str().into(),
+        outcome: answer.as_str().into(),
+        // The reason of a shadow plugin is only for callers who may read plugins.
+        reason: answer.sentence().filter(|_| may_see_plugins || answer.mode == Mode::Enforce).map(str::to_owned),
+        fault: fault.filter(|_| may_see_plugins).map(|fault| fault.message.clone()),
+        differed: (answer.mode == Mode::Shadow).then_some(answer.differed),
+        duration_us: u64::try_from(answer.duration.as_micros()).unwrap_or(u64::MAX),
+        fuel: answer.fuel,
     }
 }
 
 fn explanation_view(
     r: &crate::kernel::db::Reader<'_>,
     snapshot: &Snapshot,
-    asked: &AccessRequest<'_>,
+    access_request: &AccessRequest<'_>,
     evaluation: &Evaluation,
-    may_look: bool,
+    may_see_plugins: bool,
 ) -> Result<ExplanationView> {
-    let explanation: Explanation = explain(snapshot, asked);
-    let platform = snapshot.platform().filter(|_| asked.with_platform).map(|platform| platform.id);
+    let explanation: Explanation = explain(snapshot, access_request);
+    let platform = snapshot.platform().filter(|_| access_request.with_platform).map(|platform| platform.id);
     let mut assignments = Vec::new();
-    for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
-        assignments.extend(permissions::list_assignments(r, organization, asked.member)?);
+    for organization in
+        access_request.tenant.into_iter().chain(platform.filter(|id| access_request.tenant != Some(*id)))
+    {
+        assignments.extend(permissions::list_assignments(r, organization, access_request.member)?);
     }
     let sources = |role: RoleId| -> Vec<String> {
         assignments.iter().filter(|held| held.role == role).map(|held| held.source.as_str().to_owned()).collect()
     };
-    let cite = |matched: MatchedRole| MatchedRoleView {
+    let role_view = |matched: MatchedRole| MatchedRoleView {
         organization_id: matched.organization,
         sources: sources(matched.role),
         role_id: matched.role,
@@ -444,7 +446,7 @@ fn explanation_view(
         permission: Some(matched.permission.to_string()),
     };
     let mut roles = Vec::new();
-    if let Some(tenant) = asked.tenant.and_then(|id| snapshot.tenant(id)) {
+    if let Some(tenant) = access_request.tenant.and_then(|id| snapshot.tenant(id)) {
         for role in explanation.held.iter().filter_map(|id| tenant.role(*id)) {
             roles.push(MatchedRoleView {
                 organization_id: tenant.id,
@@ -463,12 +465,12 @@ fn explanation_view(
     let is_denied = !base.allows() && !evaluation.decision.allow;
     Ok(ExplanationView {
         stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", evaluation.stage.as_str())],
-        plugins: evaluation.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
+        plugins: evaluation.plugins.iter().map(|answer| plugin_view(answer, may_see_plugins)).collect(),
         template: explanation.template,
         permissions: explanation.permissions.iter().map(ToString::to_string).collect(),
         roles,
-        allowed_by: explanation.allowed_by.into_iter().map(cite).collect(),
+        allowed_by: explanation.allowed_by.into_iter().map(role_view).collect(),
         grant_ids: explanation.grants,
-        would_allow: explanation.would_allow.into_iter().filter(|_| is_denied).map(cite).collect(),
+        would_allow: explanation.would_allow.into_iter().filter(|_| is_denied).map(role_view).collect(),
     })
 }

@@ -1,4 +1,4 @@
-//! The decision log, as a list.
+//! The operation that lists the decision log.
 
 use std::sync::Arc;
 
@@ -18,49 +18,49 @@ use crate::kernel::decision_log::{Row, Wanted};
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
-/// A plugin that was asked
+/// A plugin call in a logged decision
 #[derive(Object)]
 struct LoggedPlugin {
     name: String,
     version: u32,
-    /// Of the component
+    /// SHA-256 of the component, in hexadecimal
     sha256: String,
-    /// `enforce`, or `shadow`: asked, and without effect
+    /// `enforce`, or `shadow`: called, but without effect on the decision
     mode: String,
-    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`
+    /// `allow`, `deny`, `abstain`, the kind of a fault, or `not_covered`
     outcome: String,
-    /// Instructions used
+    /// Fuel used, in instructions
     fuel: u64,
     duration_us: u64,
-    /// Would the answer have been another one, had it been in force? Of watched ones
+    /// Whether the decision would have been different if this shadow plugin had been enforced
     differed: bool,
 }
 
-/// A decision that was logged
+/// A logged decision
 #[derive(Object)]
 #[oai(rename = "LoggedDecision")]
 struct DecisionView {
-    /// Grows: what is newer has the larger one
+    /// Increasing: newer decisions have larger ids
     id: i64,
     /// Unix milliseconds
     at: i64,
-    /// Of the policy that decided
+    /// Epoch of the policy that made the decision
     epoch: u64,
     uid: MemberId,
     /// `route`, `permission` or `grant`
     kind: String,
-    /// The question as a plugin gets it: tenant, subject, roles, action, path, context. No queries of paths
+    /// The access request as plugins get it: tenant, subject, roles, action, path without query, context
     input: Any<Value>,
-    /// Facts that are not in `input`, because they may be secrets or are too long
+    /// Names of context facts that are not in `input`, because they can be secrets or are too long
     left_out: Vec<String>,
-    /// Whether plugins are asked about such a question, where some are bound
+    /// Whether plugins are called for this kind of access request, if the organization has any
     asks_plugins: bool,
-    /// What roles and grants said
+    /// The result of roles and grants, before plugins
     base: String,
     allow: bool,
     reason: String,
     plugins: Vec<LoggedPlugin>,
-    /// Whether a watched plugin would have changed the answer
+    /// Whether a shadow plugin would have changed the decision
     differed: bool,
 }
 
@@ -68,14 +68,14 @@ struct DecisionView {
 #[derive(Object)]
 struct DecisionPage {
     items: Vec<DecisionView>,
-    /// How many there are in all; of more than 100,000, or of more than 1,000 that a filter leaves, it may be less
+    /// The total number of matching decisions; a lower bound above 100,000, or above 1,000 with filters
     total: u64,
     limit: u64,
     offset: u64,
-    /// What `after` takes for the page behind this one; absent on the last
+    /// The value of `after` for the next page; absent on the last page
     #[oai(skip_serializing_if_is_none)]
     next: Option<String>,
-    /// Decisions of the organization that the log could not take since the server started
+    /// The number of decisions of the organization that the log dropped since the server started
     dropped: u64,
 }
 crate::document! {
@@ -88,40 +88,40 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/permissions", tag = "Tag::Decisions")]
 impl Api {
-    /// Read the decision log
+    /// List the decision log
     ///
-    /// Newest first, of one organization. All denials are logged, all decisions in which a watched plugin would have
-    /// changed the answer, and of the other allowed ones a sample. Facts that may be secrets are left out, and named; so is
-    /// all that was said of somebody who does not belong to the organization any more. Where filters fit few of many rows a
-    /// page may be short, or empty, while there is `next`.
+    /// Returns the logged decisions of one organization, newest first. The log contains all denials, all decisions that
+    /// a shadow plugin would have changed, and a sample of the other allowed decisions. Facts that can be secrets are
+    /// left out and named in `left_out`; so are the facts about a member who no longer belongs to the organization.
+    /// With filters that match few of many rows, a page can be short or empty although there is a `next`.
     #[oai(path = "/decisions", method = "get", operation_id = "list_decisions")]
-    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    #[allow(clippy::too_many_arguments, reason = "each argument is a query parameter of the OpenAPI document")]
     async fn list_decisions(
         &self,
         caller: GatewayCaller,
-        /// From this moment on, in Unix milliseconds
+        /// Only decisions at or after this time, in Unix milliseconds
         from: Query<Option<i64>>,
-        /// Before this moment, in Unix milliseconds
+        /// Only decisions before this time, in Unix milliseconds
         to: Query<Option<i64>>,
-        /// Only about this member
+        /// Only decisions about this member
         uid: Query<Option<MemberId>>,
         allow: Query<Option<bool>>,
         #[oai(validator(max_length = 64))] reason: Query<Option<String>>,
-        /// Only where the plugin of this name was asked
+        /// Only decisions for which the plugin with this name was called
         #[oai(validator(max_length = 64))]
         plugin: Query<Option<String>>,
-        /// Only where a watched plugin would have changed the answer, or would not have
+        /// Only decisions that a shadow plugin would have changed, or would not have changed
         differed: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<DecisionPage> {
         let snapshot = self.app.snapshot();
         let organization = authz::require_in_tenant(&snapshot, &caller, Permission::DECISION_LIST)?;
         let reach = authz::reach_seen(&snapshot, &caller, organization);
-        let wanted = Wanted {
+        let filter = Wanted {
             organization,
             from: from.0,
             to: to.0,
@@ -132,7 +132,7 @@ impl Api {
             differed: differed.0,
         };
         let window = Window::new(limit.0, offset.0, after.0)?;
-        let found = self.app.decisions.read(wanted, window).await?;
+        let found = self.app.decisions.read(filter, window).await?;
         Ok(ok(DecisionPage {
             total: found.total,
             limit: found.limit,
@@ -152,8 +152,8 @@ impl Api {
 }
 
 fn view((id, row): (i64, Row)) -> DecisionView {
-    // What the log cannot read of itself any more shows as nothing.
-    let heard: Vec<PluginTrace> = serde_json::from_str(&row.plugins).unwrap_or_default();
+    // A column that cannot be parsed becomes an empty value.
+    let plugins: Vec<PluginTrace> = serde_json::from_str(&row.plugins).unwrap_or_default();
     DecisionView {
         id,
         at: row.at.0,
@@ -166,14 +166,14 @@ fn view((id, row): (i64, Row)) -> DecisionView {
         base: row.base,
         allow: row.allow,
         reason: row.reason,
-        plugins: heard.into_iter().map(LoggedPlugin::from).collect(),
+        plugins: plugins.into_iter().map(LoggedPlugin::from).collect(),
         differed: row.differed,
     }
 }
 
 impl From<PluginTrace> for LoggedPlugin {
-    fn from(heard: PluginTrace) -> Self {
-        let PluginTrace { name, version, sha256, mode, outcome, fuel, duration_us, differed } = heard;
+    fn from(trace: PluginTrace) -> Self {
+        let PluginTrace { name, version, sha256, mode, outcome, fuel, duration_us, differed } = trace;
         Self { name, version, sha256, mode, outcome, fuel, duration_us, differed }
     }
 }

@@ -1,4 +1,4 @@
-//! Operations on decisions.
+//! The permission check and the decision log.
 
 pub mod check;
 pub mod log;

@@ -1,4 +1,4 @@
-//! Administration of members and of their memberships.
+//! Operations to manage members and their memberships.
 
 use std::sync::Arc;
 
@@ -40,36 +40,36 @@ struct CreateMember {
     display_name: Option<DisplayName>,
     /// The subject at Authentik
     authentik_sub: Option<Subject>,
-    /// Authentik's own id of the account
+    /// The id of the account at Authentik
     authentik_user_id: Option<Subject>,
-    /// For members who sign in here
+    /// For members who sign in with a password
     password: Option<Password>,
-    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
+    /// Instead of `password`: the password hash from another system; only for platform administrators
     password_hash: Option<PasswordHash>,
-    /// Active when absent
+    /// True by default
     is_active: Option<bool>,
 }
 
-/// What of a member can change
+/// The fields of a member to change
 #[derive(Object)]
 struct UpdateMember {
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable)]
     username: MaybeUndefined<Username>,
-    /// Does the site stand for the username? Then it is the name of a folder, and an import finds the member by it. By the
-    /// platform only
+    /// Whether the site vouches for the username: then it is also the name of the member's folder, and imports find the
+    /// member by it. Only the platform can set it
     username_by_site: Option<bool>,
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable)]
     email: MaybeUndefined<Email>,
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable)]
     display_name: MaybeUndefined<DisplayName>,
-    /// Authentik's own id of the account, where the member has an Authentik subject
+    /// The id of the account at Authentik, if the member has an Authentik subject
     authentik_user_id: Option<Subject>,
-    /// A new password ends all that was signed in
+    /// A new password ends all sessions of the member
     password: Option<Password>,
-    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
+    /// Instead of `password`: the password hash from another system; only for platform administrators
     password_hash: Option<PasswordHash>,
     is_active: Option<bool>,
 }
@@ -102,14 +102,14 @@ crate::text! {
     OrganizationName 1..=64 "";
 }
 
-/// The organization to link to
+/// The organization to add the member to
 #[derive(Object)]
 struct LinkMember {
     /// Its id or org_code
     organization: OrganizationName,
 }
 
-/// A member's link to an organization
+/// The membership of a member in an organization
 #[derive(Object)]
 struct MembershipView {
     member_id: MemberId,
@@ -118,7 +118,7 @@ struct MembershipView {
     created_at: i64,
 }
 
-/// How many rows went
+/// The number of deleted memberships
 #[derive(Object)]
 struct Deleted {
     deleted: u64,
@@ -155,19 +155,19 @@ pub struct Api {
 impl Api {
     /// List members
     ///
-    /// All of the site for the platform and API clients; those of its organization for a member of one. Where filters fit
-    /// few of many a page may be short, or empty, while there is `next`.
+    /// The platform and API clients get all members, others those of their organization. With filters that match few of
+    /// many, a page can be short or empty although there is a `next`.
     #[oai(path = "/", method = "get", operation_id = "list_members")]
     async fn list_members(
         &self,
         caller: AdminCaller,
-        /// Found in username, e-mail and display name
+        /// Only members with this text in the username, e-mail or display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         is_active: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
@@ -180,7 +180,7 @@ impl Api {
 
     /// Create a member
     ///
-    /// One that an organization's administrator creates belongs to that organization at once.
+    /// If an administrator of an organization creates the member, it belongs to that organization.
     #[oai(path = "/", method = "post", operation_id = "create_member")]
     async fn create_member(&self, caller: AdminCaller, body: Body<CreateMember>) -> Reply<MemberView> {
         let body = body.0;
@@ -188,10 +188,10 @@ impl Api {
         // Checked before hashing: a caller without the permission must not cause that work.
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
-            return Err(Error::field("username", "give the member a username, an e-mail or an authentik_sub").into());
+            return Err(Error::field("username", "a member needs a username, an e-mail or an authentik_sub").into());
         }
         if body.authentik_user_id.is_some() && body.authentik_sub.is_none() {
-            return Err(Error::field("authentik_user_id", "goes with an authentik_sub").into());
+            return Err(Error::field("authentik_user_id", "requires an authentik_sub").into());
         }
         let is_imported = body.password_hash.is_some();
         let mut new = NewMember {
@@ -201,7 +201,7 @@ impl Api {
             display_name: body.display_name.map(|text| text.0),
             authentik_sub: body.authentik_sub.map(|text| text.0),
             authentik_user_id: body.authentik_user_id.map(|text| text.0),
-            password_hash: self.hashed(body.password, body.password_hash).await?,
+            password_hash: self.stored_hash(body.password, body.password_hash).await?,
             is_suspended: body.is_active == Some(false),
         };
         let imported = new.password_hash.clone().filter(|_| is_imported);
@@ -215,7 +215,7 @@ impl Api {
             };
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // A caller who can set a subject before its owner signs in would control the account.
-                let message = "an external identity is linked by the platform, or by its owner's first sign-in";
+                let message = "only the platform, or the first sign-in of the user, can link an external identity";
                 return Err(Error::new(ErrorCode::Forbidden).with_message(message));
             }
             if is_imported {
@@ -239,9 +239,9 @@ impl Api {
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
-    /// See a member
+    /// Get a member
     ///
-    /// With all that the caller may see of the member: an organization sees what belongs to it.
+    /// A caller of an organization can read only its members.
     #[oai(path = "/:id", method = "get", operation_id = "get_member")]
     async fn get_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_GET)?;
@@ -250,11 +250,11 @@ impl Api {
         Ok(ok(member.into()).version(version))
     }
 
-    /// Change a member
+    /// Update a member
     ///
-    /// By the platform, or by the administrator of the only organization that the member belongs to; never of a member
-    /// who holds more than the caller. An API client changes no owner, no administrator, and nobody who may do more by
-    /// Roster's own operations than its scopes open.
+    /// For the platform, and for administrators of the only organization that the member belongs to. The member must
+    /// not hold more than the caller. An API client cannot update an owner, an administrator, or a member who can do
+    /// more with Roster's own operations than the scopes of the client allow.
     #[oai(path = "/:id", method = "patch", operation_id = "update_member")]
     async fn update_member(
         &self,
@@ -266,7 +266,7 @@ impl Api {
         let mut edit = body.0;
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
         let is_imported = edit.password_hash.is_some();
-        let password_hash = self.hashed(edit.password.take(), edit.password_hash.take()).await?;
+        let password_hash = self.stored_hash(edit.password.take(), edit.password_hash.take()).await?;
         let imported = password_hash.clone().filter(|_| is_imported);
         let names = [edit.username.value().map(|text| text.0.clone()), edit.email.value().map(|text| text.0.clone())];
         let update = move |t: &Transaction<'_>, caller: &Identity| {
@@ -278,14 +278,12 @@ impl Api {
             rename(&mut member, reach, edit.username, edit.username_by_site)?;
             edited(&mut member.email, edit.email, |text| text.0);
             edited(&mut member.display_name, edit.display_name, |text| text.0);
-            let account = edit
-                .authentik_user_id
-                .map(|text| text.0)
-                .filter(|text| former.authentik_user_id.as_ref() != Some(text));
+            let account = edit.authentik_user_id.map(|text| text.0);
+            let account = account.filter(|text| former.authentik_user_id.as_ref() != Some(text));
             let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
             let is_account = password_hash.is_some() || account.is_some();
             let touch = if is_account { Touch::Account } else { member.touch_since(&former) };
-            // A member's own profile needs no session of ours.
+            // Members can change their own profile without a session of Roster.
             let is_others = member != former && caller.member() != Some(id.0);
             if touch == Touch::Account || is_active.is_some() || is_others {
                 require_may_touch(t, caller, reach, id.0, touch)?;
@@ -294,11 +292,10 @@ impl Api {
             if is_imported {
                 require_importer(caller, reach)?;
             }
-            is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, switching(on)).map(drop))?;
+            is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, status_permission(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
-                return Err(
-                    Error::new(ErrorCode::Forbidden).with_message("an external identity is linked by the platform")
-                );
+                let message = "only the platform can link an external identity";
+                return Err(Error::new(ErrorCode::Forbidden).with_message(message));
             }
             let mut fields = Vec::new();
             if let Some(account) = &account {
@@ -312,7 +309,7 @@ impl Api {
                 fields.extend(member.fields_changed_since(&former));
                 writes::update_names(t, &member)?;
             }
-            // A name decides nothing: the policy learns of status and credentials only.
+            // Names have no effect on decisions: the policy changes with status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
                 set_password(t, id.0, (hash, Some(&Maker::from_caller(caller))), None)?;
@@ -332,7 +329,7 @@ impl Api {
 
     /// Activate a member
     ///
-    /// A member who is suspended or was invited may sign in again. Repeating it changes nothing.
+    /// A suspended or pending member can sign in again. Repeating it changes nothing.
     #[oai(path = "/:id/activate", method = "post", operation_id = "activate_member")]
     async fn activate_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -344,7 +341,7 @@ impl Api {
 
     /// Suspend a member
     ///
-    /// From the next request on nothing of the member's is accepted; nothing is lost.
+    /// From the next request on, the member's credentials are refused. No data is deleted.
     #[oai(path = "/:id/deactivate", method = "post", operation_id = "deactivate_member")]
     async fn deactivate_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -356,7 +353,7 @@ impl Api {
 
     /// Erase a member
     ///
-    /// Takes away all personal data, memberships, roles and grants for good; the id stays, for the audit.
+    /// Deletes all personal data, memberships, roles and grants permanently. The id stays, for the audit log.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_member")]
     async fn delete_member(
         &self,
@@ -379,7 +376,7 @@ impl Api {
 
     /// List a member's organizations
     ///
-    /// An organization sees itself only; the platform sees all of them.
+    /// The platform gets all organizations of the member, a caller of an organization only its own.
     #[oai(path = "/:id/organizations", method = "get", operation_id = "list_member_organizations")]
     async fn list_member_organizations(
         &self,
@@ -387,7 +384,7 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberOrganization>> {
@@ -400,9 +397,9 @@ impl Api {
         Ok(ok(self.read_visible(reach, id.0, list).await?.into()))
     }
 
-    /// Link a member to an organization
+    /// Add a member to an organization
     ///
-    /// Gives no role. Linking twice is linking once.
+    /// Assigns no role. Repeating it changes nothing.
     #[oai(path = "/:id/organizations/:org_id", method = "post", operation_id = "link_member")]
     async fn link_member(
         &self,
@@ -413,9 +410,9 @@ impl Api {
         self.link(caller, id.0, Permission::MEMBERSHIP_CREATE, move |_| Ok(org_id.0)).await
     }
 
-    /// Link a member to an organization that the body names
+    /// Add a member to an organization by id or code
     ///
-    /// By id or org_code. Gives no role. Linking twice is linking once.
+    /// The body names the organization. Assigns no role. Repeating it changes nothing.
     #[oai(path = "/:id/organizations", method = "post", operation_id = "link_member_by_name")]
     async fn link_member_by_name(
         &self,
@@ -430,9 +427,9 @@ impl Api {
         self.link(caller, id.0, Permission::MEMBERSHIP_ADD, find).await
     }
 
-    /// Take a member out of an organization
+    /// Remove a member from an organization
     ///
-    /// Its roles there go too. The last owner cannot be taken out.
+    /// Also removes its roles there. The last owner cannot be removed.
     #[oai(path = "/:id/organizations/:org_id", method = "delete", operation_id = "unlink_member")]
     async fn unlink_member(
         &self,
@@ -462,8 +459,8 @@ impl Api {
             let change = authz::store::membership(t, org_id.0, id.0)?;
             Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
         };
-        let gone = self.app.change(&caller, "member.unlink", unlink).await?;
-        Ok(ok(gone.answer).epoch(gone.epoch))
+        let unlinked = self.app.change(&caller, "member.unlink", unlink).await?;
+        Ok(ok(unlinked.answer).epoch(unlinked.epoch))
     }
 }
 
@@ -494,8 +491,8 @@ impl Api {
             if let Some(since) = store::find_membership(t, organization, member)? {
                 return Ok(Changed::nothing(view(since)));
             }
-            // What the organization asks of its members counts for an administrator from elsewhere too. It is linked from
-            // where all of it is seen, wherever the caller acts.
+            // Rules of the organization, such as the second factor, then apply to the member everywhere. So the check
+            // uses the reach of the site, even if the caller acts in one organization.
             require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
             writes::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
@@ -506,16 +503,16 @@ impl Api {
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
-    /// Hashes a new password, outside of any transaction; or takes the hash that somebody brings along.
-    async fn hashed(&self, password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<String>> {
+    /// Hashes a new password outside of any transaction, or returns the imported hash in stored form.
+    async fn stored_hash(&self, password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<String>> {
         match (password, hash) {
             (None, hash) => Ok(hash.map(|hash| password::stored_form(&hash))),
             (Some(password), None) => password::hash(&self.app, password.0).await.map(Some),
-            (Some(_), Some(_)) => Err(Error::field("password_hash", "give a password or its hash, not both")),
+            (Some(_), Some(_)) => Err(Error::field("password_hash", "send either password or password_hash, not both")),
         }
     }
 
-    /// Reads about a member that the caller can see.
+    /// Runs a query about a member, if the caller may see the member.
     async fn read_visible<T: Send + 'static>(
         &self,
         reach: Reach,
@@ -532,28 +529,29 @@ fn answer(committed: Committed<Member>) -> Reply<MemberView> {
     Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
 }
 
-/// What it takes to activate or to suspend.
-fn switching(is_active: bool) -> Permission {
+/// Returns the permission to activate or to suspend a member.
+fn status_permission(is_active: bool) -> Permission {
     if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE }
 }
 
-/// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
+/// Fails unless the caller may import a password hash. A hash bypasses the password rules and sets the work of a
+/// sign-in.
 fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
     delegation::require_any(caller, Gift::PasswordHash)?;
     if reach == Reach::Site {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::Forbidden).with_message("a password's hash is brought along by the platform only"))
+    Err(Error::new(ErrorCode::Forbidden).with_message("only the platform can import a password hash"))
 }
 
-/// Changes the username; and whether the site stands for it, which only the site says.
+/// Changes the username, and whether the site vouches for it, which only the site can set.
 fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>, by_site: Option<bool>) -> Result<()> {
     if !username.is_undefined() {
         member.name(reach, username.take().map(|text| text.0));
     }
     let Some(by_site) = by_site else { return Ok(()) };
     if reach != Reach::Site {
-        return Err(Error::new(ErrorCode::Forbidden).with_message("the platform says for which usernames it stands"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("only the platform can set username_by_site"));
     }
     if member.username.is_none() {
         return Err(Error::field("username_by_site", "this member has no username"));

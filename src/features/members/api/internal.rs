@@ -1,4 +1,4 @@
-//! Lookups of members for the services of this site.
+//! Operations on members for the services of this site.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::kernel::http::{Body, DisplayName, Email, Page, Reply, Subject, Tag, U
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::EventKind;
 
-/// What a service knows of somebody who signed in there
+/// The data of a service about a user who signed in there
 #[derive(Object)]
 struct UpsertBySub {
     /// The subject at Authentik
@@ -33,7 +33,7 @@ struct UpsertBySub {
     username: Option<Username>,
     email: Option<Email>,
     display_name: Option<DisplayName>,
-    /// As it is when absent; active when new
+    /// Unchanged by default; a new member is active
     is_active: Option<bool>,
 }
 
@@ -55,7 +55,7 @@ pub struct Api {
 impl Api {
     /// Create or update the member of a subject
     ///
-    /// What is absent stays as it is. An e-mail that another member has is refused, never linked.
+    /// Absent fields stay unchanged. Fails if another member has the e-mail; members are never linked by e-mail.
     #[oai(path = "/users/upsert-by-sub", method = "post", operation_id = "upsert_member_by_sub")]
     async fn upsert_member_by_sub(&self, caller: InternalCaller, body: Body<UpsertBySub>) -> Reply<MemberView> {
         let body = body.0;
@@ -115,17 +115,17 @@ impl Api {
 
     /// List members, for the services of this site
     ///
-    /// Pages are larger than for people: up to 500.
+    /// A page has up to 500 members, more than in `list_members`.
     #[oai(path = "/members", method = "get", operation_id = "list_members_internal")]
     async fn list_members_internal(
         &self,
         caller: InternalCaller,
-        /// Found in username, e-mail and display name
+        /// Only members with this text in the username, e-mail or display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
@@ -136,9 +136,9 @@ impl Api {
         Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
     }
 
-    /// See the member of a subject, for the services of this site
+    /// Get the member of a subject, for the services of this site
     ///
-    /// The subject is the one of the site's OpenID provider, or the member's id.
+    /// Finds the member by its subject at Authentik.
     #[oai(path = "/members/by-sub/:sub", method = "get", operation_id = "get_member_by_sub")]
     async fn get_member_by_sub(&self, caller: InternalCaller, sub: Path<String>) -> Reply<MemberView> {
         let snapshot = self.app.snapshot();
@@ -154,7 +154,7 @@ impl Api {
 
     /// List a member's organizations, for the services of this site
     ///
-    /// By the member's id.
+    /// Finds the member by its id.
     #[oai(
         path = "/members/:member_id/organizations",
         method = "get",
@@ -166,7 +166,7 @@ impl Api {
         member_id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberOrganization>> {

@@ -1,4 +1,4 @@
-//! The signed-in member's own view.
+//! Operations of the signed-in member on its own profile.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::kernel::ids::MemberId;
 /// The signed-in member
 #[derive(Object)]
 struct Me {
-    /// The subject at the provider of sign-in; the member's own id where there is none
+    /// The subject at the provider that the member signs in with; the member's id if there is none
     sub: String,
     uid: MemberId,
     #[oai(nullable)]
@@ -35,10 +35,10 @@ struct Me {
     organizations: Vec<MemberOrganization>,
 }
 
-/// What members can change of themselves
+/// The fields of the profile to change
 #[derive(Object)]
 struct UpdateMe {
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable)]
     display_name: MaybeUndefined<DisplayName>,
 }
@@ -56,9 +56,10 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/me", tag = "Tag::Members")]
 impl Api {
-    /// See oneself
+    /// Get the signed-in member
     ///
-    /// Who is signed in, with the organizations one belongs to. With a provider's token the first call makes the member.
+    /// Returns the profile and the organizations that the member belongs to. The first call with a provider's token
+    /// creates the member.
     #[oai(path = "/", method = "get", operation_id = "get_me")]
     async fn get_me(&self, caller: MemberOrKey) -> RenderedReply<Me> {
         let id = authz::require_own(&caller, ME_READ)?;
@@ -68,9 +69,9 @@ impl Api {
         Ok(rendered(me).version(version))
     }
 
-    /// Change oneself
+    /// Update the signed-in member
     ///
-    /// Only what is sent is changed. Profile fields only: the password has its own operation.
+    /// Changes only the fields that are sent. The password has its own operation.
     #[oai(path = "/", method = "patch", operation_id = "update_me")]
     async fn update_me(
         &self,

@@ -11,9 +11,9 @@ use crate::kernel::http::status::MemberStatus;
 use crate::kernel::ids::MemberId;
 
 crate::text! {
-    /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`), argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`), WordPress
-    /// (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt (`$5$`, `$6$`), also with
-    /// `{CRYPT}` before it
+    /// A password hash from another system: bcrypt (`$2a$`, `$2b$`, `$2y$`), argon2 (`$argon2id$`, `$argon2i$`,
+    /// `$argon2d$`), WordPress (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt
+    /// (`$5$`, `$6$`), also with the prefix `{CRYPT}`
     PasswordHash 1..=256 "" as "password-hash";
 }
 

@@ -1,4 +1,4 @@
-//! Operations on the roles that members hold.
+//! Operations on role assignments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ crate::text! {
     ExternalKey 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
 }
 
-/// A role held by a member, from one source
+/// A role assignment: a role that a member holds from one source
 #[derive(Object)]
 #[oai(rename = "UserRole")]
 struct UserRoleView {
@@ -49,22 +49,22 @@ struct UserRoleView {
 }
 
 impl From<Assignment> for UserRoleView {
-    fn from(held: Assignment) -> Self {
+    fn from(assignment: Assignment) -> Self {
         Self {
-            id: held.id,
-            tenant_id: held.organization,
-            uid: held.member,
-            role_id: held.role,
-            role_key: held.role_key,
-            role_display_name: held.role_display_name,
-            source: held.source.as_str().into(),
-            create_at: held.created_at.0,
-            update_at: held.updated_at.0,
+            id: assignment.id,
+            tenant_id: assignment.organization,
+            uid: assignment.member,
+            role_id: assignment.role,
+            role_key: assignment.role_key,
+            role_display_name: assignment.role_display_name,
+            source: assignment.source.as_str().into(),
+            create_at: assignment.created_at.0,
+            update_at: assignment.updated_at.0,
         }
     }
 }
 
-/// The roles a member holds
+/// The role assignments of a member
 #[derive(Object)]
 struct UserRoleList {
     user_roles: Vec<UserRoleView>,
@@ -74,77 +74,79 @@ struct UserRoleList {
 #[derive(Object)]
 struct AssignUserRole {
     role_id: RoleId,
-    /// `manual` when absent; any other needs the permission to sync
+    /// `manual` by default; other sources need the permission to sync
     source: Option<AssignmentSource>,
 }
 
-/// What an external source says of a member
+/// The external keys and claims of a member at an external source
 #[derive(Object)]
 struct SyncUserRoles {
     source: AssignmentSource,
-    /// The member's groups or roles over there; an empty list takes away all roles of this source
+    /// The member's groups or roles at the source; an empty list removes all roles of this source
     #[oai(validator(max_items = 1_000))]
     external_keys: Vec<ExternalKey>,
-    /// What else the source says, for role mappers. A value is an external key only where the source is `oidc` or
-    /// `zitadel` and the claim is one of the `role_claims` of the settings
+    /// Other claims, for role mapper plugins. Their values are external keys only if the source is `oidc` or `zitadel`
+    /// and the claim is one of the setting `role_claims`
     claims: Option<BTreeMap<String, Any<Value>>>,
-    /// Only say what would be done
+    /// Return the result without changing anything
     dry_run: Option<bool>,
 }
 
-/// What a sync did, by role key
+/// The result of a sync, as role keys
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct SyncResult {
     added: Vec<String>,
     removed: Vec<String>,
     kept: Vec<String>,
-    /// External keys that no mapping knows
+    /// External keys without a mapping
     unknown: Vec<String>,
-    /// Role keys that a plugin named and that are no open role here that a plugin may give
+    /// Role keys that a plugin returned but cannot assign: unknown, closed or protected roles; absent without plugins
     ignored: Option<Vec<String>>,
-    /// A plugin failed, so that the roles of this source stay as they were; absent when all answered
+    /// True if a plugin failed, so that the roles of this source stay unchanged; absent otherwise
     failed: Option<bool>,
-    /// The role mappers in force, in the order in which they were asked; the last one decided. Absent when there is none
+    /// The enforced role mappers that were called, in order; the last one determines the roles. Absent if there are
+    /// none
     plugins: Option<Vec<MapperAnswer>>,
 }
 
-/// How a role mapper answered
+/// The call of a role mapper
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct MapperAnswer {
     name: String,
     version: u32,
-    /// Of the component, in hexadecimal
+    /// SHA-256 of the component, in hexadecimal
     sha256: String,
-    /// `roles`, or how it failed: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`, `rule_error`, `input`, `busy`,
-    /// `quarantined` or `unavailable`
+    /// `roles`, or the kind of failure: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`, `rule_error`, `input`,
+    /// `busy`, `quarantined` or `unavailable`
     outcome: String,
-    /// Instructions used
+    /// Fuel used, in instructions
     fuel: u64,
-    /// Why it failed; only shown to callers who may see plugins
+    /// The reason of the failure; only for callers who may read plugins
     message: Option<String>,
 }
 
 impl MapperAnswer {
-    fn of(asked: MapperCall, may_look: bool) -> Self {
-        let MapperCall { name, version, sha256, fuel, fault } = asked;
+    fn of(call: MapperCall, may_see_plugins: bool) -> Self {
+        let MapperCall { name, version, sha256, fuel, fault } = call;
         Self {
             name: name.to_string(),
             version,
             sha256: hex::encode(sha256),
             outcome: fault.as_ref().map_or("roles", |fault| fault.kind.as_str()).into(),
             fuel,
-            message: fault.filter(|_| may_look).map(|fault| fault.message),
+            message: fault.filter(|_| may_see_plugins).map(|fault| fault.message),
         }
     }
 }
 
 impl SyncResult {
-    fn of(synced: Synced, may_look: bool) -> Self {
+    fn of(synced: Synced, may_see_plugins: bool) -> Self {
         let Synced { source: _, added, removed, kept, unknown, ignored, asked } = synced;
-        let failed = asked.iter().any(|asked| asked.fault.is_some()).then_some(true);
-        let plugins: Vec<MapperAnswer> = asked.into_iter().map(|asked| MapperAnswer::of(asked, may_look)).collect();
+        let failed = asked.iter().any(|call| call.fault.is_some()).then_some(true);
+        let plugins: Vec<MapperAnswer> =
+            asked.into_iter().map(|call| MapperAnswer::of(call, may_see_plugins)).collect();
         let by_plugin = !plugins.is_empty();
         let (ignored, plugins) = (by_plugin.then_some(ignored), by_plugin.then_some(plugins));
         Self { added, removed, kept, unknown, ignored, failed, plugins }
@@ -169,7 +171,7 @@ pub struct Api {
 impl Api {
     /// List a member's roles
     ///
-    /// A role from two sources is listed twice. An unknown member has none.
+    /// A role from two sources is listed twice. An unknown member has no roles.
     #[oai(path = "/users/:uid/roles", method = "get", operation_id = "list_user_roles")]
     async fn list_user_roles(&self, caller: GatewayCaller, uid: Path<MemberId>) -> Reply<UserRoleList> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ASSIGNMENT_LIST)?;
@@ -179,7 +181,7 @@ impl Api {
 
     /// Assign a role to a member
     ///
-    /// The member must belong to the organization, and the caller must hold all that the role gives.
+    /// The member must belong to the organization, and the caller must hold all permissions of the role.
     #[oai(path = "/users/:uid/roles", method = "post", operation_id = "assign_user_role")]
     async fn assign_user_role(
         &self,
@@ -196,9 +198,9 @@ impl Api {
             let role = store::get_role(t, tenant, body.0.role_id)?;
             require_in(t.snapshot(), tenant, uid.0)?;
             if role.is_protected() && source != Source::Manual {
-                // The next sync of that source would take it away again, and with it the last owner.
+                // The next sync of that source could remove the role, and with it the last owner.
                 return Err(Error::new(ErrorCode::SystemRole)
-                    .with_message("an owner or a platform administrator is made by hand"));
+                    .with_message("an owner or a platform administrator can only be assigned manually"));
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
@@ -217,8 +219,8 @@ impl Api {
 
     /// Revoke a role of a member
     ///
-    /// From all its sources; the next sync of a source may bring it back. The last owner cannot be revoked, and
-    /// nobody can revoke a role that gives more than they hold.
+    /// Deletes the assignments from all sources; the next sync of a source can add the role again. The role of the last
+    /// owner cannot be revoked, and a caller cannot revoke a role with permissions that it does not hold.
     #[oai(path = "/users/:uid/roles/:role_id", method = "delete", operation_id = "revoke_user_role")]
     async fn revoke_user_role(&self, caller: GatewayCaller, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
@@ -240,9 +242,9 @@ impl Api {
 
     /// Sync a member's roles with an external source
     ///
-    /// Mappings turn the external keys into roles; the organization's role mappers, where there are any, see keys, claims
-    /// and those roles, and name others. Only assignments of this source change, and none of them when a plugin fails.
-    /// `manual` cannot be synced. 503 `busy` when plugins or mappings change time and again meanwhile.
+    /// Role mappings map the external keys to roles. The organization's role mapper plugins, if any, get the keys, the
+    /// claims and these roles, and return the final ones. Only assignments of this source change, and none if a plugin
+    /// fails. `manual` cannot be synced. Fails with 503 `busy` if plugins or mappings change during every attempt.
     #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
     async fn sync_user_roles(
         &self,
@@ -251,14 +253,15 @@ impl Api {
         body: Body<SyncUserRoles>,
     ) -> Reply<SyncResult> {
         let dry_run = body.0.dry_run.unwrap_or(false);
-        let said = Arc::new(SyncSource::of(body.0, &self.app.config.providers)?);
+        let sync_source = Arc::new(SyncSource::of(body.0, &self.app.config.providers)?);
         for _ in 0..TRIES {
-            let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
-            let mapped = mappers::ask(&self.app, (tenant, uid.0), said.source_claims()).await?;
-            let said = said.clone();
+            let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, sync_source.source)?;
+            let mapped = mappers::ask(&self.app, (tenant, uid.0), sync_source.source_claims()).await?;
+            let sync_source = sync_source.clone();
             let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
-                let tenant = may_sync(t.snapshot(), caller, uid.0, said.source)?;
-                let plan = if tenant == mapped.organization { plan(t, said.source_claims(), &mapped)? } else { None };
+                let tenant = may_sync(t.snapshot(), caller, uid.0, sync_source.source)?;
+                let plan =
+                    if tenant == mapped.organization { plan(t, sync_source.source_claims(), &mapped)? } else { None };
                 let Some(plan) = plan else { return Ok(Changed::nothing(None)) };
                 let synced = reconcile(t, caller, (tenant, uid.0), plan, dry_run)?;
                 if dry_run || !synced.is_change() {
@@ -270,15 +273,15 @@ impl Api {
             };
             let done = self.app.change(&caller, "assignment.sync", synchronize).await?;
             if let Some(synced) = done.answer {
-                let may_look = authz::require(&self.app.snapshot(), &caller, Permission::PLUGIN_GET).is_ok();
-                return Ok(ok(SyncResult::of(synced, may_look)).epoch(done.epoch));
+                let may_see_plugins = authz::require(&self.app.snapshot(), &caller, Permission::PLUGIN_GET).is_ok();
+                return Ok(ok(SyncResult::of(synced, may_see_plugins)).epoch(done.epoch));
             }
         }
         Err(mappers::never_still().into())
     }
 }
 
-/// What a request says that a source says.
+/// The source of a sync request, with its external keys and claims.
 struct SyncSource {
     source: Source,
     keys: BTreeSet<String>,
@@ -295,8 +298,8 @@ impl SyncSource {
             match RoleClaim::of(configured).find(std::iter::once(&claims)) {
                 Found::Keys(found) => keys.extend(found.into_iter().filter(|key| is_key(key))),
                 Found::Absent => {}
-                Found::Unknown(why) => {
-                    let message = format!("{configured} is a role claim of the settings: {why}");
+                Found::Unknown(reason) => {
+                    let message = format!("{configured} is a role claim of the settings: {reason}");
                     return Err(Error::field("claims", message));
                 }
             }
@@ -313,7 +316,7 @@ impl SyncSource {
     }
 }
 
-/// The organization in which the caller may bring this member's roles in line with this source.
+/// Returns the organization in which the caller may sync this member with this source. Fails if it may not.
 fn may_sync(snapshot: &Snapshot, caller: &Identity, member: MemberId, source: Source) -> Result<OrganizationId> {
     let tenant = authz::require_in_tenant(snapshot, caller, Permission::ASSIGNMENT_SYNC)?;
     if source == Source::Manual {
@@ -323,7 +326,7 @@ fn may_sync(snapshot: &Snapshot, caller: &Identity, member: MemberId, source: So
     Ok(tenant)
 }
 
-/// A member outside the organization looks like a missing one.
+/// Fails with `SubjectNotFound` for a member outside the organization, as for one that does not exist.
 fn require_in(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId) -> Result<()> {
     let is_in = snapshot.tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
     if is_in { Ok(()) } else { Err(ErrorCode::SubjectNotFound.into()) }

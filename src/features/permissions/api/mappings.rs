@@ -1,4 +1,4 @@
-//! Operations on role mappings: external key of a source → role.
+//! Operations on role mappings: (source, external key) → role.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::kernel::error::{Error, ErrorCode, Field};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{MappingId, OrganizationId, RoleId};
 
-/// An external key and the role it stands for
+/// A role mapping: members with the external key get the role at the next sync
 #[derive(Object)]
 #[oai(rename = "RoleMapping")]
 struct RoleMappingView {
@@ -59,21 +59,21 @@ struct RoleMappingList {
     total: u64,
     offset: u64,
     limit: u64,
-    /// What `after` takes for the page behind this one; absent on the last
+    /// The value of `after` for the next page; absent on the last page
     #[oai(skip_serializing_if_is_none)]
     next: Option<String>,
 }
 
-/// An external key and the role that it maps to
+/// The role mapping to set
 #[derive(Object)]
 struct UpsertRoleMapping {
     external_source: MappingSource,
     external_key: ExternalKey,
-    /// Must exist; never an owner or platform administrator
+    /// Key of an existing role; not `tenant_owner` or `platform_admin`
     internal_role_key: RoleKey,
 }
 
-/// Which mapping to delete; the query can say it instead
+/// The role mapping to delete; the query parameters can name it instead
 #[derive(Object)]
 struct DeleteRoleMapping {
     external_source: MappingSource,
@@ -96,14 +96,14 @@ pub struct Api {
 impl Api {
     /// List role mappings
     ///
-    /// Which roles of other systems bring which roles here.
+    /// Returns the mappings from external keys to roles, by source and external key.
     #[oai(path = "/role-mappings", method = "get", operation_id = "list_role_mappings")]
     async fn list_role_mappings(
         &self,
         caller: GatewayCaller,
         source: Query<Option<MappingSource>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
@@ -118,11 +118,10 @@ impl Api {
 
     /// Set a role mapping
     ///
-    /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives, and
-    /// what a role gives that it stood for before.
-    /// Keys are the same when they are spelled alike, in the same case, in composed characters (NFC). A distinguished
-    /// name (`cn=editors,dc=example,dc=org`) is the same in any case, and is answered in lower case.
-    /// Its `update_at` is its version, for If-Match; one that is not there has the version 0.
+    /// Creates the mapping of this source and key, or replaces its role. The caller must hold all permissions of the
+    /// role, and of the role that is replaced. Keys are compared case-sensitively, after normalization to Unicode NFC.
+    /// A distinguished name (`cn=editors,dc=example,dc=org`) is compared case-insensitively, and returned in lower
+    /// case. The version for If-Match is `update_at`; a mapping that does not exist has version 0.
     #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
     async fn upsert_role_mapping(
         &self,
@@ -139,18 +138,18 @@ impl Api {
                 .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
                 return Err(Error::new(ErrorCode::SystemRole)
-                    .with_message("a mapping never yields an owner or a platform administrator"));
+                    .with_message("a mapping cannot yield the role of an owner or a platform administrator"));
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
             require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
             if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
-                // The next sync takes from everybody what it gave.
+                // The next sync removes the former role from all members who have it by this mapping.
                 let lost = known_role(t.snapshot(), tenant, former.role)?;
                 delegation::require_may_take(t.snapshot(), caller, tenant, lost)?;
             }
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
-                let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
+                let message = format!("this organization already has {mappings_max} mappings (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
             }
             let id = former.as_ref().map_or_else(MappingId::new, |former| former.id);
@@ -171,8 +170,8 @@ impl Api {
 
     /// Delete a role mapping
     ///
-    /// Named by a JSON body or by the query. Roles that members hold through it stay until the next sync. The
-    /// caller must hold what the role gives.
+    /// The mapping is given in the query or in a JSON body. Roles that members hold through it stay until the next
+    /// sync. The caller must hold all permissions of the role.
     #[oai(path = "/role-mappings", method = "delete", operation_id = "delete_role_mapping")]
     async fn delete_role_mapping(
         &self,
@@ -187,7 +186,7 @@ impl Api {
             (Some(source), Some(key)) => (source, key),
             _ => {
                 let missing =
-                    |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
+                    |name: &str| Field::at(&["query", name], "give the mapping in the query or in a JSON body");
                 let unnamed = || Error::fields(vec![missing("external_source"), missing("external_key")]);
                 let named = body.read(request).await?.ok_or_else(unnamed)?;
                 (named.external_source, named.external_key.0)

@@ -1,4 +1,4 @@
-//! The permission area: fifteen operations as the gateway definition has them, and ours beside them.
+//! Operations on permissions: fifteen that the gateway definition specifies, and Roster's own.
 
 pub mod assignments;
 pub mod mappings;
@@ -11,8 +11,8 @@ use super::{Source, publish};
 use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex};
 use crate::kernel::error::ErrorCode;
 
-/// Operations for which the gateway definition has no 404. An organization that the caller is not in makes its credential
-/// one that does not count here (31501000); for all others it is not found (31301000).
+/// Operations for which the gateway definition has no 404. For an organization that the caller does not belong to they
+/// answer that the credential is not valid there (31501000); all others answer that it is not found (31301000).
 const WITHOUT_NOT_FOUND: [&str; 7] = [
     "get_permission_catalog",
     "get_my_permissions",
@@ -23,35 +23,36 @@ const WITHOUT_NOT_FOUND: [&str; 7] = [
     "reload_policy",
 ];
 
-/// What the gateway definition calls this failure of an operation.
-pub fn as_defined(operation: &str, cause: ErrorCode) -> ErrorCode {
-    match cause {
+/// Returns the error code that the gateway definition has for this failure of an operation.
+pub fn as_defined(operation: &str, code: ErrorCode) -> ErrorCode {
+    match code {
         ErrorCode::OrganizationNotFound if WITHOUT_NOT_FOUND.contains(&operation) => ErrorCode::UnknownTenant,
-        cause => cause,
+        code => code,
     }
 }
 
-/// One node of the catalog
+/// One entry of the permission catalog: a permission or a category
 #[derive(Object, Clone)]
 #[oai(skip_serializing_if_is_none)]
 pub struct PermissionNode {
-    /// The permission's unique name
+    /// The unique name, the same as `name`
     pub id: String,
-    /// The category that holds it; absent at the top
+    /// Name of the parent category; absent at the top level
     pub parent: Option<String>,
     pub name: String,
-    /// Methods joined with `|`, or `*`; absent for a category
+    /// HTTP methods, separated by `|`, or `*` for all; absent for a category
     pub http_methods: Option<String>,
-    /// A path template: `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}`, `/files/*rest`
+    /// Path template, for example `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}` or `/files/*rest`; absent
+    /// for a category
     pub http_path: Option<String>,
     pub status: OpenClose,
     #[oai(rename = "type")]
     pub user_type: PermissionType,
-    /// Only in trees
+    /// Child entries; only in trees
     pub children: Option<Vec<PermissionNode>>,
 }
 
-/// Whether a role or permission takes part in decisions
+/// Whether a role or permission has effect in decisions
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum OpenClose {
@@ -69,7 +70,7 @@ impl OpenClose {
     }
 }
 
-/// Whom a permission is for
+/// The kind of users that a permission is for
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum PermissionType {
@@ -86,7 +87,7 @@ impl PermissionType {
     }
 }
 
-/// Where a role assignment comes from
+/// The source of a role assignment
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum AssignmentSource {
@@ -98,7 +99,7 @@ pub enum AssignmentSource {
     Wordpress,
 }
 
-/// Where an external key comes from
+/// The source of an external key
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum MappingSource {
@@ -134,7 +135,7 @@ impl From<MappingSource> for Source {
     }
 }
 
-/// A node as it goes over the wire, without children.
+/// Converts a node into its wire type, without children.
 pub fn node_view(catalog: &Catalog, node: &Node) -> PermissionNode {
     PermissionNode {
         id: node.name.to_string(),
@@ -148,14 +149,14 @@ pub fn node_view(catalog: &Catalog, node: &Node) -> PermissionNode {
     }
 }
 
-/// These nodes in the order of their imports.
+/// Returns nodes as a list, by application, in the order of their imports.
 pub fn flat(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> Vec<PermissionNode> {
     let mut nodes: Vec<&Node> = slots.filter_map(|slot| catalog.get(slot)).collect();
     nodes.sort_by_key(|node| (node.app.clone(), node.position));
     nodes.into_iter().map(|node| node_view(catalog, node)).collect()
 }
 
-/// These nodes as a forest; a node whose parent is not among them stands at the top.
+/// Returns nodes as trees. A node whose parent is not among them is at the top level.
 pub fn tree(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> Vec<PermissionNode> {
     let nodes = flat(catalog, slots);
     let names: std::collections::HashSet<String> = nodes.iter().map(|node| node.name.clone()).collect();

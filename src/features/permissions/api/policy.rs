@@ -1,4 +1,4 @@
-//! Operations on the catalog, on one's own rights, and on the policy as a whole.
+//! Operations on the permission catalog, the caller's own permissions, and the policy as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ use crate::kernel::http::documents::{self, Bounds};
 use crate::kernel::http::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// The catalog, in the form that was asked for
+/// The permission catalog, as a list or as a tree
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct PermissionCatalog {
@@ -35,27 +35,28 @@ struct PermissionCatalog {
     list: Option<Vec<PermissionNode>>,
 }
 
-/// What an import did, by name
+/// The result of an import, as names of entries
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct CatalogDifference {
     added: Vec<String>,
     changed: Vec<String>,
-    /// Names of this application that the import does not have; kept for the roles that tick them, but closed
+    /// Entries of this application that the import does not contain; kept for the roles that have them, but without
+    /// effect
     orphaned: Vec<String>,
-    /// Entries that are called something else now, with the same methods and path; roles keep them
+    /// Entries with a new name and the same methods and path; roles keep them
     renamed: Option<Vec<CatalogRenaming>>,
-    /// Operations of an OpenAPI document that are left out; nobody gets at them
+    /// Operations of an OpenAPI document that are left out; requests to them are denied
     skipped: Option<Vec<CatalogSkipped>>,
-    /// Another document, whose entries are orphaned or changed: refused without `replace`
+    /// The other document whose entries are orphaned or changed; refused without `replace`
     replaces: Option<String>,
-    /// Codes of the organizations that have the application, when not all have it
+    /// Codes of the organizations that have the application; absent if all have it
     organizations: Option<Vec<String>>,
-    /// What follows, in sentences
+    /// Consequences of the import, as sentences
     notes: Option<Vec<String>>,
 }
 
-/// An entry with another name
+/// A renamed entry
 #[derive(Object)]
 struct CatalogRenaming {
     from: String,
@@ -67,10 +68,10 @@ struct CatalogRenaming {
 #[oai(skip_serializing_if_is_none)]
 struct CatalogSkipped {
     path: String,
-    /// Absent when all of the path is left out
+    /// Absent if the whole path is left out
     method: Option<String>,
     reason: String,
-    /// Of the document, from 1
+    /// Line in the document, starting at 1
     line: Option<u32>,
 }
 
@@ -91,74 +92,74 @@ impl CatalogDifference {
             added,
             changed,
             orphaned,
-            renamed: some(renamed.into_iter().map(|(from, to)| CatalogRenaming { from, to }).collect()),
-            skipped: some(import.skipped.iter().map(CatalogSkipped::from).collect()),
+            renamed: non_empty(renamed.into_iter().map(|(from, to)| CatalogRenaming { from, to }).collect()),
+            skipped: non_empty(import.skipped.iter().map(CatalogSkipped::from).collect()),
             replaces,
             organizations: organizations.map(|ids| ids.into_iter().map(code).collect()),
-            notes: some(notes),
+            notes: non_empty(notes),
         }
     }
 }
 
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// What follows from an import, for people.
+/// Returns the consequences of an import, as sentences.
 fn notes(import: &import::Import, imported: &publish::Imported) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |applies: bool, text: &str| notes.extend(applies.then(|| text.to_owned()));
     note(
         !imported.orphaned.is_empty(),
-        "orphaned entries are those of this application that the document does not name: roles keep them, but they open \
-         nothing until an import names them again",
+        "orphaned entries are entries of this application that the document does not contain: roles keep them, but they \
+         have no effect until an import contains them again",
     );
     note(
         !imported.renamed.is_empty(),
-        "roles keep renamed entries; filters of plugins that name them by their former names do not cover them any more",
+        "roles keep renamed entries; plugin filters with their former names no longer match them",
     );
     note(
         !import.skipped.is_empty(),
-        "what is skipped is no permission, and its path is denied, unless another entry's template answers it",
+        "skipped operations have no permission: requests to them are denied, unless the template of another entry matches",
     );
     note(
         import.title.is_some() && imported.is_new && imported.organizations.is_none(),
-        "the owners of every organization hold what is open here at once: `organizations` says whose it is, `closed` \
-         that it is nobody's yet",
+        "the owners of every organization hold the open entries at once: set `organizations` to limit them to some \
+         organizations, or `closed` to add them closed",
     );
     notes
 }
 
-/// The member's own rights in the organization
+/// The caller's roles and permissions in the organization
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct MyPermissions {
     uid: MemberId,
     tenant_id: OrganizationId,
-    /// Keys of the roles held, but for closed ones
+    /// Keys of the open roles that the member holds
     roles: Vec<String>,
-    /// Name → `open`, of all that is in force
+    /// Name → `open`, for all effective permissions
     permissions: BTreeMap<String, String>,
     tree: Option<Vec<PermissionNode>>,
 }
 
-/// Which organizations to rebuild
+/// The organizations whose policy is rebuilt
 #[derive(Object)]
 struct PolicyReload {
-    /// All that the caller reaches when absent or empty
+    /// Id or code of an organization; by default all organizations that the caller can access
     tenant_id: Option<String>,
 }
 
-/// What a rebuild found
+/// The result of a rebuild
 #[derive(Object)]
 struct PolicyReloaded {
-    /// The organization, or `*`
+    /// Id of the organization, or `*` for all
     tenant: String,
-    /// When the comparison began, in Unix milliseconds
+    /// Start of the comparison, in Unix milliseconds
     ts: i64,
     old_epoch: u64,
     new_epoch: u64,
-    /// Did the policy in memory differ from the database?
+    /// Whether the policy in memory differed from the database
     changed: bool,
 }
 
@@ -177,10 +178,10 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
 impl Api {
-    /// See the catalog
+    /// Get the permission catalog
     ///
-    /// As a list, or as a tree. Entries that no import names any more are left out. Of one application the answer has an
-    /// ETag, for the next import of it.
+    /// Returns a list, or a tree. Orphaned entries are left out. With `app` the answer has an ETag, for the next import
+    /// of this application.
     #[oai(path = "/catalog", method = "get", operation_id = "get_permission_catalog")]
     async fn get_permission_catalog(
         &self,
@@ -211,37 +212,38 @@ impl Api {
         })
     }
 
-    /// Import a catalog
+    /// Import a permission catalog
     ///
-    /// Our own form or any service's OpenAPI 3 document, as JSON or YAML. It is the whole of one application: what it
-    /// does not name any more is orphaned. Our own form is refused as a whole when two entries answer the same method and
-    /// path; of an OpenAPI document what cannot be protected is listed as `skipped`. Owners of all organizations hold a new
-    /// application at once, unless `organizations` or `closed` says otherwise.
+    /// Takes Roster's own format or an OpenAPI 3 document, as JSON or YAML. The document contains all entries of one
+    /// application: entries that it no longer contains are orphaned. Roster's own format is refused as a whole if two
+    /// entries match the same method and path. Operations of an OpenAPI document that cannot be protected are listed as
+    /// `skipped`. The owners of all organizations hold the permissions of a new application at once, unless
+    /// `organizations` or `closed` is set.
     #[oai(path = "/catalog", method = "put", operation_id = "import_catalog")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn import_catalog(
         &self,
         caller: MemberCaller,
-        /// The application whose entries these are
+        /// The application to which the entries belong
         app: Query<Option<String>>,
-        /// What the names begin with
+        /// Prefix of the names
         prefix: Query<Option<String>>,
-        /// The path before every path of an OpenAPI document, instead of its first server's
+        /// Prefix of every path of an OpenAPI document, instead of the path of its first server
         base: Query<Option<String>>,
-        /// Names of parameters of an OpenAPI document that stand for many segments, joined with commas
+        /// Names of parameters of an OpenAPI document that match several path segments, separated by commas
         multi_segment: Query<Option<String>>,
-        /// Refuse an OpenAPI document of which something would be skipped
+        /// Refuse an OpenAPI document if any of its operations would be skipped
         strict: Query<Option<bool>>,
-        /// Orphan and change entries of another document, too
+        /// Also orphan and change entries that come from another document
         replace: Query<Option<bool>>,
-        /// New entries are closed
+        /// Add new entries closed
         closed: Query<Option<bool>>,
-        /// Ids or codes of the organizations that have the application, joined with commas; `*` for all. As it was when
-        /// absent; all have a new one
+        /// Ids or codes of the organizations that have the application, separated by commas; `*` for all. By default
+        /// unchanged; a new application is available to all
         organizations: Query<Option<String>>,
-        /// Only say what would be done
+        /// Return the result without changing anything
         dry_run: Query<Option<bool>>,
-        /// The ETag of this application's catalog
+        /// The ETag of the catalog of this application
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         _document: CatalogDocument,
@@ -287,9 +289,10 @@ impl Api {
         Ok(ok(done.answer).epoch(done.epoch))
     }
 
-    /// See one's own roles and permissions in the organization
+    /// Get the caller's roles and permissions
     ///
-    /// For menus: `include_tree` adds the tree of what is held, with the ancestors it hangs on.
+    /// In the organization in which the caller acts. For menus, `include_tree` adds the tree of the permissions held,
+    /// with their ancestors.
     #[oai(path = "/me", method = "get", operation_id = "get_my_permissions")]
     async fn get_my_permissions(
         &self,
@@ -303,19 +306,20 @@ impl Api {
         let mut json = rendered_rights(&snapshot, tenant, member, &slots);
         if include_tree.0.unwrap_or(false) {
             let catalog = &snapshot.catalog;
-            let shown: BTreeSet<PermissionIndex> =
+            let with_ancestors: BTreeSet<PermissionIndex> =
                 slots.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect();
-            // The object is closed again behind the tree.
+            // Removes the closing brace; it is written again after the tree.
             json.pop();
-            let _ = write!(json, ",\"tree\":{}}}", tree(catalog, shown.into_iter()).to_json_string());
+            let _ = write!(json, ",\"tree\":{}}}", tree(catalog, with_ancestors.into_iter()).to_json_string());
         }
         Ok(rendered(json))
     }
 
     /// Rebuild the policy from the database
     ///
-    /// Beside decisions and changes; only what differs is replaced, which nothing ever should. An organization's own caller
-    /// gets the last answer again, with its `ts`, within `limits.policy_reload_gap_s`.
+    /// Compares the policy in memory with the database and replaces what differs, which should be nothing. Decisions
+    /// and changes continue meanwhile. A caller of one organization gets the previous answer, with its `ts`, until
+    /// `limits.policy_reload_gap_s` have passed.
     #[oai(path = "/policy/reload", method = "post", operation_id = "reload_policy")]
     async fn reload_policy(
         &self,
@@ -348,7 +352,7 @@ impl Api {
     }
 }
 
-/// `MyPermissions` without its tree, as JSON. Names and keys hold nothing that JSON would escape.
+/// Renders `MyPermissions` without its tree as JSON. Names and keys contain no character that JSON must escape.
 fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, slots: &[PermissionIndex]) -> String {
     let mut json = String::with_capacity(256 + 48 * slots.len());
     let _ = write!(json, r#"{{"uid":"{member}","tenant_id":"{tenant}","roles":["#);
@@ -374,13 +378,13 @@ pub struct CatalogDocument;
 const CATALOG_TYPES: [&str; 5] =
     ["application/json", "application/yaml", "application/x-yaml", "text/yaml", "application/openapi+yaml"];
 
-/// A catalog in our own form; an OpenAPI 3 document is taken as well
+/// A permission catalog in Roster's own format; an OpenAPI 3 document is accepted as well
 #[derive(Object)]
 #[oai(rename = "Catalog")]
 struct CatalogForm {
-    /// `main` when absent; the query wins
+    /// `main` by default; the query parameter takes precedence
     app: Option<String>,
-    /// What all names begin with; the query wins
+    /// Prefix of all names; the query parameter takes precedence
     prefix: Option<String>,
     permissions: Vec<CatalogEntry>,
 }
@@ -390,11 +394,12 @@ struct CatalogForm {
 struct CatalogEntry {
     /// Unique on the site
     name: String,
-    /// The name of the category that holds it
+    /// Name of the parent category
     parent: Option<String>,
-    /// Methods joined with `|`, or `*`; absent for a category
+    /// HTTP methods, separated by `|`, or `*` for all; absent for a category
     http_methods: Option<String>,
-    /// `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}`, `/files/*rest`; absent for a category
+    /// Path template, for example `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}` or `/files/*rest`; absent
+    /// for a category
     http_path: Option<String>,
     status: Option<OpenClose>,
     #[oai(rename = "type")]
@@ -416,7 +421,7 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
             schema: <CatalogForm as poem_openapi::types::Type>::schema_ref(),
         };
         Some(poem_openapi::registry::MetaRequest {
-            description: Some("A catalog, or an OpenAPI 3 document"),
+            description: Some("A permission catalog, or an OpenAPI 3 document"),
             content: vec![media("application/json"), media("application/yaml")],
             required: true,
         })

@@ -1,4 +1,4 @@
-//! Operations on roles and on what they hold.
+//! Operations on roles and their permissions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_versio
 use crate::kernel::ids::{OrganizationId, RoleId};
 
 crate::text! {
-    /// A role's key; its grammar is checked apart, because it has a code of its own
+    /// The key of a role; its syntax is checked separately, because that failure has its own error code
     RoleKey 2..=64 "";
-    /// A name for people
+    /// A display name
     RoleName 0..=200 "^[^\\x00-\\x1f\\x7f]*$";
     /// The name of a permission
     PermissionName 1..=190 "";
@@ -37,10 +37,10 @@ crate::text! {
 pub struct RoleView {
     pub id: RoleId,
     pub tenant_id: OrganizationId,
-    /// Unique in the organization, never changes
+    /// Unique in the organization; cannot change
     pub key: String,
     pub display_name: String,
-    /// Who made it; absent for system roles
+    /// The member who created it; absent for system roles
     pub creator_uid: Option<String>,
     pub status: OpenClose,
     /// System roles cannot be deleted and are always open
@@ -76,37 +76,37 @@ struct RoleList {
 /// A new role
 #[derive(Object)]
 struct CreateRole {
-    /// 2 to 64 of a-z 0-9 _ . - beginning with a letter; not `system.…` or `platform_…`
+    /// 2 to 64 characters of a-z 0-9 _ . - beginning with a letter; not `system.…` or `platform_…`
     key: RoleKey,
-    /// A name for people; the key when absent
+    /// A display name; the key by default
     display_name: Option<RoleName>,
-    /// `open` when absent
+    /// `open` by default
     status: Option<OpenClose>,
 }
 
-/// What of a role can change
+/// The fields of a role to change
 #[derive(Object)]
 struct UpdateRole {
     display_name: Option<RoleName>,
-    /// Not for system roles
+    /// System roles cannot be closed
     status: Option<OpenClose>,
 }
 
-/// What a role holds
+/// The permissions of a role
 #[derive(Object)]
 struct RolePermissions {
     permissions: Vec<PermissionNode>,
 }
 
-/// The whole set of a role's permissions
+/// The complete set of a role's permissions
 #[derive(Object)]
 struct ReplaceRolePermissions {
-    /// Names of permissions; their ancestors are added, for menus only
+    /// Names of permissions; their ancestors are implied, for menus only
     #[oai(validator(max_items = 10_000))]
     permission_ids: Vec<PermissionName>,
 }
 
-/// One holder of a role
+/// A member who holds a role
 #[derive(Object)]
 struct RoleHolder {
     uid: String,
@@ -139,7 +139,7 @@ pub struct Api {
 impl Api {
     /// List the organization's roles
     ///
-    /// System roles come first. Not paged: an organization has at most `limits.roles`.
+    /// System roles come first. There are no pages: an organization has at most `limits.roles` roles.
     #[oai(path = "/roles", method = "get", operation_id = "list_roles")]
     async fn list_roles(&self, caller: GatewayCaller) -> Reply<RoleList> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST)?;
@@ -149,7 +149,7 @@ impl Api {
 
     /// Create a role
     ///
-    /// A role of the organization, without permissions at first.
+    /// The new role belongs to the organization and has no permissions.
     #[oai(path = "/roles", method = "post", operation_id = "create_role")]
     async fn create_role(&self, caller: GatewayCaller, body: Body<CreateRole>) -> Reply<RoleView> {
         let roles_max = self.app.config.roles_max;
@@ -159,7 +159,7 @@ impl Api {
             if store::count_roles(t, tenant)? >= roles_max {
                 return Err(Error::field(
                     "key",
-                    format!("this organization has {roles_max} roles already (limits.roles)"),
+                    format!("this organization already has {roles_max} roles (limits.roles)"),
                 ));
             }
             let role = RoleRecord {
@@ -184,9 +184,9 @@ impl Api {
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
-    /// See a role
+    /// Get a role
     ///
-    /// By its id; for its permissions see `/permissions/roles/{id}/permissions`.
+    /// Returns the role with this id; for its permissions see `/permissions/roles/{id}/permissions`.
     #[oai(path = "/roles/:id", method = "get", operation_id = "get_role")]
     async fn get_role(&self, caller: GatewayCaller, id: Path<RoleId>) -> Reply<RoleView> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_GET)?;
@@ -195,10 +195,10 @@ impl Api {
         Ok(ok(RoleView::of(role)).version(version))
     }
 
-    /// Change a role's name or status
+    /// Update a role
     ///
-    /// Closing a role suspends it: assignments stay and count again when it is opened. The status of a system role
-    /// is fixed.
+    /// Changes its display name or status. Closing a role suspends it: assignments stay, and have effect again when it
+    /// is opened. System roles cannot be closed.
     #[oai(path = "/roles/:id", method = "patch", operation_id = "update_role")]
     async fn update_role(
         &self,
@@ -218,7 +218,7 @@ impl Api {
             if role.is_system && !role.is_open {
                 return Err(ErrorCode::SystemRole.into());
             }
-            // Opening gives what is ticked to everybody who holds the role; closing takes it.
+            // Opening a role grants its permissions to all members who hold it; closing it revokes them.
             let known = known_role(t.snapshot(), tenant, role.id)?;
             if role.is_open && !former.is_open {
                 delegation::require_held(t.snapshot(), caller, tenant, known)?;
@@ -245,7 +245,8 @@ impl Api {
 
     /// Delete a role
     ///
-    /// Refused while members hold it or a mapping yields it, and for system roles. The caller must hold what it gives.
+    /// Refused while members hold it or a mapping yields it, and for system roles. The caller must hold all its
+    /// permissions.
     #[oai(path = "/roles/:id", method = "delete", operation_id = "delete_role")]
     async fn delete_role(
         &self,
@@ -264,7 +265,7 @@ impl Api {
                 return Err(ErrorCode::RoleInUse.into());
             }
             delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
-            // An open link must not give what is no more.
+            // Open invitations with this role are withdrawn.
             let withdrawn = store::count_open_invitations(t, role.id)?;
             t.happened(&Occurrence::RoleDeleted(role.id))?;
             store::delete_role(t, &role)?;
@@ -278,9 +279,9 @@ impl Api {
         Ok(done().epoch(deleted.epoch))
     }
 
-    /// See what a role holds
+    /// List the permissions of a role
     ///
-    /// Ancestors that are only implied are listed too. The ETag is that of the set.
+    /// Includes ancestors that are only implied. The ETag is the version of the set, not of the role.
     #[oai(path = "/roles/:id/permissions", method = "get", operation_id = "list_role_permissions")]
     async fn list_role_permissions(&self, caller: GatewayCaller, id: Path<RoleId>) -> Reply<RolePermissions> {
         let snapshot = self.app.snapshot();
@@ -291,11 +292,11 @@ impl Api {
             .version(role.permissions_version))
     }
 
-    /// Replace what a role holds
+    /// Replace the permissions of a role
     ///
-    /// The list is the whole set; ancestors are added by themselves, for menus only. An id that the role holds as an
-    /// implied ancestor stays implied, so that a list that was read can be sent back. Nobody can add or take away what
-    /// they do not hold.
+    /// The list is the complete set; ancestors are implied, for menus only. An id that the role has as an implied
+    /// ancestor stays implied, so a list that was read can be sent back. A caller can add and remove only permissions
+    /// that it holds.
     #[oai(path = "/roles/:id/permissions", method = "put", operation_id = "replace_role_permissions")]
     async fn replace_role_permissions(
         &self,
@@ -327,9 +328,9 @@ impl Api {
         Ok(done().version(replaced.answer).epoch(replaced.epoch))
     }
 
-    /// See who holds a role
+    /// List the holders of a role
     ///
-    /// Members with the source that each holds the role from: by hand, or from another system.
+    /// Returns members, each with the source of the assignment: `manual` or an external system.
     #[oai(path = "/roles/:id/users", method = "get", operation_id = "list_role_members")]
     async fn list_role_members(
         &self,
@@ -337,7 +338,7 @@ impl Api {
         id: Path<RoleId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// The `next` of the previous page; cannot be combined with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<RoleHolder>> {
@@ -367,7 +368,7 @@ fn names_of(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> 
     slots.filter_map(|slot| catalog.get(slot)).map(|node| node.name.to_string()).collect()
 }
 
-/// All that a role holds or implies.
+/// Returns the permissions that a role holds, with their implied ancestors.
 fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<PermissionIndex>> {
     let catalog = &snapshot.catalog;
     let role = known_role(snapshot, tenant, role)?;
@@ -376,7 +377,8 @@ fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Resu
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
 }
 
-/// The slots to tick for a list of names: known, the caller's to give and to take, and without ancestors that stay implied.
+/// Resolves the names of permissions to the set to store, without ancestors that stay implied. Fails if one is unknown,
+/// is not available to the organization, or the caller may not add or remove it.
 fn ticks<'n>(
     t: &Transaction<'_>,
     caller: &Identity,
@@ -401,11 +403,13 @@ fn ticks<'n>(
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(ErrorCode::PermissionNotFound)?;
         if !catalog.is_for(slot, tenant) {
-            let message = format!("{} is of the application {}, which is not this organization's", node.name, node.app);
+            let message =
+                format!("{} belongs to the application {}, which this organization does not have", node.name, node.app);
             return Err(Error::new(ErrorCode::NotHeld).with_message(message));
         }
         if !catalog.is_in_tenant(slot, tenant) && !snapshot.is_platform(tenant) {
-            let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
+            let message =
+                format!("{} is a permission for the whole site: only roles of `platform` can have it", node.name);
             return Err(Error::new(ErrorCode::NotHeld).with_message(message));
         }
     }

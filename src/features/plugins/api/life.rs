@@ -1,4 +1,4 @@
-//! Operations that change what is in force: each is one change of the policy, and so one epoch.
+//! Operations that activate, deactivate, roll back and delete plugins. Each is one policy change, and so one epoch.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use crate::kernel::http::{Body, Done, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::{Key, Tier};
 
-/// Which version to put in force, and how
+/// The version to activate, and how
 #[derive(Object)]
 struct ActivatePlugin {
     #[oai(validator(minimum(value = "1")))]
     version: u32,
     mode: PluginMode,
-    /// May its `allow` open what no role does? No, when absent; yes only by an owner
+    /// Whether its `allow` can grant what no role grants; false by default. Only an owner can set it to true
     may_grant: Option<bool>,
-    /// All questions when absent; role mappers are asked whatever it says
+    /// The access requests that an authorizer covers; all by default. Role mappers ignore the filter
     filter: Option<PluginFilter>,
-    /// Milliseconds that a call may run; at most, and when absent, what the settings say
+    /// Time limit of a call in milliseconds; the setting is both the maximum and the default
     #[oai(validator(minimum(value = "1")))]
     deadline_ms: Option<u32>,
 }
@@ -55,11 +55,11 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Plugins")]
 impl Api {
-    /// Put a version of a plugin in force
+    /// Activate a version of a plugin
     ///
-    /// `enforce` takes the place of the version that was enforced, which is kept to roll back to; `shadow` has a version
-    /// asked, counted and logged beside it, without effect. A quarantine of the version ends. With `may_grant`, and for
-    /// a role mapper that is enforced, only an owner may do this.
+    /// `enforce` replaces the enforced version, which is kept for rollback. `shadow` calls the version in addition to
+    /// the enforced one; its results are counted and logged but have no effect. Activation ends a quarantine of the
+    /// version. Only an owner can activate with `may_grant`, or enforce a role mapper.
     #[oai(path = "/plugins/:name/activate", method = "post", operation_id = "activate_plugin")]
     async fn activate_plugin(
         &self,
@@ -72,28 +72,29 @@ impl Api {
         let (mode, filter) = (Mode::from(mode), Filter::from(filter.unwrap_or_default()));
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_ACTIVATE)?;
         plugins::require_filter(&filter)?;
-        let wanted = Activation { version: number, may_grant: may_grant == Some(true), filter, deadline_ms, since: 0 };
+        let activation =
+            Activation { version: number, may_grant: may_grant == Some(true), filter, deadline_ms, since: 0 };
         let name = name.0;
-        let version = self.ready(tenant, &name, |_| Ok(number)).await?;
+        let version = self.prepare(tenant, &name, |_| Ok(number)).await?;
         plugins::require_deadline(
             deadline_ms,
             version.exports,
             self.app.host.limits(Tier::from_is_large(version.is_large)),
         )?;
         let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
-            require_ready(whole, &version)?;
-            plugins::require_owner(t.snapshot(), caller, tenant, (mode, &wanted, version.exports))?;
-            let wanted = Activation { since: t.now().0, ..wanted };
+            require_unchanged(whole, &version)?;
+            plugins::require_owner(t.snapshot(), caller, tenant, (mode, &activation, version.exports))?;
+            let activation = Activation { since: t.now().0, ..activation };
             let plugin = &mut whole.plugin;
-            // An enforced version that is watched too stays in quarantine: its other run goes on failing.
+            // Activating an enforced version as a shadow too does not end its quarantine: the enforced run still fails.
             let is_other_run = mode == Mode::Shadow && plugin.is_enforced(number);
             let is_released = !is_other_run && store::release(t, plugin.id, number)?;
-            // What could not be written down counts too.
+            // A quarantine that exists only in memory, because it could not be stored, counts too.
             let is_failing = bindings_of(t.snapshot(), plugin)
                 .iter()
                 .any(|binding| (binding.version, binding.mode) == (number, mode) && binding.live.is_quarantined());
-            if is_released || is_failing || !plugin.is_active_alike(mode, &wanted) {
-                plugin.activate(mode, wanted);
+            if is_released || is_failing || !plugin.is_active_alike(mode, &activation) {
+                plugin.activate(mode, activation);
             }
             Ok(())
         };
@@ -101,10 +102,10 @@ impl Api {
         self.edit(&caller, "plugin.activate", change, activate).await
     }
 
-    /// Take a plugin out of force
+    /// Deactivate a plugin
     ///
-    /// What is enforced and what is watched, and all that could be rolled back to: from then on only an activation puts a
-    /// version in force. When nothing is in force nothing changes.
+    /// Ends the enforced and the shadow activation and clears the rollback history, so that only a new activation makes
+    /// a version active again. Changes nothing if no version is active.
     #[oai(path = "/plugins/:name/deactivate", method = "post", operation_id = "deactivate_plugin")]
     async fn deactivate_plugin(
         &self,
@@ -120,10 +121,11 @@ impl Api {
         self.edit(&caller, "plugin.deactivate", change, deactivate).await
     }
 
-    /// Put the version before in force again
+    /// Roll back a plugin
     ///
-    /// With the settings and the place in the order that it had, and out of quarantine; five steps back at most. What it
-    /// takes an owner to activate it takes an owner to bring back.
+    /// Enforces the previous activation again, with its settings and its position in the call order, and ends its
+    /// quarantine. At most five steps back are possible. Restoring an activation that only an owner can make requires
+    /// an owner.
     #[oai(path = "/plugins/:name/rollback", method = "post", operation_id = "roll_back_plugin")]
     async fn roll_back_plugin(
         &self,
@@ -136,13 +138,13 @@ impl Api {
         let last = |whole: &Whole| {
             whole.plugin.history.last().map(|former| former.version).ok_or_else(|| ErrorCode::NothingToRollBack.into())
         };
-        let version = self.ready(tenant, &name, last).await?;
+        let version = self.prepare(tenant, &name, last).await?;
         let roll_back = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
             let former = whole.plugin.roll_back()?.clone();
             if former.version != version.number {
-                return Err(moved_on());
+                return Err(changed_meanwhile());
             }
-            require_ready(whole, &version)?;
+            require_unchanged(whole, &version)?;
             let exports = whole.find(former.version)?.exports;
             plugins::require_owner(t.snapshot(), caller, tenant, (Mode::Enforce, &former, exports))?;
             store::release(t, whole.plugin.id, former.version).map(drop)
@@ -153,7 +155,7 @@ impl Api {
 
     /// Delete a plugin with all its versions
     ///
-    /// Not while anything of it is in force or watched.
+    /// Rejected while one of its versions is enforced or a shadow.
     #[oai(path = "/plugins/:name", method = "delete", operation_id = "delete_plugin")]
     async fn delete_plugin(
         &self,
@@ -170,11 +172,11 @@ impl Api {
             }
             versions.iter().try_for_each(|version| store::delete_version(t, plugin.id, version))?;
             store::delete_plugin(t, plugin.id)?;
-            let gone: Vec<Key> = versions.iter().map(|version| (tenant, version.sha256)).collect();
+            let deleted: Vec<Key> = versions.iter().map(|version| (tenant, version.sha256)).collect();
             let described: Vec<_> =
                 versions.iter().map(|v| json!({"version": v.number, "sha256": hex::encode(v.sha256)})).collect();
             let entry = Entry::new("plugin", &plugin.name).within(tenant).before(json!({"versions": described}));
-            Ok(Changed::new(gone, entry))
+            Ok(Changed::new(deleted, entry))
         };
         let deleted = self.app.change(&caller, "plugin.delete", delete).await?;
         self.forget(deleted.answer).await;
@@ -183,7 +185,7 @@ impl Api {
 
     /// Delete a version of a plugin
     ///
-    /// Not while it is in force, watched, or kept to roll back to. Its number is not used again.
+    /// Rejected while the version is enforced, a shadow, or kept for rollback. Its number is not reused.
     #[oai(path = "/plugins/:name/versions/:version", method = "delete", operation_id = "delete_plugin_version")]
     async fn delete_plugin_version(
         &self,
@@ -213,17 +215,17 @@ impl Api {
     }
 }
 
-/// Fails unless the version that was made ready is still the one of its number: its plugin may have been deleted and made
-/// anew meanwhile.
-fn require_ready(whole: &Whole, ready: &plugins::Version) -> Result<()> {
-    if whole.find(ready.number)?.sha256 == ready.sha256 { Ok(()) } else { Err(moved_on()) }
+/// Fails with `Busy` unless the prepared version still has its number: the plugin may have been deleted and created
+/// again meanwhile.
+fn require_unchanged(whole: &Whole, prepared: &plugins::Version) -> Result<()> {
+    if whole.find(prepared.number)?.sha256 == prepared.sha256 { Ok(()) } else { Err(changed_meanwhile()) }
 }
 
-fn moved_on() -> Error {
-    Error::new(ErrorCode::Busy).with_message("the plugin changed meanwhile: look at it, and try again").retry_after(1)
+fn changed_meanwhile() -> Error {
+    Error::new(ErrorCode::Busy).with_message("the plugin was changed meanwhile: check it and try again").retry_after(1)
 }
 
-/// What every change of a plugin begins with.
+/// The common arguments of every change of a plugin.
 struct Edit {
     permission: Permission,
     name: String,
@@ -231,8 +233,8 @@ struct Edit {
 }
 
 impl Api {
-    /// Makes a version ready before it comes into force, so that no check ever waits for the compiler; answers it.
-    async fn ready(
+    /// Loads a version before its activation, so that no check waits for the compiler, and returns it.
+    async fn prepare(
         &self,
         tenant: OrganizationId,
         name: &str,
@@ -274,7 +276,7 @@ impl Api {
             Ok(Changed::new(store::get(t, tenant, &name)?, entry).policy([policy]))
         };
         let changed = self.app.change(caller, action, change).await;
-        // What was made ready in vain goes again too.
+        // This also unloads a version that was loaded for a change that failed.
         self.app.keep_plugins();
         let changed = changed?;
         let version = changed.answer.plugin.version;
@@ -282,8 +284,8 @@ impl Api {
         Ok(ok(view).version(version).epoch(changed.epoch))
     }
 
-    async fn forget(&self, gone: Vec<Key>) {
-        for key in gone {
+    async fn forget(&self, deleted: Vec<Key>) {
+        for key in deleted {
             self.app.forget_plugin(key).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Operations that look at plugins, and what all of this area says on the wire.
+//! Operations that read plugins, and the wire types of all plugin operations.
 
 pub mod life;
 pub mod run;
@@ -23,19 +23,19 @@ use crate::kernel::db::Window;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 
 crate::text! {
-    /// The name of a permission, or `video.*` for all below a name
+    /// The name of a permission, or `video.*` for all permissions below a name
     FilterPermission 1..=192 "^[A-Za-z0-9._:-]+(\\.\\*)?$";
-    /// `/videos/:id`, `POST /videos`, `/files/*rest`
+    /// A path template with optional methods: `/videos/:id`, `POST /videos`, `/files/*rest`
     FilterRoute 1..=1050 "";
     /// A module of direct grants
     FilterModule 1..=64 "^[a-z0-9][a-z0-9._-]*$";
 }
 
-/// Is a version only watched, or does it decide?
+/// Whether a version decides or only runs as a shadow
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum PluginMode {
-    /// Asked, counted and logged, without effect
+    /// Called, counted and logged, without effect
     Shadow,
     Enforce,
 }
@@ -58,18 +58,18 @@ impl From<Mode> for PluginMode {
     }
 }
 
-/// How far a version has come
+/// The state of a version
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 pub enum PluginState {
-    /// It could be called, but failed the test vectors it brought along
+    /// It compiled, but failed its own test vectors
     Compiled,
     Tested,
     Shadow,
     Active,
-    /// It was enforced before, and is kept to roll back to
+    /// It was enforced before and is kept for rollback
     Retired,
-    /// It failed too often: while it is in force, what it covers is denied
+    /// It failed too often; while it is enforced, everything that it covers is denied
     Quarantined,
 }
 
@@ -86,7 +86,8 @@ impl From<State> for PluginState {
     }
 }
 
-/// Which questions an authorizer covers: those that any of the lists names, or all of them when every list is empty
+/// The access requests that an authorizer covers: those that any of the lists names, or all of them if every list is
+/// empty
 #[derive(Object, Default)]
 pub struct PluginFilter {
     #[oai(validator(max_items = 100))]
@@ -117,7 +118,7 @@ impl From<Filter> for PluginFilter {
     }
 }
 
-/// What an interface answered to a question without meaning
+/// The result of a trial call with neutral input
 #[derive(Object)]
 #[oai(rename = "PluginTried")]
 struct TriedView {
@@ -139,7 +140,7 @@ struct FailedVectorView {
     failure: Option<String>,
 }
 
-/// What the tests at the upload found
+/// The results of the tests at upload
 #[derive(Object, Default)]
 #[oai(rename = "PluginReport")]
 struct ReportView {
@@ -179,14 +180,14 @@ struct VersionView {
     exports: Vec<String>,
     imports: Vec<String>,
     size_bytes: u64,
-    /// Does it run under the limits for big runtimes?
+    /// Whether it runs under the limits for large runtimes
     large: bool,
     report: ReportView,
-    /// Kind and name of who uploaded it, as in the audit
+    /// Kind and name of the principal who uploaded it, as in the audit log
     uploaded_by: String,
     /// Unix milliseconds
     created_at: i64,
-    /// Since when it is quarantined, in Unix milliseconds
+    /// Start of its quarantine, in Unix milliseconds
     #[oai(nullable)]
     quarantined_at: Option<i64>,
 }
@@ -214,61 +215,61 @@ fn words(words: Vec<&'static str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// What a version in force has done since it came into force or since the start, whichever is later
+/// Statistics of an active version since its activation or since the server started, whichever is later
 #[derive(Object, Default)]
 #[oai(rename = "PluginFigures")]
 struct FiguresView {
-    /// By outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a failure
+    /// Number of calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the kind of a failure
     calls: BTreeMap<String, u64>,
-    /// How often a watched version would have changed the outcome
+    /// How often a shadow version would have changed the decision
     differed: u64,
     duration_us_mean: u64,
     duration_us_max: u64,
     fuel_mean: u64,
     fuel_max: u64,
     memory_bytes_max: u64,
-    /// Calls that took more processor time than `plugins.fast_us`
+    /// Calls that used more CPU time than `plugins.fast_us`
     slow: u64,
-    /// Calls that ran behind the threads that answer requests: of a version that is slow, or not known yet
+    /// Calls that ran on background threads, because the version is slow or its speed is not known yet
     aside: u64,
-    /// Log lines that are gone because one call wrote too many
+    /// Log lines that were dropped because one call wrote too many
     log_dropped: u64,
 }
 
 impl FiguresView {
     fn of(binding: &Binding) -> Self {
-        binding.live.look(|seen| {
-            let calls: u64 = seen.outcomes.values().sum();
+        binding.live.look(|statistics| {
+            let calls: u64 = statistics.outcomes.values().sum();
             Self {
-                calls: seen.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
-                differed: seen.differed,
-                duration_us_mean: seen.duration_us.checked_div(calls).unwrap_or_default(),
-                duration_us_max: seen.duration_us_max,
-                fuel_mean: seen.fuel.checked_div(calls).unwrap_or_default(),
-                fuel_max: seen.fuel_max,
-                memory_bytes_max: seen.memory_bytes_max,
-                slow: seen.slow,
-                aside: seen.aside,
-                log_dropped: seen.log_dropped,
+                calls: statistics.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+                differed: statistics.differed,
+                duration_us_mean: statistics.duration_us.checked_div(calls).unwrap_or_default(),
+                duration_us_max: statistics.duration_us_max,
+                fuel_mean: statistics.fuel.checked_div(calls).unwrap_or_default(),
+                fuel_max: statistics.fuel_max,
+                memory_bytes_max: statistics.memory_bytes_max,
+                slow: statistics.slow,
+                aside: statistics.aside,
+                log_dropped: statistics.log_dropped,
             }
         })
     }
 }
 
-/// How a version is in force
+/// An activation of a version
 #[derive(Object)]
 #[oai(rename = "PluginActivation", skip_serializing_if_is_none)]
 struct ActivationView {
     version: u32,
     mode: PluginMode,
-    /// May its `allow` open what no role does?
+    /// Whether its `allow` can grant what no role grants
     may_grant: bool,
     filter: PluginFilter,
-    /// Milliseconds that a call may run; the setting when absent
+    /// Time limit of a call in milliseconds; defaults to the setting
     deadline_ms: Option<u32>,
-    /// Unix milliseconds; plugins are asked in this order
+    /// Unix milliseconds; plugins are called in this order
     since: i64,
-    /// Did it fail too often? Then what it covers is denied
+    /// Whether it failed too often; while it is enforced, everything that it covers is denied
     quarantined: Option<bool>,
     figures: Option<FiguresView>,
 }
@@ -288,16 +289,16 @@ impl ActivationView {
     }
 }
 
-/// A plugin with all that is known of it
+/// A plugin with its versions and activations
 #[derive(Object)]
 #[oai(rename = "Plugin")]
 pub struct PluginView {
     name: String,
-    /// The oldest first
+    /// Oldest first
     versions: Vec<VersionView>,
-    /// At most one of each mode
+    /// At most one per mode
     activations: Vec<ActivationView>,
-    /// What was enforced before, the latest last: rolling back puts that in force again
+    /// Former enforced activations, latest last; a rollback enforces the last one again
     history: Vec<ActivationView>,
     /// Unix milliseconds
     created_at: i64,
@@ -343,18 +344,18 @@ struct PluginSummary {
     /// The newest version
     #[oai(nullable)]
     version: Option<u32>,
-    /// Of the version in force, else of the newest
+    /// Exports of the active version, or of the newest if none is active
     exports: Vec<String>,
-    /// How many versions there are
+    /// Number of versions
     versions: u64,
     #[oai(nullable)]
     enforced_version: Option<u32>,
     #[oai(nullable)]
     shadow_version: Option<u32>,
-    /// `enforce`, else `shadow`, else null
+    /// `enforce` if a version is enforced, `shadow` if there is only a shadow, otherwise null
     #[oai(nullable)]
     mode: Option<PluginMode>,
-    /// Did a version that is in force or watched fail too often?
+    /// Whether an enforced or shadow version failed too often
     quarantined: bool,
     /// Unix milliseconds
     updated_at: i64,
@@ -377,12 +378,12 @@ impl PluginSummary {
     }
 }
 
-/// A line that a plugin logged
+/// A log line of a plugin
 #[derive(Object)]
 struct PluginLogLine {
     /// Unix milliseconds
     at: i64,
-    /// `debug`, `info`, `warn` or `error`; a failure of the plugin is an error
+    /// `debug`, `info`, `warn` or `error`; failures of the plugin are logged as `error`
     level: String,
     message: String,
     version: u32,
@@ -402,14 +403,14 @@ pub struct Api {
 impl Api {
     /// List plugins
     ///
-    /// Of the organization in which the caller acts, by name.
+    /// Returns the plugins of the organization in which the caller acts, by name.
     #[oai(path = "/plugins", method = "get", operation_id = "list_plugins")]
     async fn list_plugins(
         &self,
         caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<PluginSummary>> {
@@ -420,10 +421,10 @@ impl Api {
         Ok(ok(found.map(|whole| PluginSummary::of(&snapshot, &whole)).into()))
     }
 
-    /// See a plugin
+    /// Get a plugin
     ///
-    /// Its versions, what of them is in force and with which settings, what can be rolled back to, and what the versions
-    /// in force have done.
+    /// Returns its versions, its activations with their settings, its rollback history, and the statistics of the
+    /// active versions.
     #[oai(path = "/plugins/:name", method = "get", operation_id = "get_plugin")]
     async fn get_plugin(&self, caller: MemberCaller, name: Path<String>) -> Reply<PluginView> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_GET)?;
@@ -432,9 +433,10 @@ impl Api {
         Ok(ok(PluginView::of(&self.app.snapshot(), whole)).version(version))
     }
 
-    /// Read what a plugin logged
+    /// Read a plugin's log
     ///
-    /// The latest lines of the versions in force, the newest first; kept in memory. How a call failed is among them.
+    /// Returns the latest log lines of the active versions, newest first, including failed calls. The log is kept in
+    /// memory.
     #[oai(path = "/plugins/:name/log", method = "get", operation_id = "get_plugin_log")]
     async fn get_plugin_log(
         &self,
@@ -442,7 +444,7 @@ impl Api {
         name: Path<String>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<PluginLogLine>> {
@@ -450,12 +452,14 @@ impl Api {
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
         let mut lines: Vec<PluginLogLine> = Vec::new();
         for binding in bindings_of(&self.app.snapshot(), &whole.plugin) {
-            lines.extend(binding.live.look(|seen| seen.log.clone()).into_iter().rev().map(|line| PluginLogLine {
-                at: line.at.0,
-                level: line.level.to_owned(),
-                message: line.message,
-                version: binding.version,
-                mode: binding.mode.into(),
+            lines.extend(binding.live.look(|statistics| statistics.log.clone()).into_iter().rev().map(|line| {
+                PluginLogLine {
+                    at: line.at.0,
+                    level: line.level.to_owned(),
+                    message: line.message,
+                    version: binding.version,
+                    mode: binding.mode.into(),
+                }
             }));
         }
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));

@@ -1,4 +1,4 @@
-//! Dry runs: a version is asked, and nothing comes of it.
+//! Dry runs: calls of a version without effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,38 +26,38 @@ use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::vectors::Ask;
 use crate::kernel::sandbox::{CallContext, CallResult, LogLine, Tier};
 
-/// What to ask, and of which version
+/// The input of a dry run, and the version to call
 #[derive(Object)]
 struct DryRunPlugin {
-    /// The one in force when absent, else the one that is watched, else the newest
+    /// Defaults to the enforced version, then to the shadow version, then to the newest
     #[oai(validator(minimum(value = "1")))]
     version: Option<u32>,
-    /// A question for an authorizer, `{action, path, subject, roles, context}`, or for a role mapper, `{source, subject,
-    /// groups, claims, raw_json}`; also under `authorize` or `map_roles`, as in a test vector. The tenant, the subject and
-    /// `now_ms` are filled in where they are missing
+    /// The input of an authorizer, `{action, path, subject, roles, context}`, or of a role mapper, `{source, subject,
+    /// groups, claims, raw_json}`; it can be wrapped in `authorize` or `map_roles`, as in a test vector. Missing
+    /// tenant, subject, `org_code` and `now_ms` are filled in
     input: Option<Any<Value>>,
-    /// Instead of `input`: recorded decisions, to see which of them would end otherwise. Needs the right to read the
-    /// decision log
+    /// Instead of `input`: recorded decisions to evaluate again, to find those that would change. Requires the
+    /// permission to read the decision log
     recorded: Option<DryRunRecorded>,
 }
 
-/// Which recorded decisions are asked again, the newest first
+/// The recorded decisions to evaluate again, newest first
 #[derive(Object)]
 struct DryRunRecorded {
-    /// From this moment on, in Unix milliseconds
+    /// Start of the period (inclusive), in Unix milliseconds
     from: Option<i64>,
-    /// Before this moment, in Unix milliseconds
+    /// End of the period (exclusive), in Unix milliseconds
     to: Option<i64>,
-    /// 1000 when absent
+    /// Defaults to 1000
     #[oai(validator(minimum(value = "1"), maximum(value = "2000")))]
     limit: Option<u32>,
 }
 
-/// A decision that would end otherwise
+/// A recorded decision that would change
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct ReplayedDecision {
-    /// In the decision log
+    /// Id in the decision log
     id: i64,
     at: i64,
     uid: String,
@@ -67,7 +67,7 @@ struct ReplayedDecision {
     was_reason: String,
     would_allow: bool,
     would_reason: String,
-    /// What the version said to it: the sentence of a denial, or its failure
+    /// The version's reason for a denial, or its failure
     said: Option<String>,
 }
 
@@ -89,26 +89,26 @@ impl ReplayedDecision {
     }
 }
 
-/// What came of recorded decisions
+/// The result of evaluating recorded decisions again
 #[derive(Object)]
 struct ReplayAnswer {
-    /// How many were looked at
+    /// Number of decisions examined
     decisions: u64,
-    /// About how many of them the version was asked
+    /// Number of decisions for which the version was called
     asked: u64,
-    /// How many cannot be recomputed, because something of the question was left out of the log
+    /// Number of decisions that cannot be recomputed, because the log omits a part of their input
     left_out: u64,
-    /// How many were not reached in time
+    /// Number of decisions not evaluated within the time limit
     unreached: u64,
-    /// How often the version failed
+    /// Number of calls in which the version failed
     failed: u64,
-    /// How many would end otherwise
+    /// Number of decisions that would change
     changed: u64,
-    /// The first 200 of those
+    /// The first 200 decisions that would change
     changes: Vec<ReplayedDecision>,
 }
 
-/// Why a plugin did not answer
+/// The failure of a plugin call
 #[derive(Object)]
 struct PluginFault {
     /// `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`, `rule_error`, `input`, `busy` or `unavailable`
@@ -116,42 +116,43 @@ struct PluginFault {
     message: String,
 }
 
-/// A line that the plugin logged in this call
+/// A line that the plugin logged during this call
 #[derive(Object)]
 struct DryRunLogLine {
     level: String,
     message: String,
 }
 
-/// What came of a dry run
+/// The result of a dry run
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct DryRunAnswer {
     version: u32,
     /// The digest of the component, in hexadecimal
     sha256: String,
-    /// `allow`, `deny`, `abstain`, `roles` or `failed`; `replayed` for recorded decisions, whose `fuel` and `duration_us`
-    /// are sums
+    /// `allow`, `deny`, `abstain`, `roles` or `failed`; `replayed` for recorded decisions, whose `fuel` and
+    /// `duration_us` are sums
     outcome: String,
-    /// Of a denial
+    /// The reason of a denial
     reason: Option<String>,
-    /// Of a role mapper, as it names them; what is not an open, unprotected role of the organization has no effect
+    /// The roles that a role mapper returned, as it names them; a name that is not an open, unprotected role of the
+    /// organization has no effect
     roles: Option<Vec<String>>,
-    /// Of a failure
+    /// Present when the call failed
     fault: Option<PluginFault>,
-    /// Instructions used
+    /// Fuel (instructions) used
     fuel: u64,
     duration_us: u64,
     memory_bytes: u64,
     log: Vec<DryRunLogLine>,
-    /// Lines beyond the limit, which are gone
+    /// Number of lines dropped beyond the limit
     log_dropped: u32,
     replay: Option<ReplayAnswer>,
 }
 
 impl DryRunAnswer {
     fn of<T>(version: &Version, answer: Answer, called: CallResult<T>) -> Self {
-        let line = |line: LogLine| DryRunLogLine { level: line.level.as_str().to_owned(), message: line.message };
+        let log_line = |line: LogLine| DryRunLogLine { level: line.level.as_str().to_owned(), message: line.message };
         Self {
             version: version.number,
             sha256: hex::encode(version.sha256),
@@ -164,7 +165,7 @@ impl DryRunAnswer {
             fuel: called.fuel,
             duration_us: u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: called.memory_bytes,
-            log: called.log.into_iter().map(line).collect(),
+            log: called.log.into_iter().map(log_line).collect(),
             log_dropped: called.log_dropped,
             replay: None,
         }
@@ -208,11 +209,12 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Plugins")]
 impl Api {
-    /// Run a plugin without effect
+    /// Dry-run a plugin
     ///
-    /// On a question that is given: what it answers, what it took, and what it logged. A plugin that fails is an answer
-    /// too. Nothing is counted against it. On recorded decisions: which of them would end otherwise, with the version in
-    /// place of what its plugin said then, bound as it is now, or as the one in force is.
+    /// With `input`, calls the version and returns its result, the resources used and its log. A failure of the plugin
+    /// is a result too, and does not count towards quarantine. With `recorded`, evaluates recorded decisions again and
+    /// returns those that would change. The version then replaces the recorded result of its plugin, under its own
+    /// activation or, if it has none, under that of the active version.
     #[oai(path = "/plugins/:name/dry-run", method = "post", operation_id = "dry_run_plugin")]
     async fn dry_run_plugin(
         &self,
@@ -225,73 +227,73 @@ impl Api {
         let DryRunPlugin { version, input, recorded } = body.0;
         if let Some(recorded) = recorded {
             if input.is_some() {
-                return Err(refused(&[], "goes without `recorded`: one or the other").into());
+                return Err(refused(&[], "cannot be combined with `recorded`").into());
             }
             authz::require(&snapshot, &caller, Permission::DECISION_LIST)?;
             let reach = authz::reach_seen(&snapshot, &caller, tenant);
-            return self.replayed((tenant, reach), name.0, version, recorded).await;
+            return self.replay_recorded((tenant, reach), name.0, version, recorded).await;
         }
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
-        let version = chosen(&whole, version)?;
+        let version = choose_version(&whole, version)?;
         let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
         let subject = caller.member().unwrap_or(MemberId(uuid::Uuid::nil()));
         let input = input.ok_or_else(|| refused(&[], "is missing"))?.0;
-        let asked = run::read(input, (tenant, &org_code, subject))?;
-        require_export(&asked, version.exports)?;
+        let request = run::read(input, (tenant, &org_code, subject))?;
+        require_export(&request, version.exports)?;
         let tier = Tier::from_is_large(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
-        let turn = CallContext { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
-        Ok(ok(match asked {
+        let call = CallContext { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
+        Ok(ok(match request {
             Ask::Authorize(input) => {
-                let called = self.app.host.authorize(turn, input).await;
+                let called = self.app.host.authorize(call, input).await;
                 DryRunAnswer::of(version, Answer::of_authorizer(&called), called)
             }
             Ask::MapRoles(input) => {
-                let called = self.app.host.map_roles(turn, input).await;
+                let called = self.app.host.map_roles(call, input).await;
                 DryRunAnswer::of(version, Answer::of_mapper(&called), called)
             }
         }))
     }
 }
 
-/// How long recorded decisions are asked again in one request.
+/// Time limit for evaluating recorded decisions in one request.
 const REPLAY_WAIT: Duration = Duration::from_secs(10);
 
 impl Api {
-    async fn replayed(
+    async fn replay_recorded(
         &self,
         (tenant, reach): (OrganizationId, Reach),
         name: String,
         version: Option<u32>,
-        wanted: DryRunRecorded,
+        selection: DryRunRecorded,
     ) -> Reply<DryRunAnswer> {
         let plugin = name.clone();
         let whole = self.app.read(move |r| store::get(r, tenant, &plugin)).await?;
-        let version = chosen(&whole, version)?;
+        let version = choose_version(&whole, version)?;
         if !version.exports.authorizer {
-            let field = Field::body("recorded", "is for an authorizer, which this version is not");
+            let field = Field::body("recorded", "requires an authorizer, but this version is none");
             return Err(Error { fields: vec![field], ..Error::new(ErrorCode::PluginInput) }.into());
         }
-        let is_it = |(_, activation): &(_, &Activation)| activation.version == version.number;
-        let bound = whole.plugin.activations().find(is_it).or_else(|| whole.plugin.activations().next());
+        let is_of_version = |(_, activation): &(_, &Activation)| activation.version == version.number;
+        let bound = whole.plugin.activations().find(is_of_version).or_else(|| whole.plugin.activations().next());
         let bound = bound.map(|(_, activation)| activation);
         let candidate = Candidate {
             name: Some(name),
             may_grant: bound.is_some_and(|activation| activation.may_grant),
             filter: bound.map(|activation| activation.filter.clone()).unwrap_or_default(),
         };
-        let all = Wanted { from: wanted.from, to: wanted.to, ..Wanted::of(tenant) };
-        let window = Window::first(wanted.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
+        let all = Wanted { from: selection.from, to: selection.to, ..Wanted::of(tenant) };
+        let window = Window::first(selection.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
         let rows = self.app.decisions.read(all, window).await?.items;
         let tier = Tier::from_is_large(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
-        let turn = CallContext {
+        let call = CallContext {
             organization: tenant,
             loaded,
             tier,
-            deadline_ms: bound.and_then(|one| one.deadline_ms),
+            deadline_ms: bound.and_then(|activation| activation.deadline_ms),
             is_trial: true,
         };
         let snapshot = self.app.snapshot();
@@ -299,20 +301,20 @@ impl Api {
             let is_visible = members::is_visible(&snapshot, reach, row.member);
             Recorded::of(id, shown(row, is_visible))
         });
-        let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &turn).await;
+        let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &call).await;
         Ok(ok(DryRunAnswer::of_replay(version, replay)))
     }
 }
 
-fn chosen(whole: &Whole, number: Option<u32>) -> Result<&Version> {
+fn choose_version(whole: &Whole, number: Option<u32>) -> Result<&Version> {
     number.map_or_else(|| whole.usual(), |number| whole.find(number))
 }
 
-/// Has the version the interface that is asked?
-fn require_export(asked: &Ask, exports: Exports) -> Result<()> {
-    let (has, what) = match asked {
-        Ask::Authorize(_) => (exports.authorizer, "is a question for an authorizer, which this version is not"),
-        Ask::MapRoles(_) => (exports.role_mapper, "is a question for a role mapper, which this version is not"),
+/// Fails unless the version exports the interface of the request.
+fn require_export(request: &Ask, exports: Exports) -> Result<()> {
+    let (is_exported, message) = match request {
+        Ask::Authorize(_) => (exports.authorizer, "is input for an authorizer, but this version is none"),
+        Ask::MapRoles(_) => (exports.role_mapper, "is input for a role mapper, but this version is none"),
     };
-    if has { Ok(()) } else { Err(refused(&[], what)) }
+    if is_exported { Ok(()) } else { Err(refused(&[], message)) }
 }

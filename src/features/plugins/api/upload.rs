@@ -1,4 +1,4 @@
-//! The upload of a component, which becomes a version.
+//! The operation that uploads a component as a version of a plugin.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::sandbox::{AccessInput, Admitted, CallContext, RoleInput, Tier};
 use crate::kernel::secret::Hash;
 
-/// A version, just uploaded, or the one that has these bytes already
+/// The uploaded version, or the existing one with the same bytes
 #[derive(Object)]
 struct UploadedPlugin {
     name: String,
     version: u32,
     /// The digest of the component, in hexadecimal
     sha256: String,
-    /// `tested`, or `compiled` when it failed the test vectors it brought along: then it cannot be activated
+    /// `tested`, or `compiled` if it failed its own test vectors and so cannot be activated
     state: PluginState,
     /// `authorizer`, `role-mapper`
     exports: Vec<String>,
@@ -68,7 +68,7 @@ crate::document! {
 
 pub struct Api {
     pub app: Arc<App>,
-    /// Who uploaded how often.
+    /// Recent uploads of each organization.
     pub uploads: Arc<Uploads>,
 }
 
@@ -76,15 +76,15 @@ pub struct Api {
 impl Api {
     /// Upload a version of a plugin
     ///
-    /// A WebAssembly component for a world of `roster:policy`. It is looked into, compiled, started, and asked the test
-    /// vectors that it brings along; what is unfit is refused with the reason. The first upload of a name makes the
-    /// plugin, each further one a version of it; the same bytes again are the version that they are already. Nothing is in
-    /// force before it is activated.
+    /// Takes a WebAssembly component for a world of `roster:policy`. The component is inspected, compiled, started and
+    /// tested with the test vectors that it contains; an unusable component is rejected with the reason. The first
+    /// upload under a name creates the plugin, each further one adds a version. Uploading the same bytes again returns
+    /// the existing version. A version has no effect before it is activated.
     #[oai(path = "/plugins", method = "post", operation_id = "upload_plugin")]
     async fn upload_plugin(
         &self,
         caller: MemberCaller,
-        /// 1 to 63 of a-z 0-9 -, beginning with a letter
+        /// 1 to 63 characters of a-z, 0-9 and -, starting with a letter
         name: Query<String>,
         _component: WasmComponent,
     ) -> Reply<UploadedPlugin> {
@@ -95,24 +95,24 @@ impl Api {
         self.uploads.take(tenant, Timestamp::now(), config.plugin_uploads_per_min)?;
         let tier = self.app.tier_of(&snapshot, tenant);
         let bytes = self.app.take_large(&caller, Large::Component).await?.clone();
-        let room = Room {
+        let quota = Room {
             plugins_max: config.plugins_max,
             versions_max: config.plugin_versions_max,
             bytes_max: config.plugin_bytes_max,
         };
         let sha256: Hash = Sha256::digest(&bytes).into();
-        let wanted = name.clone();
-        let known = self.app.read(move |r| find_known(r, tenant, &wanted, &sha256)).await?;
+        let plugin_name = name.clone();
+        let known = self.app.read(move |r| find_known(r, tenant, &plugin_name, &sha256)).await?;
         if let Some((whole, number)) = known {
             return Ok(ok(UploadedPlugin::of(whole, number)?));
         }
-        let wanted = name.clone();
-        self.app.read(move |r| plugins::require_quota(r, tenant, &wanted, room)).await?;
+        let plugin_name = name.clone();
+        self.app.read(move |r| plugins::require_quota(r, tenant, &plugin_name, quota)).await?;
         let (version, admitted) = self.admit(&caller, tenant, &bytes, tier).await?;
         let upload = Upload { name, component: bytes, version };
-        let keep = move |t: &Transaction<'_>, caller: &Identity| {
+        let store_upload = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_UPLOAD)?;
-            let (whole, number, is_new) = plugins::store_version(t, tenant, upload, room)?;
+            let (whole, number, is_new) = plugins::store_version(t, tenant, upload, quota)?;
             if !is_new {
                 return Ok(Changed::nothing((whole, number)));
             }
@@ -126,14 +126,14 @@ impl Api {
             }));
             Ok(Changed::new((whole, number), entry))
         };
-        let (whole, number) = self.app.change(&caller, "plugin.upload", keep).await?.answer;
+        let (whole, number) = self.app.change(&caller, "plugin.upload", store_upload).await?.answer;
         self.app.host.adopt(tenant, &admitted).await;
         Ok(ok(UploadedPlugin::of(whole, number)?))
     }
 }
 
 impl Api {
-    /// All that must be right before a component is stored, outside of any transaction.
+    /// Inspects, compiles and tests a component before it is stored, outside of any transaction.
     async fn admit(
         &self,
         caller: &Identity,
@@ -150,15 +150,15 @@ impl Api {
         let compile_ms = u64::try_from(admitted.compile_time.as_millis()).unwrap_or(u64::MAX);
         let mut report = Report { compile_ms, ..Report::default() };
         report.count(&vectors);
-        let turn = CallContext {
+        let call = CallContext {
             organization: tenant,
             loaded: admitted.loaded.clone(),
             tier,
             deadline_ms: None,
             is_trial: true,
         };
-        report.dry_run = self.try_out(turn, admitted.exports).await;
-        let (kind, who) = caller.actor();
+        report.dry_run = self.try_out(call, admitted.exports).await;
+        let (kind, actor) = caller.actor();
         let version = Version {
             number: 0,
             sha256: admitted.sha256,
@@ -169,28 +169,28 @@ impl Api {
             is_tested: report.is_green(),
             report,
             quarantined_at: None,
-            uploaded_by: format!("{kind} {who}"),
+            uploaded_by: format!("{kind} {actor}"),
             created_at: Timestamp::now(),
         };
         Ok((version, admitted))
     }
 
-    /// Asks each interface something without meaning.
-    async fn try_out(&self, turn: CallContext, exports: Exports) -> Vec<Tried> {
+    /// Calls each exported interface once with neutral input.
+    async fn try_out(&self, call: CallContext, exports: Exports) -> Vec<Tried> {
         let mut tried = Vec::new();
         if exports.authorizer {
-            let called = self.app.host.authorize(turn.clone(), AccessInput::neutral()).await;
+            let called = self.app.host.authorize(call.clone(), AccessInput::neutral()).await;
             tried.push(Answer::of_authorizer(&called).tried(Exports::AUTHORIZER));
         }
         if exports.role_mapper {
-            let called = self.app.host.map_roles(turn, RoleInput::neutral()).await;
+            let called = self.app.host.map_roles(call, RoleInput::neutral()).await;
             tried.push(Answer::of_mapper(&called).tried(Exports::ROLE_MAPPER));
         }
         tried
     }
 }
 
-/// The version of this plugin that has these bytes, with its plugin.
+/// Finds the version of this plugin that has these bytes, with its plugin.
 fn find_known(
     r: &crate::kernel::db::Reader<'_>,
     organization: OrganizationId,
@@ -202,11 +202,11 @@ fn find_known(
     Ok(Some((store::get(r, organization, name)?, number)))
 }
 
-/// A component, as it was built.
+/// The request body: a WebAssembly component.
 pub struct WasmComponent;
 
 const WASM: &str = "application/wasm";
-/// What generated clients and simple uploads send.
+/// The media type that generated clients and simple uploads send.
 const OCTETS: &str = "application/octet-stream";
 
 impl<'a> ApiExtractor<'a> for WasmComponent {

@@ -1,4 +1,4 @@
-//! The operation that imports members with quotas and names elsewhere.
+//! The operation that imports users with quotas and external names.
 
 use std::sync::Arc;
 
@@ -22,44 +22,44 @@ use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::{Reply, Tag, ok, request_validator};
 use crate::kernel::ids::MemberId;
 
-/// One member to import; what is left out stays as it is, or takes the default
+/// One user to import; absent fields stay unchanged, or get their default for a new user
 #[derive(Object)]
 struct ImportUser {
-    /// By which the member is found
+    /// Identifies the member
     username: String,
-    /// Needed for a new member
+    /// Required for a new member
     email: Option<String>,
     display_name: Option<String>,
-    /// The number of the account at the WordPress site
+    /// The number of the WordPress account
     wordpress_id: Option<i64>,
     /// In bytes
     quota_size: Option<i64>,
     /// The username when absent; never changed
     sftpgo_username: Option<String>,
-    /// The organization it belongs to
+    /// The organization that the user joins
     org_code: Option<String>,
 }
 
-/// Members to import; as text/csv the first line has the names of the fields
+/// Users to import; in `text/csv` the first line has the field names
 #[derive(Object)]
 struct ImportUsers {
     users: Vec<ImportUser>,
 }
 
-/// A row that made or changed a member
+/// A row that created or changed a user
 #[derive(Object)]
 struct ImportedRow {
     /// Counted from 1, without a header
     row: u64,
     username: String,
-    /// Null for one that was not made yet
+    /// Null for a new user in a dry run
     #[oai(nullable)]
     id: Option<MemberId>,
-    /// What differs
+    /// The fields that differ
     fields: Vec<String>,
 }
 
-/// What is wrong with a row
+/// An error of a row
 #[derive(Object)]
 struct RowFault {
     /// The column
@@ -67,12 +67,12 @@ struct RowFault {
     message: String,
 }
 
-/// A row with which nothing happened
+/// A row that was not applied
 #[derive(Object)]
 struct FailedRow {
     /// Counted from 1, without a header
     row: u64,
-    /// The line of the file on which it begins; null where the rows are no lines
+    /// The line of the file on which it starts; null for JSON
     #[oai(nullable)]
     line: Option<u64>,
     #[oai(nullable)]
@@ -80,7 +80,7 @@ struct FailedRow {
     fields: Vec<RowFault>,
 }
 
-/// What an import did, or would do
+/// The result of an import or its dry run
 #[derive(Object, Default)]
 struct ImportDifference {
     dry_run: bool,
@@ -88,7 +88,7 @@ struct ImportDifference {
     created: Vec<ImportedRow>,
     changed: Vec<ImportedRow>,
     unchanged: u64,
-    /// Nothing happened with these; the others are not held up
+    /// Rows that were not applied; they do not stop the others
     failed: Vec<FailedRow>,
 }
 crate::document! {
@@ -101,16 +101,17 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/admin/users/import", tag = "Tag::Members")]
 impl Api {
-    /// Import members with quotas and names elsewhere
+    /// Import users
     ///
-    /// As CSV or JSON. A row happens as a whole or not at all, and a bad one stops no other; a second run has nothing left
-    /// to do. Members are found by their username, where the site gave it, or where the row has their number at WordPress or
-    /// their name at SFTPGo as well: a username that somebody else chose fails. New ones get no password and no API key here.
+    /// From CSV or JSON. Each row is applied completely or not at all, and a failing row does not stop the others;
+    /// repeating a completed import changes nothing. A member is found by its username if the site assigned it, or if
+    /// the row also has the member's WordPress number or SFTPGo username; a row with a username that somebody else
+    /// chose fails. New members get no password and no API key here.
     #[oai(path = "/", method = "post", operation_id = "import_users")]
     async fn import_users(
         &self,
         caller: AdminCaller,
-        /// Only say what would be done
+        /// Reports what would happen without changing anything
         dry_run: Query<Option<bool>>,
         /// Send each new member a mail with a one-time link
         welcome: Query<Option<bool>>,
@@ -121,11 +122,11 @@ impl Api {
         let rows_max = self.app.config.import_rows_max;
         let read = move || file.rows(&bytes, rows_max);
         let rows = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
-        let planned = self.planned(rows).await?;
+        let planned = self.plan_rows(rows).await?;
         if dry_run {
-            return Ok(ok(difference(true, planned.into_iter().map(|(row, plan)| (row, foreseen(plan))))));
+            return Ok(ok(difference(true, planned.into_iter().map(|(row, plan)| (row, predicted(plan))))));
         }
-        /// Changes that wait together share one commit.
+        /// Concurrent changes share commits.
         const AT_ONCE: usize = 64;
         let written = stream::iter(planned).map(|(row, plan)| self.write(&caller, row, plan, welcome));
         let written: Vec<(Row, RowOutcome)> = written.buffered(AT_ONCE).try_collect().await?;
@@ -134,8 +135,8 @@ impl Api {
 }
 
 impl Api {
-    /// What each row would do as things stand.
-    async fn planned(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
+    /// Plans all rows against the present state.
+    async fn plan_rows(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
         let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
         self.app
             .read(move |r| {
@@ -153,14 +154,14 @@ impl Api {
             .await
     }
 
-    /// Does what a row says, if it still does what was planned; only our own failures stop the import.
+    /// Applies a row after planning it again; only internal errors stop the import.
     async fn write(&self, caller: &Identity, row: Row, plan: Plan, welcome: bool) -> Result<(Row, RowOutcome)> {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
-            return Ok((row, foreseen(plan)));
+            return Ok((row, predicted(plan)));
         }
-        let (wanted, rules, members_max) =
+        let (source, rules, members_max) =
             (row.clone(), QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
-        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
+        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &source)?
         {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
@@ -173,7 +174,7 @@ impl Api {
                 require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
                 Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
             }
-            settled => Ok(Changed::nothing(foreseen(settled))),
+            other => Ok(Changed::nothing(predicted(other))),
         };
         let outcome = match self.app.change(caller, "user.import", write).await {
             Ok(done) => done.answer,
@@ -182,13 +183,13 @@ impl Api {
             } else {
                 refused.fields
             }),
-            Err(ours) => return Err(ours),
+            Err(internal) => return Err(internal),
         };
         Ok((row, outcome))
     }
 }
 
-fn foreseen(plan: Plan) -> RowOutcome {
+fn predicted(plan: Plan) -> RowOutcome {
     match plan {
         Plan::Create(_) => RowOutcome::Created(None),
         Plan::Change(user, _, fields) => RowOutcome::Changed(user.member.id, fields),
@@ -225,7 +226,7 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, RowOutcome)>) -> I
 /// The file of an import.
 pub enum UsersFile {
     Json,
-    /// In the encoding that its sender says.
+    /// With the encoding from `charset`, if any.
     Csv(Option<&'static encoding_rs::Encoding>),
 }
 
@@ -235,7 +236,7 @@ impl UsersFile {
             return spreadsheet::read_csv(bytes, *encoding, rows_max);
         }
         let value = request_validator::parse(bytes)?;
-        let message = "must be an array of members under `users`";
+        let message = "must be an array of users";
         let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
         spreadsheet::require_rows(users.len(), rows_max)?;
         let mut faults = Vec::new();
@@ -244,14 +245,14 @@ impl UsersFile {
     }
 }
 
-/// More than this many faults of form in one file are not listed.
+/// The maximum number of errors listed for one file.
 const FAULTS_MAX: usize = 100;
 
 fn row_of(number: usize, user: &Value, faults: &mut Vec<Field>) -> Row {
-    let place = (number - 1).to_string();
+    let index = (number - 1).to_string();
     let mut fault = |field: &str, message: String| {
         if faults.len() < FAULTS_MAX {
-            faults.push(Field::at(&["body", "users", &place, field], message));
+            faults.push(Field::at(&["body", "users", &index, field], message));
         }
     };
     let Some(user) = user.as_object() else {

@@ -1,4 +1,5 @@
-//! Members with everything that belongs to them, in the shape that provisioning programs know.
+//! Operations on users: members together with their external accounts and quota, in the shape that provisioning
+//! programs expect.
 
 pub mod import;
 
@@ -30,9 +31,9 @@ use crate::kernel::http::{
 use crate::kernel::ids::{ApiKeyId, MemberId, OrganizationId};
 
 crate::text! {
-    /// The name of a folder of videos, and of the account at SFTPGo
+    /// The name of the member's video folder and SFTPGo account
     SftpgoName 3..=60 "^[a-z0-9][a-z0-9._-]{2,59}$";
-    /// An organization's org_code or id
+    /// The `org_code` or id of an organization
     OrgCode 1..=64 "";
     /// Why a member is suspended
     StatusReason 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
@@ -45,7 +46,7 @@ struct CreateUser {
     email: Email,
     #[oai(nullable)]
     display_name: Option<DisplayName>,
-    /// The number of the account at the WordPress site
+    /// The number of the WordPress account
     #[oai(nullable, validator(minimum(value = "1")))]
     wordpress_id: Option<i64>,
     /// In bytes; the default of the organization or the site when absent
@@ -54,45 +55,45 @@ struct CreateUser {
     /// The username when absent
     #[oai(nullable)]
     sftpgo_username: Option<SftpgoName>,
-    /// The organization it belongs to; none when absent
+    /// The organization that the user joins; none when absent
     #[oai(nullable)]
     org_code: Option<OrgCode>,
     /// `active` when absent
     #[oai(nullable)]
     status: Option<UserStatus>,
-    /// Send a mail with a one-time link; the default is true where mail is configured
+    /// Send a mail with a one-time link; by default only if mail is configured and the user is active
     #[oai(nullable)]
     welcome: Option<bool>,
 }
 
-/// What of a user can change
+/// Changes of a user
 #[derive(Object)]
 struct UpdateUser {
     email: Option<Email>,
     display_name: Option<DisplayName>,
-    /// In bytes; null takes the default
+    /// In bytes; null resets it to the default
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     quota_size: MaybeUndefined<i64>,
-    /// Null takes it away
+    /// Null removes it
     #[oai(nullable, validator(minimum(value = "1")))]
     wordpress_id: MaybeUndefined<i64>,
-    /// For a member that has none: a folder is never renamed
+    /// Only for a member that has none: folders are never renamed
     sftpgo_username: Option<SftpgoName>,
     status: Option<UserStatus>,
-    /// Why it is suspended; goes with `status`
+    /// Why it is suspended; allowed only with `status` `suspended`
     reason: Option<StatusReason>,
 }
 
-/// What a user can be made
+/// A status that can be set
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum UserStatus {
     Active,
-    /// Nothing of it is accepted from the next request on, and its jobs are held
+    /// From the next request on, its credentials are rejected; its jobs are held
     Suspended,
 }
 
-/// A member with what belongs to it
+/// A member with its external accounts and quota
 #[derive(Object)]
 #[oai(rename = "User")]
 struct UserView {
@@ -106,9 +107,9 @@ struct UserView {
     email: Option<String>,
     #[oai(nullable)]
     display_name: Option<String>,
-    /// What it may store, in bytes
+    /// The effective size of the quota, in bytes
     quota_size: i64,
-    /// What it stores, in bytes
+    /// The bytes in use
     quota_used: i64,
     #[oai(nullable)]
     sftpgo_username: Option<String>,
@@ -116,7 +117,7 @@ struct UserView {
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
     status: MemberStatus,
-    /// Why it is suspended, if somebody said
+    /// Why it is suspended, if a reason was given
     #[oai(nullable)]
     status_reason: Option<String>,
     /// Unix milliseconds
@@ -146,12 +147,12 @@ impl From<User> for UserView {
     }
 }
 
-/// A new user, with its API key, which is shown this once
+/// A new user with its API key, which is created_key only once
 #[derive(Object)]
 struct CreatedUser {
     /// The uid
     id: MemberId,
-    /// For `X-API-Key` or as a bearer; only its hash is kept
+    /// For `X-API-Key` or as a bearer token; only its hash is stored
     api_key: String,
     api_key_id: ApiKeyId,
     /// Unix milliseconds
@@ -160,7 +161,7 @@ struct CreatedUser {
     wordpress_id: Option<i64>,
     username: String,
     email: String,
-    /// What it may store, in bytes
+    /// The effective size of the quota, in bytes
     quota_size: i64,
     quota_used: i64,
     sftpgo_username: String,
@@ -193,21 +194,21 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/admin/users", tag = "Tag::Members")]
 impl Api {
-    /// List members with their quotas and their names elsewhere
+    /// List users
     ///
-    /// The shape that upload services expect: account, quota and folder in one object. An organization sees of
-    /// a member who belongs to others too no names elsewhere, and sizes of 0.
+    /// The shape that upload services expect: account, quota and folder in one object. For a member that also
+    /// belongs to other organizations, an organization sees no external names, and sizes of 0.
     #[oai(path = "/", method = "get", operation_id = "list_users")]
     async fn list_users(
         &self,
         caller: AdminCaller,
-        /// Found in username, e-mail and display name
+        /// Searched in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         is_active: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<UserView>> {
@@ -227,11 +228,11 @@ impl Api {
         Ok(ok(self.app.read(list).await?.into()))
     }
 
-    /// Create a member with everything that belongs to it
+    /// Create a user
     ///
-    /// Names at WordPress and SFTPGo, a quota, a place in an organization and an API key, all or nothing. The text of the
-    /// key is in this answer and nowhere else; it opens `me:read`, `videos:write`, `quotas:read` and `jobs:read`. What
-    /// somebody has already is a 409 that names every such field.
+    /// Creates the member, its WordPress and SFTPGo names, a quota, an organization membership and an API key, all or
+    /// nothing. The key is created_key only in this response; its scopes are `me:read`, `videos:write`, `quotas:read`
+    /// and `jobs:read`. If other members have any of the names, the response is a 409 that lists every such field.
     #[oai(path = "/", method = "post", operation_id = "create_user")]
     async fn create_user(&self, caller: AdminCaller, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
@@ -257,13 +258,13 @@ impl Api {
                 expires_at: None,
                 imported: None,
             };
-            let shown = api_keys::create(t, caller, &key, keys_max)?;
+            let created_key = api_keys::create(t, caller, &key, keys_max)?;
             let user = provisioning::get(t, t.snapshot(), &rules, id)?;
             let created = CreatedUser {
                 id,
-                api_key: shown.text.unwrap_or_default(),
-                api_key_id: shown.key.id,
-                api_key_expires_at: shown.key.expires_at.0,
+                api_key: created_key.text.unwrap_or_default(),
+                api_key_id: created_key.key.id,
+                api_key_expires_at: created_key.key.expires_at.0,
                 wordpress_id: user.wordpress_id.and_then(|text| text.parse().ok()),
                 username: new.username.clone(),
                 email: new.email.clone(),
@@ -274,20 +275,20 @@ impl Api {
                 status: MemberStatus::of(&user.member.status),
                 created_at: user.member.created_at.0,
             };
-            Ok(made.map(|_| created).policy([shown.change]))
+            Ok(made.map(|_| created).policy([created_key.change]))
         };
         let mut made = self.app.create_secret(&caller, "user.create", Permission::USER_CREATE, make).await?;
-        // What its organization gives it is known with its place there, which is in force now.
+        // The organization's default size applies only now: the membership is in the snapshot since the commit.
         let (snapshot, id) = (self.app.snapshot(), made.answer.id);
         let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, id)).await?;
         made.answer.quota_size = account.size;
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
-    /// See a member with its quota and its names elsewhere
+    /// Get a user
     ///
-    /// The shape that upload services expect: account, quota and folder in one object. An organization sees of
-    /// a member who belongs to others too no names elsewhere, and sizes of 0.
+    /// The shape that upload services expect: account, quota and folder in one object. For a member that also
+    /// belongs to other organizations, an organization sees no external names, and sizes of 0.
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
     async fn get_user(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<UserView> {
         let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
@@ -301,9 +302,9 @@ impl Api {
         Ok(ok(UserView::from(user)).version(version))
     }
 
-    /// Change a member with its quota and its names elsewhere
+    /// Update a user
     ///
-    /// Suspending ends its sessions and holds its jobs; what runs goes on.
+    /// Suspending ends its sessions and holds its queued jobs; running jobs continue.
     #[oai(path = "/:id", method = "patch", operation_id = "update_user")]
     async fn update_user(
         &self,
@@ -327,8 +328,8 @@ impl Api {
         };
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_UPDATE, edit.quota_size.is_some())?;
-            let former = members::alive(t, id.0)?;
-            require_version(if_match.0.as_deref(), former.version)?;
+            let previous = members::alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), previous.version)?;
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             require_may_touch(t, caller, reach, id.0, provisioning::touch_of(&edit.fields(&user, t.snapshot())))?;
             let mut changed = provisioning::edit(t, &rules, reach, &user, &edit)?.map(drop);
@@ -346,9 +347,9 @@ impl Api {
         Ok(ok(UserView::from(changed.answer)).version(version).epoch(changed.epoch))
     }
 
-    /// Erase a member, here and in external systems
+    /// Erase a user, here and in external systems
     ///
-    /// The same as at `/admin/members`: all personal data, memberships, roles and keys go for good.
+    /// The same as at `/admin/members`: all personal data, memberships, roles and keys are deleted permanently.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_user")]
     async fn delete_user(
         &self,
@@ -358,10 +359,10 @@ impl Api {
     ) -> Done {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
-            let former = members::alive(t, id.0)?;
-            require_version(if_match.0.as_deref(), former.version)?;
+            let previous = members::alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), previous.version)?;
             require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
-            members::erase(t, reach, &former)
+            members::erase(t, reach, &previous)
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
         self.app.forget_decisions(id.0).await?;
@@ -369,22 +370,23 @@ impl Api {
     }
 }
 
-/// What a new member's first key opens: its own videos and what there is to see of them. It asks for no decision and changes
-/// nothing of others, whatever its member comes to hold.
+/// The scopes of a new member's first key: its own videos, quota and jobs. It cannot request decisions or change
+/// anything of others, regardless of the rights that the member gets later.
 const FIRST_KEY_SCOPES: [&str; 4] = ["me:read", "videos:write", "quotas:read", "jobs:read"];
 
-/// Users belong to the site, because they have names at external systems. Setting a quota needs that permission.
+/// Fails unless the caller acts for the whole site: users have accounts at external systems. Setting a quota also
+/// requires that permission.
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = authz::require(t.snapshot(), caller, permission)?;
     if sets_quota {
         delegation::require_any(caller, Gift::Quota)?;
         authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
-    let message = "users are the site's: leave X-Tenant-ID out, and say by org_code where one belongs";
+    let message = "users belong to the site: omit X-Tenant-ID, and name the organization in org_code";
     if reach == Reach::Site { Ok(reach) } else { Err(Error::new(ErrorCode::Forbidden).with_message(message)) }
 }
 
-/// The organization that the user joins.
+/// Returns the organization that the user joins.
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
     let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(ErrorCode::OrganizationNotFound)?;
     if snapshot.is_platform(id) {
@@ -406,7 +408,7 @@ fn new_user(body: CreateUser, organization: Option<OrganizationId>) -> NewUser {
     }
 }
 
-/// Absent is no change; null is none.
+/// Converts to `None` for no change and `Some(None)` for null.
 fn maybe<T>(edit: MaybeUndefined<T>) -> Option<Option<T>> {
     match edit {
         MaybeUndefined::Undefined => None,

@@ -1,4 +1,4 @@
-//! The key that secrets in the database are encrypted with.
+//! Operations on the key that encrypts the secrets in the database.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::kernel::app::{App, encryption};
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::http::{Reply, Tag, ok};
 
-/// The key of the key file, without its secret
+/// The key in the key file, without its secret part
 #[derive(Object)]
 struct EncryptionKey {
-    /// Says which key it is, and nothing of it
+    /// Identifies the key; reveals nothing of the secret
     id: String,
 }
 crate::document! {}
@@ -22,10 +22,10 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/admin/encryption-key", tag = "Tag::System")]
 impl Api {
-    /// Make a new key for the secrets in the database
+    /// Rotate the database encryption key
     ///
-    /// Everything is encrypted with it at once, and it takes the place of the former one in the key file. Backups from
-    /// before need the former one.
+    /// Creates a new key, encrypts all stored secrets with it at once, and replaces the previous key in the key file.
+    /// Backups made before the rotation need the previous key.
     #[oai(path = "/rotate", method = "post", operation_id = "rotate_encryption_key")]
     async fn rotate_encryption_key(&self, caller: MemberCaller) -> Reply<EncryptionKey> {
         let id = encryption::rotate(&self.app, &caller).await?;

@@ -1,4 +1,4 @@
-//! Signing in by an invitation: the account and its first session are made at once.
+//! Accepting an invitation: one request creates the account and its first session.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, DisplayName, Email, LinkToken, Password, Reply, Tag, Username};
 
-/// Who accepts an invitation
+/// A request to accept an invitation
 #[derive(Object)]
 struct AcceptInvitation {
     token: LinkToken,
     username: Option<Username>,
-    /// That of the invitation when absent
+    /// Defaults to the e-mail address of the invitation
     email: Option<Email>,
     display_name: Option<DisplayName>,
     password: Password,
-    /// Sends the tokens as cookies too
+    /// Also sets the tokens as cookies
     cookies: Option<bool>,
 }
 
@@ -40,20 +40,20 @@ pub struct Api {
 impl Api {
     /// Accept an invitation
     ///
-    /// Makes an account in the organization that invites, with the role of the invitation, and signs it in. The link
-    /// is used up only by success. Where the organization asks for a second factor, the account is made and the answer
-    /// is 401 `second_factor_enrolment_required` with a `challenge`.
+    /// Creates an account in the inviting organization, with the role of the invitation, and signs it in. Only success
+    /// consumes the link. If the organization requires a second factor, the account is created and the answer is 401
+    /// `second_factor_enrolment_required` with a `challenge`.
     #[oai(path = "/invitations/accept", method = "post", operation_id = "accept_invitation")]
     async fn accept_invitation(&self, visitor: Visitor, body: Body<AcceptInvitation>) -> Reply<TokenAnswer> {
         let AcceptInvitation { token, username, email, display_name, password, cookies } = body.0;
         require_own_site(&visitor, cookies)?;
-        let newcomer = InvitedMember {
+        let invited = InvitedMember {
             username: username.map(|text| text.0),
             email: email.map(|text| text.0),
             display_name: display_name.map(|text| text.0),
             password: password.0,
         };
-        let member = invitations::accept(&self.app, &visitor.context, &token, newcomer).await?;
+        let member = invitations::accept(&self.app, &visitor.context, &token, invited).await?;
         let tokens = open(&self.app, &visitor, member, "invitation", FactorsShown::OneFactor).await?;
         answer(&self.app, &visitor, tokens, cookies)
     }

@@ -1,4 +1,4 @@
-//! Operations of sign-in, and of what follows from it.
+//! Operations for sign-in, sessions, passwords and second factors.
 
 pub mod encryption_key;
 pub mod invitation;
@@ -23,29 +23,29 @@ use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::SessionId;
 
 crate::text! {
-    /// An e-mail or a username
+    /// An e-mail address or a username
     LoginName 1..=254 "";
-    /// As it was set
+    /// The member's password
     LoginPassword 1..=1024 "";
-    /// As it was given
+    /// The refresh token from the last sign-in or refresh
     RefreshToken 1..=128 "";
 }
 
-/// Who wants to sign in
+/// A sign-in with a password
 #[derive(Object)]
 struct LoginRequest {
     login: LoginName,
     password: LoginPassword,
-    /// Sends the tokens as cookies too
+    /// Also sets the tokens as cookies
     cookies: Option<bool>,
 }
 
-/// A session to go on with; left out, it is taken from the cookies
+/// The session to refresh; without a body, the cookies identify it
 #[derive(Object)]
 struct RefreshRequest {
     refresh_token: RefreshToken,
     session_id: SessionId,
-    /// Sends the new tokens as cookies too
+    /// Also sets the new tokens as cookies
     cookies: Option<bool>,
 }
 
@@ -66,8 +66,8 @@ pub struct Api {
 impl Api {
     /// Sign in with a password
     ///
-    /// Unknown logins, suspended members and wrong passwords get the same answer. A member with a second factor gets 401
-    /// `second_factor_required` with a `challenge` for `/auth/second-factor`.
+    /// An unknown login, a suspended member and a wrong password get the same answer. A member with a second factor
+    /// gets 401 `second_factor_required` with a `challenge` for `/auth/second-factor`.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(&self, visitor: Visitor, body: Body<LoginRequest>) -> Reply<TokenAnswer> {
         let LoginRequest { login, password, cookies } = body.0;
@@ -76,10 +76,10 @@ impl Api {
         answer(&self.app, &visitor, tokens, cookies)
     }
 
-    /// Go on with a session
+    /// Refresh a session
     ///
-    /// A refresh token is used once. For `auth.refresh_grace_s` it gives the same successor again; later its use ends
-    /// the session, because it must have been stolen.
+    /// A refresh token works once. If it is sent again within `auth.refresh_grace_s`, the answer has the same
+    /// successor. Later reuse ends the session, because the token is taken to be stolen.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
@@ -108,7 +108,7 @@ impl Api {
 
     /// Sign out
     ///
-    /// Ends the session and every token of it, from the next request on, and takes the cookies away.
+    /// Ends the session, invalidates all its tokens from the next request on, and clears the cookies.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
     async fn logout(&self, caller: MemberCaller) -> Done {
         if let (Some(member), Some(session)) = (caller.member(), caller.session) {

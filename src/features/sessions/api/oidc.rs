@@ -14,47 +14,47 @@ use crate::kernel::http::{Body, Reply, Tag, ok};
 crate::text! {
     /// The name of a provider in the settings
     ProviderName 1..=32 "";
-    /// As the provider gave it
+    /// The `code` from the provider's redirect
     AuthorizationCode 1..=4096 "^[\\x20-\\x7e]+$";
-    /// As the provider gave it back
+    /// The `state` from the provider's redirect
     SignInState 1..=512 "";
-    /// One of the provider's `redirect_uris`, to the letter
+    /// Exactly one of the provider's `redirect_uris`
     RedirectAddress 1..=2000 "";
-    /// The `binding` that `/auth/oidc/url` was asked with, if it was
+    /// The `binding` that was sent to `/auth/oidc/url`, if any
     SignInBinding 32..=128 "";
 }
 
-/// Where to sign in
+/// The provider's sign-in page
 #[derive(Object)]
 struct AuthorizeUrl {
-    /// Send the browser there; it comes back to `redirect_uri` with a `code` and a `state`
+    /// Send the browser to this URL; the provider redirects it to `redirect_uri` with a `code` and a `state`
     authorize_url: String,
 }
 
-/// What the browser brought back from the provider
+/// The parameters of the provider's redirect
 #[derive(Object)]
 struct OidcExchange {
-    /// May be left out when one provider is configured
+    /// Optional when only one provider is configured
     provider: Option<ProviderName>,
     code: AuthorizationCode,
     state: SignInState,
-    /// The same as before
+    /// The same value as in the call of `/auth/oidc/url`
     redirect_uri: RedirectAddress,
     binding: Option<SignInBinding>,
-    /// Sends the tokens as cookies too
+    /// Also sets the tokens as cookies
     cookies: Option<bool>,
-    /// Answers the provider's own access token too
+    /// Also returns the provider's own access token
     with_provider_token: Option<bool>,
 }
 
-/// The tokens of a session that began at a provider
+/// The tokens of a session that began with a provider's sign-in
 #[derive(Object)]
 struct OidcTokens {
     #[oai(flatten)]
     tokens: TokenAnswer,
-    /// What the provider granted, separated by spaces
+    /// The scopes that the provider granted, separated by spaces
     scope: String,
-    /// The provider's, when it was asked for
+    /// The provider's access token, if `with_provider_token` was set
     #[oai(nullable)]
     provider_access_token: Option<String>,
 }
@@ -76,35 +76,35 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/auth/oidc", tag = "Tag::Sessions")]
 impl Api {
-    /// See where to sign in with a provider
+    /// Get the sign-in URL of a provider
     ///
-    /// A sign-in ends where it began, within `auth.oidc_state_ttl_s`. Our own pages, and pages of the same site that ask
-    /// with credentials, are bound by a cookie. Who else begins, a page of another site or a program, sends a `binding`,
-    /// keeps it (per browser, as in `sessionStorage`), and sends it again with the code.
+    /// The client that starts a sign-in must also complete it, within `auth.oidc_state_ttl_s`. A cookie binds Roster's
+    /// own pages, and pages of the same site that send credentials. Any other client, such as a page of another site or
+    /// a program, sends a `binding`, keeps it (per browser, as in `sessionStorage`), and sends it again with the code.
     #[oai(path = "/url", method = "get", operation_id = "get_oidc_url")]
     async fn get_oidc_url(
         &self,
         visitor: Visitor,
-        /// May be left out when one provider is configured
+        /// Optional when only one provider is configured
         #[oai(validator(max_length = 32))]
         provider: Query<Option<String>>,
-        /// One of the provider's `redirect_uris`, to the letter
+        /// Exactly one of the provider's `redirect_uris`
         #[oai(validator(max_length = 2000))]
         redirect_uri: Query<String>,
-        /// A random value of the caller's own, new for each sign-in; needed where no cookie binds it
+        /// A random value that the client creates for each sign-in; required when no cookie binds the sign-in
         #[oai(validator(min_length = 32, max_length = 128))]
         binding: Query<Option<String>>,
     ) -> Reply<AuthorizeUrl> {
-        let begun = (redirect_uri.0.as_str(), binding.0.as_deref());
-        let authorize_url = oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), begun).await?;
+        let target = (redirect_uri.0.as_str(), binding.0.as_deref());
+        let authorize_url = oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), target).await?;
         Ok(ok(AuthorizeUrl { authorize_url }))
     }
 
-    /// Sign in with what a provider gave
+    /// Sign in with a provider's code
     ///
-    /// Creates the member at first sight, without roles; fills empty fields later, but overwrites none. Roles follow the
-    /// provider's `role_claims` through the role mappings of the sources `oidc` and, for Zitadel's claims, `zitadel`: the
-    /// last sign-in decides. A second factor is asked for as at any sign-in.
+    /// The first sign-in creates the member, without roles. Later sign-ins fill empty fields but overwrite none. Roles
+    /// follow the provider's `role_claims` through the role mappings of the sources `oidc` and, for Zitadel's claims,
+    /// `zitadel`: the last sign-in decides. A second factor is required as at any sign-in.
     #[oai(path = "/exchange", method = "post", operation_id = "exchange_oidc_code")]
     async fn exchange_oidc_code(&self, visitor: Visitor, body: Body<OidcExchange>) -> Reply<OidcTokens> {
         let body = body.0;

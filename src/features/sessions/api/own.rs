@@ -15,24 +15,24 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Done, Reply, Tag, done, ok};
 use crate::kernel::ids::{SessionId, Timestamp};
 
-/// A sign-in that has not ended
+/// A session that has not ended
 #[derive(Object)]
 #[oai(rename = "Session")]
 struct SessionView {
     id: SessionId,
-    /// Is it the one that asks?
+    /// Whether this session sent the request
     is_current: bool,
-    /// How it began
+    /// How the member signed in
     method: String,
-    /// Was a second factor shown?
+    /// Whether a second factor was verified
     second_factor: bool,
-    /// As the device called itself, in a few words
+    /// Short device name from the `User-Agent` header
     device: String,
-    /// Where it began
+    /// IP address at sign-in
     address: String,
-    /// When it was last refreshed, in Unix milliseconds
+    /// Time of the last refresh, in Unix milliseconds
     last_used_at: i64,
-    /// When it ends unless it is used, in Unix milliseconds
+    /// When the session ends unless it is refreshed, in Unix milliseconds
     expires_at: i64,
     /// Unix milliseconds
     created_at: i64,
@@ -60,19 +60,19 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/me/sessions", tag = "Tag::Sessions")]
 impl Api {
-    /// List one's own sessions
+    /// List your sessions
     ///
-    /// Devices on which the caller is signed in; `is_current` is the one that asks.
+    /// The devices on which the caller is signed in. `is_current` marks the session that sent the request.
     #[oai(path = "/", method = "get", operation_id = "list_my_sessions")]
     async fn list_my_sessions(&self, caller: MemberCaller) -> Reply<Sessions> {
         let member = caller.signed_in()?;
         let found = self.app.read(move |r| store::list_sessions(r, member, Timestamp::now())).await?;
-        Ok(ok(Sessions { items: found.into_iter().map(|row| shown(row, caller.session)).collect() }))
+        Ok(ok(Sessions { items: found.into_iter().map(|row| session_view(row, caller.session)).collect() }))
     }
 
-    /// End one of one's own sessions
+    /// End one of your sessions
     ///
-    /// Signs one device out; its access tokens stop working with this answer.
+    /// Signs one device out. Its access tokens stop working before the answer is sent.
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
     async fn end_my_session(&self, caller: MemberCaller, id: Path<SessionId>) -> Done {
         end(&self.app, &caller, caller.signed_in()?, id.0).await?;
@@ -84,12 +84,13 @@ impl Api {
 
     /// Sign out everywhere
     ///
-    /// Ends every session of the caller, this one too unless `keep_current` is set; access tokens stop working with this answer.
+    /// Ends every session of the caller, including this one unless `keep_current` is set. Their access tokens stop
+    /// working before the answer is sent.
     #[oai(path = "/", method = "delete", operation_id = "end_my_sessions")]
     async fn end_my_sessions(
         &self,
         caller: MemberCaller,
-        /// Leaves the session that asks as it is
+        /// Keeps the session that sent the request
         keep_current: Query<Option<bool>>,
     ) -> Reply<EndedSessions> {
         let member = caller.signed_in()?;
@@ -111,7 +112,7 @@ impl Api {
     }
 }
 
-fn shown(row: SessionRow, current: Option<SessionId>) -> SessionView {
+fn session_view(row: SessionRow, current: Option<SessionId>) -> SessionView {
     SessionView {
         is_current: current == Some(row.id),
         id: row.id,

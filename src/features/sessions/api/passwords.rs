@@ -1,4 +1,4 @@
-//! Passwords: one's own, and links for a new one.
+//! Operations on passwords: changing one's own password, and password links.
 
 use std::sync::Arc;
 
@@ -16,30 +16,30 @@ use crate::kernel::{authz, secret};
 
 use super::{LoginName, LoginPassword};
 
-/// A new password in place of the present one
+/// A change of the caller's password
 #[derive(Object)]
 struct ChangePassword {
     old_password: LoginPassword,
     new_password: Password,
 }
 
-/// Who has forgotten the password
+/// A request for a password link
 #[derive(Object)]
 struct ForgotPassword {
     login: LoginName,
 }
 
-/// A new password by a link
+/// A new password, set with a password link
 #[derive(Object)]
 struct ResetPassword {
     token: LinkToken,
     new_password: Password,
 }
 
-/// A link that works once; it is shown only now
+/// A link that works once; it is returned only in this answer
 #[derive(Object)]
 struct PasswordLink {
-    /// The page that asks for the new password
+    /// The page where the member enters the new password
     url: String,
     /// For `/auth/password/reset`
     token: String,
@@ -47,7 +47,7 @@ struct PasswordLink {
     expires_at: i64,
 }
 
-fn shown(link: Changed<Link>) -> Changed<PasswordLink> {
+fn password_link(link: Changed<Link>) -> Changed<PasswordLink> {
     link.map(|link| PasswordLink { url: link.url, token: link.token, expires_at: link.expires_at.0 })
 }
 
@@ -69,9 +69,9 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Sessions")]
 impl Api {
-    /// Change one's own password
+    /// Change your password
     ///
-    /// Ends every other session; the one that asks goes on.
+    /// Ends every other session of the caller; the session that sent the request remains.
     #[oai(path = "/me/password", method = "post", operation_id = "change_my_password")]
     async fn change_my_password(&self, caller: MemberCaller, body: Body<ChangePassword>) -> Done {
         let ChangePassword { old_password, new_password } = body.0;
@@ -79,18 +79,18 @@ impl Api {
         Ok(done())
     }
 
-    /// Ask for a link by mail
+    /// Request a password link by mail
     ///
-    /// The answer is the same for every login, known or not. One mail a minute at most.
+    /// The answer is the same for known and unknown logins. At most one mail is sent per minute.
     #[oai(path = "/auth/password/forgot", method = "post", operation_id = "forgot_password")]
     async fn forgot_password(&self, visitor: Visitor, body: Body<ForgotPassword>) -> Done {
         send_link(&self.app, &visitor, body.0.login.0)?;
         Ok(done())
     }
 
-    /// Set a new password by a link
+    /// Set a new password with a link
     ///
-    /// Ends every session and signs nobody in. A password that is refused does not use the link up.
+    /// Ends every session of the member and creates none. A rejected password does not consume the link.
     #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password")]
     async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> Done {
         let ResetPassword { token, new_password } = body.0;
@@ -98,14 +98,15 @@ impl Api {
         Ok(done())
     }
 
-    /// Make a link for a member's new password
+    /// Create a password link for a member
     ///
-    /// Works once, for `auth.reset_link_ttl_s`; a new link voids the ones before. Hand it over by a way you trust.
+    /// The link works once, for `auth.reset_link_ttl_s`. A new link invalidates the previous ones. Pass it on over a
+    /// channel that you trust.
     #[oai(path = "/admin/members/:id/password-link", method = "post", operation_id = "create_password_link")]
     async fn create_password_link(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<PasswordLink> {
         authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_PASSWORD_LINK)?;
         let make = make_link(&self.app, secret::token("pr_")?, id.0);
-        let make = move |t: &Transaction<'_>, caller: &Identity| make(t, caller).map(shown);
+        let make = move |t: &Transaction<'_>, caller: &Identity| make(t, caller).map(password_link);
         let made =
             self.app.create_secret(&caller, "member.password_link", Permission::MEMBER_PASSWORD_LINK, make).await?;
         Ok(ok(made.answer))

@@ -10,11 +10,11 @@ use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, DisplayName, Done, Email, Password, Reply, Tag, Username, done, ok};
 
 crate::text! {
-    /// Six digits, as they were mailed
+    /// The six digits from the mail
     EmailCode 6..=6 "^[0-9]{6}$";
 }
 
-/// Who wants to become a member
+/// A self-registration
 #[derive(Object)]
 struct RegisterRequest {
     email: Email,
@@ -23,14 +23,14 @@ struct RegisterRequest {
     display_name: Option<DisplayName>,
 }
 
-/// A code is on its way, if it should be
+/// The registration was accepted; a code may have been mailed
 #[derive(Object)]
 struct RegisterAnswer {
-    /// How long a code is good, in seconds
+    /// Lifetime of a code in seconds
     expires_in: u64,
 }
 
-/// The code that was mailed
+/// The code from the mail
 #[derive(Object)]
 struct VerifyRequest {
     email: Email,
@@ -54,26 +54,27 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/auth/register", tag = "Tag::Sessions")]
 impl Api {
-    /// Register oneself
+    /// Register an account
     ///
-    /// Where `auth.registration` is on. The answer is the same whether or not the e-mail is known: its owner gets a code,
-    /// or is told of the account there is. One mail a minute at most; registering again replaces what was not proved yet.
+    /// Available when `auth.registration` is on. The answer is the same whether or not the e-mail address is known: the
+    /// mail contains a code, or says that an account exists. At most one mail is sent per minute. Registering again
+    /// replaces a registration that is not yet confirmed.
     #[oai(path = "/", method = "post", operation_id = "register")]
     async fn register(&self, visitor: Visitor, body: Body<RegisterRequest>) -> Reply<RegisterAnswer> {
         let RegisterRequest { email, password, username, display_name } = body.0;
-        let wanted = Registration {
+        let registration = Registration {
             email: email.0,
             password: password.0,
             username: username.map(|text| text.0),
             display_name: display_name.map(|text| text.0),
         };
-        register(&self.app, &visitor, wanted).await?;
+        register(&self.app, &visitor, registration).await?;
         Ok(ok(RegisterAnswer { expires_in: self.app.config.email_code_ttl_s }))
     }
 
-    /// Prove the e-mail
+    /// Confirm the e-mail address
     ///
-    /// Makes the member active, without any role. Sign in afterwards.
+    /// Makes the member active, without roles. The member must then sign in.
     #[oai(path = "/verify", method = "post", operation_id = "verify_registration")]
     async fn verify_registration(&self, visitor: Visitor, body: Body<VerifyRequest>) -> Done {
         let VerifyRequest { email, code } = body.0;

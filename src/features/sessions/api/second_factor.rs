@@ -1,4 +1,4 @@
-//! Operations on second factors: in the middle of a sign-in, of the signed-in member, and of the administration.
+//! Operations on second factors: during sign-in, for the signed-in member, and for administrators.
 
 use std::sync::Arc;
 
@@ -22,22 +22,22 @@ use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
 
 crate::text! {
-    /// As the 401 of the sign-in gave it
+    /// The `challenge` from the 401 answer of the sign-in
     Challenge 1..=128 "";
-    /// The six digits of the authenticator app, or a recovery code
+    /// Six digits from the authenticator app, or a recovery code
     FactorCode 6..=64 "";
 }
 
-/// What a sign-in waits for
+/// The second step of a sign-in
 #[derive(Object)]
 struct SecondFactorRequest {
     challenge: Challenge,
     code: FactorCode,
-    /// Sends the tokens as cookies too
+    /// Also sets the tokens as cookies
     cookies: Option<bool>,
 }
 
-/// A sign-in that needs a second factor that is not set up yet
+/// Enrolment during a sign-in that requires a second factor
 #[derive(Object)]
 struct EnrolRequest {
     challenge: Challenge,
@@ -48,17 +48,17 @@ struct EnrolRequest {
 struct SecondFactorAnswer {
     #[oai(flatten)]
     tokens: TokenAnswer,
-    /// When the code switched the second factor on: shown once, each is good once
+    /// Present when the code activated the second factor; returned only in this answer, and each code works once
     #[oai(skip_serializing_if_is_none)]
     recovery_codes: Option<Vec<String>>,
 }
 
-/// What an authenticator app takes
+/// The secret for an authenticator app
 #[derive(Object)]
 struct FactorSecret {
-    /// Base32, to be typed
+    /// In Base32, for manual entry
     secret: String,
-    /// The same, to be shown as a QR code
+    /// The same secret as a URL for a QR code
     otpauth_url: String,
 }
 
@@ -77,14 +77,14 @@ struct SecondFactorView {
     #[oai(nullable)]
     confirmed_at: Option<i64>,
     recovery_codes_left: u64,
-    /// Does an organization of the member's ask for one?
+    /// Whether one of the member's organizations requires a second factor
     required: bool,
 }
 
-/// The beginning of a second factor
+/// A request to set up a second factor
 #[derive(Object)]
 struct BeginSecondFactor {
-    /// The present one; needed where there is one
+    /// The member's current password; required if the member has one
     password: Option<LoginPassword>,
 }
 
@@ -94,7 +94,7 @@ struct SecondFactorCode {
     code: FactorCode,
 }
 
-/// Codes for who lost the authenticator: shown once, each is good once
+/// Recovery codes for a lost authenticator; returned only in this answer, and each code works once
 #[derive(Object)]
 struct RecoveryCodes {
     recovery_codes: Vec<String>,
@@ -122,11 +122,11 @@ pub struct Api {
 
 #[OpenApi(tag = "Tag::Sessions")]
 impl Api {
-    /// Sign in with the second factor
+    /// Complete a sign-in with the second factor
     ///
-    /// The code is one of the authenticator app, or a recovery code; each is good once. A wrong one gets 401
-    /// `invalid_code`; after `auth.second_factor_tries` of them the sign-in begins anew. The first code of a new factor
-    /// switches it on, and its answer shows the recovery codes.
+    /// Send a code from the authenticator app, or a recovery code; each works once. A wrong code gets 401
+    /// `invalid_code`; after `auth.second_factor_tries` wrong codes the member must start the sign-in again. The first
+    /// code of a new second factor activates it, and the answer then contains the recovery codes.
     #[oai(path = "/auth/second-factor", method = "post", operation_id = "answer_second_factor")]
     async fn answer_second_factor(
         &self,
@@ -142,15 +142,16 @@ impl Api {
 
     /// Set up a second factor while signing in
     ///
-    /// For members whose organization asks for one and who have none. Sent again, the secret before is void.
+    /// For members whose organization requires a second factor and who have none. Each call invalidates the previous
+    /// secret.
     #[oai(path = "/auth/second-factor/enrol", method = "post", operation_id = "enrol_second_factor")]
     async fn enrol_second_factor(&self, visitor: Visitor, body: Body<EnrolRequest>) -> Reply<FactorSecret> {
         Ok(ok(second_factor::enrol(&self.app, &visitor, &body.0.challenge).await?.into()))
     }
 
-    /// See one's own second factor
+    /// Get your second factor
     ///
-    /// Whether one is set up, and how many recovery codes are left.
+    /// Whether a second factor is set up, and how many recovery codes are left.
     #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor")]
     async fn get_my_second_factor(&self, caller: MemberCaller) -> Reply<SecondFactorView> {
         let member = caller.signed_in()?;
@@ -163,9 +164,10 @@ impl Api {
         }))
     }
 
-    /// Begin a second factor
+    /// Set up a second factor
     ///
-    /// It counts once `/me/second-factor/confirm` got a first code. Sent again, the secret before is void.
+    /// The second factor becomes active when `/me/second-factor/confirm` receives a first code. Each call invalidates
+    /// the previous secret.
     #[oai(path = "/me/second-factor", method = "post", operation_id = "begin_my_second_factor")]
     async fn begin_my_second_factor(
         &self,
@@ -178,9 +180,9 @@ impl Api {
         Ok(ok(second_factor::begin(&self.app, &caller, member, password).await?.into()))
     }
 
-    /// Switch one's second factor on
+    /// Activate your second factor
     ///
-    /// With the first code of the authenticator app. Every other session of the member ends.
+    /// Send the first code of the authenticator app. Ends every other session of the member.
     #[oai(path = "/me/second-factor/confirm", method = "post", operation_id = "confirm_my_second_factor")]
     async fn confirm_my_second_factor(
         &self,
@@ -192,9 +194,9 @@ impl Api {
         Ok(ok(RecoveryCodes { recovery_codes }))
     }
 
-    /// Get new recovery codes
+    /// Replace your recovery codes
     ///
-    /// The former ones are void.
+    /// Creates new recovery codes and invalidates the previous ones.
     #[oai(path = "/me/second-factor/recovery-codes", method = "post", operation_id = "renew_my_recovery_codes")]
     async fn renew_my_recovery_codes(
         &self,
@@ -206,20 +208,20 @@ impl Api {
         Ok(ok(RecoveryCodes { recovery_codes }))
     }
 
-    /// Take one's second factor away
+    /// Remove your second factor
     ///
-    /// Refused while an organization asks for one. Every other session of the member ends.
+    /// Rejected while an organization of the member requires one. Ends every other session of the member.
     #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor")]
     async fn remove_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Done {
         second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
         Ok(done())
     }
 
-    /// Take a member's second factor away
+    /// Remove a member's second factor
     ///
-    /// For who lost authenticator and recovery codes: everything the member was signed in to ends. By the platform, or
-    /// by the administrator of the only organization that the member belongs to; never of a member who holds more than
-    /// the caller, and never of oneself.
+    /// For members who lost their authenticator and recovery codes. Ends all sessions of the member. Allowed for
+    /// platform administrators, and for administrators of the only organization that the member belongs to. Rejected
+    /// for a member who holds more rights than the caller, and for the caller's own second factor.
     #[oai(path = "/admin/members/:id/second-factor", method = "delete", operation_id = "reset_second_factor")]
     async fn reset_second_factor(&self, caller: MemberCaller, id: Path<MemberId>) -> Done {
         let reset = move |t: &Transaction<'_>, caller: &Identity| {
@@ -227,8 +229,8 @@ impl Api {
             require_visible(t.snapshot(), reach, id.0)?;
             members::get(t, id.0)?;
             if caller.member() == Some(id.0) {
-                // A token alone must not take the factor away that stands behind it.
-                let message = "your own second factor is taken away with a code, at /me/second-factor/remove";
+                // A stolen token must not be enough to remove the second factor that protects the account.
+                let message = "remove your own second factor with a code, at /me/second-factor/remove";
                 return Err(Error::new(ErrorCode::Forbidden).with_message(message));
             }
             require_may_change(t, caller, reach, id.0)?;
@@ -237,7 +239,7 @@ impl Api {
             let entry = Entry::new("member", id.0).within(reach.organization()).after(after);
             Ok(Changed::new((), entry).policy(changes))
         };
-        let gone = self.app.change(&caller, "second_factor.reset", reset).await?;
-        Ok(done().epoch(gone.epoch))
+        let removed = self.app.change(&caller, "second_factor.reset", reset).await?;
+        Ok(done().epoch(removed.epoch))
     }
 }

@@ -1,4 +1,4 @@
-//! The keys that access tokens are signed with.
+//! Operations on the keys that sign access tokens.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::kernel::http::{Reply, Tag, ok};
 #[derive(Object)]
 #[oai(rename = "SigningKey")]
 struct SigningKeyView {
-    /// `kid` in the header of tokens and in `/.well-known/jwks.json`
+    /// The `kid` in the header of tokens and in `/.well-known/jwks.json`
     id: String,
-    /// Does it sign new tokens?
+    /// Whether this key signs new tokens
     signs: bool,
     /// Unix milliseconds
     created_at: i64,
-    /// Until when it is published, in Unix milliseconds; null for the one that signs
+    /// When publication ends, in Unix milliseconds; null for the key that signs
     #[oai(nullable)]
     ends_at: Option<i64>,
 }
@@ -40,16 +40,17 @@ pub struct Api {
 impl Api {
     /// List signing keys
     ///
-    /// The keys that access tokens are signed with, without their secret halves: the present one and those still accepted.
+    /// The public keys for access tokens: the current one and those that are still accepted.
     #[oai(path = "/", method = "get", operation_id = "list_signing_keys")]
     async fn list_signing_keys(&self, caller: MemberCaller) -> Reply<SigningKeys> {
         authz::require(&self.app.snapshot(), &caller, Permission::SIGNING_KEY_LIST)?;
         self.published().await
     }
 
-    /// Make a new signing key
+    /// Rotate the signing key
     ///
-    /// It signs from now on; the former ones are published and accepted for `auth.signing_key_overlap_s`.
+    /// Creates a new key that signs all tokens from now on. Previous keys stay published and accepted for
+    /// `auth.signing_key_overlap_s`.
     #[oai(path = "/rotate", method = "post", operation_id = "rotate_signing_key")]
     async fn rotate_signing_key(&self, caller: MemberCaller) -> Reply<SigningKeys> {
         keys::rotate(&self.app, &caller).await?;
@@ -59,12 +60,12 @@ impl Api {
 
 impl Api {
     async fn published(&self) -> Reply<SigningKeys> {
-        let shown = |key: keys::SigningKey| SigningKeyView {
+        let view = |key: keys::SigningKey| SigningKeyView {
             id: key.id,
             signs: key.ends_at.is_none(),
             created_at: key.created_at.0,
             ends_at: key.ends_at.map(|at| at.0),
         };
-        Ok(ok(SigningKeys { items: keys::list(&self.app).await?.into_iter().map(shown).collect() }))
+        Ok(ok(SigningKeys { items: keys::list(&self.app).await?.into_iter().map(view).collect() }))
     }
 }

@@ -1,11 +1,11 @@
-//! Sign-in with OpenID Connect providers, and their own access tokens as bearers.
+//! Sign-in with OpenID Connect providers, and bearer authentication with the providers' own access tokens.
 //!
-//! **Invariant.** A person is known by (provider, subject) only. A state and a code are used once, the state before the
+//! **Invariant.** Only (provider, subject) identifies a member. A state and a code are used once, the state before the
 //! code is redeemed, and nothing is created unless the id token is valid. The client that completes a sign-in must
 //! prove that it started it.
 //!
-//! Roles of the sources `oidc` and `zitadel` are those that the last sign-in brought: somebody who signs in with two
-//! providers has, of these sources, what the provider of the last sign-in says.
+//! The last sign-in sets the roles of the sources `oidc` and `zitadel`: a member who uses two providers has the roles
+//! that the provider of the last sign-in claims.
 
 mod claims;
 mod provider;
@@ -32,16 +32,16 @@ use claims::ProviderClaims;
 use provider::{Provider, Published, Redeemed};
 use state::{Binding, Purpose};
 
-/// The providers of the settings, with what is known of them.
+/// The configured providers, with their cached metadata.
 pub struct Providers(Vec<Provider>);
 
-/// What the browser brings back from a provider.
+/// The parameters of a provider's redirect, as the client sends them.
 pub struct Returned {
     pub provider: Option<String>,
     pub redirect_uri: String,
     pub state: String,
     pub code: String,
-    /// The value that the sign-in began with, if it began with one.
+    /// The binding value that the client sent at the start of the sign-in, if any.
     pub binding: Option<String>,
 }
 
@@ -50,14 +50,18 @@ impl Providers {
         Self(app.config.providers.iter().cloned().map(Provider::new).collect())
     }
 
-    /// The provider of a name, or the only one there is.
-    fn named(&self, name: Option<&str>, place: &str) -> Result<&Provider> {
+    /// Returns the provider with this name, or the only one if no name is given. `location` is the part of the request
+    /// that field errors name.
+    fn named(&self, name: Option<&str>, location: &str) -> Result<&Provider> {
         match (name, self.0.as_slice()) {
             (_, []) => {
                 Err(Error::new(ErrorCode::NotConfigured).with_message("set [[oidc]] to sign in with a provider"))
             }
             (None, [only]) => Ok(only),
-            (None, _) => Err(Error::fields(vec![Field::at(&[place, "provider"], "say which: there are several")])),
+            (None, _) => Err(Error::fields(vec![Field::at(
+                &[location, "provider"],
+                "is required: several providers are configured",
+            )])),
             (Some(name), all) => {
                 all.iter().find(|known| known.settings.name == name).ok_or_else(|| ErrorCode::UnknownProvider.into())
             }
@@ -66,18 +70,19 @@ impl Providers {
 }
 
 impl Provider {
-    /// Compared as text: whatever else would mean the same address somewhere means another one elsewhere.
-    fn require_redirect(&self, redirect_uri: &str, place: &str) -> Result<()> {
+    /// Fails unless the address is configured. Compares as text, because parsers disagree about which URLs are equal.
+    fn require_redirect(&self, redirect_uri: &str, location: &str) -> Result<()> {
         if self.settings.redirect_uris.iter().any(|known| known == redirect_uri) {
             return Ok(());
         }
-        let message = "must be one of the provider's redirect_uris, to the letter";
-        Err(Error::fields(vec![Field::at(&[place, "redirect_uri"], message)]))
+        let message = "must be exactly one of the provider's redirect_uris";
+        Err(Error::fields(vec![Field::at(&[location, "redirect_uri"], message)]))
     }
 }
 
-/// The address of the provider at which somebody signs in. It is bound to who begins: by a value of the caller's own, or
-/// by a cookie where the browser keeps ours. A page of another site gets no cookie of ours, and a program has none.
+/// Starts a sign-in and returns the provider's authorization URL. The state is bound to the client that starts: by a
+/// value from the client, or by a cookie if the browser keeps Roster's cookies. Pages of other sites and programs have
+/// no such cookie.
 pub async fn begin(
     app: &App,
     providers: &Providers,
@@ -89,7 +94,7 @@ pub async fn begin(
     provider.require_redirect(redirect_uri, "query")?;
     if value.is_none() && !visitor.keeps_cookies {
         let message =
-            "is needed where no cookie binds the sign-in: a random value that is kept and sent again with the code";
+            "is required when no cookie binds the sign-in: keep a random value and send it again with the code";
         return Err(Error::fields(vec![Field::at(&["query", "binding"], message)]));
     }
     let published = provider.published(app, None).await?;
@@ -101,18 +106,19 @@ pub async fn begin(
     Ok(provider.authorize_url(&published, redirect_uri, &state, (&verifier, &nonce)))
 }
 
-/// The cookie that states are bound to. A browser keeps its one, so that two sign-ins can be under way in two tabs.
+/// Sets the cookie that states are bound to and returns its value. An existing value is kept, so that two sign-ins can
+/// run in two tabs.
 fn remember_browser(app: &App, visitor: &Visitor) -> Result<String> {
     const BROWSER_BYTES: usize = 43;
-    let is_ours = |text: &&String| {
+    let is_valid = |text: &&String| {
         text.len() == BROWSER_BYTES && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    let browser = match visitor.oidc_cookie.as_ref().filter(is_ours) {
+    let browser = match visitor.oidc_cookie.as_ref().filter(is_valid) {
         Some(known) => known.clone(),
         None => secret::token("")?,
     };
-    let life_s = ms(app.config.oidc_state_ttl_s) / 1_000;
-    visitor.context.set_cookie(app.guard.cookies.set(cookie::OIDC, &browser, life_s));
+    let max_age_s = ms(app.config.oidc_state_ttl_s) / 1_000;
+    visitor.context.set_cookie(app.guard.cookies.set(cookie::OIDC, &browser, max_age_s));
     Ok(browser)
 }
 
@@ -124,7 +130,7 @@ fn nonce(app: &App, state: &str) -> String {
     state::derived(&app.sealer, "oidc nonce", state)
 }
 
-/// Signs somebody in who comes back from a provider; answers what that one gave too.
+/// Completes a sign-in with a provider's code. Returns the session's tokens and the provider's token response.
 pub async fn exchange(
     app: &Arc<App>,
     providers: &Providers,
@@ -134,18 +140,18 @@ pub async fn exchange(
     let Returned { provider, redirect_uri, state, code, binding } = returned;
     let provider = providers.named(provider.as_deref(), "body")?;
     provider.require_redirect(&redirect_uri, "body")?;
-    let shown = state::Shown {
+    let presented = state::Shown {
         provider: &provider.settings.name,
         redirect_uri: &redirect_uri,
         cookie: visitor.oidc_cookie.as_deref(),
         value: binding.as_deref(),
     };
-    let ends_at = state::verify(&app.sealer, shown, &state, Timestamp::now())?;
-    // Throttled, because a state is free and every wrong code causes a request to the provider.
-    let stranger = visitor.context.address.map_or_else(String::new, |address| address.to_string());
-    let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.context.address);
+    let ends_at = state::verify(&app.sealer, presented, &state, Timestamp::now())?;
+    // Throttled, because anyone can get a state and every wrong code causes a request to the provider.
+    let address = visitor.context.address.map_or_else(String::new, |address| address.to_string());
+    let attempt = Attempt::new(&format!("oidc {address}"), visitor.context.address);
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
-    // Before the state is used up: when the provider is down, the same state can be tried again.
+    // Before the state is consumed: when the provider is down, the client can retry with the same state.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
     if !app.write_unaudited(move |w| consume_once(w, &used, ends_at)).await? {
@@ -160,35 +166,37 @@ pub async fn exchange(
         }
     })?;
     let verified = provider.verified(app, &published, &redeemed.id_token, &nonce(app, &state)).await?;
-    let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
-    let mut external_user = said.external_user(&provider.settings);
-    external_user.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
+    let claims = collect_claims(app, provider, &published, verified, &redeemed.access_token).await;
+    let mut external_user = claims.external_user(&provider.settings);
+    external_user.keys = claims.role_keys(&provider.settings.role_claims).unwrap_or_default();
     let member = provision(app, &visitor.context, external_user).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, FactorsShown::OneFactor).await?;
     Ok((tokens, redeemed))
 }
 
-/// What the id token says, then userinfo, then the access token if it is a JWT: it came from the provider itself.
-async fn all_said(
+/// Collects the claims of the id token, then of userinfo, then of the access token if it is a JWT. The access token's
+/// signature is not checked, because it came directly from the provider.
+async fn collect_claims(
     app: &App,
     provider: &Provider,
     published: &Published,
     (subject, claims): (String, Value),
     access_token: &str,
 ) -> ProviderClaims {
-    let said = ProviderClaims::new(subject, claims);
+    let collected = ProviderClaims::new(subject, claims);
     let role_claims = &provider.settings.role_claims;
-    if !said.has_gaps(role_claims) {
-        return said;
+    if !collected.has_gaps(role_claims) {
+        return collected;
     }
-    let own = token::unverified(access_token).filter(|own| {
-        own["iss"].as_str() == Some(&provider.settings.issuer) && claims::subject(own).as_ref() == Some(&said.subject)
+    let token_claims = token::unverified(access_token).filter(|token| {
+        token["iss"].as_str() == Some(&provider.settings.issuer)
+            && claims::subject(token).as_ref() == Some(&collected.subject)
     });
-    let said = with_userinfo(app, provider, published, said, access_token).await;
-    match own {
-        Some(own) => said.and(Some(own)),
-        None => said,
+    let collected = with_userinfo(app, provider, published, collected, access_token).await;
+    match token_claims {
+        Some(token_claims) => collected.and(Some(token_claims)),
+        None => collected,
     }
 }
 
@@ -197,20 +205,20 @@ async fn with_userinfo(
     app: &App,
     provider: &Provider,
     published: &Published,
-    said: ProviderClaims,
+    claims: ProviderClaims,
     access_token: &str,
 ) -> ProviderClaims {
-    match provider.userinfo(app, published, access_token, &said.subject).await {
-        Ok(Some(userinfo)) => said.and(Some(userinfo)),
-        Ok(None) => said,
-        Err(failed) => {
-            tracing::warn!(error = %failed, "userinfo could not be read");
-            said.and(None)
+    match provider.userinfo(app, published, access_token, &claims.subject).await {
+        Ok(Some(userinfo)) => claims.and(Some(userinfo)),
+        Ok(None) => claims,
+        Err(error) => {
+            tracing::warn!(%error, "userinfo could not be read");
+            claims.and(None)
         }
     }
 }
 
-/// The member of a provider's own access token. It is looked up, and made only at first sight.
+/// Returns the member of a provider's own access token. Creates the member if the subject is new.
 pub async fn member_of_bearer(
     app: &Arc<App>,
     providers: &Providers,
@@ -222,12 +230,13 @@ pub async fn member_of_bearer(
     let issuer = unverified["iss"].as_str().unwrap_or_default();
     let of_issuer = |provider: &&Provider| provider.settings.issuer == issuer;
     let found = providers.0.iter().find(of_issuer).and_then(|p| Some((p, p.settings.audience.as_deref()?)));
-    let (provider, audience) = found.ok_or_else(|| refused("of no provider whose tokens are taken".into()))?;
+    let (provider, audience) =
+        found.ok_or_else(|| refused("of no provider whose access tokens are accepted".into()))?;
 
     let published = provider.published(app, None).await?;
     let (published, outcome) = provider.believed(app, &published, token, (audience, Use::Access)).await?;
     let claims = outcome.map_err(|distrust| refused(format!("provider {}: {distrust}", provider.settings.name)))?;
-    let subject = person_of(&claims).map_err(|why| refused(why.into()))?;
+    let subject = user_subject(&claims).map_err(|why| refused(why.into()))?;
 
     let named = (provider.settings.name.clone(), subject.clone());
     let find = move |r: &crate::kernel::db::Reader<'_>| {
@@ -237,11 +246,11 @@ pub async fn member_of_bearer(
     let (member, is_active, is_confirmed) = match app.read(find).await? {
         Some(known) => known,
         None => {
-            let mut said = ProviderClaims::new(subject, claims);
-            if said.has_gaps(&[]) {
-                said = with_userinfo(app, provider, &published, said, token).await;
+            let mut claims = ProviderClaims::new(subject, claims);
+            if claims.has_gaps(&[]) {
+                claims = with_userinfo(app, provider, &published, claims, token).await;
             }
-            (provision(app, context, said.external_user(&provider.settings)).await?, true, false)
+            (provision(app, context, claims.external_user(&provider.settings)).await?, true, false)
         }
     };
     if !is_active {
@@ -250,18 +259,18 @@ pub async fn member_of_bearer(
     if is_confirmed || app.snapshot().requires_second_factor(member) {
         // A provider's token must not bypass the second factor.
         return Err(Error::new(ErrorCode::SecondFactorRequired)
-            .with_message("a second factor is needed: sign in by /auth/oidc/exchange, which asks for it"));
+            .with_message("a second factor is required: sign in with /auth/oidc/exchange"));
     }
     Ok(member)
 }
 
-/// The person for whom an access token was made: no program, and no id token that says its audience.
-fn person_of(claims: &Value) -> Result<String, &'static str> {
+/// Returns the subject of a user's access token. Fails for tokens of programs, id tokens and other kinds of tokens.
+fn user_subject(claims: &Value) -> Result<String, &'static str> {
     if !claims::is_access_token(claims) {
-        return Err("an id token, or one for something else");
+        return Err("not an access token");
     }
     if claims::is_of_program(claims) {
-        return Err("a program's own token");
+        return Err("a token of a program");
     }
-    claims::subject(claims).ok_or("without a good subject")
+    claims::subject(claims).ok_or("without a valid subject")
 }

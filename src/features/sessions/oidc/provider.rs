@@ -1,7 +1,7 @@
-//! Providers: what they publish, kept for a while, and what they are asked for one person.
+//! The client of one OpenID Connect provider: its cached discovery document and keys, and the requests of a sign-in.
 //!
-//! **Invariant.** Of one provider, one request for its document or keys is under way at a time, and a key that it does
-//! not publish makes us ask again only after `auth.oidc_keys_retry_s`, no matter who sends tokens.
+//! **Invariant.** Each provider has at most one request for its document or keys under way. A key that it does not
+//! publish causes a new request only after `auth.oidc_keys_retry_s`, however many tokens name it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,75 +21,76 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
-/// What a provider published.
+/// A provider's discovery document and key set.
 pub struct Published {
     document: Document,
     pub keys: ForeignKeys,
     fetched_at: Timestamp,
 }
 
-/// What we need of its discovery document; the rest may be as it likes.
+/// The used parts of a discovery document; the rest is ignored.
 #[derive(Clone)]
 struct Document {
     authorization: Url,
     token: Url,
     keys: Url,
     userinfo: Option<Url>,
-    /// Does the client's secret go into the form, for want of `client_secret_basic`?
+    /// Whether the client secret is sent in the form, because the provider does not support `client_secret_basic`.
     is_secret_in_form: bool,
 }
 
-/// What is known of asking.
+/// The state of recent requests to a provider.
 #[derive(Default)]
-struct Asked {
-    /// When a key was last looked for that was not there.
+struct FetchState {
+    /// When the keys were last fetched because of an unknown key.
     missed_at: Option<Timestamp>,
-    /// The last failure, for those who waited for it.
+    /// The last failure, for requests that waited for the same fetch.
     failed: Option<(Timestamp, Error)>,
 }
 
-/// A provider of the settings.
+/// A configured provider.
 pub struct Provider {
     pub settings: Settings,
     published: ArcSwapOption<Published>,
-    asked: tokio::sync::Mutex<Asked>,
+    fetch_state: tokio::sync::Mutex<FetchState>,
 }
 
-/// What came of a code.
+/// The provider's answer to a redeemed code.
 pub struct Redeemed {
     pub id_token: String,
     pub access_token: String,
-    /// What the provider granted, separated by spaces.
+    /// The scopes that the provider granted, separated by spaces.
     pub scope: String,
 }
 
 impl Provider {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, published: ArcSwapOption::empty(), asked: tokio::sync::Mutex::default() }
+        Self { settings, published: ArcSwapOption::empty(), fetch_state: tokio::sync::Mutex::default() }
     }
 
-    /// What the provider publishes. `stale` is what lacked a key: something newer is asked for, if it is time.
+    /// Returns the provider's document and keys, from the cache while they are fresh. `stale` is a version that lacked
+    /// a key: a newer one is fetched, unless `auth.oidc_keys_retry_s` has not passed since the last such fetch.
     pub async fn published(&self, app: &App, stale: Option<&Arc<Published>>) -> Result<Arc<Published>> {
         let ttl_ms = ms(app.config.oidc_keys_ttl_s);
         let fresh = || self.published.load_full().filter(|p| Timestamp::now() < p.fetched_at.plus_ms(ttl_ms));
         if let (None, Some(published)) = (stale, fresh()) {
             return Ok(published);
         }
-        let came = Timestamp::now();
-        let mut asked = self.asked.lock().await;
-        // Others may have asked meanwhile.
+        let started_at = Timestamp::now();
+        let mut state = self.fetch_state.lock().await;
+        // Another request may have fetched them meanwhile.
         let former = fresh();
         if let Some(published) = &former {
             let now = Timestamp::now();
             let retry_ms = ms(app.config.oidc_keys_retry_s);
             let is_missing = stale.is_some_and(|stale| Arc::ptr_eq(stale, published));
-            if !is_missing || asked.missed_at.is_some_and(|at| now < at.plus_ms(retry_ms)) {
+            if !is_missing || state.missed_at.is_some_and(|at| now < at.plus_ms(retry_ms)) {
                 return Ok(published.clone());
             }
-            asked.missed_at = Some(now);
+            state.missed_at = Some(now);
         }
-        if let Some((_, failed)) = asked.failed.as_ref().filter(|(at, _)| *at > came) {
-            return Err(failed.clone());
+        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at > started_at) {
+            return Err(error.clone());
         }
         match self.fetch(app, former.as_deref()).await {
             Ok(published) => {
@@ -97,20 +98,20 @@ impl Provider {
                 self.published.store(Some(published.clone()));
                 Ok(published)
             }
-            Err(failed) => {
-                asked.failed = Some((Timestamp::now(), failed.clone()));
-                Err(failed)
+            Err(error) => {
+                state.failed = Some((Timestamp::now(), error.clone()));
+                Err(error)
             }
         }
     }
 
-    /// Asks the provider: for all, or for the keys alone where the rest is known.
+    /// Fetches the document and the keys, or only the keys if the document is known.
     async fn fetch(&self, app: &App, former: Option<&Published>) -> Result<Published> {
         let document = match former {
             Some(former) => former.document.clone(),
             None => {
                 let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
-                let url = Url::parse(&url).map_err(|e| self.failed(format!("its issuer is not an address: {e}")))?;
+                let url = Url::parse(&url).map_err(|e| self.failed(format!("its issuer is not a URL: {e}")))?;
                 self.document(&self.get(app, url, "document").await?)?
             }
         };
@@ -130,16 +131,16 @@ impl Provider {
         answer.json().map_err(|_| self.failed(format!("its {what} is not JSON")))
     }
 
-    /// Reads what we need of a discovery document. Codes, secrets and tokens go to its addresses, and keys decide: none of
-    /// them in clear text.
-    fn document(&self, said: &Value) -> Result<Document> {
-        if said["issuer"].as_str() != Some(&self.settings.issuer) {
-            return Err(self.failed("its document is of another issuer than the settings name, compared as text"));
+    /// Reads a discovery document. Its URLs must be https (or http to this machine), because codes, secrets and tokens
+    /// are sent to them, and the keys decide which tokens are valid.
+    fn document(&self, json: &Value) -> Result<Document> {
+        if json["issuer"].as_str() != Some(&self.settings.issuer) {
+            return Err(self.failed("the issuer in its document differs from the issuer in the settings"));
         }
         let mut faults = Vec::new();
-        let mut address = |name: &str, is_needed: bool| {
-            let Some(text) = said[name].as_str() else {
-                if is_needed {
+        let mut address = |name: &str, is_required: bool| {
+            let Some(text) = json[name].as_str() else {
+                if is_required {
                     faults.push(format!("{name} is missing"));
                 }
                 return None;
@@ -158,9 +159,9 @@ impl Provider {
         else {
             return Err(self.failed(faults.join("; ")));
         };
-        let methods = said["token_endpoint_auth_methods_supported"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let takes = |method: &str| methods.iter().any(|known| known == method);
-        let is_secret_in_form = takes("client_secret_post") && !takes("client_secret_basic");
+        let methods = json["token_endpoint_auth_methods_supported"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let supports = |method: &str| methods.iter().any(|known| known == method);
+        let is_secret_in_form = supports("client_secret_post") && !supports("client_secret_basic");
         Ok(Document { authorization, token, keys, userinfo, is_secret_in_form })
     }
 
@@ -168,7 +169,7 @@ impl Provider {
         Error::new(ErrorCode::NeighbourFailed).with_source(format!("provider {}: {why}", self.settings.name))
     }
 
-    /// Where to send somebody who wants to sign in.
+    /// Builds the authorization URL of a sign-in.
     pub fn authorize_url(
         &self,
         published: &Published,
@@ -176,7 +177,7 @@ impl Provider {
         state: &str,
         (verifier, nonce): (&str, &str),
     ) -> String {
-        // `openid` is asked for in any case.
+        // `openid` is always requested.
         let others = self.settings.scopes.iter().filter(|scope| *scope != "openid").map(String::as_str);
         let scope = std::iter::once("openid").chain(others).collect::<Vec<_>>().join(" ");
         let challenge = URL_SAFE_NO_PAD.encode(secret::hash(verifier));
@@ -194,7 +195,9 @@ impl Provider {
         url.into()
     }
 
-    /// Redeems a code. Of the answer only the tokens are needed; what else it says may be missing or odd.
+    /// Redeems a code. Only the tokens in the answer are required; other fields may be missing or malformed.
+    ///
+    /// Fails with `OidcRefused` if the provider rejects the code.
     pub async fn redeem(
         &self,
         app: &App,
@@ -203,29 +206,31 @@ impl Provider {
         (code, verifier): (&str, &str),
     ) -> Result<Redeemed> {
         let answer = app.outbound.send(self.token_request(app, published, redirect_uri, (code, verifier))?).await?;
-        let said = answer.json().unwrap_or_default();
-        let tokens = (said["id_token"].as_str(), said["access_token"].as_str());
+        let body = answer.json().unwrap_or_default();
+        let tokens = (body["id_token"].as_str(), body["access_token"].as_str());
         let (id_token, access_token) = match (answer.status, tokens) {
             (200, (Some(id_token), Some(access_token))) if token::unverified(id_token).is_some() => {
                 (id_token.to_owned(), access_token.to_owned())
             }
             (500.., _) => return Err(self.failed(format!("its token endpoint: status {}", answer.status))),
             (status, _) => {
-                return Err(match said["error"].as_str() {
-                    Some(word @ ("invalid_grant" | "invalid_request")) => {
-                        refused(format!("provider {}: {word}", self.settings.name))
+                return Err(match body["error"].as_str() {
+                    Some(error @ ("invalid_grant" | "invalid_request")) => {
+                        refused(format!("provider {}: {error}", self.settings.name))
                     }
                     // The client settings here or at the provider are wrong.
-                    Some(word) => {
-                        let word: String = word.chars().filter(|c| !c.is_control()).take(60).collect();
-                        self.failed(format!("its token endpoint says {word}: see client_id and client_secret_file"))
+                    Some(error) => {
+                        let error: String = error.chars().filter(|c| !c.is_control()).take(60).collect();
+                        self.failed(format!(
+                            "its token endpoint answers {error}: check client_id and client_secret_file"
+                        ))
                     }
                     None => self.failed(format!("its token answer (status {status}) has no id_token and access_token")),
                 });
             }
         };
-        // A provider that granted what was asked for may leave it out (RFC 6749, 5.1). Some make a list of it.
-        let granted = match &said["scope"] {
+        // A provider that grants exactly the requested scope may omit it (RFC 6749, 5.1). Some providers send a list.
+        let granted = match &body["scope"] {
             Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
             Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
             _ => String::new(),
@@ -263,7 +268,7 @@ impl Provider {
         request.form(&form).build().map_err(|e| self.failed(e.to_string()))
     }
 
-    /// What a verified id token says. A key that is not there yet may just have been made: the keys are asked for anew.
+    /// Verifies an id token and returns its subject and claims. If its key is unknown, the keys are fetched again.
     pub async fn verified(
         &self,
         app: &App,
@@ -277,7 +282,8 @@ impl Provider {
         Ok((subject, claims))
     }
 
-    /// What a token says by the keys of now, and by which. The error is the provider's: it could not be asked.
+    /// Verifies a token; if its key is unknown, fetches the keys again. Returns the claims with the keys that were
+    /// used. The outer error means that the provider could not be reached; the inner one that the token is not valid.
     pub async fn believed(
         &self,
         app: &App,
@@ -295,25 +301,25 @@ impl Provider {
         Ok((fresh, outcome))
     }
 
-    /// What the signature leaves open: the beginning of this sign-in, the authorized party, and the form of the subject.
+    /// Checks what the signature does not prove: the nonce, the authorized party and the format of the subject.
     fn require_ours(&self, claims: &Value, nonce: &str) -> Result<String, &'static str> {
-        let is_this = |said: &str| secret::equal(&secret::hash(said), &secret::hash(nonce));
-        if !claims["nonce"].as_str().is_some_and(is_this) {
-            return Err("is of another sign-in");
+        let is_equal = |value: &str| secret::equal(&secret::hash(value), &secret::hash(nonce));
+        if !claims["nonce"].as_str().is_some_and(is_equal) {
+            return Err("belongs to another sign-in");
         }
-        // Zitadel lists every client of the project.
+        // Zitadel lists every client of the project in `aud`.
         let is_ours = claims.get("azp").map(|party| party.as_str() == Some(&self.settings.client_id));
         let is_for_several = claims["aud"].as_array().is_some_and(|list| list.len() > 1);
         if !is_ours.unwrap_or(!is_for_several) {
-            return Err("was made for another client");
+            return Err("was issued to another client");
         }
         if is_of_program(claims) {
-            return Err("is of a program");
+            return Err("belongs to a program");
         }
-        subject(claims).ok_or("has no good subject")
+        subject(claims).ok_or("has no valid subject")
     }
 
-    /// What the provider's userinfo says of a subject: `Ok(None)` where there is none to ask.
+    /// Fetches the userinfo claims of a subject; `Ok(None)` if the provider has no userinfo endpoint.
     pub async fn userinfo(
         &self,
         app: &App,
@@ -332,11 +338,11 @@ impl Provider {
         if subject(&claims).as_deref() == Some(expected) {
             return Ok(Some(claims));
         }
-        Err(self.failed("its userinfo is about somebody else"))
+        Err(self.failed("its userinfo has another subject"))
     }
 }
 
-/// As RFC 6749, 2.3.1 wants names and secrets in `Authorization`.
+/// Encodes a client id or secret for `Authorization: Basic`, as RFC 6749, 2.3.1 requires.
 fn form_encoded(text: &str) -> String {
     let Ok(mut url) = Url::parse("http://localhost") else { return text.to_owned() };
     url.query_pairs_mut().append_key_only(text);
@@ -352,7 +358,7 @@ mod tests {
     use super::form_encoded;
 
     #[test]
-    fn a_secret_is_written_as_in_a_form() {
+    fn secrets_are_form_encoded() {
         for (text, written) in [("a-b_1", "a-b_1"), ("a:b%&=+ ä", "a%3Ab%25%26%3D%2B+%C3%A4"), ("", "")] {
             assert_eq!(form_encoded(text), written);
         }

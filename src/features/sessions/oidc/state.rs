@@ -1,8 +1,8 @@
-//! `state`: what a sign-in at a provider takes along and brings back.
+//! The `state` parameter of an OpenID Connect sign-in.
 //!
-//! **Invariant.** Nothing is stored when somebody only asks for the provider's address: a state is sealed, and says for
-//! itself for which provider, redirect address, beginner and time it is good. None is bound to nobody. What it must not be used for twice is
-//! remembered when it is used.
+//! **Invariant.** Starting a sign-in stores nothing: the state carries its expiry and a keyed digest over the provider,
+//! redirect URI and binding for which it is valid. Every state has a binding. A state is recorded only when it is used,
+//! so that it is not accepted twice.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,17 +11,17 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Sealer};
 
-/// What a state is bound to: who cannot show it again cannot use the state, and so nobody's sign-in can be slipped to
-/// somebody else.
+/// What a state is bound to. A client that cannot present it again cannot use the state, so an attacker cannot make a
+/// victim's browser complete the attacker's sign-in.
 #[derive(Clone, Copy)]
 pub enum Binding<'a> {
-    /// The cookie of the browser that began.
+    /// The cookie of the browser that started the sign-in.
     Cookie(&'a str),
-    /// A value that the client of the sign-in keeps.
+    /// A value that the client keeps.
     Value(&'a str),
 }
 
-/// What a state is good for.
+/// What a state is valid for.
 #[derive(Clone, Copy)]
 pub struct Purpose<'a> {
     pub provider: &'a str,
@@ -29,7 +29,7 @@ pub struct Purpose<'a> {
     pub binding: Binding<'a>,
 }
 
-/// What is shown when a state comes back.
+/// What a client presents together with a state.
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
     pub provider: &'a str,
@@ -38,12 +38,12 @@ pub struct Shown<'a> {
     pub value: Option<&'a str>,
 }
 
-/// Randomness, end in Unix milliseconds, and what it is bound to.
+/// 16 random bytes, the expiry in Unix milliseconds, and the kind of binding.
 const HEAD_BYTES: usize = 16 + 8 + 1;
 const BY_COOKIE: u8 = 1;
 const BY_VALUE: u8 = 2;
 
-/// Seals a new state.
+/// Issues a new state.
 pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Result<String> {
     let mut sealed = secret::random()?[..16].to_vec();
     sealed.extend(ends_at.0.to_be_bytes());
@@ -56,24 +56,24 @@ pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Resul
     Ok(URL_SAFE_NO_PAD.encode(sealed))
 }
 
-/// When a state ends that is good for what is shown now.
-pub fn verify(sealer: &Sealer, shown: Shown<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
+/// Verifies a state against what the client presents, and returns its expiry. Fails with `InvalidState`.
+pub fn verify(sealer: &Sealer, presented: Shown<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
     let refused = |why: &'static str| Error::new(ErrorCode::InvalidState).with_source(why);
     let sealed = URL_SAFE_NO_PAD.decode(offered).map_err(|_| refused("not base64"))?;
     let (head, offered_seal) = sealed.split_at_checked(HEAD_BYTES).ok_or_else(|| refused("too short"))?;
-    let offered_seal = offered_seal.try_into().map_err(|_| refused("not as long as ours"))?;
+    let offered_seal = offered_seal.try_into().map_err(|_| refused("wrong length"))?;
     let Some([end @ .., kind]) = head.get(16..) else { return Err(refused("too short")) };
     let ends_at = end.try_into().map(i64::from_be_bytes).unwrap_or_default();
     let binding = match *kind {
-        BY_COOKIE => Binding::Cookie(shown.cookie.ok_or_else(|| refused("without its cookie"))?),
-        BY_VALUE => Binding::Value(shown.value.ok_or_else(|| refused("without its binding"))?),
-        _ => return Err(refused("bound to nothing")),
+        BY_COOKIE => Binding::Cookie(presented.cookie.ok_or_else(|| refused("without its cookie"))?),
+        BY_VALUE => Binding::Value(presented.value.ok_or_else(|| refused("without its binding"))?),
+        _ => return Err(refused("unknown kind of binding")),
     };
-    let purpose = Purpose { provider: shown.provider, redirect_uri: shown.redirect_uri, binding };
+    let purpose = Purpose { provider: presented.provider, redirect_uri: presented.redirect_uri, binding };
     if !secret::equal(&seal(sealer, head, purpose), &offered_seal) {
-        return Err(refused("sealed for something else"));
+        return Err(refused("issued for another purpose"));
     }
-    if Timestamp(ends_at) <= now { Err(refused("over")) } else { Ok(Timestamp(ends_at)) }
+    if Timestamp(ends_at) <= now { Err(refused("expired")) } else { Ok(Timestamp(ends_at)) }
 }
 
 fn seal(sealer: &Sealer, head: &[u8], purpose: Purpose<'_>) -> secret::Hash {
@@ -82,7 +82,7 @@ fn seal(sealer: &Sealer, head: &[u8], purpose: Purpose<'_>) -> secret::Hash {
     sealer.digest("oidc state", &parts)
 }
 
-/// What belongs to a state and is derived from it instead of being stored: the PKCE verifier, the nonce.
+/// Derives a value from a state instead of storing it: the PKCE verifier or the nonce.
 pub fn derived(sealer: &Sealer, what: &str, state: &str) -> String {
     URL_SAFE_NO_PAD.encode(sealer.digest(what, &[state.as_bytes()]))
 }
@@ -99,16 +99,16 @@ mod tests {
         Purpose { provider: PROVIDER, redirect_uri: REDIRECT, binding }
     }
 
-    fn shown<'a>(cookie: impl Into<Option<&'a str>>, value: impl Into<Option<&'a str>>) -> Shown<'a> {
+    fn presented<'a>(cookie: impl Into<Option<&'a str>>, value: impl Into<Option<&'a str>>) -> Shown<'a> {
         Shown { provider: PROVIDER, redirect_uri: REDIRECT, cookie: cookie.into(), value: value.into() }
     }
 
     #[test]
-    fn a_state_is_good_for_one_purpose_and_its_time_only() {
+    fn a_state_is_valid_for_one_purpose_until_it_expires() {
         let sealer = Sealer::new([7; 32]);
         let ends_at = NOW.plus_ms(60_000);
         let state = issue(&sealer, purpose(Binding::Cookie("b")), ends_at).expect("state");
-        let good = shown("b", None);
+        let good = presented("b", None);
         assert_eq!(verify(&sealer, good, &state, NOW).expect("good"), ends_at);
         assert!(verify(&sealer, good, &state, ends_at.plus_ms(-1)).is_ok());
         assert!(verify(&sealer, good, &state, ends_at).is_err());
@@ -119,11 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_good_for_who_shows_what_it_is_bound_to() {
+    fn a_state_is_valid_only_with_its_binding() {
         let sealer = Sealer::new([7; 32]);
-        let begun = |binding| issue(&sealer, purpose(binding), NOW.plus_ms(1)).expect("state");
-        let (by_cookie, by_value) = (begun(Binding::Cookie("a")), begun(Binding::Value("a")));
-        for (cookie, value, is_cookie_s, is_value_s) in [
+        let issued = |binding| issue(&sealer, purpose(binding), NOW.plus_ms(1)).expect("state");
+        let (by_cookie, by_value) = (issued(Binding::Cookie("a")), issued(Binding::Value("a")));
+        for (cookie, value, cookie_state_valid, value_state_valid) in [
             (Some("a"), None, true, false),
             (None, Some("a"), false, true),
             (Some("a"), Some("a"), true, true),
@@ -133,18 +133,22 @@ mod tests {
             (None, None, false, false),
             (Some(""), Some(""), false, false),
         ] {
-            let shown = shown(cookie, value);
-            let good = |state: &str| verify(&sealer, shown, state, NOW).is_ok();
-            assert_eq!((good(&by_cookie), good(&by_value)), (is_cookie_s, is_value_s), "{cookie:?} {value:?}");
+            let presented = presented(cookie, value);
+            let good = |state: &str| verify(&sealer, presented, state, NOW).is_ok();
+            assert_eq!(
+                (good(&by_cookie), good(&by_value)),
+                (cookie_state_valid, value_state_valid),
+                "{cookie:?} {value:?}"
+            );
         }
     }
 
     #[test]
-    fn no_changed_state_is_good() {
+    fn a_changed_state_is_invalid() {
         let sealer = Sealer::new([7; 32]);
         let state = issue(&sealer, purpose(Binding::Cookie("b")), NOW.plus_ms(60_000)).expect("state");
         let bytes = URL_SAFE_NO_PAD.decode(&state).expect("base64");
-        let both = shown("b", "b");
+        let both = presented("b", "b");
         for n in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();

@@ -1,4 +1,4 @@
-//! Operations on videos: register, look, delete, transfer.
+//! Operations on videos: register, list, get, delete and transfer.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ use crate::kernel::ids::MemberId;
 /// A file to register as a video
 #[derive(Object)]
 struct Register {
-    /// `username/…` below the media root; the first part is the owner's name at SFTPGo. Bytes are kept as they come: a
-    /// name in another Unicode form is another name
+    /// `username/…` below the media root; the first part is the owner's SFTPGo username. Bytes are kept unchanged:
+    /// names in different Unicode forms are different names
     path: FilePath,
-    /// In bytes; counts only from a service's key, and only while there is no file to measure
+    /// In bytes; used only with a service's API key, and only if there is no file to measure
     #[oai(validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: Option<i64>,
 }
 
-/// To whom a video goes
+/// The new owner of a video
 #[derive(Object)]
 struct TransferVideo {
-    /// The new owner, who needs room for it
+    /// The new owner, scope quota must have room for it
     uid: MemberId,
 }
 
@@ -62,26 +62,26 @@ impl Api {
     /// Register a file as a video
     ///
     /// Counts its bytes, stores the video and queues one job, in one transaction. The file is measured below the media
-    /// root; no link is followed. The same file again answers the same with `already_exists`, and costs nothing. Over
-    /// quota nothing is stored. Members register for themselves, services for whom `X-SFTPGo-User` names. The owner's
-    /// organization may deny it by a plugin (`video.register`).
+    /// root; links are not followed. Registering the same file again returns the same result with `already_exists`, and
+    /// counts nothing. If the quota is exceeded, nothing is stored. Members register their own files; services register
+    /// for the member in `X-SFTPGo-User`. The owner's organizations can deny it with a plugin (`video.register`).
     #[oai(path = "/register", method = "post", operation_id = "register_video")]
     async fn register_video(
         &self,
         caller: MemberOrKey,
-        /// For whom a service registers, by the name at SFTPGo
+        /// The SFTPGo username of the member for whom a service registers
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
         body: Body<Register>,
     ) -> Reply<RegisteredView> {
-        let Register { path, size: said } = body.0;
-        let file = MeasuredFile::of(&self.app, &path, said).await?;
+        let Register { path, size: reported_size } = body.0;
+        let file = MeasuredFile::of(&self.app, &path, reported_size).await?;
         let (rules, named) = (QuotaSettings::from_config(&self.app.config), named.0);
-        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
+        let plugin_check = file.check_plugins(&self.app, &caller, named.as_deref()).await;
         let wanted = QuotaNeed::default();
-        let noted = wanted.clone();
+        let need = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
-            ruled?;
+            plugin_check?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             let registered = match videos::check_admission(t, &rules, new)? {
                 Admission::Known(known) => Changed::nothing(known),
@@ -93,64 +93,64 @@ impl Api {
             Ok(registered.map(|new| Warned { warning: new.warning, answer: RegisteredView::from(new) }))
         };
         let registered = self.app.create(&caller, "video.register", None, register).await;
-        let Warned { answer, warning } = noted.noted(&self.app, &caller, registered).await?.answer;
+        let Warned { answer, warning } = need.record_refusal(&self.app, &caller, registered).await?.answer;
         Ok(ok(answer).quota_warning(warning))
     }
 
     /// List videos
     ///
-    /// One's own; with the permission all of the organization, or of the site. The newest come first.
-    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
+    /// Newest first. Members see their own videos, administrators with the permission those of their organization or
+    /// the site. With selective filters a page can be short or empty although `next` is present.
     #[oai(path = "/videos", method = "get", operation_id = "list_videos")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_videos(
         &self,
         caller: AdminOrKey,
-        /// Only those of this member
+        /// Only videos of this member
         member: Query<Option<MemberId>>,
-        /// Only those without an owner; for the platform
+        /// Only videos without an owner; for platform administrators
         ownerless: Query<Option<bool>>,
-        /// Found in the path
+        /// Searched in the path
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<VideoView>> {
-        let whose = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
+        let scope = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
         let window = Window::new(limit.0, offset.0, after.0)?;
         let keyword = like(keyword.0.as_deref());
-        let filter = match whose {
+        let filter = match scope {
             RowScope::All(reach) => Filter {
                 member: member.0,
                 organization: reach.organization(),
                 is_ownerless: ownerless.0 == Some(true) && reach.organization().is_none(),
                 keyword,
             },
-            // What somebody else has is not there.
+            // Other members' videos are not visible.
             RowScope::Member(own) if member.0.is_some_and(|member| member != own) => {
                 return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
             }
             RowScope::Member(own) => Filter { member: Some(own), keyword, ..Filter::default() },
         };
         let list = move |r: &Reader<'_>| {
-            store::list_videos(r, &filter, &window)?.try_map(|video| whose.seen(r, &caller, video))
+            store::list_videos(r, &filter, &window)?.try_map(|video| scope.seen(r, &caller, video))
         };
         Ok(ok(self.app.read(list).await?.into()))
     }
 
-    /// See a video
+    /// Get a video
     ///
-    /// By its id, which follows from its path.
+    /// The id is derived from the path.
     #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
     async fn get_video(&self, caller: AdminOrKey, id: Path<String>) -> Reply<VideoView> {
-        let whose = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
+        let scope = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
         let look = move |r: &Reader<'_>| {
-            let video = whose.require(&caller, videos::get(r, &id.0)?)?;
+            let video = scope.require(&caller, videos::get(r, &id.0)?)?;
             let version = video.version;
-            Ok((whose.seen(r, &caller, video)?, version))
+            Ok((scope.seen(r, &caller, video)?, version))
         };
         let (video, version) = self.app.read(look).await?;
         Ok(ok(video).version(version))
@@ -158,7 +158,7 @@ impl Api {
 
     /// Delete a video
     ///
-    /// Frees its bytes and takes its jobs away. The file itself stays where it is.
+    /// Frees its bytes and deletes its jobs. The file itself is kept.
     #[oai(path = "/videos/:id", method = "delete", operation_id = "delete_video")]
     async fn delete_video(
         &self,
@@ -168,8 +168,8 @@ impl Api {
     ) -> Done {
         let rules = QuotaSettings::from_config(&self.app.config);
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
-            let whose = RowScope::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
-            let video = whose.require(caller, videos::get(t, &id.0)?)?;
+            let scope = RowScope::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
+            let video = scope.require(caller, videos::get(t, &id.0)?)?;
             require_version(if_match.0.as_deref(), video.version)?;
             videos::remove(t, &rules, caller, &video)
         };
@@ -177,10 +177,11 @@ impl Api {
         Ok(done())
     }
 
-    /// Give a video to another member
+    /// Transfer a video to another member
     ///
-    /// Its bytes move from one quota to the other, or nothing moves at all. The file and its path stay. One's own goes to
-    /// members of one's only organization; with the permission all of the organization's, or of the site's.
+    /// Its bytes move from one quota to the other in one transaction. The file and its path stay. Members can transfer
+    /// their own videos within their only organization; administrators with the permission all videos of the
+    /// organization, or of the site.
     #[oai(path = "/videos/:id/transfer", method = "post", operation_id = "transfer_video")]
     async fn transfer_video(
         &self,
@@ -191,17 +192,17 @@ impl Api {
     ) -> Reply<VideoView> {
         let (rules, to) = (QuotaSettings::from_config(&self.app.config), body.0.uid);
         let transfer = move |t: &Transaction<'_>, caller: &Identity| {
-            let whose = RowScope::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
-            let video = whose.require(caller, videos::get(t, &id.0)?)?;
-            let reach = reach_of_transfer(t, whose)?;
-            if matches!(whose, RowScope::All(_))
+            let scope = RowScope::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
+            let video = scope.require(caller, videos::get(t, &id.0)?)?;
+            let reach = reach_of_transfer(t, scope)?;
+            if matches!(scope, RowScope::All(_))
                 && reach.organization().is_some_and(|own| video.organization != Some(own))
             {
                 return Err(ErrorCode::VideoNotFound.into());
             }
             require_version(if_match.0.as_deref(), video.version)?;
             members::require_visible(t.snapshot(), reach, to)?;
-            // What leaves the organization is not its administrators' to give.
+            // An organization's administrators cannot transfer videos out of the organization.
             if let Some(organization) = reach.organization()
                 && quotas::organization_of(t.snapshot(), to) != Some(organization)
             {
@@ -213,26 +214,26 @@ impl Api {
             let warning = changed.answer;
             let video = videos::get(t, &id.0)?;
             let version = video.version;
-            let seen = RowScope::All(reach).seen(t, caller, video)?;
-            Ok(changed.map(|_| (seen, version, warning)))
+            let view = RowScope::All(reach).seen(t, caller, video)?;
+            Ok(changed.map(|_| (view, version, warning)))
         };
         let (video, version, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
         Ok(ok(video).version(version).quota_warning(warning))
     }
 }
 
-/// Among whom a video may find a new owner.
-fn reach_of_transfer(t: &Transaction<'_>, whose: RowScope) -> Result<Reach> {
-    match whose {
+/// Returns the reach in which the new owner must be.
+fn reach_of_transfer(t: &Transaction<'_>, scope: RowScope) -> Result<Reach> {
+    match scope {
         RowScope::All(reach) => Ok(reach),
         RowScope::Member(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
-            let why = "you belong to no organization, or to several: an administrator gives your videos to others";
+            let why = "you belong to no organization, or to several: only an administrator can transfer your videos";
             Error::new(ErrorCode::Forbidden).with_message(why)
         }),
     }
 }
 
-/// Fails where the member cannot own anything.
+/// Fails with `member_not_active` if the member cannot own videos.
 pub fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
     if t.snapshot().is_active(member) { Ok(()) } else { Err(ErrorCode::MemberNotActive.into()) }
 }

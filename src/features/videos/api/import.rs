@@ -1,4 +1,4 @@
-//! Operations that find videos, and owners for them: import and claim.
+//! Operations that find videos and assign owners to them: import and claim.
 
 use std::sync::Arc;
 
@@ -14,62 +14,62 @@ use crate::kernel::authz::{self, RowScope};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
-/// What of the media root is taken in
+/// The options of an import
 #[derive(Object)]
 struct ImportVideos {
-    /// Only says what would happen
+    /// Reports what would happen without changing anything
     dry_run: Option<bool>,
     /// Only this folder below the media root
     prefix: Option<FolderPrefix>,
-    /// Goes on after this file: `next` of the answer before
+    /// Continue after this file: `next` of the previous response
     after: Option<FilePath>,
-    /// Looks at so many files; at `limits.import_files` when absent
+    /// The maximum number of files to read; `limits.import_files` when absent
     #[oai(validator(minimum(value = "1"), maximum(value = "100000000")))]
     limit: Option<u64>,
-    /// Queues the usual job for each new video; yes when absent
+    /// Queue a job for each new video; `true` when absent
     queue_jobs: Option<bool>,
 }
 
-/// Whether videos find their owners
+/// The options of a claim
 #[derive(Object)]
 struct ClaimVideos {
-    /// Only says what would happen
+    /// Reports what would happen without changing anything
     dry_run: Option<bool>,
 }
 
-/// What an import did, or would do
+/// The result of an import or its dry run
 #[derive(Object)]
 struct Imported {
     dry_run: bool,
-    /// Files that can be videos
+    /// The number of files that can be videos
     looked_at: u64,
-    /// New videos
+    /// The number of new videos
     imported: u64,
-    /// Of these, in folders of no member
+    /// The number of new videos without an owner, because no member has this folder
     ownerless: u64,
-    /// Registered before
+    /// The number of files that were registered before
     already_exist: u64,
-    /// Size of the new videos
+    /// The total size of the new videos, in bytes
     bytes: i64,
-    /// Links, hidden files, files outside of any folder, names that are no text
+    /// The number of skipped entries: links, ignored names, files outside of any folder, names that are not UTF-8
     skipped: u64,
-    /// Who stores more than allowed now: what lies there is counted whether or not it fits
+    /// Members that are over their quota now: existing files are counted whether or not they fit
     over_quota: Vec<MemberId>,
-    /// Where to go on; null at the end
+    /// Where to continue; null at the end
     #[oai(nullable)]
     next: Option<String>,
 }
 
-/// What a claim did, or would do
+/// The result of a claim or its dry run
 #[derive(Object)]
 struct Claimed {
     dry_run: bool,
-    /// Videos that have an owner now
+    /// The number of videos that got an owner
     claimed: u64,
     bytes: i64,
-    /// Videos that stay without one: no member has this folder
+    /// The number of videos that still have no owner, because no member has this folder
     ownerless: u64,
-    /// Who stores more than allowed now
+    /// Members that are over their quota now
     over_quota: Vec<MemberId>,
 }
 
@@ -88,11 +88,11 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/videos", tag = "Tag::Videos")]
 impl Api {
-    /// Take in what lies under the media root
+    /// Import the files below the media root
     ///
-    /// Plain files in members' folders become videos; in folders of nobody, videos without an owner. No link is
-    /// followed, hidden files are left alone. Repeated, it takes in what is new. With `limit` it stops after so many
-    /// files, and goes on with `after`.
+    /// Regular files in members' folders become videos; files in other folders become videos without an owner. Links
+    /// are not followed, and ignored names are skipped. A repeated import adds only new files. With `limit` it stops
+    /// after that many files; continue with `after`.
     #[oai(path = "/import", method = "post", operation_id = "import_videos")]
     async fn import_videos(&self, caller: AdminOrKey, body: Body<ImportVideos>) -> Reply<Imported> {
         authz::require(&self.app.snapshot(), &caller, Permission::VIDEO_IMPORT)?;
@@ -124,9 +124,10 @@ impl Api {
         }))
     }
 
-    /// Give videos without an owner to whose folders they lie in
+    /// Assign videos without an owner to the owners of their folders
     ///
-    /// By the first part of the path, which is a member's name at SFTPGo. Without the permission those in one's own folder.
+    /// The first part of the path is a member's SFTPGo username. Callers without the permission claim only the videos
+    /// in their own folder.
     #[oai(path = "/claim", method = "post", operation_id = "claim_videos")]
     async fn claim_videos(&self, caller: AdminOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
         let is_dry_run = body.0.dry_run == Some(true);

@@ -27,7 +27,7 @@ pub const WRITE: &str = "videos:write";
 crate::text! {
     /// `username/…` below the media root; `./` in front is allowed, and an absolute path below the media root
     FilePath 1..=8192 "";
-    /// A folder below the media root, such as a member's
+    /// A folder below the media root, such as a member's folder
     FolderPrefix 1..=4096 "^[^/\\\\\\x00-\\x1f\\x7f][^\\\\\\x00-\\x1f\\x7f]*$";
 }
 
@@ -39,10 +39,10 @@ pub struct VideoView {
     uuid: String,
     /// `username/…`, relative to the media root
     path: String,
-    /// Its owner; null for one that nobody claimed yet
+    /// The owner; null if nobody has claimed it yet
     #[oai(nullable)]
     uid: Option<MemberId>,
-    /// Under whose ceiling it counts
+    /// The organization whose ceiling it counts against
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
     /// Bytes
@@ -67,13 +67,13 @@ impl From<Video> for VideoView {
     }
 }
 
-/// What registering a file came to
+/// The result of a registration
 #[derive(Object)]
 #[oai(rename = "Registered")]
 pub struct RegisteredView {
     /// The first 16 hex digits of the SHA-256 of `username/path`
     uuid: String,
-    /// Was it registered before? Then nothing was counted
+    /// Whether it was registered before; then nothing was counted
     already_exists: bool,
 }
 
@@ -83,7 +83,7 @@ impl From<Registered> for RegisteredView {
     }
 }
 
-/// An answer with the warning of its header: a repeat of the request gets both.
+/// A response with the value of its warning header, so that a repeated request gets both.
 #[derive(Object)]
 struct Warned<T: poem_openapi::types::ParseFromJSON + poem_openapi::types::ToJSON> {
     #[oai(flatten)]
@@ -91,19 +91,19 @@ struct Warned<T: poem_openapi::types::ParseFromJSON + poem_openapi::types::ToJSO
     warning: Option<i64>,
 }
 
-/// For whom something is stored, and how far the caller is believed.
+/// The member for whom something is stored, and whether the caller is trusted.
 #[derive(Debug, Clone)]
 struct StorageOwner {
     member: MemberId,
     /// The name of its folder.
     folder: String,
-    /// Is what the caller says of sizes believed, where there is no file to measure?
-    is_believed: bool,
+    /// Whether the caller's size is accepted if there is no file to measure.
+    is_trusted: bool,
 }
 
 impl StorageOwner {
-    /// The member itself; or the one that `X-SFTPGo-User` names, by the key of a service that may. The header of a
-    /// member decides nothing: a member acts for itself.
+    /// Returns the calling member, or the one in `X-SFTPGo-User` for a service's API key. For a member the header
+    /// selects nothing: members act only for themselves.
     fn find(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
         let is_service = match &caller.principal {
             Principal::Key(key) => key.member().is_none(),
@@ -117,14 +117,13 @@ impl StorageOwner {
         let member = authz::require_own(caller, WRITE)?;
         let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
             Error::new(ErrorCode::NotYourFolder)
-                .with_message("you have no folder yet: ask an administrator of the site for one")
+                .with_message("you have no folder yet: ask a site administrator to set your SFTPGo username")
         })?;
         if named.is_some_and(|named| named != folder) {
-            return Err(
-                Error::new(ErrorCode::NotYourFolder).with_message("only a service's key acts for somebody else")
-            );
+            return Err(Error::new(ErrorCode::NotYourFolder)
+                .with_message("only a service's API key can act for another member"));
         }
-        Ok(Self { member, folder, is_believed: false })
+        Ok(Self { member, folder, is_trusted: false })
     }
 
     fn named(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
@@ -134,7 +133,7 @@ impl StorageOwner {
             return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("this key lacks the scope videos:write"));
         }
         let Some(named) = named else {
-            return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
+            return Err(Error::header_field("X-SFTPGo-User", "is required: a service has no folder of its own"));
         };
         let member = members::owner_of_folder(r, named)?.ok_or_else(|| no_owner(named))?;
         if caller.named_tenant.is_some() {
@@ -144,27 +143,27 @@ impl StorageOwner {
         if !snapshot.is_active(member) {
             return Err(ErrorCode::MemberSuspended.into());
         }
-        Ok(Self { member, folder: named.to_owned(), is_believed: true })
+        Ok(Self { member, folder: named.to_owned(), is_trusted: true })
     }
 
-    /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
-    fn size(&self, measured: Result<i64>, said: Option<i64>) -> Result<i64> {
+    /// Returns the measured size. The reported size is used only for a trusted caller if there is no file to measure.
+    fn size(&self, measured: Result<i64>, reported_size: Option<i64>) -> Result<i64> {
         measured.or_else(|refused| {
             let is_missing = matches!(refused.cause, ErrorCode::FileNotFound | ErrorCode::MediaRootNotConfigured);
-            said.filter(|_| is_missing && self.is_believed).ok_or(refused)
+            reported_size.filter(|_| is_missing && self.is_trusted).ok_or(refused)
         })
     }
 }
 
-/// The failure where nobody who can be seen has this name.
+/// The error if no visible member has this SFTPGo username.
 fn no_owner(named: &str) -> Error {
     let message = format!(
-        "no member has the SFTPGo name {named:?}: create one with it (POST /admin/users, sftpgo_username), or name another one"
+        "no member has the SFTPGo name {named:?}: create one with it (POST /admin/users, sftpgo_username), or use another name"
     );
     Error::new(ErrorCode::OwnerNotFound).with_message(message)
 }
 
-/// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.
+/// The member and size of a quota check; set within the change, and read after it was refused.
 #[derive(Clone, Default)]
 struct QuotaNeed(Arc<OnceLock<(MemberId, i64)>>);
 
@@ -173,8 +172,8 @@ impl QuotaNeed {
         let _ = self.0.set((member, size));
     }
 
-    /// Notes a refusal for lack of room.
-    async fn noted<T>(self, app: &App, caller: &Identity, outcome: Result<T>) -> Result<T> {
+    /// Records a refusal because of an exceeded quota.
+    async fn record_refusal<T>(self, app: &App, caller: &Identity, outcome: Result<T>) -> Result<T> {
         if let (Err(refused), Some((member, size))) = (&outcome, self.0.get()) {
             quotas::record_refusal(app, caller, *member, *size, refused).await;
         }
@@ -182,36 +181,37 @@ impl QuotaNeed {
     }
 }
 
-/// A file that is to be a video. Nothing is told of it before it is known to be the caller's.
+/// A file to register. Nothing about it is revealed before it is known to be the caller's.
 struct MeasuredFile {
     path: VideoPath,
     size: Result<i64>,
-    /// What the caller says of its size.
-    said: Option<i64>,
+    /// The size that the caller reports, in bytes.
+    reported_size: Option<i64>,
 }
 
 impl MeasuredFile {
-    async fn of(app: &App, path: &str, said: Option<i64>) -> Result<Self> {
+    async fn of(app: &App, path: &str, reported_size: Option<i64>) -> Result<Self> {
         let path = VideoPath::parse(path, &app.config.media_root, app.config.video_path_bytes_max)?;
         let size = measure::measure(&app.config.media_root, &path).await;
-        Ok(Self { path, size, said })
+        Ok(Self { path, size, reported_size })
     }
 
-    /// What the plugins of the owner's organizations say to its registration. They are asked before the change is queued,
-    /// as no guest runs under the writer; the answer is given within the change, where all else is found too.
-    async fn ruled(&self, app: &Arc<App>, caller: &Identity, named: Option<&str>) -> Result<()> {
-        let (seen, path, who, named) = (app.snapshot(), self.path.clone(), caller.clone(), named.map(str::to_owned));
+    /// Calls the plugins of the owner's organizations. They run before the change is queued, because guest code never
+    /// blocks the writer; the result is returned within the change, together with all other checks.
+    async fn check_plugins(&self, app: &Arc<App>, caller: &Identity, named: Option<&str>) -> Result<()> {
+        let (snapshot, path, identity, named) =
+            (app.snapshot(), self.path.clone(), caller.clone(), named.map(str::to_owned));
         let look = move |r: &Reader<'_>| {
-            let owner = StorageOwner::find(r, &seen, &who, named.as_deref())?;
+            let owner = StorageOwner::find(r, &snapshot, &identity, named.as_deref())?;
             let is_asked = path.folder() == owner.folder && videos::find_at(r, &path)?.is_none();
             Ok(is_asked.then_some(owner.member))
         };
         let Some(owner) = app.read(look).await? else { return Ok(()) };
-        let size = self.size.as_ref().ok().copied().or(self.said);
+        let size = self.size.as_ref().ok().copied().or(self.reported_size);
         policy::ask(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api }).await
     }
 
-    /// What is registered of it, for the caller or the owner that it names.
+    /// Builds the registration, for the caller or the owner it names.
     fn registration(
         self,
         t: &Transaction<'_>,
@@ -224,29 +224,29 @@ impl MeasuredFile {
             return Err(ErrorCode::NotYourFolder.into());
         }
         require_takes(t, owner.member)?;
-        let size = owner.size(self.size, self.said);
+        let size = owner.size(self.size, self.reported_size);
         wanted.set(owner.member, size.clone().unwrap_or_default());
         Ok(Registration { path: self.path, owner: owner.member, size, fit: QuotaCheck::Enforced, queues_job: true })
     }
 }
 
 impl RowScope {
-    /// A video as the caller gets to see it.
+    /// Returns a video as the caller can see it.
     pub fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
         let path = members::seen_path(r, self.seen_by(caller, video.member), video.member, video.path.as_str())?;
         Ok(VideoView { path, ..video.into() })
     }
 
-    /// What is out of reach looks as if it were not there. One's own is always in reach.
+    /// Fails with `video_not_found` for a video out of reach. The caller's own videos are always in reach.
     pub fn require(self, caller: &Identity, video: Video) -> Result<Video> {
         let is_own = caller.member().is_some() && video.member == caller.member();
-        let is_near = match self {
+        let is_in_reach = match self {
             Self::All(reach) => match reach.organization() {
                 None => true,
                 only => video.organization == only,
             },
             Self::Member(_) => false,
         };
-        if is_own || is_near { Ok(video) } else { Err(ErrorCode::VideoNotFound.into()) }
+        if is_own || is_in_reach { Ok(video) } else { Err(ErrorCode::VideoNotFound.into()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Operations on reservations: bytes promised to an upload whose size is not known yet.
+//! Operations on reservations: bytes set aside for an upload whose final size is not known yet.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{ReservationId, Timestamp};
 
-/// Bytes to be promised
+/// Bytes to reserve
 #[derive(Object)]
 struct Reserve {
     /// In bytes
@@ -24,17 +24,17 @@ struct Reserve {
     size: i64,
 }
 
-/// What an upload became
+/// The uploaded file of a reservation
 #[derive(Object)]
 struct CommitReservation {
     /// `username/…` below the media root
     path: FilePath,
-    /// In bytes; counts only from a service's key, and only while there is no file to measure
+    /// In bytes; used only with a service's API key, and only if there is no file to measure
     #[oai(validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: Option<i64>,
 }
 
-/// Where a reservation stands
+/// The state of a reservation
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum ReservationState {
@@ -42,11 +42,11 @@ enum ReservationState {
     /// It became a video
     Committed,
     Released,
-    /// It holds nothing any more
+    /// It is past its expiry and holds no bytes
     Expired,
 }
 
-/// A promise of bytes
+/// Bytes that are set aside for an upload
 #[derive(Object)]
 #[oai(rename = "Reservation")]
 struct ReservationView {
@@ -57,7 +57,7 @@ struct ReservationView {
     /// The video it became
     #[oai(nullable)]
     uuid: Option<String>,
-    /// When it ends by itself, in Unix milliseconds
+    /// When it expires, in Unix milliseconds
     expires_at: i64,
     /// Unix milliseconds
     created_at: i64,
@@ -105,19 +105,19 @@ pub struct Api {
 impl Api {
     /// Reserve bytes for an upload
     ///
-    /// They are held until the reservation is committed, released, or too old.
+    /// The bytes are held until the reservation is committed, released or expired.
     #[oai(path = "/", method = "post", operation_id = "create_reservation")]
     async fn create_reservation(
         &self,
         caller: MemberOrKey,
-        /// For whom a service reserves, by the name at SFTPGo
+        /// The SFTPGo username of the member for whom a service reserves
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
         body: Body<Reserve>,
     ) -> Reply<ReservationView> {
         let (rules, size, named) = (QuotaSettings::from_config(&self.app.config), body.0.size, named.0);
         let wanted = QuotaNeed::default();
-        let noted = wanted.clone();
+        let need = wanted.clone();
         let reserve = move |t: &Transaction<'_>, caller: &Identity| {
             let member = StorageOwner::find(t, t.snapshot(), caller, named.as_deref())?.member;
             require_takes(t, member)?;
@@ -126,49 +126,50 @@ impl Api {
             Ok(changed.map(|(reservation, warning)| Warned { warning, answer: ReservationView::from(reservation) }))
         };
         let reserved = self.app.create(&caller, "reservation.create", None, reserve).await;
-        let Warned { answer, warning } = noted.noted(&self.app, &caller, reserved).await?.answer;
+        let Warned { answer, warning } = need.record_refusal(&self.app, &caller, reserved).await?.answer;
         Ok(ok(answer).quota_warning(warning))
     }
 
-    /// Make a video of a reservation
+    /// Commit a reservation
     ///
-    /// The file is measured. What it takes less than reserved is free again; what it takes more must fit, otherwise the
-    /// reservation stays as it was. A repeat with the same path answers the same.
+    /// Registers the uploaded file as a video. The file is measured; unused reserved bytes are released, and additional
+    /// bytes must fit the quota, otherwise the reservation stays unchanged. A repeated commit of the same path returns
+    /// the same result.
     #[oai(path = "/:id/commit", method = "post", operation_id = "commit_reservation")]
     async fn commit_reservation(
         &self,
         caller: MemberOrKey,
-        /// For whom a service commits, by the name at SFTPGo
+        /// The SFTPGo username of the member for whom a service commits
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
         id: Path<ReservationId>,
         body: Body<CommitReservation>,
     ) -> Reply<RegisteredView> {
-        let CommitReservation { path, size: said } = body.0;
-        let file = MeasuredFile::of(&self.app, &path, said).await?;
+        let CommitReservation { path, size: reported_size } = body.0;
+        let file = MeasuredFile::of(&self.app, &path, reported_size).await?;
         let (rules, named) = (QuotaSettings::from_config(&self.app.config), named.0);
-        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
+        let plugin_check = file.check_plugins(&self.app, &caller, named.as_deref()).await;
         let wanted = QuotaNeed::default();
-        let noted = wanted.clone();
+        let need = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
-            ruled?;
+            plugin_check?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             commit_reservation(t, &rules, caller, (id.0, new))
         };
         let committed = self.app.change(&caller, "reservation.commit", commit).await;
-        let registered = noted.noted(&self.app, &caller, committed).await?.answer;
+        let registered = need.record_refusal(&self.app, &caller, committed).await?.answer;
         let warning = registered.warning;
         Ok(ok(registered.into()).quota_warning(warning))
     }
 
-    /// Take a reservation back
+    /// Release a reservation
     ///
-    /// A repeat changes nothing, nor does it for one that is too old.
+    /// Releasing a reservation that is released or expired already changes nothing.
     #[oai(path = "/:id/release", method = "post", operation_id = "release_reservation")]
     async fn release_reservation(
         &self,
         caller: MemberOrKey,
-        /// For whom a service releases, by the name at SFTPGo
+        /// The SFTPGo username of the member for whom a service releases
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
         id: Path<ReservationId>,

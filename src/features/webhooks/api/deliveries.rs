@@ -1,4 +1,4 @@
-//! What was or will be delivered, and the retry of what was given up.
+//! Operations that list deliveries and retry failed ones.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
 use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
 use crate::kernel::outbox::{self, delivery_store as store};
 
-/// How far a delivery is
+/// The state of a delivery
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum DeliveryState {
-    /// It waits for its turn, or for its next attempt
+    /// It waits for its first or next attempt
     Pending,
-    /// It arrived, or there was nothing to deliver
+    /// It was delivered, or there was nothing to deliver
     Delivered,
-    /// It was given up
+    /// It was given up and is not tried again
     Dead,
 }
 
 impl DeliveryState {
-    fn of(word: &str) -> Self {
-        match word {
+    fn of(text: &str) -> Self {
+        match text {
             "delivered" => Self::Delivered,
             "dead" => Self::Dead,
             _ => Self::Pending,
@@ -49,16 +49,16 @@ impl DeliveryState {
     }
 }
 
-/// One event for one target
+/// The delivery of an event to a target
 #[derive(Object)]
 #[oai(rename = "Delivery")]
 struct DeliveryView {
-    /// Event and target; the same over all attempts, and in the header `X-Roster-Delivery`
+    /// Identifies event and target; the same in all attempts and in the header `X-Roster-Delivery`
     id: String,
-    /// Grows with each event; a target gets its events in this order
+    /// Grows with each event; a target receives its events in this order
     event_id: i64,
     kind: String,
-    /// When it happened, in Unix milliseconds
+    /// Time of the event, in Unix milliseconds
     at: i64,
     /// `webhook`, `mail`, `sftpgo` or `wordpress`
     target: String,
@@ -69,9 +69,9 @@ struct DeliveryView {
     #[oai(nullable)]
     member_id: Option<MemberId>,
     state: DeliveryState,
-    /// Attempts so far, since the last retry by hand
+    /// Number of attempts since the last manual retry
     attempts: u64,
-    /// When the next attempt may be, in Unix milliseconds; only while it is pending
+    /// Earliest time of the next attempt, in Unix milliseconds; null unless the delivery is pending
     #[oai(nullable)]
     next_at: Option<i64>,
     /// Why the last attempt failed, or why there was nothing to deliver
@@ -119,10 +119,10 @@ pub struct Api {
 impl Api {
     /// List deliveries
     ///
-    /// Newest events first. An organization sees its own events and its own webhooks. Where filters fit few of many
-    /// deliveries a page may be short, or empty, while there is `next`.
+    /// Newest events first. A caller of an organization sees only the deliveries of its events and its webhooks. If the
+    /// filters match few of many deliveries, a page can be short or empty although `next` is set.
     #[oai(path = "/", method = "get", operation_id = "list_deliveries")]
-    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    #[allow(clippy::too_many_arguments, reason = "each filter must be an argument to appear in the OpenAPI document")]
     async fn list_deliveries(
         &self,
         caller: MemberCaller,
@@ -131,16 +131,16 @@ impl Api {
         /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
         #[oai(validator(max_length = 64))]
         target: Query<Option<String>>,
-        /// A kind of event, such as `member.created`
+        /// A kind of event, for example `member.created`
         #[oai(validator(max_length = 64))]
         kind: Query<Option<String>>,
-        /// Events from this moment on, in Unix milliseconds
+        /// Start of the period of events (inclusive), in Unix milliseconds
         from: Query<Option<i64>>,
-        /// Events before this moment, in Unix milliseconds
+        /// End of the period of events (exclusive), in Unix milliseconds
         to: Query<Option<i64>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<DeliveryView>> {
@@ -161,10 +161,10 @@ impl Api {
         Ok(ok(self.app.read(move |r| store::list_deliveries(r, &filter, &window)).await?.into()))
     }
 
-    /// Deliver again what was given up
+    /// Retry a delivery
     ///
-    /// It is tried at once, with all attempts before it. One that waits for its next attempt does not wait longer. A
-    /// later event of the same target that was delivered meanwhile stays delivered.
+    /// Makes the delivery due now. For a given-up delivery the count of attempts starts again. Later events of the same
+    /// target that were delivered meanwhile are not sent again.
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_delivery")]
     async fn retry_delivery(&self, caller: MemberCaller, id: Path<String>) -> Reply<DeliveryView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {

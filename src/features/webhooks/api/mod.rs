@@ -1,4 +1,4 @@
-//! Operations on events' deliveries and on webhooks.
+//! Operations on webhooks and on the deliveries of events.
 
 pub mod deliveries;
 pub mod webhooks;

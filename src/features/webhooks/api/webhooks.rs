@@ -1,4 +1,4 @@
-//! Webhooks: made, changed, given new secrets, tried out.
+//! Operations that create, update, rotate, test and delete webhooks.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
 
 crate::text! {
-    /// A name for people
+    /// A display name
     WebhookName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
-    /// An https or http address; one in a private network only if `webhooks.private_hosts` names its host
+    /// An https or http URL; its host can be in a private network only if `webhooks.private_hosts` names it
     WebhookUrl 1..=2048 "" as "webhook-url";
-    /// A kind of event, such as `member.created`; `*` is every kind
+    /// A kind of event, for example `member.created`; `*` means every kind
     EventKind 1..=64 "" as "event-kind";
 }
 
@@ -35,17 +35,17 @@ crate::text! {
 #[oai(rename = "Webhook")]
 struct WebhookView {
     id: WebhookId,
-    /// Null for the events of the whole site
+    /// Null for a webhook that receives the events of the whole site
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
     name: String,
     url: String,
     kinds: Vec<String>,
-    /// `inactive` gets no events; a 410 answer sets this
+    /// An `inactive` webhook receives no events; a 410 answer makes it inactive
     status: ActiveInactive,
-    /// Names the secret that signs, as the header `X-Roster-Key-Id` does
+    /// Id of the signing secret, as in the header `X-Roster-Key-Id`
     key_id: String,
-    /// Until when the former secret signs too, in Unix milliseconds
+    /// Until when requests are also signed with the previous secret, in Unix milliseconds
     #[oai(nullable)]
     former_signed_until: Option<i64>,
     /// Unix milliseconds
@@ -71,14 +71,15 @@ impl From<Webhook> for WebhookView {
     }
 }
 
-/// A webhook with its secret, which is shown this once
+/// A webhook's secret, which is returned only in this answer
 #[derive(Object)]
 struct WebhookSecret {
     id: WebhookId,
     key_id: String,
-    /// The key of the signature: HMAC-SHA256 of `<X-Roster-Timestamp>.<body>`, with this text as it is
+    /// The key of the signature, an HMAC-SHA256 of `<X-Roster-Timestamp>.<body>`; use this text as it is, without
+    /// decoding
     secret: String,
-    /// Until when the former secret signs too, in Unix milliseconds
+    /// Until when requests are also signed with the previous secret, in Unix milliseconds
     #[oai(nullable)]
     former_signed_until: Option<i64>,
 }
@@ -88,32 +89,32 @@ struct WebhookSecret {
 struct CreateWebhook {
     name: WebhookName,
     url: WebhookUrl,
-    /// The event kinds that it gets
+    /// The kinds of events that it receives
     #[oai(validator(min_items = 1, max_items = 50))]
     kinds: Vec<EventKind>,
 }
 
-/// What of a webhook can change
+/// The fields of a webhook to change
 #[derive(Object)]
 struct UpdateWebhook {
     name: Option<WebhookName>,
     url: Option<WebhookUrl>,
     #[oai(validator(min_items = 1, max_items = 50))]
     kinds: Option<Vec<EventKind>>,
-    /// Switched off, what still waits for it is given up
+    /// `inactive` also gives up the pending deliveries
     status: Option<ActiveInactive>,
 }
 
-/// What a trial came to
+/// The result of a test
 #[derive(Object)]
 struct WebhookTrial {
-    /// Did it take the event?
+    /// Whether the receiver accepted the event
     ok: bool,
-    /// The status it answered with
+    /// The HTTP status of the answer
     #[oai(nullable)]
     status: Option<u16>,
     duration_ms: u64,
-    /// Why there was no answer
+    /// Why there was no answer, if there was none
     #[oai(nullable)]
     error: Option<String>,
 }
@@ -139,14 +140,14 @@ pub struct Api {
 impl Api {
     /// List webhooks
     ///
-    /// Without their secrets. The platform sees those of the whole site too.
+    /// Returns the webhooks without their secrets. Platform administrators also see the webhooks of the whole site.
     #[oai(path = "/", method = "get", operation_id = "list_webhooks")]
     async fn list_webhooks(
         &self,
         caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
-        /// Go on behind this: the `next` of the answer before. Without `offset`
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<WebhookView>> {
@@ -157,16 +158,18 @@ impl Api {
 
     /// Create a webhook
     ///
-    /// It hears of its organization's events; one that the platform makes, of the whole site's. The secret is in this
-    /// answer and nowhere else. It is switched off when who made or rotated it last may not make it any more.
+    /// The webhook receives the events of its organization; one created by a platform administrator receives those of
+    /// the whole site. The secret is returned only in this answer. The webhook becomes inactive when the principal who
+    /// created it or last rotated it loses the right to create it.
     #[oai(path = "/", method = "post", operation_id = "create_webhook")]
     async fn create_webhook(&self, caller: MemberCaller, body: Body<CreateWebhook>) -> Reply<WebhookSecret> {
         let body = body.0;
-        let (sealer, most, is_allowed) = (self.app.sealer, self.app.config.webhooks_max, self.sender.allows(&body.url));
+        let (sealer, webhooks_max, is_allowed) =
+            (self.app.sealer, self.app.config.webhooks_max, self.sender.allows(&body.url));
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let organization = authz::require(t.snapshot(), caller, Permission::WEBHOOK_CREATE)?.organization();
             require_allowed(is_allowed)?;
-            if store::count_webhooks(t, organization)? >= most {
+            if store::count_webhooks(t, organization)? >= webhooks_max {
                 return Err(ErrorCode::WebhooksFull.into());
             }
             let webhook = Webhook {
@@ -185,16 +188,17 @@ impl Api {
             store::insert_webhook(t, &webhook)?;
             store::set_webhook_maker(t, webhook.id, &Maker::from_caller(caller))?;
             let entry = entry_of(&webhook).after(described(&webhook));
-            Ok(Changed::new(shown(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
+            Ok(Changed::new(secret_view(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
         let made = self.app.create_secret(&caller, "webhook.create", Permission::WEBHOOK_CREATE, make).await?;
         Ok(ok(made.answer).version(1))
     }
 
-    /// Change a webhook
+    /// Update a webhook
     ///
-    /// Only what is sent is changed. A webhook that answered 410 is switched on again here. Where it sends to is changed by who
-    /// made or rotated it last; one whose maker may not make it any more is rotated before it is switched on.
+    /// Only the fields that are sent change. Use this operation to reactivate a webhook that answered 410. Only the
+    /// principal who created the webhook or last rotated it can change its URL. If that principal has lost the right to
+    /// create it, the webhook must be rotated before it can be activated.
     #[oai(path = "/:id", method = "patch", operation_id = "update_webhook")]
     async fn update_webhook(
         &self,
@@ -218,7 +222,7 @@ impl Api {
             if webhook == former {
                 return Ok(Changed::nothing(former));
             }
-            require_answered_for(t, caller, &former, &webhook)?;
+            require_maker(t, caller, &former, &webhook)?;
             store::update_webhook(t, &webhook)?;
             let mut after = described(&webhook);
             after["url_changed"] = json!(webhook.url != former.url);
@@ -233,7 +237,7 @@ impl Api {
 
     /// Delete a webhook
     ///
-    /// What waits for it, and what is known of its deliveries, goes too.
+    /// Also deletes its pending deliveries and the record of its past ones.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_webhook")]
     async fn delete_webhook(
         &self,
@@ -254,10 +258,11 @@ impl Api {
         Ok(done())
     }
 
-    /// Give a webhook a new secret
+    /// Rotate the secret of a webhook
     ///
-    /// The former one signs too for `webhooks.rotation_overlap_s`, so that the receiver can change over; not where somebody else
-    /// made it. Who rotates a webhook answers for it from now on.
+    /// Requests are also signed with the previous secret for `webhooks.rotation_overlap_s`, so that the receiver can
+    /// switch over; not if another principal created that secret. From now on the webhook depends on the rights of the
+    /// caller.
     #[oai(path = "/:id/rotate", method = "post", operation_id = "rotate_webhook")]
     async fn rotate_webhook(
         &self,
@@ -276,26 +281,26 @@ impl Api {
             store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
             store::set_webhook_maker(t, id.0, &maker)?;
             let webhook = store::get_webhook(t, None, id.0)?;
-            let until = webhook.previous_until.filter(|until| *until > t.now()).map(|until| until.0);
-            let entry = entry_of(&webhook).after(json!({"former_signed_until": until}));
-            Ok(Changed::new(shown(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
+            let former_signed_until = webhook.previous_until.filter(|until| *until > t.now()).map(|until| until.0);
+            let entry = entry_of(&webhook).after(json!({"former_signed_until": former_signed_until}));
+            Ok(Changed::new(secret_view(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
         let rotated = self.app.create_secret(&caller, "webhook.rotate", Permission::WEBHOOK_ROTATE, rotate).await?;
         Ok(ok(rotated.answer))
     }
 
-    /// Try a webhook out
+    /// Test a webhook
     ///
-    /// Sends an event of the kind `ping` now, whether the webhook is switched on or not, and answers what came back.
+    /// Sends an event of the kind `ping` now, even if the webhook is inactive, and returns the receiver's answer.
     #[oai(path = "/:id/test", method = "post", operation_id = "test_webhook")]
     async fn test_webhook(&self, caller: MemberCaller, id: Path<WebhookId>) -> Reply<WebhookTrial> {
-        let note = move |t: &Transaction<'_>, caller: &Identity| {
+        let record = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_TEST)?;
             let webhook = store::get_webhook(t, reach.organization(), id.0)?;
             let entry = entry_of(&webhook);
             Ok(Changed::new(webhook, entry))
         };
-        let webhook = self.app.change(&caller, "webhook.test", note).await?.answer;
+        let webhook = self.app.change(&caller, "webhook.test", record).await?.answer;
         let name = format!("ping.{}", uuid::Uuid::now_v7().simple());
         let body = json!({
             "id": null,
@@ -322,7 +327,7 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
         return Ok(());
     }
     let mut error = Error::new(ErrorCode::WebhookUrl);
-    error.fields.push(Field::body("url", "leads into this machine or a private network"));
+    error.fields.push(Field::body("url", "is an address of this machine or a private network"));
     Err(error)
 }
 
@@ -335,19 +340,20 @@ fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result
     )
 }
 
-/// Who made or rotated a webhook last answers for where it sends to, and whether it sends: others rotate it first.
-fn require_answered_for(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
+/// Fails with `NotHeld` if another principal than the webhook's maker changes the URL, or if the webhook is activated
+/// although its maker has lost the right to create it. In both cases it must be rotated first.
+fn require_maker(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
     let maker = store::webhook_maker(t, webhook.id)?;
     let is_moved = webhook.url != former.url && maker != Maker::from_caller(caller);
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
-        let message = "somebody else answers for this webhook: rotate its secret first, then you do";
+        let message = "this webhook depends on the rights of another principal: rotate its secret first";
         return Err(Error::new(ErrorCode::NotHeld).with_message(message));
     }
     Ok(())
 }
 
-fn shown(webhook: &Webhook, secret: String) -> WebhookSecret {
+fn secret_view(webhook: &Webhook, secret: String) -> WebhookSecret {
     WebhookSecret {
         id: webhook.id,
         key_id: key_id(webhook.id, webhook.generation),
@@ -367,7 +373,7 @@ fn entry_of(webhook: &Webhook) -> Entry {
     Entry::new("webhook", webhook.id).within(webhook.organization)
 }
 
-/// The path and query of an address are often its secret: of them the audit says only that they changed.
+/// Describes a webhook for the audit log. The path and query of a URL are often secret, so only the host is recorded.
 fn described(webhook: &Webhook) -> serde_json::Value {
     json!({
         "name": webhook.name,

@@ -1,4 +1,4 @@
-//! The SFTPGo hooks, in SFTPGo's own JSON and without our envelope.
+//! The SFTPGo hooks, which use SFTPGo's own JSON without the envelope.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl<'a> ApiExtractor<'a> for Sent {
 
     fn request_meta() -> Option<MetaRequest> {
         Some(MetaRequest {
-            description: Some("As SFTPGo sends it; what is not known here is left aside"),
+            description: Some("As sent by SFTPGo; unknown fields are ignored"),
             content: vec![MetaMediaType { content_type: "application/json", schema: object() }],
             required: true,
         })
@@ -48,11 +48,11 @@ impl<'a> ApiExtractor<'a> for Sent {
     }
 }
 
-/// Who calls a hook: SFTPGo by the hook's own key, or a service of this site where `INTERNAL` says so.
+/// The caller of a hook: SFTPGo with the hook key, or an internal service if `INTERNAL` is set.
 struct Hook<const INTERNAL: bool>(Identity);
 
 impl<const INTERNAL: bool> Hook<INTERNAL> {
-    /// Fails unless the caller may call: by the key, or by the internal secret where one serves.
+    /// Fails unless the hook key matches, or the internal secret where it is accepted.
     fn require(guard: &Guard, key: Option<&str>, internal: Option<&str>) -> Result<()> {
         match (guard.is_hook_key(key), key, internal) {
             (Some(true), ..) => Ok(()),
@@ -61,7 +61,7 @@ impl<const INTERNAL: bool> Hook<INTERNAL> {
                 Err(Error::new(ErrorCode::NotConfigured).with_message("set hooks.sftpgo_key_file to use this hook"))
             }
             _ if INTERNAL => Err(ErrorCode::HookKey.into()),
-            _ => Err(Error::new(ErrorCode::HookKey).with_message("send the hook's own key as X-Hook-Key")),
+            _ => Err(Error::new(ErrorCode::HookKey).with_message("send the hook key as X-Hook-Key")),
         }
     }
 }
@@ -84,7 +84,7 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
         };
         let about = "The key of `hooks.sftpgo_key_file`";
         registry.create_security_scheme("hook_key", scheme("apiKey", about, Some("X-Hook-Key"), Some("header"), None));
-        let about = "The same key as the password in the hook's URL; the name before it is not looked at";
+        let about = "The same key as the password in the hook's URL; the username is ignored";
         registry.create_security_scheme("hook_password", scheme("http", about, None, None, Some("basic")));
     }
 
@@ -95,8 +95,8 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
-        // What is no text equals no key.
+        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
+        // A header that is not text matches no key.
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let key = header("x-hook-key").map(str::to_owned);
         let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
@@ -105,16 +105,16 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
     }
 }
 
-/// The password of HTTP Basic.
+/// Returns the password of an HTTP Basic header.
 fn password_of(authorization: &str) -> Option<String> {
     let (scheme, encoded) = authorization.split_once(' ')?;
     let bytes = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     String::from_utf8(bytes).ok()?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-/// An answer as SFTPGo reads it.
+/// A response in SFTPGo's format.
 enum HookResponse {
-    /// 204: nothing is to be changed.
+    /// 204: SFTPGo keeps the user as it is.
     Nothing,
     Json(Value),
 }
@@ -140,8 +140,8 @@ impl ApiResponse for HookResponse {
         let json = vec![MetaMediaType { content_type: "application/json", schema: object() }];
         MetaResponses {
             responses: vec![
-                one(200, "As SFTPGo reads it, without an envelope", json),
-                one(204, "Nothing is to be changed", Vec::new()),
+                one(200, "In SFTPGo's format, without the envelope", json),
+                one(204, "SFTPGo keeps the user as it is", Vec::new()),
             ],
         }
     }
@@ -165,22 +165,23 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/hooks/sftpgo", tag = "Tag::Sftpgo")]
 impl Api {
-    /// Authenticate a user for SFTPGo
+    /// Authenticate an SFTPGo user
     ///
-    /// SFTPGo's external authentication. Answers the whole user of whom is let in, and `{"username":""}` otherwise. A
-    /// password is the member's, or one of its API keys with the scope `videos:write`; where a second factor is due only a
-    /// key. A public key counts where SFTPGo's own user lists it. Keyboard-interactive logins and client certificates are
-    /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
+    /// SFTPGo's external authentication hook. Returns the whole user if the login is allowed, and `{"username":""}`
+    /// otherwise. The password is the member's, or one of its API keys with the scope `videos:write`; if a second
+    /// factor is required, only an API key is accepted. A public key is accepted if the SFTPGo user lists it.
+    /// Keyboard-interactive logins and client certificates are not accepted on their own. Failures are throttled as at
+    /// sign-in. Only the hook key is accepted here.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
     async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
         let user = login::sign_in(&self.app, Login::from_body(&body.0)).await?;
         Ok(HookResponse::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 
-    /// Update a user of SFTPGo before its login
+    /// Update an SFTPGo user before login
     ///
-    /// SFTPGo's pre-login hook. Answers the whole user where something is not as it should be, and 204 otherwise, also for
-    /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
+    /// SFTPGo's pre-login hook. Returns the whole user if it must change, and 204 otherwise, also for users that belong
+    /// to no member. The user of an erased member is returned with `status` 0.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
@@ -191,15 +192,16 @@ impl Api {
 
     /// Report a file event
     ///
-    /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
-    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. Of a new
-    /// video the plugins of the owner's organizations are asked before its upload and after it (`video.register`): what
-    /// they deny is 403, and no video. After an `upload` that failed what is left of the file counts, where there is a
-    /// media root to look at and the file lies in the local file system. The owner is the member with the name `username`
-    /// at SFTPGo, the file is `virtual_path` in that folder; a username here is no such name. A name with control
-    /// characters, a backslash or U+FFFD is refused, one of `videos.ignored_names` is no video. The same event again
-    /// changes nothing, and events may come in any order: that of their `timestamp`. What is not to be counted answers
-    /// 200 with `ignored` and the reason: SFTPGo gives up on any other answer below 500.
+    /// SFTPGo's file action hook. `upload` registers a video or changes its size, `rename` and `copy` follow it,
+    /// `delete` and `rmdir` free its bytes; `pre-upload` is refused if no byte is free, unless it overwrites a video.
+    /// For a new video the plugins of the owner's organizations are called before and after the upload
+    /// (`video.register`): a denied upload gets 403 and is not registered. After a failed `upload`, the remaining part
+    /// of the file counts if there is a media root and the file is in the local file system. The owner is the member
+    /// whose SFTPGo username is `username` (not the member's own username); the file is `virtual_path` in that member's
+    /// folder. A name with control characters, a backslash or U+FFFD is rejected; a name that matches
+    /// `videos.ignored_names` is not a video. A repeated event changes nothing, and events can arrive in any order:
+    /// their `timestamp` determines the order. An event that is not counted gets 200 with `ignored` and the reason,
+    /// because SFTPGo does not retry after any other response below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
     async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
         Ok(HookResponse::Json(match file_events::handle(&self.app, &caller.0, &body.0).await? {

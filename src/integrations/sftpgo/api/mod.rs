@@ -1,4 +1,4 @@
-//! How SFTPGo's users differ from the members, and bringing them in line.
+//! Operations that compare SFTPGo's users with the members, and repair them.
 
 pub mod hooks;
 
@@ -21,7 +21,7 @@ use crate::kernel::ids::MemberId;
 #[derive(Object)]
 struct SftpgoUser {
     uid: MemberId,
-    /// The name there
+    /// The SFTPGo username
     username: String,
 }
 
@@ -35,28 +35,28 @@ impl From<(MemberId, String)> for SftpgoUser {
 #[derive(Object)]
 struct SftpgoDifference {
     uid: MemberId,
-    /// The name there
+    /// The SFTPGo username
     username: String,
-    /// `status`, `quota_size`, `permissions`, `home_dir`, `additional_info`, or `used_quota_size`, which only a count of the
-    /// files settles
+    /// `status`, `quota_size`, `permissions`, `home_dir`, `additional_info`, or `used_quota_size`, which only a quota
+    /// scan can correct
     field: String,
     ours: Any<Value>,
     theirs: Any<Value>,
 }
 
-/// How SFTPGo's users differ from the members
+/// The differences between SFTPGo's users and the members
 #[derive(Object)]
 #[oai(rename = "SftpgoDrift")]
 struct DriftView {
-    /// How many members have a name there
+    /// The number of members with an SFTPGo username
     members: u64,
-    /// How many users are there
+    /// The number of users at SFTPGo
     users: u64,
     /// Active members without a user
     missing: Vec<SftpgoUser>,
-    /// Users of erased members that are on still, or there at all with `sftpgo.delete`
+    /// Users of erased members that are not disabled, or not deleted if `sftpgo.delete` is set
     orphaned: Vec<SftpgoUser>,
-    /// Users that are no member's; they are left alone
+    /// Users that belong to no member; they are not changed
     foreign: Vec<String>,
     /// Users with a member's name whose `additional_info` names another member; they are not changed
     conflicts: Vec<SftpgoUser>,
@@ -85,7 +85,7 @@ impl From<Drift> for DriftView {
     }
 }
 
-/// A user that could not be brought in line
+/// A user that could not be repaired
 #[derive(Object)]
 struct SftpgoFailure {
     uid: MemberId,
@@ -93,16 +93,16 @@ struct SftpgoFailure {
     error: String,
 }
 
-/// What was brought in line
+/// The result of a reconciliation
 #[derive(Object)]
 #[oai(rename = "SftpgoReconciled")]
 struct MendedView {
-    /// What was found before anything was done
+    /// The differences before the repair
     drift: DriftView,
-    /// Members whose user was made, changed or taken away
+    /// Members whose user was created, changed, disabled or deleted
     mended: Vec<SftpgoUser>,
     failed: Vec<SftpgoFailure>,
-    /// How many users' files SFTPGo counts anew
+    /// The number of quota scans that were started
     scans: u64,
 }
 
@@ -118,10 +118,10 @@ impl From<Repaired> for MendedView {
     }
 }
 
-/// How to bring SFTPGo's users in line
+/// The options of a reconciliation
 #[derive(Object)]
 struct ReconcileSftpgo {
-    /// Only say what would happen
+    /// Reports what would happen without changing anything
     dry_run: Option<bool>,
 }
 
@@ -139,19 +139,20 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/admin/sftpgo", tag = "Tag::Sftpgo")]
 impl Api {
-    /// See how SFTPGo's users differ from the members
+    /// Compare SFTPGo's users with the members
     ///
-    /// Asks SFTPGo for all its users, and changes nothing.
+    /// Reads all users of SFTPGo and changes nothing.
     #[oai(path = "/drift", method = "get", operation_id = "get_sftpgo_drift")]
     async fn get_sftpgo_drift(&self, caller: MemberCaller) -> Reply<DriftView> {
         authz::require(&self.app.snapshot(), &caller, Permission::SFTPGO_DRIFT)?;
         Ok(ok(reconcile::compare(&self.app).await?.into()))
     }
 
-    /// Bring SFTPGo's users in line
+    /// Reconcile SFTPGo's users with the members
     ///
-    /// Makes users that are missing and changes those that differ. Those of erased members are switched off, or deleted where
-    /// `sftpgo.delete` says so; users of nobody here are left alone. It happens by itself every `sftpgo.reconcile_s`.
+    /// Creates missing users and updates those that differ. Users of erased members are disabled, or deleted if
+    /// `sftpgo.delete` is set; users that belong to no member are not changed. This also runs automatically every
+    /// `sftpgo.reconcile_s`.
     #[oai(path = "/reconcile", method = "post", operation_id = "reconcile_sftpgo")]
     async fn reconcile_sftpgo(
         &self,

@@ -1,4 +1,4 @@
-//! The comparison of WordPress's users with the members.
+//! The operation that compares WordPress's users with the members.
 
 use std::sync::Arc;
 
@@ -16,101 +16,101 @@ use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
 crate::text! {
-    /// Where a comparison goes on: `next` of the answer before
+    /// Where a comparison continues: `next` of the previous response
     SyncPlace 1..=32 "^(page|known) [0-9]+$";
 }
 
-/// How WordPress is compared
+/// The options of a comparison
 #[derive(Object)]
 struct SyncWordPress {
-    /// Only says what would happen
+    /// Reports what would happen without changing anything
     dry_run: Option<bool>,
-    /// Goes on here; from the beginning when absent
+    /// Continue here; from the start when absent
     from: Option<SyncPlace>,
-    /// Stops after so many lists of 100 users; after 100 when absent
+    /// Stop after this many lists of 100 users; 100 when absent
     #[oai(validator(minimum(value = "1"), maximum(value = "1000")))]
     pages: Option<u64>,
-    /// Most members who are suspended because their account is gone; 50 when absent. Look at those beyond before you
-    /// allow more: a site that was set up anew has none of the former accounts
+    /// The maximum number of members that are suspended because their account is gone; 50 when absent. Check the
+    /// remaining ones before you allow more: a reinstalled site has none of the previous accounts
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000")))]
     gone_max: Option<u64>,
 }
 
-/// An account of WordPress that has, or gets, a member of its own
+/// A WordPress account that gets a new member
 #[derive(Object)]
 struct SyncedAccount {
     wordpress_id: u64,
-    /// Null for one who would be created
+    /// Null in a dry run
     #[oai(nullable)]
     uid: Option<MemberId>,
 }
 
-/// An account whose member is brought in line
+/// A WordPress account whose member was updated
 #[derive(Object)]
 struct ChangedAccount {
     wordpress_id: u64,
     uid: MemberId,
-    /// What changes: names that the member lacked, `organization`, `roles`
+    /// The changed fields: names that the member lacked, `organization`, `roles`
     fields: Vec<String>,
-    /// Names that differ; the member's own stay
+    /// The names that differ; the member's values are kept
     kept: Vec<String>,
 }
 
-/// An account that is gone at WordPress
+/// An account that no longer exists at WordPress
 #[derive(Object)]
 struct GoneAccount {
     wordpress_id: u64,
     #[oai(nullable)]
     uid: Option<MemberId>,
-    /// Is the member suspended by this? Not beyond `gone_max`
+    /// Whether the member was suspended; not beyond `gone_max`
     suspended: bool,
 }
 
-/// An account without a member of its own, whose username or e-mail somebody has
+/// An account that is not linked to a member, but whose username or e-mail a member has
 #[derive(Object)]
 struct UnlinkedAccount {
     wordpress_id: u64,
-    /// Who has the name. Linked by `wordpress_id` at `/admin/users/{id}`, if it is the same person
+    /// The member that has the name. If it is the same person, link it with `wordpress_id` at `/admin/users/{id}`
     uid: MemberId,
 }
 
-/// An account whose member stays as it is
+/// An account whose member stays unchanged
 #[derive(Object)]
 struct LeftAccount {
     wordpress_id: u64,
     uid: MemberId,
-    /// Why
+    /// The reason
     why: String,
 }
 
-/// A user of WordPress that cannot be read, and is left out
+/// A WordPress user that cannot be read and is skipped
 #[derive(Object)]
 struct OddAccount {
-    /// Null where it has no number that could be anybody's
+    /// Null if it has no valid number
     #[oai(nullable)]
     wordpress_id: Option<u64>,
-    /// Username or name, where it has one
+    /// Username or name, if it has one
     #[oai(nullable)]
     name: Option<String>,
-    /// What is wrong with it
+    /// Why it cannot be read
     why: String,
 }
 
-/// How WordPress and the members differ
+/// The differences between WordPress's users and the members
 #[derive(Object)]
 struct SyncedWordPress {
     dry_run: bool,
-    /// Accounts of WordPress that were read
+    /// The number of WordPress accounts that were read
     looked_at: u64,
-    /// Who becomes a member
+    /// Accounts that get a new member
     new: Vec<SyncedAccount>,
     changed: Vec<ChangedAccount>,
-    /// What WordPress denies by its number
+    /// Accounts of which WordPress says that they do not exist
     gone: Vec<GoneAccount>,
     unlinked: Vec<UnlinkedAccount>,
     left: Vec<LeftAccount>,
     odd: Vec<OddAccount>,
-    /// Where to go on; null at the end
+    /// Where to continue; null at the end
     #[oai(nullable)]
     next: Option<String>,
 }
@@ -129,17 +129,18 @@ pub struct Api {
 impl Api {
     /// Compare WordPress's users with the members
     ///
-    /// Who is new there becomes a member; roles follow through the mappings of the source `wordpress`; who is gone, which
-    /// WordPress has to say of each number, is suspended. Nothing a member has is overwritten, and nobody is linked by a
-    /// name. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays, and the same
-    /// request goes on from there.
+    /// New users become members, and roles follow the role mappings of the source `wordpress`. The member of a deleted
+    /// user is suspended, after WordPress confirmed the deletion for that number. Members' existing values are never
+    /// overwritten, and accounts are never linked by name. 502 `neighbour_failed` when WordPress fails or its answer is
+    /// unexpected: completed changes are kept, and the same request continues from there.
     #[oai(path = "/sync", method = "post", operation_id = "sync_wordpress")]
     async fn sync_wordpress(&self, caller: MemberCaller, body: Body<SyncWordPress>) -> Reply<SyncedWordPress> {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
-        let from = from
-            .map(|text| CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
+        let from = from.map(|text| {
+            CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is not a valid position to continue from"))
+        });
         let options = CompareOptions {
             effect: if is_dry_run { Effect::DryRun } else { Effect::Real },
             from: from.transpose()?.unwrap_or(CompareCursor::BEGIN),
@@ -158,11 +159,11 @@ impl Api {
             odd: Vec::new(),
             next: found.next.map(CompareCursor::to_text),
         };
-        found.outcomes.into_iter().for_each(|(id, outcome)| answer.tell(id, outcome));
-        let kept = |wordpress_id| GoneAccount { wordpress_id, uid: None, suspended: false };
+        found.outcomes.into_iter().for_each(|(id, outcome)| answer.add(id, outcome));
+        let not_suspended = |wordpress_id| GoneAccount { wordpress_id, uid: None, suspended: false };
         let odd = |odd: UnreadableUser| OddAccount { wordpress_id: odd.id, name: odd.name, why: odd.why };
         answer.odd = found.odd.into_iter().map(odd).collect();
-        answer.gone.extend(found.gone_kept.into_iter().map(kept));
+        answer.gone.extend(found.gone_kept.into_iter().map(not_suspended));
         Ok(ok(answer))
     }
 }
@@ -171,15 +172,15 @@ const PAGES: u64 = 100;
 const GONE_MAX: u64 = 50;
 
 impl SyncedWordPress {
-    fn tell(&mut self, wordpress_id: u64, outcome: AccountOutcome) {
-        let words = |names: Vec<&'static str>| names.into_iter().map(str::to_owned).collect();
+    fn add(&mut self, wordpress_id: u64, outcome: AccountOutcome) {
+        let strings = |names: Vec<&'static str>| names.into_iter().map(str::to_owned).collect();
         match outcome {
-            // In a dry run the id is nobody's.
+            // In a dry run the id was rolled back.
             AccountOutcome::New(uid) => {
                 self.new.push(SyncedAccount { wordpress_id, uid: (!self.dry_run).then_some(uid) });
             }
             AccountOutcome::Known { member, changed, kept } => {
-                let (fields, kept) = (words(changed), words(kept));
+                let (fields, kept) = (strings(changed), strings(kept));
                 self.changed.push(ChangedAccount { wordpress_id, uid: member, fields, kept });
             }
             AccountOutcome::Unlinked(uid) => self.unlinked.push(UnlinkedAccount { wordpress_id, uid }),
@@ -187,7 +188,7 @@ impl SyncedWordPress {
             AccountOutcome::Gone(uid) => {
                 self.gone.push(GoneAccount { wordpress_id, uid: Some(uid), suspended: !self.dry_run });
             }
-            // Those of lists are told by themselves.
+            // Unreadable users of lists are reported separately.
             AccountOutcome::Nobody | AccountOutcome::Odd(_) => {}
         }
     }

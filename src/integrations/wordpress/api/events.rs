@@ -1,5 +1,5 @@
-//! What the must-use plugin of WordPress tells us. In its own form and without our envelope: anyone who asks is a program
-//! that reads only the status.
+//! The webhook for events of WordPress's must-use plugin. It has its own format without the envelope, because the
+//! plugin reads only the status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::kernel::http::{Failure, Tag, request_validator};
 use crate::kernel::ids::MemberId;
 use crate::kernel::intake::Limit;
 
-/// Most accounts of one event.
+/// The maximum number of accounts in one request.
 const USERS_MAX: usize = 100;
 
-/// What the plugin sends. Fields that a later one adds say nothing to us.
+/// The request body of the plugin. Unknown fields of newer versions are ignored.
 #[derive(Deserialize)]
 struct Notice {
     site: String,
@@ -38,13 +38,13 @@ struct Notice {
 #[derive(Deserialize)]
 struct Touched {
     id: u64,
-    /// `register`, `update`, `role` or `delete`; only the last says more than "look".
+    /// `register`, `update`, `role` or `delete`; all but `delete` only mean that the account must be read.
     event: String,
     #[serde(flatten)]
     said: BTreeMap<String, Value>,
 }
 
-/// What is sent, for the document: the bytes are signed, so their sender reads them.
+/// The request body in the OpenAPI document; [`Sender`] reads the bytes, because they are signed.
 struct Sent;
 
 impl<'a> ApiExtractor<'a> for Sent {
@@ -54,8 +54,8 @@ impl<'a> ApiExtractor<'a> for Sent {
 
     fn request_meta() -> Option<MetaRequest> {
         let about = "`{site, delivery, users: [{id, event, username, email, name, roles}]}`: `site` is `wordpress.url`, \
-            `delivery` new in each, `event` one of `register`, `update`, `role` and `delete`, after which nothing follows. \
-            What is not known here is left aside";
+            `delivery` is unique per request, and `event` is `register`, `update`, `role` or `delete` (with no more \
+            fields). Unknown fields are ignored";
         let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")));
         Some(MetaRequest {
             description: Some(about),
@@ -69,20 +69,21 @@ impl<'a> ApiExtractor<'a> for Sent {
     }
 }
 
-/// Who sends an event: the plugin by a signature, or a service of this site by the internal secret.
+/// The sender of an event: the plugin with a signature, or an internal service with the internal secret.
 struct Sender {
     guard: Arc<Guard>,
     context: Arc<RequestContext>,
     internal: Option<String>,
-    /// Time and signatures.
+    /// The timestamp and the signatures.
     signed: (Option<String>, Option<String>),
 }
 
 impl Sender {
-    /// The caller, what it sent, and the mark of a signed request; none where the internal secret stands for it.
+    /// Verifies the sender. Returns the caller, the body, and the mark of a signed request; `None` with the internal
+    /// secret.
     async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<RequestMark>)> {
         if app.config.wordpress_url.is_empty() {
-            let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
+            let message = "set wordpress.url and hooks.wordpress_key_file to accept events from WordPress";
             return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
         }
         if let Some(offered) = self.internal {
@@ -93,7 +94,8 @@ impl Sender {
             return Ok((caller, bytes, None));
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
-            let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
+            let message =
+                "sign the request with X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
             return Err(Error::new(ErrorCode::HookSignature).with_message(message));
         };
         let bytes = self.context.body.read(Limit::Public, None).await?.clone();
@@ -110,7 +112,7 @@ impl<'a> ApiExtractor<'a> for Sender {
 
     fn register(registry: &mut Registry) {
         for (name, header, about) in [
-            ("hint_time", "X-Roster-Timestamp", "When it was signed, in seconds since 1970"),
+            ("hint_time", "X-Roster-Timestamp", "The time of the signature, in seconds since 1970"),
             (
                 "hint_signature",
                 "X-Roster-Signature",
@@ -127,8 +129,8 @@ impl<'a> ApiExtractor<'a> for Sender {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
-        // What is no text fits nothing.
+        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
+        // A header that is not text matches nothing.
         let header =
             |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
         Ok(Self {
@@ -140,29 +142,30 @@ impl<'a> ApiExtractor<'a> for Sender {
     }
 }
 
-/// What became of an account
+/// The outcome of an account
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
 enum HintResult {
-    /// It became a member
+    /// A member was created
     New,
-    /// Its member is as WordPress has it
+    /// Its member is up to date
     Same,
-    /// Its member was brought in line
+    /// Its member was updated
     Changed,
-    /// It is nobody's, and a member has its username or e-mail
+    /// It is not linked, and a member has its username or e-mail
     Unlinked,
-    /// Its member stays as it is: suspended, somebody else's by now, or the last of its office
+    /// Its member stays unchanged: it is not active, it is another person because WordPress reused the number, or it is
+    /// protected as an administrator or last owner
     Left,
-    /// It is gone, and its member suspended
+    /// It is gone, and its member was suspended
     Gone,
-    /// It is gone, and was nobody's or of a member who is suspended already
+    /// It is gone, and was not linked or its member is suspended already
     Nobody,
-    /// WordPress tells of it what cannot be read: whose it is stays as it is
+    /// WordPress's data about it cannot be read: its member stays unchanged
     Odd,
 }
 
-/// An account that an event told of
+/// An account of an event
 #[derive(Object)]
 struct HintedAccount {
     id: u64,
@@ -177,7 +180,7 @@ impl From<(u64, AccountOutcome)> for HintedAccount {
             AccountOutcome::New(uid) => (HintResult::New, Some(uid)),
             AccountOutcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
             AccountOutcome::Known { member, .. } => (HintResult::Changed, Some(member)),
-            // Not whose name it is: the plugin has no business with that.
+            // The member is not disclosed: the plugin does not need it.
             AccountOutcome::Unlinked(_) => (HintResult::Unlinked, None),
             AccountOutcome::Left(uid, _) => (HintResult::Left, Some(uid)),
             AccountOutcome::Gone(uid) => (HintResult::Gone, Some(uid)),
@@ -188,10 +191,10 @@ impl From<(u64, AccountOutcome)> for HintedAccount {
     }
 }
 
-/// What became of an event
+/// The outcome of an event
 #[derive(Object)]
 struct HintTaken {
-    /// The same request was taken before: nothing was done
+    /// Whether the same request was processed before; then nothing was done
     repeated: bool,
     users: Vec<HintedAccount>,
 }
@@ -206,11 +209,12 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::WordPress")]
 impl Api {
-    /// Events at accounts of WordPress that changed
+    /// Receive events about WordPress accounts
     ///
-    /// What our must-use plugin sends; answered without an envelope. WordPress is asked who they are now; where the settings
-    /// name no administrator to ask as, the event is believed. A request counts once, and one that failed can be sent again
-    /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
+    /// Sent by the must-use plugin; the response has no envelope. The accounts are read from WordPress; if no WordPress
+    /// administrator is configured, the data of the event is used. A request is processed once, and a failed one can be
+    /// sent again unchanged. 502 `neighbour_failed` when WordPress fails or its answer is unexpected: completed changes
+    /// are kept.
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
     async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {
         let (caller, body, mark) = sender.require(&self.app).await?;
@@ -248,10 +252,11 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
         let said = match (event.as_str(), said) {
             ("delete", _) => None,
             (_, Ok(person)) => Some(person),
-            // WordPress is asked in any case.
+            // The account is read from WordPress in any case.
             (_, Err(_)) if can_ask => None,
             (_, Err(e)) => {
-                let message = "say who it is, as wordpress.username is not set and nobody can be asked";
+                let message =
+                    "must describe the account, because wordpress.username is not set and WordPress cannot be queried";
                 return Err(Error::field("users", format!("{message}: {e}")));
             }
         };

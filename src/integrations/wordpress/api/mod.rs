@@ -1,4 +1,4 @@
-//! Sign-in with an account of the WordPress site.
+//! Operations for sign-in with a WordPress account.
 
 pub mod compare;
 pub mod events;
@@ -14,29 +14,29 @@ use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, Reply, Tag};
 
 crate::text! {
-    /// A username or an e-mail of WordPress
+    /// A WordPress username or e-mail
     WordPressLogin 1..=254 "^[^:\\x00-\\x1f\\x7f]+$";
-    /// As WordPress showed it; blanks do not matter
+    /// The application password as shown by WordPress; blanks are ignored
     ApplicationPassword 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
-    /// As the must-use plugin gave it
+    /// A ticket from the must-use plugin
     WordPressTicket 1..=8192 "";
 }
 
-/// Who wants to sign in with WordPress
+/// Credentials for sign-in with WordPress
 #[derive(Object)]
 struct WordPressLoginRequest {
     username: WordPressLogin,
-    /// Not the password: one that the profile page of WordPress makes for a program
+    /// An application password from the WordPress profile page, not the account's password
     application_password: ApplicationPassword,
-    /// Sends the tokens as cookies too
+    /// Also sends the tokens as cookies
     cookies: Option<bool>,
 }
 
-/// Who is signed in at WordPress
+/// A ticket for sign-in with WordPress
 #[derive(Object)]
 struct WordPressTicketRequest {
     ticket: WordPressTicket,
-    /// Sends the tokens as cookies too
+    /// Also sends the tokens as cookies
     cookies: Option<bool>,
 }
 
@@ -60,10 +60,10 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/auth/wordpress", tag = "Tag::Sessions")]
 impl Api {
-    /// Sign in with an application password of WordPress
+    /// Sign in with a WordPress application password
     ///
-    /// The site is asked each time. Who is new becomes a member; the roles there go through the mappings of the source
-    /// `wordpress`. 502 `neighbour_failed` when WordPress does not answer as it should.
+    /// WordPress checks the credentials each time. A new user becomes a member; WordPress roles are mapped by the role
+    /// mappings of the source `wordpress`. 502 `neighbour_failed` when WordPress fails or its answer is unexpected.
     #[oai(path = "/", method = "post", operation_id = "login_with_wordpress")]
     async fn login_with_wordpress(&self, visitor: Visitor, body: Body<WordPressLoginRequest>) -> Reply<TokenAnswer> {
         let WordPressLoginRequest { username, application_password, cookies } = body.0;
@@ -72,9 +72,10 @@ impl Api {
         answer(&self.app, &visitor, tokens, cookies)
     }
 
-    /// Sign in with a ticket of WordPress
+    /// Sign in with a WordPress ticket
     ///
-    /// Our must-use plugin signs one for anyone who is signed in there. It is good for a minute, and once.
+    /// The must-use plugin signs a ticket for users that are signed in at WordPress. It is valid for one minute and can
+    /// be used once.
     #[oai(path = "/ticket", method = "post", operation_id = "login_with_wordpress_ticket")]
     async fn login_with_wordpress_ticket(
         &self,

@@ -1,4 +1,4 @@
-//! How a request's credential becomes a caller: in a fixed order, without falling through to a weaker one.
+//! Identifies the caller by the credential of the request, in a fixed order, without falling through to a weaker one.
 
 use std::sync::Arc;
 
@@ -29,18 +29,18 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     let context = context_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     let (mut session, mut credential) = (None, Credential::Lasting);
-    let who = if request.data::<FromCommandLine>().is_some() {
+    let principal = if request.data::<FromCommandLine>().is_some() {
         Principal::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
-        let shown = shown_of_client(guard, request, header(&X_API_KEY).unwrap_or(""));
-        let client = client(guard, client_key, &shown, &context)?;
-        credential = shown;
+        let presented = client_credential(guard, request, header(&X_API_KEY).unwrap_or(""));
+        let client = client(guard, client_key, &presented, &context)?;
+        credential = presented;
         Principal::Client(client)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
             guard.require_internal(offered)?;
         }
-        // X-UID and X-Tenant-ID together are the credential of a gateway.
+        // A gateway must send both X-UID and X-Tenant-ID.
         header(&X_TENANT_ID).ok_or(ErrorCode::Unauthenticated)?;
         credential = Credential::Token;
         Principal::Asserted(asserted(&guard.snapshot.load(), uid)?)
@@ -58,10 +58,10 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
             (session, credential) = (named.1, Credential::Token);
             Principal::Member(named.0)
         } else {
-            return Err(nobody(takes));
+            return Err(unauthenticated(takes));
         }
     } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
-        // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
+        // With `X-Client-Key` this header is the secret of that client, even if the operation does not accept clients.
         let (key, hash) = api_key(guard, request, offered, &context, takes).await?;
         credential = Credential::Key(hash);
         Principal::Key(key)
@@ -69,32 +69,33 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         (session, credential) = (Some(named.session), Credential::Token);
         Principal::Member(named.member)
     } else {
-        return Err(nobody(takes));
+        return Err(unauthenticated(takes));
     };
     let snapshot = guard.snapshot.load();
     let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let idempotency = idempotency(request)?;
-    let _ = context.actor.set(Actor::Known(who.clone()));
-    Ok(Identity { principal: who, credential, session, named_tenant, context: context, idempotency })
+    let _ = context.actor.set(Actor::Known(principal.clone()));
+    Ok(Identity { principal, credential, session, named_tenant, context, idempotency })
 }
 
 pub(super) fn context_of(request: &Request) -> Result<Arc<RequestContext>> {
-    request.data::<Arc<RequestContext>>().cloned().ok_or_else(|| Error::internal("no exchange"))
+    request.data::<Arc<RequestContext>>().cloned().ok_or_else(|| Error::internal("the request has no context"))
 }
 
 fn backend_of(request: &Request) -> Result<&Arc<dyn SessionBackend>> {
-    request.data::<Arc<dyn SessionBackend>>().ok_or_else(|| Error::internal("no prover"))
+    request.data::<Arc<dyn SessionBackend>>().ok_or_else(|| Error::internal("the request has no session backend"))
 }
 
-/// The longest key that makes a creating request happen once.
+/// The maximum length of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
 fn idempotency(request: &Request) -> Result<Option<Arc<Idempotency>>> {
     let Some(key) = request.headers().get("idempotency-key").filter(|_| is_change(request)) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
-    let key =
-        key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
+    let key = key
+        .ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 visible ASCII characters"))?
+        .to_owned();
     let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
     let (method, uri) = (request.method().as_str().into(), request.original_uri().to_string().into_bytes());
     Ok(Some(Arc::new(Idempotency { key, about: [method, uri, header("x-tenant-id"), header("x-sftpgo-user")] })))
@@ -104,17 +105,18 @@ fn is_change(request: &Request) -> bool {
     !matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-/// Stands for a header value that is not text: it equals no key and no token.
+/// Replaces a header value that is not text: it equals no key and no token.
 const UNREADABLE: &str = "\u{fffd}";
 
-fn nobody(takes: u8) -> Error {
+fn unauthenticated(takes: u8) -> Error {
     Error::new(match takes & !KEY {
         MEMBER => ErrorCode::MissingBearer,
         _ => ErrorCode::Unauthenticated,
     })
 }
 
-/// Can this request assert a member, by the internal secret or its network? Otherwise X-UID is ignored.
+/// Whether this request can assert a member: it has an internal secret, or comes from a gateway network. Otherwise
+/// X-UID is ignored.
 fn is_gateway(guard: &Guard, request: &Request) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
     request.headers().contains_key(&X_INTERNAL_SECRET)
@@ -124,7 +126,7 @@ fn is_gateway(guard: &Guard, request: &Request) -> bool {
 fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
     let id = MemberId::of(uid);
     match snapshot.member_state(id) {
-        Some(person) if person.status == Status::Active => Ok(id),
+        Some(state) if state.status == Status::Active => Ok(id),
         _ => Err(ErrorCode::Unauthenticated.into()),
     }
 }
@@ -136,7 +138,7 @@ fn bearer_token(authorization: &str) -> Result<&str> {
     }
 }
 
-/// The member of an access token, ours or a provider's; ours names its session too.
+/// The member of an access token. A token of this site also has a session; a token of a provider has none.
 async fn bearer(
     guard: &Guard,
     request: &Request,
@@ -149,7 +151,7 @@ async fn bearer(
         Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
         Err(_) => {
             let member = backend_of(request)?.foreign(context, token).await?;
-            // A provider's token belongs to no session of ours, so that no second factor was shown with it.
+            // A provider's token belongs to no session of this site, so no second factor was verified with it.
             require_one_factor_enough(&guard.snapshot.load(), member)?;
             Ok((member, None))
         }
@@ -157,15 +159,16 @@ async fn bearer(
 }
 
 impl Guard {
-    /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
+    /// Fails unless the member is active, the session has not ended, and the session has a second factor if an
+    /// organization of the member requires one.
     pub fn admit(&self, named: Named) -> Result<Named> {
         let snapshot = self.snapshot.load();
-        let ended = |why: &'static str| Error::new(ErrorCode::InvalidBearer).with_source(why);
+        let invalid = |why: &'static str| Error::new(ErrorCode::InvalidBearer).with_source(why);
         if !snapshot.is_active(named.member) {
-            return Err(ended("the member is not active"));
+            return Err(invalid("the member is not active"));
         }
         let session = snapshot.session(named.session).filter(|session| session.member == named.member);
-        let session = session.ok_or_else(|| ended("the session has ended"))?;
+        let session = session.ok_or_else(|| invalid("the session has ended"))?;
         if !session.second_factor {
             require_one_factor_enough(&snapshot, named.member)?;
         }
@@ -173,7 +176,8 @@ impl Guard {
     }
 }
 
-/// The API key that is offered, and its hash. An operation that takes no keys tells a good one so.
+/// Identifies the API key with this text, and returns it with the hash of the text. A valid key gets `forbidden` from
+/// an operation that accepts no keys.
 async fn api_key(
     guard: &Guard,
     request: &Request,
@@ -183,7 +187,7 @@ async fn api_key(
 ) -> Result<(Arc<ApiKey>, Hash)> {
     let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), context.address)?;
     if takes & KEY == 0 {
-        return Err(Error::new(ErrorCode::Forbidden).with_message("no API key can do this: sign in"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("API keys cannot call this operation: sign in"));
     }
     if key.is_emergency {
         backend_of(request)?.spend(context, &key).await?;
@@ -191,7 +195,7 @@ async fn api_key(
     Ok((key, hash))
 }
 
-/// The member of the session cookies. An access token that has ended is renewed on the way.
+/// The member of the session cookies, if there are any. Renews an access token that has expired.
 async fn by_cookie(
     guard: &Guard,
     request: &Request,
@@ -214,7 +218,7 @@ async fn by_cookie(
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
     match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
         (Some(Ok(named)), _) => Ok(Some(named)),
-        // Also for an ended session: the renewal then removes the invalid cookies.
+        // Also for a session that has ended: the renewal then removes the invalid cookies.
         (_, Some((refresh, session))) => {
             let named = backend_of(request)?.renew(context, SessionId::of(session), refresh).await?;
             guard.admit(named).map(Some)
@@ -233,15 +237,15 @@ pub(super) fn provenance(request: &Request) -> Provenance<'_> {
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     Provenance {
         origin: header(ORIGIN),
-        // HTTP/2 names the host in the address.
+        // HTTP/2 has the host in the request URI.
         host: header(HOST).or_else(|| request.uri().authority().map(Authority::as_str)),
         peer: request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical()),
         fetch_site: header(HeaderName::from_static("sec-fetch-site")),
     }
 }
 
-/// What a request shows of a client.
-fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credential {
+/// The credential of an API client, as the request presents it.
+fn client_credential(guard: &Guard, request: &Request, offered: &str) -> Credential {
     let path = request.original_uri().path();
     Credential::Client {
         secret: secret::hash(offered),
@@ -250,8 +254,8 @@ fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credentia
     }
 }
 
-fn client(guard: &Guard, client_key: &str, shown: &Credential, context: &RequestContext) -> Result<Arc<Client>> {
-    let Credential::Client { secret, origin, path } = shown else { return Err(ErrorCode::InvalidClient.into()) };
+fn client(guard: &Guard, client_key: &str, presented: &Credential, context: &RequestContext) -> Result<Arc<Client>> {
+    let Credential::Client { secret, origin, path } = presented else { return Err(ErrorCode::InvalidClient.into()) };
     let (address, origin, now) = (context.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });

@@ -1,6 +1,7 @@
-//! A snapshot beside its rows: would a fact change anything, and which facts does the snapshot know?
+//! Compares a snapshot with the rows in the database: whether a change would alter the snapshot, and which entries it
+//! has.
 //!
-//! **Invariant.** [`Snapshot::differs`] mirrors [`Snapshot::apply`]: what was applied does not differ.
+//! **Invariant.** [`Snapshot::differs`] mirrors [`Snapshot::apply`]: after a change was applied, it does not differ.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret::Hash;
 
-/// A kind of what a snapshot knows.
+/// A part of the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Catalog,
@@ -19,7 +20,7 @@ pub enum Part {
     Roles,
     Members,
     Memberships,
-    /// What is computed from roles for each combination of them.
+    /// The permissions that are computed for each combination of roles.
     RoleSets,
     Grants,
     Clients,
@@ -27,24 +28,24 @@ pub enum Part {
     ApiKeys,
 }
 
-/// How far a walk along a snapshot has come.
+/// A position in the iteration over a part.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RowLocation {
     tenant: usize,
-    shard: usize,
+    bucket: usize,
 }
 
 impl Snapshot {
-    /// Would the change change anything?
+    /// Whether applying the change would alter the snapshot.
     pub fn differs(&self, change: &Change) -> bool {
         match change {
-            Change::Member(id, status) => self.people.get(id).is_none_or(|person| person.status != *status),
+            Change::Member(id, status) => self.people.get(id).is_none_or(|state| state.status != *status),
             Change::MemberGone(id) => self.people.get(id).is_some(),
             Change::Placed(id, ends) => {
                 let memberships = self.memberships_between(*ends);
                 self.people
                     .get(id)
-                    .is_some_and(|person| memberships.is_some_and(|memberships| person.memberships != memberships))
+                    .is_some_and(|state| memberships.is_some_and(|memberships| state.memberships != memberships))
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.differs_tenant(*id, org_code, *is_active, *requires_second_factor)
@@ -95,8 +96,8 @@ impl Snapshot {
             || (**org_code == *PLATFORM_ORG_CODE && self.platform != Some(index))
     }
 
-    /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
-    /// known of organizations that are not known.
+    /// The organization count of a member whose first and last organizations are these. `None` if the only one is not
+    /// in the snapshot.
     pub(super) fn memberships_between(
         &self,
         ends: Option<(OrganizationId, OrganizationId)>,
@@ -108,7 +109,7 @@ impl Snapshot {
         }
     }
 
-    /// How many facts of a part there are, of one organization or of all, where there may be very many.
+    /// The number of entries of a part, of one organization or of all. `None` for parts that are always small.
     pub fn count(&self, part: Part, organization: Option<OrganizationId>) -> Option<usize> {
         match (part, organization) {
             (Part::Memberships, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.memberships.len())),
@@ -121,37 +122,37 @@ impl Snapshot {
         }
     }
 
-    /// What of a part the snapshot knows from a place on, as changes that name it, until there are `enough`; and the next
-    /// place, where there is one.
+    /// The entries of a part from a position on, as changes that name them, until there are at least `enough`; and the
+    /// next position, if there is one.
     pub fn known(
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        place: RowLocation,
+        position: RowLocation,
         enough: usize,
     ) -> (Vec<Change>, Option<RowLocation>) {
-        let shard = |next: Option<usize>| next.map(|shard| RowLocation { tenant: 0, shard });
+        let next_location = |next: Option<usize>| next.map(|bucket| RowLocation { tenant: 0, bucket });
         match part {
             Part::Catalog => (vec![Change::Catalog(self.catalog.clone())], None),
             Part::Tenants | Part::Roles | Part::Memberships | Part::RoleSets => {
-                self.known_of_tenants(part, organization, place, enough)
+                self.known_of_tenants(part, organization, position, enough)
             }
             Part::Members => {
-                let (people, next) = self.people.keys_from(place.shard, enough);
-                (people.into_iter().map(Change::MemberGone).collect(), shard(next))
+                let (people, next) = self.people.keys_from(position.bucket, enough);
+                (people.into_iter().map(Change::MemberGone).collect(), next_location(next))
             }
             Part::Grants => {
-                let (grants, next) = self.grants.keys_from(place.shard, enough);
-                (grants.into_iter().map(|key| Change::Grant(key, self.grant(&key))).collect(), shard(next))
+                let (grants, next) = self.grants.keys_from(position.bucket, enough);
+                (grants.into_iter().map(|key| Change::Grant(key, self.grant(&key))).collect(), next_location(next))
             }
             Part::Clients => (self.clients.keys().cloned().map(Change::ClientGone).collect(), None),
             Part::Sessions => {
-                let (sessions, next) = self.sessions.keys_from(place.shard, enough);
-                (sessions.into_iter().map(|id| Change::Session(id, None)).collect(), shard(next))
+                let (sessions, next) = self.sessions.keys_from(position.bucket, enough);
+                (sessions.into_iter().map(|id| Change::Session(id, None)).collect(), next_location(next))
             }
             Part::ApiKeys => {
-                let (keys, next) = self.api_keys.keys_from(place.shard, enough);
-                (keys.into_iter().map(Change::ApiKeyGone).collect(), shard(next))
+                let (keys, next) = self.api_keys.keys_from(position.bucket, enough);
+                (keys.into_iter().map(Change::ApiKeyGone).collect(), next_location(next))
             }
         }
     }
@@ -160,13 +161,13 @@ impl Snapshot {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mut place: RowLocation,
+        mut position: RowLocation,
         enough: usize,
     ) -> (Vec<Change>, Option<RowLocation>) {
         let mut known = Vec::new();
-        while let Some(tenant) = self.tenants.get(place.tenant) {
+        while let Some(tenant) = self.tenants.get(position.tenant) {
             if known.len() >= enough {
-                return (known, Some(place));
+                return (known, Some(position));
             }
             let next = match part {
                 _ if organization.is_some_and(|only| only != tenant.id) => None,
@@ -188,14 +189,14 @@ impl Snapshot {
                     None
                 }
                 _ => {
-                    let (members, next) = tenant.memberships.keys_from(place.shard, enough - known.len());
+                    let (members, next) = tenant.memberships.keys_from(position.bucket, enough - known.len());
                     known.extend(members.into_iter().map(|member| Change::Membership(tenant.id, member, None)));
                     next
                 }
             };
-            place = match next {
-                Some(shard) => RowLocation { shard, ..place },
-                None => RowLocation { tenant: place.tenant + 1, shard: 0 },
+            position = match next {
+                Some(bucket) => RowLocation { bucket, ..position },
+                None => RowLocation { tenant: position.tenant + 1, bucket: 0 },
             };
         }
         (known, None)

@@ -1,10 +1,11 @@
-//! All that decides, in memory: one immutable value that is swapped as a whole.
+//! The policy snapshot: everything that decisions depend on, in memory, as one immutable value that is replaced as a
+//! whole.
 //!
-//! **Invariant.** A snapshot is exactly one epoch. It is built by applying [`Change`]s, the first one to an empty
-//! snapshot at start, the others one by one as they are made: there is no second way to build it.
+//! **Invariant.** A snapshot is exactly one epoch. The only way to build it is to apply [`Change`]s: at start all rows
+//! to an empty snapshot, later each change as it is committed.
 //!
-//! Real sites have few distinct combinations of roles, so a member points to an interned *role set*, which owns the
-//! union of its roles' permissions: a check is one bit of one set.
+//! Real sites have few distinct combinations of roles. So each membership refers to an interned *role set* with the
+//! union of its roles' permissions, and a check tests one bit of one set.
 
 pub mod differ;
 pub mod tenant;
@@ -45,7 +46,7 @@ impl IdKey for ApiKeyId {
     }
 }
 
-/// A direct grant as a key: a digest of member and right.
+/// The key of a direct grant: a digest of member and right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GrantKey([u8; 16]);
 
@@ -65,6 +66,7 @@ pub struct Right<'a> {
 }
 
 impl Right<'_> {
+    /// The key of the grant of this right to a member.
     pub fn key(&self, member: MemberId) -> GrantKey {
         let mut digest = Sha256::new();
         digest.update(member.0.as_bytes());
@@ -79,26 +81,28 @@ impl Right<'_> {
     }
 }
 
+/// The status of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Pending,
     Active,
     Suspended,
+    /// Erased.
     Deleted,
 }
 
-/// What is known of a member wherever it is.
+/// The state of a member that does not depend on an organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberState {
     pub status: Status,
     memberships: OrganizationCount,
 }
 
-/// A sign-in that has not ended.
+/// A session that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
     pub member: MemberId,
-    /// Was a second factor shown?
+    /// Whether a second factor was verified.
     pub second_factor: bool,
 }
 
@@ -108,21 +112,22 @@ impl MemberState {
     }
 }
 
-/// In which organizations a member is, as far as "the only one" goes.
+/// Whether a member belongs to no organization, to one, or to several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrganizationCount {
     None,
-    /// An index into the tenants.
+    /// The index of the only one in `tenants`.
     One(u32),
     Many,
 }
 
-/// One fact that changed, with all that a snapshot has to know of it.
+/// One change of the policy, with all data that a snapshot needs of it.
 pub enum Change {
     Member(MemberId, Status),
-    /// Who never was anybody: no seat, no session, no grant.
+    /// The member has no row. It has no membership, no session and no grant either.
     MemberGone(MemberId),
-    /// The first and the last organization that a member is in: what follows from its seats, said again.
+    /// The first and the last organization, by id, that a member belongs to. It follows from the memberships; a reload
+    /// compares it again.
     Placed(MemberId, Option<(OrganizationId, OrganizationId)>),
     Tenant {
         id: OrganizationId,
@@ -130,24 +135,25 @@ pub enum Change {
         is_active: bool,
         requires_second_factor: bool,
     },
-    /// The roles a member holds in an organization; `None` when it does not belong to it.
+    /// The roles that a member holds in an organization; `None` if it does not belong to it.
     Membership(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
     RoleGone(OrganizationId, RoleId),
-    /// What combinations of an organization's roles hold: what follows from its roles, computed again.
+    /// Computes the role sets of an organization again. They follow from its roles.
     Folded(OrganizationId),
-    /// All plugins of an organization that are in force or watched, in the order in which they are asked.
+    /// All active plugins of an organization, in enforce or shadow mode, in the order in which they are called.
     Plugins(OrganizationId, Vec<Binding>),
     Catalog(Arc<Catalog>),
     Grant(GrantKey, Option<GrantId>),
     Client(Box<Client>),
     ClientGone(Arc<str>),
-    /// `None` when it ended.
+    /// `None` if the session has ended.
     Session(SessionId, Option<Session>),
     ApiKey(Box<ApiKey>),
     ApiKeyGone(ApiKeyId),
 }
 
+/// The policy of one epoch.
 #[derive(Clone)]
 pub struct Snapshot {
     pub epoch: u64,
@@ -158,15 +164,15 @@ pub struct Snapshot {
     /// The index of the organization `platform`.
     platform: Option<u32>,
     people: CowMap<MemberId, MemberState>,
-    /// How many of them were erased.
+    /// The number of erased members in `people`.
     erased: usize,
     grants: CowMap<GrantKey, GrantId>,
     clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
     sessions: CowMap<SessionId, Session>,
-    /// Indexes of the tenants that require a second factor: few, and asked in every request.
+    /// Indexes of the active tenants that require a second factor: few, and checked in every request.
     strict: Arc<Vec<u32>>,
     api_keys: CowMap<ApiKeyId, Arc<ApiKey>>,
-    /// Keys that were made elsewhere, and so do not say their id.
+    /// Keys whose text another system generated, by the digest of the text, which contains no id.
     imported_keys: Arc<HashMap<Hash, ApiKeyId>>,
 }
 
@@ -190,7 +196,7 @@ impl Snapshot {
         }
     }
 
-    /// Is there a policy at all? Epoch 0 is none: everything is denied.
+    /// Whether there is a policy. Epoch 0 means none: everything is denied.
     pub fn is_available(&self) -> bool {
         self.epoch > 0
     }
@@ -203,7 +209,7 @@ impl Snapshot {
         self.tenants.iter().map(|tenant| &**tenant)
     }
 
-    /// The organization of an id or an `org_code`.
+    /// The organization with this `org_code` or id.
     pub fn tenant_named(&self, text: &str) -> Option<&Tenant> {
         let id = self.org_codes.get(text).copied().unwrap_or_else(|| OrganizationId::of(text));
         self.tenant(id)
@@ -221,16 +227,17 @@ impl Snapshot {
         self.people.get(&id).copied()
     }
 
-    /// Is this a member of today, who may do anything at all?
+    /// Whether the member exists and is active.
     pub fn is_active(&self, member: MemberId) -> bool {
-        self.member_state(member).is_some_and(|person| person.status == Status::Active)
+        self.member_state(member).is_some_and(|state| state.status == Status::Active)
     }
 
+    /// The number of members, including erased ones.
     pub fn member_states(&self) -> usize {
         self.people.len()
     }
 
-    /// Those who were not erased.
+    /// The number of members that are not erased.
     pub fn members(&self) -> usize {
         self.people.len() - self.erased
     }
@@ -239,7 +246,7 @@ impl Snapshot {
         self.grants.len()
     }
 
-    /// The member's one organization, when there is exactly one.
+    /// The member's organization, if there is exactly one.
     pub fn only_tenant(&self, member: MemberId) -> Option<&Tenant> {
         match self.people.get(&member)?.memberships {
             OrganizationCount::One(index) => self.tenants.get(index as usize).map(|tenant| &**tenant),
@@ -250,13 +257,13 @@ impl Snapshot {
     /// All organizations that the member belongs to.
     pub fn tenants_of(&self, member: MemberId) -> impl Iterator<Item = &Tenant> {
         let only = self.only_tenant(member);
-        let has_many = self.people.get(&member).is_some_and(|person| person.memberships == OrganizationCount::Many);
+        let has_many = self.people.get(&member).is_some_and(|state| state.memberships == OrganizationCount::Many);
         let many = has_many.then(|| self.tenants().filter(move |tenant| tenant.set_of(member).is_some()));
         only.into_iter().chain(many.into_iter().flatten())
     }
 
     pub fn belongs_nowhere(&self, member: MemberId) -> bool {
-        self.people.get(&member).is_none_or(|person| person.memberships == OrganizationCount::None)
+        self.people.get(&member).is_none_or(|state| state.memberships == OrganizationCount::None)
     }
 
     pub fn grant(&self, key: &GrantKey) -> Option<GrantId> {
@@ -275,7 +282,7 @@ impl Snapshot {
         self.sessions.get(&id).copied()
     }
 
-    /// Does some active organization of the member's require a second factor?
+    /// Whether an active organization of the member requires a second factor.
     pub fn requires_second_factor(&self, member: MemberId) -> bool {
         self.strict.iter().any(|index| self.tenants[*index as usize].memberships.get(&member).is_some())
     }
@@ -284,7 +291,7 @@ impl Snapshot {
         self.api_keys.get(&id)
     }
 
-    /// The key whose whole text has this digest, for keys that were made elsewhere.
+    /// The imported key whose text has this digest.
     pub fn imported_key(&self, hash: &Hash) -> Option<&Arc<ApiKey>> {
         self.api_keys.get(self.imported_keys.get(hash)?)
     }
@@ -293,31 +300,32 @@ impl Snapshot {
         self.api_keys.iter().map(|(_, key)| key)
     }
 
-    /// Does the member hold everything there is, by the organization `platform`?
+    /// Whether the member is a platform administrator: it holds everything, by a role in the active organization
+    /// `platform`.
     pub fn is_platform_admin(&self, member: MemberId) -> bool {
         let Some(platform) = self.platform() else { return false };
         platform.is_active && platform.set_of(member).is_some_and(RoleSet::holds_everything)
     }
 
-    /// Applies a change. It cannot fail: what is applied was read from rows that hold together.
+    /// Applies a change. It cannot fail, because changes are read from consistent rows.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Member(id, status) => {
                 let former = self.people.get(&id).copied();
-                let memberships = former.map_or(OrganizationCount::None, |person| person.memberships);
+                let memberships = former.map_or(OrganizationCount::None, |state| state.memberships);
                 self.erased -= usize::from(former.is_some_and(MemberState::is_erased));
                 self.erased += usize::from(status == Status::Deleted);
                 self.people.insert(id, MemberState { status, memberships });
             }
             Change::MemberGone(id) => {
-                self.erased -= usize::from(self.people.get(&id).is_some_and(|person| person.is_erased()));
+                self.erased -= usize::from(self.people.get(&id).is_some_and(|state| state.is_erased()));
                 self.people.remove(&id);
             }
             Change::Placed(id, ends) => {
-                if let (Some(person), Some(memberships)) =
+                if let (Some(state), Some(memberships)) =
                     (self.people.get(&id).copied(), self.memberships_between(ends))
                 {
-                    self.people.insert(id, MemberState { memberships, ..person });
+                    self.people.insert(id, MemberState { memberships, ..state });
                 }
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
@@ -355,7 +363,7 @@ impl Snapshot {
                 tenant.is_active = is_active;
                 tenant.requires_second_factor = requires_second_factor;
             });
-            return self.find_strict();
+            return self.index_strict();
         }
         let index = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
         if &*org_code == PLATFORM_ORG_CODE {
@@ -375,11 +383,11 @@ impl Snapshot {
             plugins: Arc::default(),
         }));
         if requires_second_factor {
-            self.find_strict();
+            self.index_strict();
         }
     }
 
-    fn find_strict(&mut self) {
+    fn index_strict(&mut self) {
         let strict =
             (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.is_active && tenant.requires_second_factor);
         self.strict = Arc::new(strict.map(|(index, _)| index).collect());
@@ -393,26 +401,26 @@ impl Snapshot {
         if was_in == is_in {
             return;
         }
-        let Some(mut person) = self.people.get(&member).copied() else { return };
-        person.memberships = match (person.memberships, is_in) {
+        let Some(mut state) = self.people.get(&member).copied() else { return };
+        state.memberships = match (state.memberships, is_in) {
             (OrganizationCount::None, true) => OrganizationCount::One(index),
             (_, true) => OrganizationCount::Many,
             (OrganizationCount::One(_) | OrganizationCount::None, false) => OrganizationCount::None,
             (OrganizationCount::Many, false) => self.organization_count(member),
         };
-        self.people.insert(member, person);
+        self.people.insert(member, state);
     }
 
     fn organization_count(&self, member: MemberId) -> OrganizationCount {
-        let mut held = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.memberships.get(&member).is_some());
-        match (held.next(), held.next()) {
+        let mut joined = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.memberships.get(&member).is_some());
+        match (joined.next(), joined.next()) {
             (None, _) => OrganizationCount::None,
             (Some((index, _)), None) => OrganizationCount::One(index),
             _ => OrganizationCount::Many,
         }
     }
 
-    /// Counters outlive an edit, unless the rate itself was edited.
+    /// Keeps the counters of the former version, unless the rate limit was changed.
     fn apply_client(&mut self, mut client: Box<Client>) {
         let clients = Arc::make_mut(&mut self.clients);
         if let Some(former) = clients.get(&client.client_key)
@@ -423,13 +431,13 @@ impl Snapshot {
         clients.insert(client.client_key.clone(), Arc::from(client));
     }
 
-    /// Counters outlive an edit, as a client's do.
+    /// Keeps the counters of the former version.
     fn apply_api_key(&mut self, mut key: ApiKey) {
         if let Some(former) = self.drop_api_key(key.id) {
             key.counters = former.counters.clone();
         }
         if key.is_imported {
-            // Rotated, the text that was made elsewhere is the former one.
+            // After a rotation the imported text is the former one.
             let imported = Arc::make_mut(&mut self.imported_keys);
             imported.extend(key.hashes().map(|hash| (hash, key.id)));
         }
@@ -453,12 +461,13 @@ impl Snapshot {
         }
     }
 
-    /// A digest of all that decides, for tests, whatever the order it was built in: equal policies, equal digests.
+    /// A digest of everything that decisions depend on, for tests. Equal policies have equal digests, in any order of
+    /// changes.
     #[cfg(test)]
     pub fn digest(&self) -> [u8; 32] {
         use super::catalog::PermissionIndex;
         let mut sum = [0u64; 4];
-        let mut fact = |text: String| {
+        let mut add = |text: String| {
             let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
             for (total, part) in sum.iter_mut().zip(digest.chunks_exact(8)) {
                 let mut bytes = [0; 8];
@@ -468,46 +477,46 @@ impl Snapshot {
         };
         for node in self.catalog.iter() {
             let organizations = self.catalog.organizations(&node.app);
-            fact(format!("node {node:?} {} {organizations:?}", self.catalog.is_open(node.slot)));
+            add(format!("node {node:?} {} {organizations:?}", self.catalog.is_open(node.slot)));
         }
-        for (id, person) in self.people.iter() {
+        for (id, state) in self.people.iter() {
             let only = self.only_tenant(*id).map(|tenant| tenant.id);
-            fact(format!("person {id} {:?} {only:?}", person.status));
+            add(format!("member {id} {:?} {only:?}", state.status));
         }
         for tenant in self.tenants() {
             let Tenant { id, org_code, is_active, requires_second_factor, .. } = tenant;
-            fact(format!("tenant {id} {org_code} {is_active} {requires_second_factor}"));
+            add(format!("tenant {id} {org_code} {is_active} {requires_second_factor}"));
             for role in tenant.roles.iter().flatten() {
                 let ticked: Vec<PermissionIndex> = role.ticked.iter().collect();
-                fact(format!(
+                add(format!(
                     "role {} {} {} {} {:?} {ticked:?}",
                     tenant.id, role.id, role.key, role.is_open, role.holds
                 ));
             }
             for (n, binding) in tenant.plugins.iter().enumerate() {
-                fact(format!("plugin {} {n} {}", tenant.id, binding.digest_input()));
+                add(format!("plugin {} {n} {}", tenant.id, binding.digest_input()));
             }
             for (member, _) in tenant.memberships.iter() {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
                 roles.sort_unstable();
                 let set = tenant.set_of(*member);
                 let ticked: Vec<PermissionIndex> = set.map(|set| set.ticked.iter().collect()).unwrap_or_default();
-                fact(format!(
-                    "seat {} {member} {roles:?} {ticked:?} {:?}",
+                add(format!(
+                    "membership {} {member} {roles:?} {ticked:?} {:?}",
                     tenant.id,
                     set.map(|s| (s.holds_tenant, s.holds_everything))
                 ));
             }
         }
         for (key, id) in self.grants.iter() {
-            fact(format!("grant {key:?} {id}"));
+            add(format!("grant {key:?} {id}"));
         }
-        self.clients().for_each(|client| fact(client.digest_input()));
+        self.clients().for_each(|client| add(client.digest_input()));
         for (id, session) in self.sessions.iter() {
-            fact(format!("session {id} {session:?}"));
+            add(format!("session {id} {session:?}"));
         }
         for key in self.api_keys() {
-            fact(key.digest_input());
+            add(key.digest_input());
         }
         let mut digest = [0; 32];
         for (part, total) in digest.chunks_exact_mut(8).zip(sum) {

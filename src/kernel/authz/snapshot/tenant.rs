@@ -1,4 +1,4 @@
-//! One organization in the snapshot: its roles, and who holds which of them.
+//! One organization in the snapshot: its roles, and the roles that each member holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use crate::kernel::authz::cow_map::CowMap;
 use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
-/// What a role holds beside its ticks.
+/// The permissions that a role holds in addition to its ticked ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
+    /// None.
     Ticked,
-    /// Every permission of a tenant's catalog.
+    /// Every permission of the tenant's catalog.
     Tenant,
-    /// Everything there is.
+    /// Every permission.
     Everything,
 }
 
@@ -28,12 +29,12 @@ pub struct Role {
 }
 
 impl Role {
-    /// An owner's or a platform administrator's, which no source and no plugin gives.
+    /// Whether it is the role of an owner or a platform administrator, which no role source and no plugin can assign.
     pub fn is_protected(&self) -> bool {
         self.holds != Holds::Ticked
     }
 
-    /// Does the role give the permission, by a tick or by its nature?
+    /// Whether the role holds the permission, ticked or by its kind.
     pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: PermissionIndex) -> bool {
         match self.holds {
             Holds::Everything => true,
@@ -45,7 +46,7 @@ impl Role {
     }
 }
 
-/// A combination of roles that some member holds.
+/// A combination of roles that at least one member holds, with the union of the permissions of the open ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleSet {
     /// Sorted indexes of roles, closed ones included.
@@ -56,7 +57,7 @@ pub struct RoleSet {
 }
 
 impl RoleSet {
-    /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
+    /// Whether an open role of the set holds the permission. The caller checks whether the permission itself is open.
     pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: PermissionIndex) -> bool {
         self.holds_everything
             || (self.ticked.contains(slot) && catalog.is_for(slot, tenant))
@@ -67,27 +68,30 @@ impl RoleSet {
         self.holds_everything
     }
 
-    /// Is its holder an owner, who holds all of the organization's catalog whatever is in it?
+    /// Whether its holder is an owner, who holds the whole catalog of the organization.
     pub fn is_of_owner(&self) -> bool {
         self.holds_tenant || self.holds_everything
     }
 }
 
+/// The interned role sets of an organization.
 #[derive(Debug, Clone, Default)]
 pub struct RoleSets {
     all: Vec<Arc<RoleSet>>,
+    /// The number of members that hold each set.
     members: Vec<u32>,
     index: HashMap<Box<[u32]>, u32>,
+    /// Unused indexes of `all`.
     free: Vec<u32>,
 }
 
-/// One organization with its roles and the people in it.
+/// One organization with its roles, memberships and plugins.
 #[derive(Clone)]
 pub struct Tenant {
     pub id: OrganizationId,
     pub org_code: Arc<str>,
     pub is_active: bool,
-    /// Do its members sign in with a second factor?
+    /// Whether its members must sign in with a second factor.
     pub requires_second_factor: bool,
     pub roles: Arc<Vec<Option<Role>>>,
     pub role_index: Arc<HashMap<RoleId, u32>>,
@@ -97,12 +101,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// The member's role set; `None` when it does not belong here.
+    /// The member's role set; `None` if it does not belong to the organization.
     pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
         self.memberships.get(&member).map(|set| &*self.sets.all[*set as usize])
     }
 
-    /// The roles a member holds here, closed ones included.
+    /// The roles that a member holds in the organization, closed ones included.
     pub fn roles_of(&self, member: MemberId) -> impl Iterator<Item = &Role> {
         let roles = self.set_of(member).map_or(&[][..], |set| &set.roles);
         roles.iter().filter_map(|index| self.roles[*index as usize].as_ref())
@@ -116,12 +120,12 @@ impl Tenant {
         self.roles[*self.role_index.get(&id)? as usize].as_ref()
     }
 
-    /// The organization's plugins that are asked, in their order; those that are only watched included.
+    /// The active plugins of the organization, in the order in which they are called, including those in shadow mode.
     pub fn plugins(&self) -> &Arc<Vec<Binding>> {
         &self.plugins
     }
 
-    /// What a running version has counted stays with it.
+    /// Replaces the plugins. A version that keeps running keeps its counters.
     pub fn bind(&mut self, mut bindings: Vec<Binding>) {
         for binding in &mut bindings {
             if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
@@ -143,14 +147,14 @@ impl Tenant {
                 self.refold(index);
             }
             None => {
-                // A deleted role's place is free again: nobody held it, so that no set names it.
-                let place = roles.iter().position(Option::is_none).unwrap_or(roles.len());
-                let index = u32::try_from(place).unwrap_or(u32::MAX);
+                // The index of a deleted role can be reused: nobody held the role, so no set contains it.
+                let free = roles.iter().position(Option::is_none).unwrap_or(roles.len());
+                let index = u32::try_from(free).unwrap_or(u32::MAX);
                 Arc::make_mut(&mut self.role_index).insert(role.id, index);
-                if place == roles.len() {
+                if free == roles.len() {
                     roles.push(None);
                 }
-                roles[place] = Some(role);
+                roles[free] = Some(role);
             }
         }
     }
@@ -180,12 +184,12 @@ impl Tenant {
         }
     }
 
-    /// Does every set hold what its roles give?
+    /// Whether every set equals the union of its roles.
     pub fn is_folded(&self) -> bool {
         self.sets.all.iter().all(|set| **set == folded(&self.roles, set.roles.clone()))
     }
 
-    /// Is the member elsewhere than in this combination of roles, or not at all where it should be?
+    /// Whether the membership of the member differs from this one. `None` means no membership.
     pub fn differs_membership(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
         match (self.set_of(member), held) {
             (None, None) => false,
@@ -194,7 +198,7 @@ impl Tenant {
         }
     }
 
-    /// Roles as a set has them.
+    /// The sorted indexes of the roles, as in a set.
     fn indexes(&self, held: &[RoleId]) -> Box<[u32]> {
         let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
         indexes.sort_unstable();
@@ -202,16 +206,17 @@ impl Tenant {
         indexes.into()
     }
 
+    /// Sets the roles of a member; `None` removes the membership.
     pub fn membership(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
-        let entered = held.map(|held| {
+        let new = held.map(|held| {
             let indexes = self.indexes(&held);
             self.count_holder(indexes)
         });
-        let left = match entered {
+        let former = match new {
             Some(set) => self.memberships.insert(member, set),
             None => self.memberships.remove(&member),
         };
-        if let Some(set) = left {
+        if let Some(set) = former {
             self.uncount_holder(set);
         }
     }
@@ -260,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_combination_of_roles_that_holds_something_else_is_computed_again() {
+    fn a_role_set_that_differs_from_its_roles_is_detected_and_recomputed() {
         let (member, role) = (MemberId::new(), RoleId::new());
         let mut tenant = Tenant {
             id: OrganizationId::new(),

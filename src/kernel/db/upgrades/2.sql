@@ -1,25 +1,25 @@
--- From version 1 to 2: sessions, second factors, invitations, API keys. A member's generation is gone: a token ends
--- with its session, which is looked at in every request.
+-- From version 1 to 2: sessions, second factors, invitations, API keys. Removes the generation of a member: a token is
+-- valid as long as its session, which is checked in every request.
 
 alter table organizations
     add column second_factor_required integer not null default 0 check (second_factor_required in (0, 1));
 alter table members drop column generation;
 
--- A sign-in that lasts: what a refresh token renews and what access tokens name.
+-- Sessions: renewed by refresh tokens, and named in access tokens.
 create index members_pending on members (updated_at) where status = 'pending';
 
 create table sessions (
     id blob primary key check (length(id) = 16),
     member_id blob not null references members (id),
-    -- How it began: `password`, `oidc …`, `wordpress`, `invitation`.
+    -- The sign-in method: `password`, `oidc …`, `wordpress`, `invitation`.
     method text not null,
-    -- 1 when a second factor was shown.
+    -- 1 if a second factor was verified.
     second_factor integer not null check (second_factor in (0, 1)),
-    -- SHA-256 of the refresh token that is valid now. Its successor is derived from it, so that none is ever stored.
+    -- SHA-256 of the current refresh token. The next token is derived from it, so that no token is stored.
     refresh_hash blob not null check (length(refresh_hash) = 32),
     refresh_generation integer not null default 0,
     rotated_at integer not null,
-    -- Moves on with each refresh, up to `ends_at`.
+    -- Extended by each refresh, up to `ends_at`.
     expires_at integer not null,
     ends_at integer not null,
     device text not null,
@@ -29,12 +29,12 @@ create table sessions (
 create index sessions_member_id on sessions (member_id);
 create index sessions_expires_at on sessions (expires_at);
 
--- Secrets that are used once: links, pending sign-ins, codes, and digests of what was used up.
+-- One-time secrets: links, pending sign-ins, codes, and digests of consumed ones.
 create table one_time_tokens (
     hash blob primary key check (length(hash) = 32),
     purpose text not null check (purpose in ('password_reset', 'second_factor', 'email_code', 'used')),
     member_id blob references members (id),
-    -- JSON that belongs to the purpose.
+    -- JSON that depends on the purpose.
     data text,
     tries integer not null default 0,
     expires_at integer not null,
@@ -45,16 +45,16 @@ create index one_time_tokens_expires_at on one_time_tokens (expires_at);
 
 create table second_factors (
     member_id blob primary key references members (id),
-    -- Must be known to compute codes, so that it cannot be a hash. The database file is readable by its owner only.
+    -- Needed to compute codes, so it cannot be a hash. The database file is readable by its owner only.
     secret blob not null,
-    -- Null until a first code showed that the authenticator has it.
+    -- Null until the first code is verified.
     confirmed_at integer,
-    -- The time step of the last code that was accepted: none is accepted twice.
+    -- The time step of the last accepted code, so that no code is accepted twice.
     last_step integer not null default 0,
     created_at integer not null
 ) strict, without rowid;
 
--- One-time codes for who lost the authenticator, as SHA-256.
+-- One-time codes for members who lost their authenticator, as SHA-256.
 create table recovery_codes (
     member_id blob not null references members (id),
     hash blob not null check (length(hash) = 32),
@@ -70,7 +70,7 @@ create table invitations (
     email text,
     expires_at integer not null,
     accepted_at integer,
-    -- The member that it became.
+    -- The member who accepted it.
     member_id blob references members (id),
     created_at integer not null
 ) strict;
@@ -80,27 +80,27 @@ create index invitations_role_id on invitations (role_id);
 create index invitations_member_id on invitations (member_id);
 create index invitations_expires_at on invitations (expires_at);
 
--- Self-contained keys of members and services.
+-- API keys of members and services.
 create table api_keys (
     id blob primary key check (length(id) = 16),
     type text not null check (type in ('msys', 'muser', 'msvc', 'mint', 'memg')),
     name text not null,
-    -- One of the two: whose key it is.
+    -- The owner: exactly one of the two.
     member_id blob references members (id),
     service_name text,
     -- SHA-256 of the whole key.
     hash blob not null check (length(hash) = 32),
-    -- 1 when it was made elsewhere, so that it is found by its hash and not by its id.
+    -- 1 if it was imported from another system, so that it is found by its hash and not by its id.
     is_imported integer not null default 0 check (is_imported in (0, 1)),
-    -- The key before the last rotation, accepted until its time is over.
+    -- The key before the last rotation, accepted until previous_expires_at.
     previous_hash blob,
     previous_expires_at integer,
     -- JSON array of strings.
     scopes text not null,
     expires_at integer not null,
-    -- When a notice of the end went out.
+    -- When the notice of its expiry was sent.
     notified_at integer,
-    -- When an emergency key was used, which ends it.
+    -- When an emergency key was used. It works only once.
     spent_at integer,
     last_used_at integer,
     last_used_address text,

@@ -1,23 +1,23 @@
--- Why a member is suspended, in the words of whoever did it; null when it is not, or nobody said.
+-- The reason of a suspension, as entered; null if the member is not suspended or no reason was entered.
 alter table members add column status_reason text;
 
--- How many videos there are: counting them would read them all.
+-- The number of videos, because counting them reads all rows.
 alter table site add column videos integer not null default 0 check (videos >= 0);
 
--- What a member may store, and what it does store. A member without a row has stored nothing yet.
+-- Quota and usage of members. A member without a row has stored nothing yet.
 create table quotas (
     member_id blob primary key references members (id),
-    -- The organization under whose ceiling it counts; null for none.
+    -- The organization whose ceiling applies; null for none.
     organization_id blob references organizations (id),
-    -- Bytes; null takes the organization's default, or the site's.
+    -- Quota in bytes; null for the default of the organization or the site.
     size integer check (size >= 0),
-    -- The organization that said the size, which holds only under that one; null for the site.
+    -- The organization that set the size, which applies only while organization_id is the same; null for the site.
     size_by blob,
     own_size integer generated always as (iif(size_by is null or size_by is organization_id, size, null)) virtual,
-    -- Changed only together with a row of the ledger.
+    -- Changed only together with an inserted row of quota_ledger.
     used integer not null default 0 check (used >= 0),
     reserved integer not null default 0 check (reserved >= 0),
-    -- The highest per cent that a warning went out for since usage was last below it.
+    -- The highest percentage for which a warning was sent since usage was last below it.
     warned_percent integer not null default 0,
     version integer not null default 1,
     created_at integer not null,
@@ -28,9 +28,9 @@ create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
     organization_id blob primary key references organizations (id),
-    -- The ceiling above all its members in bytes; null for none.
+    -- The ceiling for all its members together, in bytes; null for none.
     size integer check (size >= 0),
-    -- What its members have unless they have a size of their own; null takes the site's.
+    -- The quota of members without a size of their own; null for the site's default.
     member_size integer check (member_size >= 0),
     used integer not null default 0 check (used >= 0),
     reserved integer not null default 0 check (reserved >= 0),
@@ -40,15 +40,15 @@ create table organization_quotas (
 ) strict, without rowid;
 
 create table videos (
-    -- In the order in which they came. What points here points to this: ids lie anywhere, and each would cost a page.
+    -- In order of registration. References use this number: ids are random, so each access would read another page.
     number integer primary key,
     -- The first 16 hex digits of SHA-256 of the path.
     id text not null check (length(id) = 16),
     -- `username/path`, relative to the media root.
     path text not null,
-    -- Null for one without an owner.
+    -- Null if it has no owner.
     member_id blob references members (id),
-    -- The organization under whose ceiling it counts.
+    -- The organization for whose ceiling it counts.
     organization_id blob references organizations (id),
     size integer not null check (size >= 0),
     version integer not null default 1,
@@ -60,7 +60,7 @@ create unique index videos_path on videos (path);
 create index videos_member_id on videos (member_id);
 create index videos_organization_id on videos (organization_id);
 
--- Every change of a member's usage. Rows are only added: used is their sum.
+-- Every change of a member's usage. Rows are only inserted; quotas.used is their sum.
 create table quota_ledger (
     id integer primary key,
     at integer not null,
@@ -80,7 +80,7 @@ create table quota_reservations (
     organization_id blob references organizations (id),
     size integer not null check (size > 0),
     state text not null check (state in ('open', 'committed', 'released', 'expired')),
-    -- What it became.
+    -- The video for which it was committed.
     video_id text,
     expires_at integer not null,
     created_at integer not null,
@@ -91,30 +91,30 @@ create index quota_reservations_organization_id on quota_reservations (organizat
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
 create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
--- Work on a video. Whether it is held follows from its member's status.
+-- Jobs on videos. Whether a job is held follows from the status of its member.
 create table jobs (
     id blob primary key check (length(id) = 16),
     video_number integer not null references videos (number),
-    -- Both as its video has them.
+    -- Both as in the row of the video.
     member_id blob,
     organization_id blob,
     kind text not null check (kind in ('auto_ingestion')),
     state text not null check (state in ('queued', 'leased', 'done', 'dead')),
-    -- Those that failed.
+    -- The number of failed attempts.
     attempts integer not null default 0,
-    -- Not before this.
+    -- The job is not leased before this time.
     run_at integer not null,
-    -- Who has it, or had it last, and under which lease; null for nobody, or one whose lease ran out.
+    -- The worker of the current or last lease, and the id of that lease; null if there was none, or it expired.
     leased_by text,
     lease_id blob check (length(lease_id) = 16),
-    -- When it was last given to a worker.
+    -- When it was last leased.
     leased_at integer,
-    -- How long without a word from the worker, in seconds, and so until when.
+    -- The duration of the lease without a heartbeat, in seconds, and its end.
     lease_s integer,
     leased_until integer,
-    -- JSON array of what the worker does of it; null for all.
+    -- JSON array of the processors of the worker; null for all.
     processors text,
-    -- JSON array: of each processor its state, its progress and its error.
+    -- JSON array: state, progress and error of each processor.
     steps text not null,
     last_error text,
     created_at integer not null,
@@ -126,9 +126,9 @@ create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';
 create index jobs_done on jobs (updated_at) where state = 'done';
 
--- What happened, for others: committed with its cause, delivered later.
+-- The outbox: events, committed with the change that caused them and delivered later.
 create table events (
-    -- Never given twice: the newest event stays.
+    -- Not reused, because the newest event is never deleted.
     id integer primary key,
     at integer not null,
     kind text not null,
@@ -140,7 +140,7 @@ create table events (
 ) strict;
 create index events_refused on events (member_id, at) where kind = 'quota.exceeded';
 
--- One event for one target. A target gets its events in their order.
+-- The delivery of one event to one target. A target gets its events in order.
 create table deliveries (
     -- `sftpgo <member>`, `mail <member>`, or `webhook <id>`.
     target text not null,
@@ -158,16 +158,16 @@ create index deliveries_state on deliveries (state, updated_at);
 
 create table webhooks (
     id blob primary key check (length(id) = 16),
-    -- Null hears of the whole site.
+    -- Null for a webhook of the whole site.
     organization_id blob references organizations (id),
     name text not null,
     url text not null,
-    -- JSON array of kinds of events; `*` for all.
+    -- JSON array of event kinds; `*` for all.
     kinds text not null,
     status text not null check (status in ('active', 'inactive')),
-    -- The secret is derived from the site's key, the id and this; it grows with each rotation.
+    -- The secret is derived from the site's key, the id and this number, which increases with each rotation.
     secret_generation integer not null default 1,
-    -- Until when the secret before is signed with as well.
+    -- Until when requests are also signed with the previous secret.
     previous_until integer,
     version integer not null default 1,
     created_at integer not null,

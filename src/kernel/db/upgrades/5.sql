@@ -1,28 +1,28 @@
--- A video has one job, so that its number is the job's too: a new one goes to the end of the table.
+-- A video has at most one job, so the job has the same id, and new jobs are appended at the end of the table.
 alter table jobs rename to former_jobs;
 create table jobs (
     video_number integer primary key references videos (number),
     id blob not null check (length(id) = 16),
-    -- Both as its video has them.
+    -- Both as in the row of the video.
     member_id blob,
     organization_id blob,
     kind text not null check (kind in ('auto_ingestion')),
     state text not null check (state in ('queued', 'leased', 'done', 'dead')),
-    -- Those that failed.
+    -- The number of failed attempts.
     attempts integer not null default 0,
-    -- Not before this.
+    -- The job is not leased before this time.
     run_at integer not null,
-    -- Who has it, or had it last, and under which lease; null for nobody, or one whose lease ran out.
+    -- The worker of the current or last lease, and the id of that lease; null if there was none, or it expired.
     leased_by text,
     lease_id blob check (length(lease_id) = 16),
-    -- When it was last given to a worker.
+    -- When it was last leased.
     leased_at integer,
-    -- How long without a word from the worker, in seconds, and so until when.
+    -- The duration of the lease without a heartbeat, in seconds, and its end.
     lease_s integer,
     leased_until integer,
-    -- JSON array of what the worker does of it; null for all.
+    -- JSON array of the processors of the worker; null for all.
     processors text,
-    -- JSON array: of each processor its state, its progress and its error.
+    -- JSON array: state, progress and error of each processor.
     steps text not null,
     last_error text,
     created_at integer not null,

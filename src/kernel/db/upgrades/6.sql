@@ -1,5 +1,5 @@
--- Promises: who made them. Of those from before the maker is not known, so that open links are withdrawn; keys of services
--- keep working until they are rotated.
+-- Deferred grants get a creator. The creators of existing ones are not known, so open links are withdrawn; keys of
+-- services keep working until they are rotated.
 alter table invitations add column maker text;
 create index invitations_open on invitations (maker) where accepted_at is null;
 delete from invitations where accepted_at is null;
@@ -9,26 +9,26 @@ delete from one_time_tokens where purpose = 'password_reset';
 alter table api_keys add column maker text;
 update api_keys set maker = 'cli';
 alter table events add column maker text;
--- Who set a username was not written down before: none is the name of a folder until the site says that it is. Members with
--- a name at SFTPGo have their folder by that one.
+-- Who set a username was not recorded before, so no existing username is used as the name of a folder until the site
+-- confirms it. Members with an SFTPGo username have their folder by that name.
 alter table members add column username_by_site integer not null default 0 check (username_by_site in (0, 1));
--- Secrets that must be read back are encrypted: the server's key is longer than before, and the site says with which key.
--- The program encrypts what lies in clear right after this, since the key is not here.
+-- Secrets that must be read back are encrypted: the server's key is longer than before, and the site has the id of the
+-- encryption key. The program encrypts the plaintext values right after this upgrade, because SQL has no access to the key.
 alter table site rename to former_site;
 create table site (
     -- Exactly one row.
     only integer primary key check (only = 1),
-    -- The version of the site's policy: grows with each change that touches a decision, never goes back.
+    -- The version of the policy. Increases with each change that affects decisions, never decreases.
     epoch integer not null check (epoch >= 1),
     created_at integer not null,
-    -- Random; keys digests that must tell nothing of what was digested. Encrypted.
+    -- Random key for digests that must not reveal their input. Encrypted.
     server_key blob not null,
-    -- The pending one-time set-up link, as SHA-256; null when there is none.
+    -- SHA-256 of the token of the pending set-up link; null if there is none.
     setup_hash blob,
     setup_expires_at integer,
-    -- How many videos there are: counting them would read them all.
+    -- The number of videos, because counting them reads all rows.
     videos integer not null default 0 check (videos >= 0),
-    -- The key in the key file that all secrets here are encrypted with, by its id; null while they lie in clear.
+    -- Id of the key in the key file that encrypts all secrets here; null while they are not encrypted.
     encryption_key_id text
 ) strict;
 insert into site (only, epoch, created_at, server_key, setup_hash, setup_expires_at, videos)
@@ -48,19 +48,19 @@ where state <> 'done';
 drop index jobs_queued;
 create index jobs_queued on jobs (member_id, organization_id, ready, run_at) where state = 'queued';
 
--- Which members have queued jobs, one row for each set of ready processors in each organization. A claim looks for its
--- job here: there are as many rows as members with work, not as many as jobs. A row may outlive its last job, until a
--- claim finds that; a queued job never lacks its row.
+-- Members with queued jobs: one row for each member, organization and set of ready processors. A claim searches here,
+-- because there are as many rows as members with work, not as jobs. A row can outlive its last job until a claim finds
+-- that. Every queued job has its row.
 create table job_queues (
-    -- Both as the jobs have them; empty for none.
+    -- Both as in the jobs; empty for none.
     member_id blob not null,
     organization_id blob not null,
     ready integer not null,
     -- `later`: nothing is due before `since`. `held`: the member is not active. `closed`: the organization is not active.
     state text not null check (state in ('open', 'later', 'held', 'closed')),
-    -- When the member last got a job: milliseconds × 1 000, plus its rank among those that were given at once.
+    -- When a job of the member was last leased: milliseconds × 1,000, plus its rank among jobs leased at the same time.
     turn integer not null,
-    -- No job of it is due before this.
+    -- No job of this row is due before this time.
     since integer not null,
     primary key (member_id, organization_id, ready)
 ) strict, without rowid;
@@ -78,7 +78,7 @@ group by j.member_id, j.organization_id, j.ready;
 
 -- ── kinds of password hashes ──
 
--- Which there are is asked at each start and again and again: by an index, not by a look at every member.
+-- The kinds in use are queried at each start and periodically: with an index instead of a scan of all members.
 alter table members add column hash_kind text generated always as (
         case
             when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
@@ -95,9 +95,9 @@ alter table members add column hash_kind text generated always as (
         end) virtual;
 create index members_hash_kind on members (hash_kind) where hash_kind is not null;
 
--- ── what the upkeep looks for ──
+-- ── what the scheduler purges ──
 
--- Accepted invitations stay, and are no business of who looks for those that are over.
+-- Accepted invitations are kept, and excluded from the search for expired ones.
 drop index invitations_expires_at;
 create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
 
@@ -142,7 +142,7 @@ from videos v
 where v.organization_id is not null
 group by v.organization_id
 on conflict (organization_id) do update set videos = excluded.videos;
--- Sums that would have to be counted otherwise. A sum that is too large for a number stays at the largest.
+-- Maintained sums, which would otherwise have to be computed. A sum saturates at the largest integer.
 create trigger quotas_inserted after insert on quotas when new.used > 0 begin
     update site set used = min(used + new.used, 9223372036854775807);
 end;
@@ -183,7 +183,7 @@ when old.organization_id is not new.organization_id begin
     where new.organization_id is not null
     on conflict (organization_id) do update set videos = videos + 1;
 end;
--- For the search by keyword: a number for each member, and under it the trigrams of its names.
+-- Keyword search: a number for each member, which is the row id of the trigrams of its names.
 create table member_numbers (
     number integer primary key,
     member_id blob not null references members (id)
@@ -220,14 +220,14 @@ join members m on m.id = n.member_id;
 
 -- ── documents of the catalog ──
 
--- Where the entries of an application come from.
+-- The document from which the entries of an application were imported.
 create table catalog_documents (
     app text primary key,
-    -- The title of an OpenAPI document; null for a catalog in our own form.
+    -- The title of an OpenAPI document; null for a catalog in Roster's own format.
     title text
 ) strict, without rowid;
 
--- Applications that only these organizations have. An application without a row here is every organization's.
+-- Applications that are limited to these organizations. An application without a row is available to all.
 create table catalog_organizations (
     app text not null,
     organization_id blob not null references organizations (id),
@@ -239,10 +239,10 @@ create index catalog_organizations_organization_id on catalog_organizations (org
 
 alter table organization_quotas add column warned_percent integer not null default 0;
 
--- ── who answers for clients, webhooks and keys of members ──
+-- ── creators of API clients, webhooks and API keys of members ──
 
--- As for the keys of services above: what is there stays. A member's own keys have no maker; whose hand made those that are
--- there is not known, so that they count as the site's.
+-- As for the keys of services above, existing rows are kept. The creators of existing ones are not known, so they count as
+-- created by the site. Keys of members themselves have no creator.
 alter table api_clients add column maker text;
 update api_clients set maker = 'cli';
 create index api_clients_maker on api_clients (maker);
@@ -251,13 +251,13 @@ update webhooks set maker = 'cli';
 create index webhooks_maker on webhooks (maker);
 create index api_keys_maker on api_keys (maker) where maker is not null;
 
--- ── SFTPGo's events and paths have a table of their own ──
+-- ── a separate table for SFTPGo's events and paths ──
 
--- What SFTPGo told of files: which events came already (no data), and what last happened at a path.
+-- File events of SFTPGo: ids of handled events (without data), and the last event of each path.
 create table sftpgo_history (
     hash blob primary key check (length(hash) = 32),
     member_id blob not null references members (id),
-    -- JSON of what happened at a path.
+    -- The last event of a path, as JSON.
     data text,
     expires_at integer not null,
     created_at integer not null
@@ -270,23 +270,23 @@ from one_time_tokens
 where purpose = 'used' and member_id is not null;
 delete from one_time_tokens where purpose = 'used' and member_id is not null;
 
--- ── lists whose filters fit few of many rows ──
+-- ── lists with filters that match few of many rows ──
 
 create index audit_action on audit (action, at);
 drop index quota_reservations_member_id;
 create index quota_reservations_member_id on quota_reservations (member_id, state, expires_at, size);
 drop index quota_reservations_organization_id;
 create index quota_reservations_organization_id on quota_reservations (organization_id, state, expires_at, size);
--- Ids of what was erased. Nobody gets an answer that names one of them, and soon there is none.
+-- Ids of erased objects. Stored answers that contain one of them are not returned, and are deleted soon.
 create table erased_names (
     name text primary key
 ) strict, without rowid;
--- How many jobs each organization has in each state; kept by triggers.
+-- The number of jobs of each organization by state; maintained by triggers.
 create table job_counts (
     -- Empty for none.
     organization_id blob primary key,
     queued integer not null default 0 check (queued >= 0),
-    -- Those of `queued` whose member is not active.
+    -- The part of `queued` whose member is not active.
     held integer not null default 0 check (held >= 0),
     leased integer not null default 0 check (leased >= 0),
     done integer not null default 0 check (done >= 0),
@@ -343,10 +343,10 @@ from jobs j
 left join members m on m.id = j.member_id
 group by 1;
 
--- ── whom an organization made ──
+-- ── members that an organization created ──
 
--- Members whom an organization made, or let in by a new account: they count for its part of limits.members, also when they
--- have left it. Gone when the member is erased.
+-- Members that an organization created, or that joined it with a new account. They count for its share of
+-- limits.members, also after they have left it. Deleted when the member is erased.
 create table made_members (
     organization_id blob not null references organizations (id),
     member_id blob not null references members (id),
@@ -354,8 +354,8 @@ create table made_members (
 ) strict, without rowid;
 create unique index made_members_member_id on made_members (member_id);
 
--- ── who chose a password ──
+-- ── who set a password ──
 
--- Of those that are there it is not known: they count as the member's own.
+-- Not known for existing passwords: they count as set by the member.
 alter table members add column password_maker text;
 create index members_password_maker on members (password_maker) where password_maker is not null;

@@ -1,8 +1,8 @@
-//! What each operation can answer: its failures and headers.
+//! The failures and response headers of each operation.
 //!
-//! What follows from an operation's shape (its credentials, its body, its headers) is derived here. The rest is declared
-//! beside the operation, in the `document!` of its API. A debug build answers 500 where a failure or header is neither, so
-//! that the tests find what the document misses.
+//! Those that follow from the shape of an operation (its credentials, body and headers) are derived here. The others
+//! are declared beside the operation, in the `document!` of its API. A debug build answers 500 if a failure or header is
+//! neither derived nor declared, so that the tests find omissions in the document.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ pub struct Documented {
 pub struct Answers {
     pub operation: &'static str,
     pub causes: &'static [ErrorCode],
-    /// Of `DECLARED`.
+    /// Names in `DECLARED`.
     pub headers: &'static [&'static str],
 }
 
@@ -47,45 +47,45 @@ macro_rules! document {
     };
 }
 
-/// Headers of successes that an operation declares.
+/// Headers of successes that operations declare.
 const DECLARED: [&str; 3] = ["etag", "x-policy-epoch", "x-quota-warning"];
 
-/// Name in lower case, name in the document, type, description.
+/// All response headers: name in lower case, name in the document, type, description.
 const HEADERS: [(&str, &str, &str, &str); 9] = [
-    ("etag", "ETag", "string", "The version of what is answered, for `If-Match` or `If-None-Match`"),
-    (
-        "x-policy-epoch",
-        "X-Policy-Epoch",
-        "integer",
-        "The epoch of the policy after the change, for `min_epoch` of a check",
-    ),
+    ("etag", "ETag", "string", "The version of the resource, for `If-Match` or `If-None-Match`"),
+    ("x-policy-epoch", "X-Policy-Epoch", "integer", "The policy epoch after the change, for `min_epoch` of a check"),
     (
         "x-quota-warning",
         "X-Quota-Warning",
         "integer",
-        "80 or 95, where the usage is at or past that many per cent of the quota; absent below",
+        "80 or 95 if the usage is at or above that percentage of the quota; absent below",
     ),
     (
         "x-request-id",
         "X-Request-Id",
         "string",
-        "The id of this request, which the log has too; sent back where it was sent",
+        "The id of this request, also in the log; an id that the caller sends is returned",
     ),
-    ("retry-after", "Retry-After", "integer", "Seconds after which to try again"),
+    ("retry-after", "Retry-After", "integer", "Seconds to wait before the next try"),
     (
         "ratelimit",
         "RateLimit",
         "string",
-        "For API clients with a limit: what is left, and in how many seconds it is whole again",
+        "For API clients with a rate limit: the remaining requests, and the seconds until the full limit is available",
     ),
-    ("ratelimit-policy", "RateLimit-Policy", "string", "For API clients with a limit: requests in a window of seconds"),
-    ("set-cookie", "Set-Cookie", "string", "For callers with cookies: cookies that were set, renewed or ended"),
+    (
+        "ratelimit-policy",
+        "RateLimit-Policy",
+        "string",
+        "For API clients with a rate limit: requests per window in seconds",
+    ),
+    ("set-cookie", "Set-Cookie", "string", "For callers with cookies: cookies that are set, renewed or deleted"),
     ("www-authenticate", "WWW-Authenticate", "string", "`Bearer`"),
 ];
 
-/// What any operation can answer.
+/// Failures of any operation.
 const ALWAYS: [ErrorCode; 8] = [
-    // A parameter that the operation does not have.
+    // For an unknown query parameter.
     ErrorCode::BadInput,
     ErrorCode::Internal,
     ErrorCode::Database,
@@ -98,7 +98,7 @@ const ALWAYS: [ErrorCode; 8] = [
 const WITH_BODY: [ErrorCode; 4] =
     [ErrorCode::MalformedBody, ErrorCode::RequestTimeout, ErrorCode::TooLarge, ErrorCode::MediaType];
 const GUARDED: [ErrorCode; 2] = [ErrorCode::Unauthenticated, ErrorCode::Forbidden];
-/// By the scheme of a credential: what it can fail with.
+/// The failures of each security scheme.
 const SCHEMES: [(&str, &[ErrorCode]); 7] = [
     (
         "bearer",
@@ -132,39 +132,39 @@ const SCHEMES: [(&str, &[ErrorCode]); 7] = [
     ("hook_key", &[ErrorCode::HookKey]),
     ("hint_signature", &[ErrorCode::HookSignature]),
 ];
-/// Headers that an operation reads, and what they can fail with.
+/// The failures of request headers.
 const READ: [(&str, ErrorCode); 3] = [
     ("If-Match", ErrorCode::VersionStale),
     ("Idempotency-Key", ErrorCode::IdempotencyKeyReused),
     ("X-Tenant-ID", ErrorCode::OrganizationNotFound),
 ];
 
-/// By status: the name and the sentence of the failure.
+/// The name and the description of failures, by status.
 const STATUSES: [(u16, &str, &str); 14] = [
-    (400, "BadRequest", "Bad input: all bad fields at once"),
-    (401, "Unauthorized", "No credential that this operation takes, or one that is not valid"),
-    (403, "Forbidden", "A valid credential without the right to do this"),
+    (400, "BadRequest", "Invalid input; lists all invalid fields"),
+    (401, "Unauthorized", "The credential is missing, invalid, or not accepted by this operation"),
+    (403, "Forbidden", "The credential is valid but lacks the permission"),
     (404, "NotFound", "Not found, or not visible to this caller"),
-    (408, "RequestTimeout", "The body took too long to arrive"),
-    (409, "Conflict", "The present state forbids it"),
+    (408, "RequestTimeout", "Receiving the body took too long"),
+    (409, "Conflict", "Conflict with the present state"),
     (412, "PreconditionFailed", "`If-Match` is stale"),
     (413, "TooLarge", "The body is too large"),
-    (415, "UnsupportedMediaType", "Another media type is needed"),
+    (415, "UnsupportedMediaType", "Unsupported media type"),
     (429, "TooManyRequests", "Too many requests"),
-    (500, "InternalError", "Our fault: the log has it under the `request_id`"),
+    (500, "InternalError", "Internal error: the log has the cause under the `request_id`"),
     (501, "NotConfigured", "This module is not configured"),
     (502, "BadGateway", "An external system failed"),
     (503, "Unavailable", "Busy"),
 ];
 
-/// How a failure of an operation is called where a definition of others fixes it.
+/// Maps a failure of an operation to the one that an external definition (such as a standard) prescribes.
 pub type AsDefined = fn(&str, ErrorCode) -> ErrorCode;
 
 /// The causes and headers of every operation, by its id.
 pub struct Declared(HashMap<String, (BTreeSet<&'static str>, BTreeSet<&'static str>)>);
 
 impl Declared {
-    /// Of an operation that failed with an error: the same error, or one of ours where the document does not have it.
+    /// Fails with `internal` if the operation does not declare this failure.
     pub fn check_failure(&self, operation: &str, error: &Error) -> Result<(), Error> {
         match self.0.get(operation) {
             Some((causes, _)) if !causes.contains(error.cause.as_str()) => {
@@ -174,7 +174,7 @@ impl Declared {
         }
     }
 
-    /// The same for the headers of a success.
+    /// Fails with `internal` if the operation does not declare one of these headers of a success.
     pub fn check_headers(&self, operation: &str, headers: &poem::http::HeaderMap) -> Result<(), Error> {
         let Some((_, declared)) = self.0.get(operation) else { return Ok(()) };
         match DECLARED.iter().find(|name| headers.contains_key(**name) && !declared.contains(*name)) {
@@ -189,7 +189,7 @@ pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) 
     let declared: HashMap<&str, &Answers> = answers.iter().map(|answers| (answers.operation, *answers)).collect();
     let of_code: BTreeSet<&str> = operations(document).iter().map(|operation| operation.id).collect();
     if let Some(unknown) = declared.keys().find(|id| !of_code.contains(*id)) {
-        return Err(Error::internal(format!("answers of {unknown}, which is no operation")));
+        return Err(Error::internal(format!("answers of {unknown}, which is not an operation")));
     }
     let mut shared = Map::new();
     let mut of_operations = HashMap::new();
@@ -214,7 +214,7 @@ pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) 
     Ok(Declared(of_operations))
 }
 
-/// The names of an operation's schemes.
+/// The names of an operation's security schemes.
 fn schemes(operation: &Value) -> BTreeSet<&str> {
     let all = operation["security"].as_array().into_iter().flatten().filter_map(Value::as_object);
     all.flat_map(Map::keys).map(String::as_str).collect()
@@ -224,7 +224,7 @@ fn reads(operation: &Value, header: &str) -> bool {
     operation["parameters"].as_array().into_iter().flatten().any(|p| p["in"] == "header" && p["name"] == header)
 }
 
-/// All that an operation can fail with.
+/// All failures of an operation.
 fn causes(operation: &Value, declared: &[ErrorCode], as_defined: AsDefined) -> Vec<ErrorCode> {
     let schemes = schemes(operation);
     let mut found: Vec<ErrorCode> = ALWAYS.into();
@@ -239,7 +239,7 @@ fn causes(operation: &Value, declared: &[ErrorCode], as_defined: AsDefined) -> V
     found.extend(READ.iter().filter(|(header, _)| reads(operation, header)).map(|(_, cause)| cause));
     let id = operation["operationId"].as_str().unwrap_or_default();
     found.iter_mut().for_each(|cause| *cause = as_defined(id, *cause));
-    // In the order of the table of causes, each once.
+    // Each once, in the order of `ErrorCode::ALL`.
     ErrorCode::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
@@ -247,12 +247,12 @@ fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDef
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[ErrorCode]| {
-        let words: Vec<&str> = own.iter().map(|cause| cause.as_str()).collect();
-        let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
+        let details: Vec<&str> = own.iter().map(|cause| cause.as_str()).collect();
+        let reference = share(shared, name, &details.join(" "), failure(status, description, &details));
         failures.insert(status.to_owned(), reference);
     };
     for (status, name, description) in STATUSES {
-        // What any operation can have on the server's side stands once, as a range.
+        // Server-side failures that every operation has are listed once, as the range 5XX.
         let is_own = |cause: &ErrorCode| cause.status() == status && (status < 500 || !general.contains(cause));
         let own: Vec<ErrorCode> = causes.iter().copied().filter(is_own).collect();
         if !own.is_empty() {
@@ -263,7 +263,7 @@ fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDef
     write(
         "5XX",
         "ServerFailure",
-        "Our fault (500), not configured (501), an external system failed (502), busy (503)",
+        "Internal error (500), not configured (501), an external system failed (502), busy (503)",
         &ours,
     );
     let Some(responses) = operation["responses"].as_object_mut() else { return };
@@ -271,8 +271,8 @@ fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDef
     responses.extend(failures);
 }
 
-/// One failure with the words that `detail` can be.
-fn failure(status: &str, description: &str, words: &[&str]) -> Value {
+/// A failure with the possible values of `detail`.
+fn failure(status: &str, description: &str, details: &[&str]) -> Value {
     let headers: &[&str] = match status {
         "401" => &["x-request-id", "www-authenticate"],
         "412" => &["x-request-id", "etag"],
@@ -285,12 +285,12 @@ fn failure(status: &str, description: &str, words: &[&str]) -> Value {
         "headers": named(headers),
         "content": {"application/json": {"schema": {"allOf": [
             {"$ref": "#/components/schemas/Failure"},
-            {"type": "object", "properties": {"detail": {"type": "string", "enum": words}}},
+            {"type": "object", "properties": {"detail": {"type": "string", "enum": details}}},
         ]}}},
     })
 }
 
-/// References to headers, under their names.
+/// References to headers, by name.
 fn named(headers: &[&str]) -> Value {
     let known = HEADERS.iter().filter(|(header, ..)| headers.contains(header));
     Value::Object(
@@ -300,7 +300,7 @@ fn named(headers: &[&str]) -> Value {
     )
 }
 
-/// Headers of the successes, and 304 where a tag can be sent.
+/// Writes the headers of successes, and a 304 if the operation reads `If-None-Match`.
 fn write_headers(operation: &mut Value, headers: &mut BTreeSet<&'static str>) {
     let schemes = schemes(operation);
     let (is_client, is_cookie) = (schemes.contains("client_key"), schemes.contains("session_cookie"));
@@ -317,7 +317,7 @@ fn write_headers(operation: &mut Value, headers: &mut BTreeSet<&'static str>) {
     }
     let Some(responses) = operation["responses"].as_object_mut() else { return };
     if has_tag {
-        responses.insert("304".into(), json!({"description": "Nothing changed since that tag"}));
+        responses.insert("304".into(), json!({"description": "Not changed since that ETag"}));
     }
     for response in responses.iter_mut().filter(|(status, _)| status.as_str() < "400").map(|(_, response)| response) {
         response["headers"] = named(&all);

@@ -1,44 +1,45 @@
-//! The text before the operations: how to call this API, and every failure.
+//! The introduction of the OpenAPI document: how to call this API, and every failure.
 
 use crate::kernel::error::ErrorCode;
 
 const INTRODUCTION: &str = "
 # Calling
 
-All paths lie below the address of the server shown here; `/auth`, `/me`, `/admin` and `/internal` answer at the root too.
-Bodies are JSON in UTF-8. Times are Unix milliseconds, sizes are bytes, ids are UUIDs. Fields and query parameters that an
-operation does not have are refused.
+All paths are relative to the server address shown here; `/auth`, `/me`, `/admin` and `/internal` are also served at the
+root. Bodies are JSON in UTF-8. Times are Unix milliseconds, sizes are bytes, ids are UUIDs. Unknown fields and query
+parameters are refused.
 
-Who calls is said by one of these; each operation lists which it takes:
+The caller authenticates with one of these credentials; each operation lists the ones that it accepts:
 
-| Credential | Who calls |
+| Credential | Caller |
 | --- | --- |
 | `Authorization: Bearer …` | a member, with the access token of `POST /auth/login` or of another sign-in |
 | a session cookie | the same member in a browser; sign in with `\"cookies\": true` |
-| `X-Client-Key` and `X-API-Key` | a program, within the scopes of its API client |
-| `X-API-Key: muser_…` | a member or a service, within what its API key may do |
+| `X-Client-Key` and `X-API-Key` | a program, limited to the scopes of its API client |
+| `X-API-Key: muser_…` | a member or a service, limited to the scopes of its API key |
 | `X-Internal-Secret` | another service of this site |
 
-A member of several organizations names one with `X-Tenant-ID`, by its id or its code.
+A member of several organizations selects one with `X-Tenant-ID`, by its id or its code.
 
-# Answers
+# Responses
 
-A success is `{\"code\": 102000, \"message\": \"ok\", \"data\": …}`. Lists take `limit`, and answer `items` and `total`.
+A success is `{\"code\": 102000, \"message\": \"ok\", \"data\": …}`. Lists take `limit`, and return `items` and `total`.
 
-A failure is `{\"code\": …, \"message\": …, \"detail\": …, \"request_id\": …}`. `detail` is a stable word for programs, `message` says
-what to do next, `fields` lists all bad fields of the request at once, and the log of the server has more under the
-`request_id`. The number in `code` is scope × 1 000 000 + category × 1 000 + detail, where the category fixes the HTTP status.
+A failure is `{\"code\": …, \"message\": …, \"detail\": …, \"request_id\": …}`. `detail` is a stable identifier for programs, `message`
+says what to do next, `fields` lists all invalid fields of the request, and the log of the server has more under the
+`request_id`. `code` is scope × 1 000 000 + category × 1 000 + detail, and the category determines the HTTP status.
 
-Edits take `If-Match` with the `ETag` that was read, and are refused with 412 when somebody else was faster. Requests that
-create something take an `Idempotency-Key`: sent again with the same key, they happen once.
+Updates take `If-Match` with the `ETag` that was read, and fail with 412 if the resource has changed since. Requests that
+create a resource take an `Idempotency-Key`: a request that is repeated with the same key is executed once.
 
 # Failures
 
-All failures follow, by what they are about: the HTTP status, the word of `detail`, and what `message` says. The search of
-this page finds them by either.
+All failures by topic, with their HTTP status, `detail` and `message`. The search of this page finds them by `detail` and
+by `message`.
 ";
 
-/// What failures are about, by the scope of their number. The page lists and searches headings, so that each failure is one.
+/// The topics of failures, by the scope of their code. Each failure is a heading, because the page lists and searches
+/// headings.
 const TOPICS: [(u32, &str); 9] = [
     (10, "Failures of any request"),
     (0, "Failures in any area"),
@@ -51,14 +52,14 @@ const TOPICS: [(u32, &str); 9] = [
     (35, "Failures of webhooks and deliveries"),
 ];
 
-/// The introduction, after the site's own words.
+/// The introduction, after the description that the site has configured.
 pub(super) fn text(own: &str) -> String {
     let mut text = own.to_owned();
     text.push_str(INTRODUCTION.trim_start_matches('\n'));
     for (scope, topic) in TOPICS {
         text.push_str(&format!("\n# {topic}\n"));
         for cause in ErrorCode::ALL.iter().filter(|cause| cause.scope() == scope) {
-            // Without backticks: the page takes the first plain text of a heading as its name.
+            // Without backticks, because the page takes the first plain text of a heading as its name.
             text.push_str(&format!("\n### {} {}\n\n{}\n", cause.status(), cause.as_str(), cause.message()));
         }
     }

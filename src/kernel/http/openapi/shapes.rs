@@ -1,4 +1,5 @@
-//! The form of the document: one item per path, named envelopes, short bounds, tags in reading order.
+//! Simplifies the generated document: one item per path, named envelopes, shared parameters and responses, integer
+//! bounds, tags in reading order.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use super::{METHODS, PARAMETERS, TAGS};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::secret;
 
-/// The generated text.
+/// The generated document.
 #[derive(Deserialize)]
 struct Generated {
     paths: Paths,
@@ -18,7 +19,7 @@ struct Generated {
     rest: Map<String, Value>,
 }
 
-/// Operations of one path that stand in two APIs come as two keys of the same name: they are one.
+/// The paths. If two APIs have operations of one path, the generated JSON has a duplicate key; these are merged.
 struct Paths(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Paths {
@@ -53,7 +54,7 @@ pub(super) fn read(generated: &str) -> Result<Value> {
     Ok(Value::Object(rest))
 }
 
-/// Gives names to what repeats, and leaves out what says nothing.
+/// Moves repeated parts to `components`, and removes redundant ones.
 pub(super) fn tidy(document: &mut Value) {
     name_envelopes(document);
     rename_pages(document);
@@ -69,7 +70,7 @@ pub(super) fn tidy(document: &mut Value) {
     document["tags"] = Value::Array(tags);
 }
 
-/// The envelope of a success, as a schema of its own, so that generated types have names.
+/// Makes each success envelope a named schema, so that generated types have names.
 fn name_envelopes(document: &mut Value) {
     let mut named = Map::new();
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
@@ -106,7 +107,7 @@ fn pascal(id: &str) -> String {
     id.split('_').filter_map(word).collect()
 }
 
-/// `Page_Member`, as the framework calls it, as `MemberPage`.
+/// Converts the framework's `Page_Member` to `MemberPage`.
 fn page_name(name: &str) -> String {
     name.strip_prefix("Page_").map_or_else(|| name.to_owned(), |of| format!("{of}Page"))
 }
@@ -118,7 +119,7 @@ fn rename_pages(document: &mut Value) {
     rename_references(document);
 }
 
-/// What all pages have stands once.
+/// Moves the properties that all pages share to one schema.
 fn share_pages(document: &mut Value) {
     let Some(schemas) = document["components"]["schemas"].as_object_mut() else { return };
     let mut shared = None;
@@ -134,7 +135,7 @@ fn share_pages(document: &mut Value) {
     schemas.extend(shared.map(|shared| ("Page".to_owned(), shared)));
 }
 
-/// A schema with more properties, which are all there. Generators read a reference alone as another name of the schema.
+/// A schema that extends another one with required properties. (Generators treat a reference alone as an alias.)
 fn extended(schema: &str, properties: Value) -> Value {
     let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
     json!({"allOf": [
@@ -158,7 +159,7 @@ fn rename_references(value: &mut Value) {
     }
 }
 
-/// Parameters that several operations have stand once.
+/// Moves parameters of several operations to `components`.
 fn share_parameters(document: &mut Value) {
     let mut uses: BTreeMap<String, u32> = BTreeMap::new();
     each_parameter(document, &mut |parameter| *uses.entry(parameter.to_string()).or_default() += 1);
@@ -181,7 +182,7 @@ fn share_parameters(document: &mut Value) {
     document["components"]["parameters"] = Value::Object(shared);
 }
 
-/// The same for successes of one shape and with the same headers.
+/// Moves equal successes, with the same schema and headers, to `components`.
 fn share_successes(document: &mut Value) {
     let is_success = |status: &str| status.starts_with('2');
     let mut uses: BTreeMap<String, u32> = BTreeMap::new();
@@ -207,12 +208,13 @@ fn share_successes(document: &mut Value) {
     document["components"]["responses"] = Value::Object(shared);
 }
 
-/// A reference to a response that stands once. Its name is short, and the same as long as `text` is, which says what it is.
+/// Adds a response to the shared ones and returns a reference to it. Its name is short, and stable as long as `text`,
+/// which identifies it, is the same.
 pub(super) fn share(shared: &mut Map<String, Value>, name: &str, text: &str, response: Value) -> Value {
     const DIGITS: usize = 4;
     let digest = hex::encode(secret::hash(text));
     let named = (DIGITS..digest.len()).map(|digits| format!("{name}_{}", &digest[..digits]));
-    // Two that begin alike are told apart by more digits.
+    // If two digests have a common prefix, the name gets more digits.
     let is_free = |name: &String| shared.get(name).is_none_or(|known| *known == response);
     let name = named.into_iter().find(is_free).unwrap_or_else(|| format!("{name}_{digest}"));
     let reference = json!({"$ref": format!("#/components/responses/{name}")});
@@ -233,7 +235,7 @@ fn each_parameter(document: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
     });
 }
 
-/// Leaves out what is so anyway, and says of a reference what the framework says beside it.
+/// Removes keys with default values, and joins references with their annotations.
 fn shorten(value: &mut Value, kinds: &Map<String, Value>) {
     match value {
         Value::Object(map) => {
@@ -255,7 +257,7 @@ fn shorten(value: &mut Value, kinds: &Map<String, Value>) {
             map.values_mut().for_each(|value| shorten(value, kinds));
         }
         Value::Array(list) => list.iter_mut().for_each(|value| shorten(value, kinds)),
-        // The framework keeps bounds as floats.
+        // The framework stores bounds as floats.
         Value::Number(number) if number.is_f64() => {
             if let Ok(whole) = number.as_f64().unwrap_or_default().to_string().parse::<i64>() {
                 *number = whole.into();
@@ -265,21 +267,23 @@ fn shorten(value: &mut Value, kinds: &Map<String, Value>) {
     }
 }
 
-/// `allOf` of a reference and of what is said of it (a description, `nullable`) becomes a reference with these beside it:
-/// many generators read the two as types that exclude each other. What may be null names its type (OpenAPI 3.0.3).
+/// Converts an `allOf` of a reference and its annotations (a description, `nullable`) to an `allOf` of the reference
+/// with the annotations beside it, because many generators treat the two as types that exclude each other. A nullable
+/// schema states its type, as OpenAPI 3.0.3 requires.
 fn join_reference(map: &mut Map<String, Value>, kinds: &Map<String, Value>) {
-    let Some([reference, said]) = map.get_mut("allOf").and_then(Value::as_array_mut).map(Vec::as_mut_slice) else {
+    let Some([reference, annotations]) = map.get_mut("allOf").and_then(Value::as_array_mut).map(Vec::as_mut_slice)
+    else {
         return;
     };
     let Some(name) = reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()) else { return };
     let kind = kinds.get(name).cloned();
-    if said.get("$ref").is_some() || said.get("properties").is_some() {
+    if annotations.get("$ref").is_some() || annotations.get("properties").is_some() {
         return;
     }
-    let (reference, said) = (reference.take(), said.take());
+    let (reference, annotations) = (reference.take(), annotations.take());
     map.insert("allOf".into(), json!([reference]));
-    if let Value::Object(said) = said {
-        map.extend(said);
+    if let Value::Object(annotations) = annotations {
+        map.extend(annotations);
     }
     if map.get("nullable") == Some(&json!(true))
         && let Some(kind) = kind

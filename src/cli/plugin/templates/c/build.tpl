@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds NAME.wasm. ROSTER says where the program `roster` is, if not on the PATH.
+# Builds NAME.wasm. ROSTER is the path of the program `roster`, if it is not on the PATH.
 set -eu
 cd "$(dirname "$0")"
 need() { # need PROGRAM COMMAND_THAT_BRINGS_IT
@@ -7,7 +7,7 @@ need() { # need PROGRAM COMMAND_THAT_BRINGS_IT
 }
 need "${ROSTER:-roster}" "cargo build --release in Roster's folder, then ROSTER=/path/to/roster ./build"
 sources="plugin.c gen/WORLD_.c gen/WORLD__component_type.o"
-# Zig would give it a stack as large as all the memory of a call.
+# The default stack of Zig is as large as all the memory of a call.
 flags="-mexec-model=reactor -Os -s -Wl,-z,stack-size=65536"
 if command -v clang-19 >/dev/null && [ -x /usr/bin/wasm-ld-19 ]; then
   # shellcheck disable=SC2086 # Lists of words.

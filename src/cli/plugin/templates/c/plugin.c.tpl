@@ -1,5 +1,5 @@
-/* A plugin of Roster. The interface is in wit/policy.wit; gen/ is what `wit-bindgen c` makes of it.
- * Standard input and output, clocks and random numbers would import WASI, which no plugin can have. */
+/* A Roster plugin. wit/policy.wit defines the interface; `wit-bindgen c` generated gen/ from it.
+ * Standard input and output, clocks and random numbers import WASI, which is not available to plugins. */
 #include "gen/WORLD_.h"
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ bool exports_roster_policy_role_mapper_map_roles(exports_roster_policy_role_mapp
                                                  WORLD__list_string_t *answer,
                                                  exports_roster_policy_role_mapper_rule_error_t *error) {
   (void)error;
-  /* The answer so far, with room for one more; what is left out of ours is taken away. */
+  /* The roles so far, with space for one more. A role that is missing in the result is revoked. */
   WORLD__list_string_t so_far = {NULL, 0};
   for (size_t n = 0; n < input->claims.len; n++)
     if (is(&input->claims.ptr[n].name, "roster.roles")) so_far = input->claims.ptr[n].values;

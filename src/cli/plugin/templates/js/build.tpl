@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds NAME.wasm. Needs node 20 or later with npm. ROSTER says where the program `roster` is, if not on the PATH.
+# Builds NAME.wasm. Needs node 20 or later with npm. ROSTER is the path of the program `roster`, if it is not on the PATH.
 set -eu
 cd "$(dirname "$0")"
 need() { # need PROGRAM COMMAND_THAT_BRINGS_IT

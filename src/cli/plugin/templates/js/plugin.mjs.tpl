@@ -1,4 +1,4 @@
-// A plugin of Roster. The interface and its words are in wit/policy.wit: names are in camelCase here, a variant is
+// A Roster plugin. wit/policy.wit defines the interface and its terms: names are in camelCase here, a variant is
 // {tag, val}, and an error is a thrown {code, message}. There is no clock, no network and no randomness.
 %% authorizer
 
@@ -14,7 +14,7 @@ export const authorizer = {
 
 export const roleMapper = {
   mapRoles(input) {
-    // The answer so far; what is left out of ours is taken away.
+    // The roles so far. A role that is missing in the result is revoked.
     const roles = new Set(input.claims.find((claim) => claim.name === "roster.roles")?.values);
     if (input.groups.includes("staff-editors")) roles.add("editor");
     return [...roles];

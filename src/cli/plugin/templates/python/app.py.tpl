@@ -1,4 +1,4 @@
-"""A plugin of Roster. The interface and its words are in wit/policy.wit: names are in snake_case here, a variant is a
+"""A Roster plugin. wit/policy.wit defines the interface and its terms: names are in snake_case here, a variant is a
 class per case, and an error is a raised Err(RuleError(code, message)). There is no clock and no network; `random` gives
 the same numbers in every call."""
 from wit_world import exports
@@ -18,7 +18,7 @@ class Authorizer(exports.Authorizer):
 
 class RoleMapper(exports.RoleMapper):
     def map_roles(self, input):
-        # The answer so far; what is left out of ours is taken away.
+        # The roles so far. A role that is missing in the result is revoked.
         roles = [role for claim in input.claims if claim.name == "roster.roles" for role in claim.values]
         if "staff-editors" in input.groups and "editor" not in roles:
             roles.append("editor")

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds NAME.wasm. Needs Python 3.10 or later. ROSTER says where the program `roster` is, if not on the PATH.
-# It has 18 MB, which only organizations in plugins.large_organizations may upload: give `--large` to check, test and bench.
+# Builds NAME.wasm. Needs Python 3.10 or later. ROSTER is the path of the program `roster`, if it is not on the PATH.
+# The component has 18 MB. Only organizations in plugins.large_organizations can upload it: pass `--large` to check, test
+# and bench.
 set -eu
 cd "$(dirname "$0")"
 need() { # need PROGRAM COMMAND_THAT_BRINGS_IT
@@ -9,7 +10,7 @@ need() { # need PROGRAM COMMAND_THAT_BRINGS_IT
 need "${ROSTER:-roster}" "cargo build --release in Roster's folder, then ROSTER=/path/to/roster ./build"
 need python3 'apt-get install python3 python3-venv'
 [ -d .venv ] || python3 -m venv .venv || {
-  echo 'build: Python makes no virtual environment. Get what it lacks with: apt-get install python3-venv' >&2
+  echo 'build: Python cannot create a virtual environment. Get the missing package with: apt-get install python3-venv' >&2
   exit 1
 }
 [ -x .venv/bin/componentize-py ] || .venv/bin/pip install --quiet componentize-py==0.25.1

@@ -19,5 +19,5 @@ codegen-units = 1
 panic = "abort"
 strip = true
 
-# A project of its own, whatever folder it lies in.
+# A workspace of its own, even inside the folder of another one.
 [workspace]

@@ -1,4 +1,4 @@
-//! A plugin of Roster. The interface and its words are in wit/policy.wit.
+//! A Roster plugin. wit/policy.wit defines the interface and its terms.
 
 wit_bindgen::generate!({ path: "wit", world: "WORLD" });
 
@@ -9,11 +9,11 @@ use exports::roster::policy::role_mapper;
 %% end
 use roster::policy::host::{log, Level};
 
-/// All its memory is there from the start: asking the host for more takes longer than all else in a short call.
+/// Memory is reserved at the start: growing it takes longer than everything else in a short call.
 #[global_allocator]
 static HEAP: talc::wasm::WasmArenaTalc = {
     static mut ARENA: [u8; 4 << 20] = [0; 4 << 20];
-    // SAFETY: nobody else can name it.
+    // SAFETY: no other code can name the arena.
     unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
 };
 
@@ -37,7 +37,7 @@ impl authorizer::Guest for Plugin {
 impl role_mapper::Guest for Plugin {
     fn map_roles(input: role_mapper::RoleInput) -> Result<Vec<String>, role_mapper::RuleError> {
         log_panics();
-        // The answer so far; what is left out of ours is taken away.
+        // The roles so far. A role that is missing in the result is revoked.
         let so_far = input.claims.iter().find(|claim| claim.name == "roster.roles");
         let mut roles = so_far.map(|claim| claim.values.clone()).unwrap_or_default();
         let is_editor = input.groups.iter().any(|group| group == "staff-editors");
@@ -49,7 +49,7 @@ impl role_mapper::Guest for Plugin {
 }
 %% end
 
-/// A panic only stops the guest; with this, its message is in the plugin's log first.
+/// Logs the message of a panic. Without this, a panic is a trap without a message.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }
