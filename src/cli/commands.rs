@@ -384,7 +384,7 @@ async fn linked(
     for key in roles {
         let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {
             let keys = known.iter().filter_map(|role| role["key"].as_str());
-            Failed(permissions::without_role(organization, key, keys))
+            Failed(permissions::role_key_not_found_message(organization, key, keys))
         })?;
         role_ids.push(role["id"].clone());
     }

@@ -259,7 +259,7 @@ impl Api {
                 let rights = match member.is_active() {
                     true => {
                         let subject = (member.id, reach);
-                        grants::in_force(r, &snapshot, subject, scope_type.as_deref(), module.as_deref())?
+                        grants::list_effective(r, &snapshot, subject, scope_type.as_deref(), module.as_deref())?
                     }
                     false => Vec::new(),
                 };

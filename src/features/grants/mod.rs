@@ -46,7 +46,7 @@ pub fn revoke(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<Opt
 
 /// Returns the member's effective grants within the reach. The reach of a tenant excludes grants in other
 /// organizations.
-pub fn in_force(
+pub fn list_effective(
     r: &Reader<'_>,
     snapshot: &Snapshot,
     (member, reach): (MemberId, Reach),

@@ -112,8 +112,8 @@ pub fn invite(
 
 fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleName) -> Result<&'s Role> {
     match named {
-        RoleName::Id(id) => permissions::known_role(snapshot, tenant, *id),
-        RoleName::Key(key) => permissions::known_role_of_key(snapshot, tenant, key),
+        RoleName::Id(id) => permissions::get_role_in_snapshot(snapshot, tenant, *id),
+        RoleName::Key(key) => permissions::get_role_by_key_in_snapshot(snapshot, tenant, key),
     }
 }
 
@@ -227,7 +227,7 @@ fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Resul
     let organization = invitation.organization;
     members::join(t, organization, member)?;
     if let Some(role) = invitation.role {
-        permissions::give(t, organization, member, role)?;
+        permissions::assign_role_unchecked(t, organization, member, role)?;
     }
     store::accept_invitation(t, invitation.id, member)?;
     authz::store::membership(t, organization, member)

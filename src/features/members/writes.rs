@@ -96,7 +96,7 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
     for organization in held {
         let roles = permissions::held_keys(t.snapshot(), organization, id);
         lost.push(json!({"organization": organization, "roles": roles}));
-        permissions::leave(t, organization, id)?;
+        permissions::delete_all_roles(t, organization, id)?;
         delete_membership(t, organization, id)?;
         changes.push(authz::store::membership(t, organization, id)?);
     }

@@ -52,7 +52,7 @@ pub struct Skipped {
 
 /// Options for parsing a catalog.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ImportOptions {
     pub app: Option<String>,
     pub prefix: Option<String>,
     /// Prefix of every path of an OpenAPI document, instead of the path of its first server.
@@ -68,7 +68,7 @@ pub const NAME_BYTES_MAX: usize = 190;
 const APP_BYTES_MAX: usize = 64;
 
 /// Parses a document into entries, with all checks that need no database.
-pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<Import> {
+pub fn read(document: &Document, options: &ImportOptions, entries_max: u64) -> Result<Import> {
     let value = &document.value;
     let mut faults = Faults::default();
     let is_openapi = value.get("openapi").is_some();
@@ -271,7 +271,7 @@ mod tests {
     use serde_json::json;
 
     fn faults(document: &Value) -> Vec<String> {
-        read(&Document::from_value(document.clone()), &Options::default(), 100)
+        read(&Document::from_value(document.clone()), &ImportOptions::default(), 100)
             .expect_err("faulty")
             .fields
             .into_iter()

@@ -94,7 +94,7 @@ pub struct MapperResult {
     table: Vec<String>,
     pub asked: Vec<MapperCall>,
     /// Role keys that the last mapper returned; `None` if a mapper failed.
-    pub named: Option<Vec<String>>,
+    pub role_keys: Option<Vec<String>>,
 }
 
 impl MapperResult {
@@ -113,7 +113,7 @@ impl MapperResult {
 }
 
 /// The error when plugins or mappings changed during every attempt.
-pub fn never_still() -> Error {
+pub fn mappers_changed() -> Error {
     let message = "the organization's plugins or mappings changed during the request: try again";
     Error::new(ErrorCode::Busy).with_message(message).retry_after(1)
 }
@@ -129,7 +129,7 @@ pub fn assignable<'t>(tenant: &'t Tenant, key: &str) -> Option<&'t Role> {
 }
 
 /// Calls the mappers of an organization, including shadow versions. Returns at once if it has none.
-pub async fn ask(
+pub async fn call_mappers(
     app: &Arc<App>,
     (organization, member): (OrganizationId, MemberId),
     source_claims: SourceClaims<'_>,
@@ -141,7 +141,7 @@ pub async fn ask(
         enforced: Vec::new(),
         table: Vec::new(),
         asked: Vec::new(),
-        named: None,
+        role_keys: None,
     };
     let Some(tenant) = snapshot.tenant(organization) else { return Ok(mapped) };
     let all: Vec<&Binding> = mappers(tenant).collect();
@@ -222,7 +222,7 @@ impl Chain<'_> {
                 None => return,
             }
         }
-        mapped.named = Some(roles);
+        mapped.role_keys = Some(roles);
     }
 
     async fn call(&self, binding: &Binding, roles: &[String]) -> (MapperCall, Option<Vec<String>>) {

@@ -115,20 +115,20 @@ pub fn require_role_key(key: &str) -> Result<()> {
 }
 
 /// Returns the role of a tenant from the policy snapshot. Fails with `RoleNotFound`.
-pub fn known_role(snapshot: &Snapshot, organization: OrganizationId, id: RoleId) -> Result<&Role> {
+pub fn get_role_in_snapshot(snapshot: &Snapshot, organization: OrganizationId, id: RoleId) -> Result<&Role> {
     snapshot.tenant(organization).and_then(|tenant| tenant.role(id)).ok_or_else(|| ErrorCode::RoleNotFound.into())
 }
 
 /// Returns the role of a tenant by its key, from the policy snapshot. Fails with `RoleNotFound`.
-pub fn known_role_of_key<'s>(snapshot: &'s Snapshot, organization: OrganizationId, key: &str) -> Result<&'s Role> {
+pub fn get_role_by_key_in_snapshot<'s>(snapshot: &'s Snapshot, organization: OrganizationId, key: &str) -> Result<&'s Role> {
     let mut roles = snapshot.tenant(organization).into_iter().flat_map(Tenant::roles);
-    roles.find(|role| *role.key == *key).ok_or_else(|| no_role_of_key(snapshot, organization, key))
+    roles.find(|role| *role.key == *key).ok_or_else(|| role_key_not_found(snapshot, organization, key))
 }
 
 /// Returns the error for a tenant that has no role with this key.
-pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &str) -> Error {
+pub fn role_key_not_found(snapshot: &Snapshot, organization: OrganizationId, key: &str) -> Error {
     let Some(tenant) = snapshot.tenant(organization) else { return ErrorCode::RoleNotFound.into() };
-    let mut message = without_role(&tenant.org_code, key, tenant.roles().map(|role| &*role.key));
+    let mut message = role_key_not_found_message(&tenant.org_code, key, tenant.roles().map(|role| &*role.key));
     if snapshot.is_platform(organization) {
         message.push_str(". To act in another organization, name it with X-Tenant-ID");
     }
@@ -136,7 +136,7 @@ pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &s
 }
 
 /// Returns the message for a role key that an organization does not have, with a suggestion and the keys that exist.
-pub fn without_role<'k>(organization: &str, key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub fn role_key_not_found_message<'k>(organization: &str, key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     /// The most keys that the message lists.
     const LISTED_MAX: usize = 20;
     let mut known: Vec<&str> = known.into_iter().collect();
@@ -193,7 +193,7 @@ fn create_system_role(
     };
     store::insert_role(t, &role, holds)?;
     for slot in slots {
-        store::tick(t, role.id, *slot)?;
+        store::insert_role_permission(t, role.id, *slot)?;
     }
     authz::store::role(t, organization, role.id)
 }
@@ -207,7 +207,7 @@ pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: 
 
 /// Assigns a role with the source `manual`, without checking what the caller holds: this was checked for the creator of
 /// the invitation. Does nothing if the member already has the assignment.
-pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
+pub fn assign_role_unchecked(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
     let held = store::list_assignments(w, organization, member)?;
     if held.iter().any(|held| held.role == role && held.source == Source::Manual) {
         return Ok(());
@@ -216,7 +216,7 @@ pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role
 }
 
 /// Deletes all role assignments of a member in an organization. Fails if the member is its last active owner.
-pub fn leave(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
+pub fn delete_all_roles(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     require_not_last(w, organization, member)?;
     store::delete_all_assignments(w, organization, member)
 }
@@ -304,7 +304,7 @@ fn seed_builtin_permissions(t: &Transaction<'_>, base_path: &str) -> Result<(Vec
             .map(|node| node.slot)
             .collect();
         for (organization, role) in store::list_system_roles(t, key)? {
-            slots.iter().try_for_each(|slot| store::tick(t, role, *slot))?;
+            slots.iter().try_for_each(|slot| store::insert_role_permission(t, role, *slot))?;
             changes.push(authz::store::role(t, organization, role)?);
         }
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::import::{Entry, Faults, NAME_BYTES_MAX, Options, Skipped};
+use super::import::{Entry, Faults, NAME_BYTES_MAX, ImportOptions, Skipped};
 use crate::kernel::authz::catalog::UserType;
 use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
@@ -59,7 +59,7 @@ fn skipped(document: &Document, path: &str, method: Option<&str>, reason: impl I
 /// Returns the entries of a document, and its operations that cannot be protected.
 pub(super) fn entries(
     document: &Document,
-    options: &Options,
+    options: &ImportOptions,
     app: &str,
     entries_max: u64,
     faults: &mut Faults,
@@ -136,7 +136,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 
 struct PathReader<'d> {
     document: &'d Document,
-    options: &'d Options,
+    options: &'d ImportOptions,
     path: &'d str,
 }
 
@@ -409,7 +409,7 @@ mod tests {
     use super::super::import::{Import, read};
     use super::*;
 
-    fn imported(value: Value, options: &Options) -> Import {
+    fn imported(value: Value, options: &ImportOptions) -> Import {
         read(&Document::from_value(value), options, 1_000).expect("an import")
     }
 
@@ -437,7 +437,7 @@ mod tests {
             "/ping": {"post": {}, "servers": [{"url": "/"}]},
             "x-note": {"get": {}},
         }});
-        let options = Options { app: Some("files".into()), prefix: Some("Files".into()), ..Options::default() };
+        let options = ImportOptions { app: Some("files".into()), prefix: Some("Files".into()), ..ImportOptions::default() };
         let import = imported(document, &options);
         let seen: Vec<_> =
             import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
@@ -458,7 +458,7 @@ mod tests {
         let base = |server: Value| {
             let document =
                 json!({"openapi": "3.0.3", "servers": [server], "paths": {"/a": {"get": {"operationId": "a"}}}});
-            read(&Document::from_value(document), &Options::default(), 10)
+            read(&Document::from_value(document), &ImportOptions::default(), 10)
                 .map(|import| import.entries[1].http_path.clone())
         };
         let of_url = |url: &str| base(json!({"url": url})).expect(url).expect("a path");
@@ -491,7 +491,7 @@ mod tests {
         }
         let refused = with("https://{host}/v2", json!({})).expect_err("no default");
         assert!(refused.fields[0].message.contains("no default for \"host\""), "{refused:?}");
-        let options = Options { base: Some("v9/".into()), ..Options::default() };
+        let options = ImportOptions { base: Some("v9/".into()), ..ImportOptions::default() };
         let import = imported(document(&json!({"/a": {"get": {"operationId": "a"}}})), &options);
         assert_eq!(operations(&import), ["GET /v9/a untagged.a"]);
     }
@@ -514,7 +514,7 @@ mod tests {
                 "/z4": {"get": {"tags": ["…"], "operationId": long_a}},
                 "/z5": {"get": {"tags": [7], "operationId": long_b}},
             })),
-            &Options { app: Some("Files".into()), ..Options::default() },
+            &ImportOptions { app: Some("Files".into()), ..ImportOptions::default() },
         );
         let names: Vec<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
         let unique: HashSet<&str> = names.iter().copied().collect();
@@ -561,7 +561,7 @@ mod tests {
                 "/list{?q,limit}": {"get": {}},
                 "/more": {"additionalOperations": {"LINK": {}, "un-link": {}}, "query": {}},
             })),
-            &Options::default(),
+            &ImportOptions::default(),
         );
         assert_eq!(
             skipped_of(&import),
@@ -599,11 +599,11 @@ mod tests {
             ]
         );
         assert!(import.skipped.iter().any(|s| s.reason.contains("as those of GET /same/{a}")), "{:?}", import.skipped);
-        let strict = Options { strict: true, ..Options::default() };
+        let strict = ImportOptions { strict: true, ..ImportOptions::default() };
         let refused =
             read(&Document::from_value(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
         assert_eq!(refused.expect_err("strict").fields[0].location, ["body", "paths", "/a;b", "get"]);
-        let nothing = read(&Document::from_value(document(&json!({"/a;b": {"get": {}}}))), &Options::default(), 10);
+        let nothing = read(&Document::from_value(document(&json!({"/a;b": {"get": {}}}))), &ImportOptions::default(), 10);
         assert_eq!(nothing.expect_err("nothing is left").fields.len(), 1);
     }
 
@@ -632,7 +632,7 @@ mod tests {
                     "parameters": {"Path": {"name": "path", "in": "path", "x-multi-segment": true}},
                 },
             }),
-            &Options::default(),
+            &ImportOptions::default(),
         );
         assert_eq!(
             operations(&import),
@@ -663,7 +663,7 @@ mod tests {
                 "/e/{name}/status": {"get": {}},
                 "/f/{q}": {"get": {"parameters": [{"name": "q", "in": "query", "x-multi-segment": true}]}},
             })),
-            &Options { multi_segment: vec!["name".into()], ..Options::default() },
+            &ImportOptions { multi_segment: vec!["name".into()], ..ImportOptions::default() },
         );
         let paths: Vec<&str> = import.entries.iter().filter_map(|entry| entry.http_path.as_deref()).collect();
         assert_eq!(

@@ -19,7 +19,7 @@ use crate::kernel::ids::OrganizationId;
 
 /// Options for writing an import.
 #[derive(Debug, Clone, Default)]
-pub struct Terms {
+pub struct PublishOptions {
     pub entries_max: u64,
     /// Compute the result without writing anything.
     pub dry_run: bool,
@@ -59,7 +59,7 @@ impl Imported {
 /// Writes an import and returns its result. With `dry_run` nothing is written.
 ///
 /// Fails with `CatalogOfAnother` if it would orphan or change entries of another document without `replace`.
-pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imported, Option<Change>)> {
+pub fn write(t: &Transaction<'_>, import: &Import, terms: &PublishOptions) -> Result<(Imported, Option<Change>)> {
     let catalog = &t.snapshot().catalog;
     // Entries that were imported before titles were stored count as imported in Roster's own format.
     let known_title = store::find_document(t, &import.app)?;

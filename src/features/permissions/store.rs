@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::external_key::one_spelling;
+use super::external_key::normalized;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
@@ -135,15 +135,15 @@ const TOUCH_TICKS: &str = "
     set permissions_version = permissions_version + 1, updated_at = :now
     where id = :id";
 
-pub fn replace_ticks(w: &Writer<'_>, role: RoleId, slots: &[PermissionIndex]) -> Result<()> {
+pub fn replace_role_permissions(w: &Writer<'_>, role: RoleId, slots: &[PermissionIndex]) -> Result<()> {
     w.execute(DELETE_TICKS, &[(":role_id", &role)])?;
     for slot in slots {
-        tick(w, role, *slot)?;
+        insert_role_permission(w, role, *slot)?;
     }
     w.execute(TOUCH_TICKS, &[(":now", &w.now()), (":id", &role)]).map(drop)
 }
 
-pub fn tick(w: &Writer<'_>, role: RoleId, slot: PermissionIndex) -> Result<()> {
+pub fn insert_role_permission(w: &Writer<'_>, role: RoleId, slot: PermissionIndex) -> Result<()> {
     w.execute(INSERT_TICK, &[(":role_id", &role), (":slot", &slot)]).map(drop)
 }
 
@@ -356,7 +356,7 @@ pub fn find_mapping(
         &[
             (":organization_id", &organization),
             (":source", &source.as_str()),
-            (":external_key", &one_spelling(external_key)),
+            (":external_key", &normalized(external_key)),
             (":as_given", &external_key),
         ],
         mapping_of,
@@ -386,7 +386,7 @@ pub fn put_mapping(
             (":id", &id),
             (":organization_id", &organization),
             (":source", &source.as_str()),
-            (":external_key", &one_spelling(external_key)),
+            (":external_key", &normalized(external_key)),
             (":role_id", &role),
             (":now", &w.now()),
         ],

@@ -18,7 +18,7 @@ use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 /// The result of a sync or of its dry run, as role keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Synced {
+pub struct SyncOutcome {
     pub source: Source,
     pub added: Vec<String>,
     pub removed: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Synced {
     pub asked: Vec<MapperCall>,
 }
 
-impl Synced {
+impl SyncOutcome {
     pub fn is_change(&self) -> bool {
         !(self.added.is_empty() && self.removed.is_empty())
     }
@@ -110,7 +110,7 @@ pub fn plan(t: &Transaction<'_>, claims: SourceClaims<'_>, mapped: &MapperResult
         Plan { source, wanted: None, unknown: table.unknown, ignored: Vec::new(), asked: mapped.asked.clone() };
     if !mapped.is_by_plugin() {
         plan.wanted = Some(table.roles.into_iter().map(|role| (role.id, role.key)).collect());
-    } else if let Some(named) = &mapped.named {
+    } else if let Some(named) = &mapped.role_keys {
         let mut wanted = Vec::new();
         for key in named {
             match t.snapshot().tenant(organization).and_then(|tenant| assignable(tenant, key)) {
@@ -133,7 +133,7 @@ pub fn reconcile(
     (organization, member): (OrganizationId, MemberId),
     plan: Plan,
     dry_run: bool,
-) -> Result<Synced> {
+) -> Result<SyncOutcome> {
     let Plan { source, wanted, unknown, ignored, asked } = plan;
     let held: Vec<(RoleId, String)> = store::list_assignments(t, organization, member)?
         .into_iter()
@@ -142,8 +142,8 @@ pub fn reconcile(
         .collect();
     let wanted = wanted.unwrap_or_else(|| held.clone());
     let (added, removed, kept) = (Vec::new(), Vec::new(), Vec::new());
-    let mut synced = Synced { source, added, removed, kept, unknown, ignored, asked };
-    let role = |id: RoleId| super::known_role(t.snapshot(), organization, id);
+    let mut synced = SyncOutcome { source, added, removed, kept, unknown, ignored, asked };
+    let role = |id: RoleId| super::get_role_in_snapshot(t.snapshot(), organization, id);
     for (id, key) in &wanted {
         if held.iter().any(|(held, _)| held == id) {
             synced.kept.push(key.clone());

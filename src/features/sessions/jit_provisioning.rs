@@ -121,7 +121,7 @@ pub async fn ask_mappers(
     let mut mapped = Vec::new();
     for organization in organizations(&app.snapshot(), id, external_user) {
         for claims in external_user.sources() {
-            mapped.push(mappers::ask(app, (organization, id), claims).await?);
+            mapped.push(mappers::call_mappers(app, (organization, id), claims).await?);
         }
     }
     Ok(MapperAnswers { mapped, tries })

@@ -450,7 +450,7 @@ impl Api {
                 delegation::require_may_take(t.snapshot(), caller, tenant.id, role)?;
             }
             let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
-            permissions::leave(t, org_id.0, id.0)?;
+            permissions::delete_all_roles(t, org_id.0, id.0)?;
             let deleted = writes::delete_membership(t, org_id.0, id.0)? as u64;
             if deleted == 0 {
                 return Ok(Changed::nothing(Deleted { deleted }));

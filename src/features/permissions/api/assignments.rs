@@ -12,8 +12,8 @@ use super::AssignmentSource;
 use crate::features::permissions::external_key::{COUNT_MAX, is_key};
 use crate::features::permissions::mappers::{self, MapperCall, SourceClaims, SourceFacts, TRIES};
 use crate::features::permissions::role_claims::{self, Found, RoleClaim};
-use crate::features::permissions::sync::{Synced, plan, reconcile};
-use crate::features::permissions::{Assignment, Source, known_role, require_not_last, store};
+use crate::features::permissions::sync::{SyncOutcome, plan, reconcile};
+use crate::features::permissions::{Assignment, Source, get_role_in_snapshot, require_not_last, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{GatewayCaller, GatewayOrClient};
@@ -142,8 +142,8 @@ impl MapperAnswer {
 }
 
 impl SyncResult {
-    fn of(synced: Synced, may_see_plugins: bool) -> Self {
-        let Synced { source: _, added, removed, kept, unknown, ignored, asked } = synced;
+    fn of(synced: SyncOutcome, may_see_plugins: bool) -> Self {
+        let SyncOutcome { source: _, added, removed, kept, unknown, ignored, asked } = synced;
         let failed = asked.iter().any(|call| call.fault.is_some()).then_some(true);
         let plugins: Vec<MapperAnswer> =
             asked.into_iter().map(|call| MapperAnswer::of(call, may_see_plugins)).collect();
@@ -202,7 +202,7 @@ impl Api {
                 return Err(Error::new(ErrorCode::SystemRole)
                     .with_message("an owner or a platform administrator can only be assigned manually"));
             }
-            delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
             let made = store::list_assignments(t, tenant, uid.0)?
                 .into_iter()
@@ -227,7 +227,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
             let role = store::get_role(t, tenant, held.ok_or(ErrorCode::AssignmentNotFound)?.role)?;
-            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             if role.is_protected() {
                 require_not_last(t, tenant, uid.0)?;
             }
@@ -256,7 +256,7 @@ impl Api {
         let sync_source = Arc::new(SyncSource::of(body.0, &self.app.config.providers)?);
         for _ in 0..TRIES {
             let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, sync_source.source)?;
-            let mapped = mappers::ask(&self.app, (tenant, uid.0), sync_source.source_claims()).await?;
+            let mapped = mappers::call_mappers(&self.app, (tenant, uid.0), sync_source.source_claims()).await?;
             let sync_source = sync_source.clone();
             let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
                 let tenant = may_sync(t.snapshot(), caller, uid.0, sync_source.source)?;
@@ -277,7 +277,7 @@ impl Api {
                 return Ok(ok(SyncResult::of(synced, may_see_plugins)).epoch(done.epoch));
             }
         }
-        Err(mappers::never_still().into())
+        Err(mappers::mappers_changed().into())
     }
 }
 

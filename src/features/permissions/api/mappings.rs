@@ -9,7 +9,7 @@ use serde_json::json;
 use super::MappingSource;
 use super::assignments::ExternalKey;
 use super::roles::RoleKey;
-use crate::features::permissions::{Mapping, Source, known_role, no_role_of_key, store};
+use crate::features::permissions::{Mapping, Source, get_role_in_snapshot, role_key_not_found, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::GatewayCaller;
@@ -135,17 +135,17 @@ impl Api {
             let (source, key): (Source, &str) = (body.0.external_source.into(), &body.0.external_key);
             let wanted = &body.0.internal_role_key;
             let role = store::find_role_by_key(t, tenant, wanted)?
-                .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
+                .ok_or_else(|| role_key_not_found(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
                 return Err(Error::new(ErrorCode::SystemRole)
                     .with_message("a mapping cannot yield the role of an owner or a platform administrator"));
             }
-            delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
             require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
             if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
                 // The next sync removes the former role from all members who have it by this mapping.
-                let lost = known_role(t.snapshot(), tenant, former.role)?;
+                let lost = get_role_in_snapshot(t.snapshot(), tenant, former.role)?;
                 delegation::require_may_take(t.snapshot(), caller, tenant, lost)?;
             }
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
@@ -196,7 +196,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(ErrorCode::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
-            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.as_str(), "external_key": former.external_key, "role": former.role_key}),

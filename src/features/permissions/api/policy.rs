@@ -252,14 +252,14 @@ impl Api {
         let config = &self.app.config;
         let entries_max = config.catalog_entries_max;
         let listed = |text: String| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
-        let options = import::Options {
+        let options = import::ImportOptions {
             app: app.0,
             prefix: prefix.0,
             base: base.0,
             multi_segment: multi_segment.0.map(listed).unwrap_or_default(),
             strict: strict.0.unwrap_or(false),
         };
-        let terms = publish::Terms {
+        let terms = publish::PublishOptions {
             entries_max,
             dry_run: dry_run.0.unwrap_or(false),
             replace: replace.0.unwrap_or(false),

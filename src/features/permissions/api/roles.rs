@@ -8,7 +8,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, flat};
-use crate::features::permissions::{self, RoleRecord, known_role, require_role_key, store};
+use crate::features::permissions::{self, RoleRecord, get_role_in_snapshot, require_role_key, store};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::GatewayCaller;
@@ -219,7 +219,7 @@ impl Api {
                 return Err(ErrorCode::SystemRole.into());
             }
             // Opening a role grants its permissions to all members who hold it; closing it revokes them.
-            let known = known_role(t.snapshot(), tenant, role.id)?;
+            let known = get_role_in_snapshot(t.snapshot(), tenant, role.id)?;
             if role.is_open && !former.is_open {
                 delegation::require_held(t.snapshot(), caller, tenant, known)?;
             }
@@ -264,7 +264,7 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(ErrorCode::RoleInUse.into());
             }
-            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             // Open invitations with this role are withdrawn.
             let withdrawn = store::count_open_invitations(t, role.id)?;
             t.happened(&Occurrence::RoleDeleted(role.id))?;
@@ -314,8 +314,8 @@ impl Api {
             }
             let names = body.0.permission_ids.iter().map(|name| name.0.as_str());
             let ticked = ticks(t, caller, tenant, role.id, names)?;
-            store::replace_ticks(t, role.id, &ticked)?;
-            let before = names_of(&t.snapshot().catalog, known_role(t.snapshot(), tenant, role.id)?.ticked.iter());
+            store::replace_role_permissions(t, role.id, &ticked)?;
+            let before = names_of(&t.snapshot().catalog, get_role_in_snapshot(t.snapshot(), tenant, role.id)?.ticked.iter());
             let after = names_of(&t.snapshot().catalog, ticked.into_iter());
             let entry = Entry::new("role", role.id)
                 .within(tenant)
@@ -371,7 +371,7 @@ fn names_of(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> 
 /// Returns the permissions that a role holds, with their implied ancestors.
 fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<PermissionIndex>> {
     let catalog = &snapshot.catalog;
-    let role = known_role(snapshot, tenant, role)?;
+    let role = get_role_in_snapshot(snapshot, tenant, role)?;
     let held: BTreeSet<PermissionIndex> =
         catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot)).collect();
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
@@ -394,7 +394,7 @@ fn ticks<'n>(
         })?;
         sent.insert(node.slot);
     }
-    let role = known_role(snapshot, tenant, role)?;
+    let role = get_role_in_snapshot(snapshot, tenant, role)?;
     let former = &role.ticked;
     let was_implied: BTreeSet<PermissionIndex> =
         former.iter().flat_map(|slot| catalog.ancestors(slot)).filter(|slot| !former.contains(*slot)).collect();
