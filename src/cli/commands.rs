@@ -231,7 +231,7 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
     let is_new = !data_dir::exists(&common.data)?;
     let password = password.read()?;
     // Everything is validated before anything is created.
-    members::require_first(admin, &password).map_err(|e| api_connection::invalid_input(&e, common))?;
+    members::validate_first_administrator(admin, &password).map_err(|e| api_connection::invalid_input(&e, common))?;
     common.load(None)?;
     data_dir::create(&common.data)?;
     let mut api = ApiConnection::open_or_create(common).await?;

@@ -277,7 +277,7 @@ pub struct Site {
 pub async fn open(config: Config) -> Result<Site> {
     let app = App::open(config, &server::features::FEATURES).await?;
     let seeded = [
-        members::password::recount(&app).await,
+        members::password::reload_hash_kinds(&app).await,
         permissions::seed(&app).await,
         organizations::found_platform(&app).await,
     ];

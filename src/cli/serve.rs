@@ -266,7 +266,7 @@ async fn purge_expired(app: &App) {
         ("sessions", sessions::purge_expired(app).await),
         ("signing keys", keys::maintain(app).await),
         ("API keys", api_keys::maintain(app).await),
-        ("password hashes", members::password::recount(app).await),
+        ("password hashes", members::password::reload_hash_kinds(app).await),
         ("jobs", jobs::forget_done(app).await),
         ("videos", quotas::maintain(app).await),
         ("deliveries", deliver::purge_expired(app).await),

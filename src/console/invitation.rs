@@ -14,7 +14,7 @@ use super::page::{
     public_path, refusal,
 };
 use crate::features::invitations::{self, InvitedMember};
-use crate::features::members::require_first;
+use crate::features::members::validate_first_administrator;
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
@@ -40,7 +40,7 @@ pub(crate) struct Submitted {
 /// Shows the form to the holder of the link.
 #[handler]
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
-    match invitations::look(&app, &link.0.token).await {
+    match invitations::preview(&app, &link.0.token).await {
         Ok(invited) => {
             let typed = Typed { login: invited.invitation.email.as_deref().unwrap_or_default(), display_name: "" };
             page(StatusCode::OK, TITLE, &form_html(&app, &invited.organization_name, &link.0.token, &typed, &[]))
@@ -59,7 +59,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         return refusal(TITLE, &Error::internal("no request context"));
     };
     // The token is checked first, so that a request without it causes no password hash.
-    let organization = match invitations::look(&app, &submitted.0.token).await {
+    let organization = match invitations::preview(&app, &submitted.0.token).await {
         Ok(invited) => invited.organization_name,
         Err(refused) => return refusal(TITLE, &refused),
     };
@@ -103,7 +103,7 @@ async fn accept(app: &App, context: &Arc<RequestContext>, submitted: &Submitted)
     const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
     let Submitted { token, login, display_name, password, .. } = submitted;
     let (login, display_name) = (login.trim(), display_name.trim());
-    require_first(login, password)?;
+    validate_first_administrator(login, password)?;
     if display_name.chars().count() > DISPLAY_NAME_CHARACTERS_MAX || display_name.chars().any(char::is_control) {
         return Err(Error::field("display_name", "must be at most 200 plain characters"));
     }

@@ -171,7 +171,7 @@ pub fn verify(r: &Reader<'_>) -> Result<Verified> {
     while let Some(row) = rows.next().map_err(crate::kernel::db::sql::failed)? {
         let id: i64 = row.get(0).map_err(crate::kernel::db::sql::failed)?;
         // A row with other types was not written by Roster.
-        let fits = fits(row, &link, expected).unwrap_or(false);
+        let fits = matches(row, &link, expected).unwrap_or(false);
         if !fits {
             found.broken_at = Some(id);
             break;
@@ -184,7 +184,7 @@ pub fn verify(r: &Reader<'_>) -> Result<Verified> {
     Ok(found)
 }
 
-fn fits(row: &rusqlite::Row<'_>, link: &Link, expected: i64) -> rusqlite::Result<bool> {
+fn matches(row: &rusqlite::Row<'_>, link: &Link, expected: i64) -> rusqlite::Result<bool> {
     let text = |column: usize| -> rusqlite::Result<String> { row.get(column) };
     let texts = [text(2)?, text(3)?, text(4)?, text(5)?, text(7)?, text(10)?, text(11)?];
     let (before, after): (Option<String>, Option<String>) = (row.get(8)?, row.get(9)?);

@@ -54,7 +54,7 @@ impl Invitation {
 
 /// An invitation as the invited user sees it.
 #[derive(Debug, Clone)]
-pub struct Invited {
+pub struct InvitationPreview {
     pub invitation: Invitation,
     pub organization_name: String,
 }
@@ -132,7 +132,7 @@ pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -
 }
 
 /// Deletes up to `most` invitations that were not accepted and expired 30 days ago or earlier.
-pub fn forget_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
+pub fn purge_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
     const KEPT_MS: i64 = 30 * 86_400_000;
     store::delete_expired(w, w.now().plus_ms(-KEPT_MS), most)
 }
@@ -141,8 +141,8 @@ pub fn forget_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
 
 /// Returns the invitation of a valid link. Fails with `InvalidLink` in the same way if the link was accepted, expired,
 /// withdrawn, unknown, or if its maker may no longer grant this.
-fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp) -> Result<Invited> {
-    let is_open = |invited: &Invited| {
+fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp) -> Result<InvitationPreview> {
+    let is_open = |invited: &InvitationPreview| {
         let invitation = &invited.invitation;
         let tenant = snapshot.tenant(invitation.organization).filter(|tenant| tenant.is_active);
         tenant.is_some_and(|tenant| {
@@ -159,7 +159,7 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
 }
 
 /// Returns the invitation of a link, to show it before it is accepted. Fails with `InvalidLink`.
-pub async fn look(app: &App, token: &str) -> Result<Invited> {
+pub async fn preview(app: &App, token: &str) -> Result<InvitationPreview> {
     let (hash, snapshot) = (secret::hash(token), app.snapshot());
     app.read(move |r| require_open(r, &snapshot, &hash, Timestamp::now())).await
 }
@@ -183,7 +183,7 @@ pub async fn accept(
 ) -> Result<MemberId> {
     let InvitedMember { username, email, display_name, password } = newcomer;
     // The link is checked first, so that nobody without one can make the server compute a hash.
-    let invited = look(app, token).await?;
+    let invited = preview(app, token).await?;
     let reach = Reach::Tenant(invited.invitation.organization);
     let guesser = Guesser::by(&invited.invitation.maker, context.address, reach);
     let email = email.or(invited.invitation.email);

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{Invitation, Invited};
+use super::{Invitation, InvitationPreview};
 use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
@@ -30,9 +30,9 @@ const FIND_BY_HASH: &str = "
     where i.hash = :hash";
 
 /// Returns the invitation of a link in any status, with the name of its organization.
-pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<Invited>> {
+pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<InvitationPreview>> {
     r.find(FIND_BY_HASH, &[(":hash", hash)], |row| {
-        Ok(Invited { invitation: invitation_of(row)?, organization_name: row.get(10)? })
+        Ok(InvitationPreview { invitation: invitation_of(row)?, organization_name: row.get(10)? })
     })
 }
 

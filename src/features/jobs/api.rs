@@ -517,9 +517,9 @@ fn holder(
 /// Returns the job as this organization can see it, or unchanged for `None`: for an organization, neither the path nor
 /// the error messages name a member who has left.
 fn redacted(r: &Reader<'_>, viewer: Option<OrganizationId>, mut job: Job) -> Result<Job> {
-    let path = members::seen_path(r, viewer, job.member, &job.path)?;
+    let path = members::visible_path(r, viewer, job.member, &job.path)?;
     let errors = job.steps.iter_mut().filter_map(|step| step.error.as_mut()).chain(job.last_error.as_mut());
-    errors.for_each(|error| *error = members::seen_text(error, &job.path, &path));
+    errors.for_each(|error| *error = members::visible_text(error, &job.path, &path));
     job.path = path;
     Ok(job)
 }

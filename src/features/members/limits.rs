@@ -39,7 +39,7 @@ pub fn require_capacity_of(
 ) -> Result<Capacity> {
     require_capacity(t.snapshot(), limits.members_max)?;
     let each_max = limits.each(t.snapshot());
-    if !t.snapshot().is_platform(organization) && store::has_made(t, organization, each_max)? {
+    if !t.snapshot().is_platform(organization) && store::has_created(t, organization, each_max)? {
         let message = format!("this organization already created {each_max} members (limits.members_per_organization)");
         return Err(Error::new(ErrorCode::SiteFull).with_message(message));
     }

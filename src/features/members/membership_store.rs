@@ -69,7 +69,7 @@ const HAS_MADE: &str = "
     from (select 1 from made_members where organization_id = :organization_id limit :many)";
 
 /// Whether the organization created at least this many members that were not erased.
-pub fn has_made(r: &Reader<'_>, organization: OrganizationId, many: u64) -> Result<bool> {
+pub fn has_created(r: &Reader<'_>, organization: OrganizationId, many: u64) -> Result<bool> {
     let many = i64::try_from(many).unwrap_or(i64::MAX);
     r.one(HAS_MADE, &[(":many", &many), (":organization_id", &organization)], |row| row.get(0))
 }
@@ -78,7 +78,7 @@ const INSERT_MADE: &str = "
     insert into made_members (organization_id, member_id)
     values (:organization_id, :member_id)";
 
-pub fn insert_made(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
+pub fn insert_created(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     w.execute(INSERT_MADE, &[(":organization_id", &organization), (":member_id", &member)]).map(drop)
 }
 

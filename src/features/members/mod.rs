@@ -31,12 +31,12 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 pub use store::{
-    Filter, find_by_identity, find_member, find_name_at, get_member, insert_identity, insert_member, list_members,
+    Filter, find_by_identity, find_member, find_subject_at, get_member, insert_identity, insert_member, list_members,
     set_account_id,
 };
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
-pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
-pub use writes::{alive, delete_membership, erase, insert_membership, react, set_password, update_names};
+pub use visible::{find_visible, is_visible, require_visible, visible_path, visible_text};
+pub use writes::{get_not_erased, delete_membership, erase, insert_membership, react, set_password, update_names};
 
 /// Returns the ids of the members that a keyword can match, as a JSON array; `None` if there are too many.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
@@ -162,7 +162,7 @@ pub struct ExternalName {
 }
 
 /// Returns the member with this identity (provider, subject), if any.
-pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, provider, subject)
 }
 
@@ -180,23 +180,23 @@ pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
 }
 
 /// Returns numeric subjects at a provider that are greater than `above`, in ascending order. Erased members have none.
-pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
-    store::list_numbers_at(r, provider, above, most)
+pub fn list_numeric_subjects(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
+    store::list_numeric_subjects(r, provider, above, most)
 }
 
 /// Returns the id of a member's account at WordPress.
-pub fn number_at_wordpress(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
-    store::find_name_at(r, id, WORDPRESS)
+pub fn wordpress_id(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_subject_at(r, id, WORDPRESS)
 }
 
 /// Returns a member's name at SFTPGo, if it has one. The username is not considered.
-pub fn name_at_sftpgo(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
-    store::find_name_at(r, id, SFTPGO)
+pub fn sftpgo_username(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_subject_at(r, id, SFTPGO)
 }
 
 /// Returns all members with a name at SFTPGo, sorted by that name.
-pub fn list_at_sftpgo(r: &Reader<'_>) -> Result<Vec<(String, Member)>> {
-    store::list_known(r, SFTPGO)
+pub fn list_sftpgo_members(r: &Reader<'_>) -> Result<Vec<(String, Member)>> {
+    store::list_by_provider(r, SFTPGO)
 }
 
 /// Returns the account id that is stored with an identity.
@@ -205,7 +205,7 @@ pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<
 }
 
 /// Creates a member for an identity at a provider. Names from the provider are used if they are valid and not taken.
-pub fn create_known(
+pub fn create_with_identity(
     w: &Writer<'_>,
     capacity: Capacity,
     id: MemberId,
@@ -268,7 +268,7 @@ pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Eve
 /// be cleaned up there.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
     let mut event = member_event(t, EventKind::MemberDeleted, id);
-    if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
+    if let Some(name) = store::find_subject_at(t, id, SFTPGO)? {
         event.data = serde_json::json!({"sftpgo_username": name});
     }
     Ok(event)
@@ -395,7 +395,7 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
 }
 
 /// Deletes registrations that were not completed within a day.
-pub async fn forget_lapsed(app: &App) -> Result<()> {
+pub async fn purge_expired_registrations(app: &App) -> Result<()> {
     const REGISTRATION_TTL_MS: i64 = 86_400_000;
     /// The next run deletes the rest.
     const AT_ONCE_MAX: usize = 10_000;
@@ -418,7 +418,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
 
 /// Fails if the caller sets its own password with an administrative operation. These do not require the current
 /// password, so an access token alone would be enough to take over the account.
-pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
+pub fn require_not_self(caller: &Identity, id: MemberId) -> Result<()> {
     let message = "change your own password at /me/password";
     if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).with_message(message)) } else { Ok(()) }
 }
@@ -493,7 +493,7 @@ impl Guesser {
 }
 
 /// Checks the login and the password of a first administrator. Fails with all faults at once.
-pub fn require_first(login: &str, password: &str) -> Result<()> {
+pub fn validate_first_administrator(login: &str, password: &str) -> Result<()> {
     let mut faults: Vec<Field> =
         password::faults(password).into_iter().map(|fault| Field::body("password", fault)).collect();
     if !is_login(login.trim()) {
@@ -540,7 +540,7 @@ pub async fn create_first_administrator(
     password: String,
     setup_token: Option<String>,
 ) -> Result<MemberId> {
-    require_first(login, &password)?;
+    validate_first_administrator(login, &password)?;
     let login = login.trim().to_owned();
     let hash = password::hash(app, password).await?;
     let create_admin = move |t: &Transaction<'_>, _: &Identity| {

@@ -227,14 +227,14 @@ fn floor(app: &App, argon2: &Argon2<'_>) -> Floor {
 }
 
 /// Adds the kind of an imported hash that was stored: from now on every sign-in does its work.
-pub fn announce(kinds: &HashKinds, hash: &str) {
+pub fn add_hash_kind(kinds: &HashKinds, hash: &str) {
     if let (Some(kind), Ok(mut kinds)) = (beginning(hash), kinds.lock()) {
         kinds.insert(kind.to_owned(), Timestamp::now());
     }
 }
 
 /// Reloads the kinds of the stored hashes: at the start, and periodically, because the last hash of a kind can be gone.
-pub async fn recount(app: &App) -> Result<()> {
+pub async fn reload_hash_kinds(app: &App) -> Result<()> {
     // A hash that is announced meanwhile can be missing from the rows.
     let since = Timestamp::now();
     let stored = app.read(store::list_hash_kinds).await?;

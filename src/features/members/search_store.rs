@@ -30,6 +30,6 @@ pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
 const SHED_WORDS: &str = "insert into member_words (member_words, rank) values ('merge', -500)";
 
 /// Merges segments of the search index, to remove the data of deleted entries.
-pub fn shed_words(w: &Writer<'_>) -> Result<()> {
+pub fn merge_index(w: &Writer<'_>) -> Result<()> {
     w.execute(SHED_WORDS, &[]).map(drop)
 }

@@ -93,7 +93,7 @@ const LIST_KNOWN: &str = "
     order by i.subject";
 
 /// Returns all members with an identity at a provider, sorted by subject.
-pub fn list_known(r: &Reader<'_>, provider: &str) -> Result<Vec<(String, Member)>> {
+pub fn list_by_provider(r: &Reader<'_>, provider: &str) -> Result<Vec<(String, Member)>> {
     r.all(LIST_KNOWN, &[(":provider", &provider)], |row| Ok((row.get(11)?, member_of(row)?)))
 }
 
@@ -280,7 +280,7 @@ pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &New
         ],
         UNIQUE,
     )?;
-    capacity.0.map_or(Ok(()), |organization| insert_made(w, organization, id))
+    capacity.0.map_or(Ok(()), |organization| insert_created(w, organization, id))
 }
 
 const UPDATE_MEMBER: &str = "
@@ -467,7 +467,7 @@ pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
     w.execute(DELETE_IDENTITIES, &[(":id", &id)])?;
     delete_made(w, id)?;
     w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)])?;
-    search_store::shed_words(w)
+    search_store::merge_index(w)
 }
 
 const COUNT_GRANTS: &str = "select count(*) from grants where member_id = :id";
@@ -517,7 +517,7 @@ const FIND_NAME_AT: &str = "
     limit 1";
 
 /// Returns a member's oldest subject at a provider.
-pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
+pub fn find_subject_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
     r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
 }
 
@@ -528,7 +528,7 @@ const LIST_NUMBERS_AT: &str = "
     order by cast(subject as integer)
     limit :most";
 
-pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
+pub fn list_numeric_subjects(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
     let (above, most) = (i64::try_from(above).unwrap_or(i64::MAX), i64::try_from(most).unwrap_or(i64::MAX));
     let numbers = r.all(LIST_NUMBERS_AT, &[(":provider", &provider), (":above", &above), (":most", &most)], |row| {
         row.get::<_, i64>(0)
@@ -547,7 +547,7 @@ pub fn set_account_id(w: &Writer<'_>, id: MemberId, provider: &str, account_id: 
 
 // ── memberships ──
 
-pub use super::membership_store::{Membership, delete_made, has_made, insert_made, list_memberships};
+pub use super::membership_store::{Membership, delete_made, has_created, insert_created, list_memberships};
 
 const FIND_MEMBERSHIP: &str = "
     select created_at

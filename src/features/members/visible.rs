@@ -27,7 +27,7 @@ pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Resul
 }
 
 /// Returns the member if the organization may see it; `seen_by` is `None` for the site.
-pub fn find_seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, id: MemberId) -> Result<Option<Member>> {
+pub fn find_visible(r: &Reader<'_>, seen_by: Option<OrganizationId>, id: MemberId) -> Result<Option<Member>> {
     match seen_by {
         Some(organization) => store::find_member_in(r, organization, id),
         None => store::find_member(r, id),
@@ -36,7 +36,7 @@ pub fn find_seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, id: MemberId) 
 
 /// Returns the path of a video as the organization may see it: the folder name of a member that it may not see is
 /// replaced.
-pub fn seen_path(
+pub fn visible_path(
     r: &Reader<'_>,
     seen_by: Option<OrganizationId>,
     owner: Option<MemberId>,
@@ -52,7 +52,7 @@ pub fn seen_path(
 }
 
 /// Replaces the folder name in a text that can contain `path`, such as the error of a job, if `seen` is not `path`.
-pub fn seen_text(text: &str, path: &str, seen: &str) -> String {
+pub fn visible_text(text: &str, path: &str, seen: &str) -> String {
     match path.split_once('/') {
         Some((folder, _)) if path != seen => text.replace(&format!("{folder}/"), &format!("{HIDDEN_FOLDER}/")),
         _ => text.to_owned(),

@@ -111,7 +111,7 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
 }
 
 /// Returns a member that was not erased. Fails with `MemberDeleted` for an erased one.
-pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
+pub fn get_not_erased(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
     let member = store::get_member(t, id)?;
     if member.status == "deleted" { Err(ErrorCode::MemberDeleted.into()) } else { Ok(member) }
 }

@@ -8,7 +8,7 @@ pub mod spreadsheet;
 use serde_json::json;
 
 use crate::features::members::{
-    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, join, member_event,
+    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_by_identity, find_login, folded, join, member_event,
     owner_of_folder, require_capacity,
 };
 use crate::features::quotas::{self, Account, QuotaSettings};
@@ -96,8 +96,8 @@ pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, memb
     let id = member.id;
     Ok(User {
         status_reason: members::find_status_reason(r, id)?,
-        wordpress_id: members::find_name_at(r, id, WORDPRESS)?,
-        sftpgo_username: members::find_name_at(r, id, SFTPGO)?,
+        wordpress_id: members::find_subject_at(r, id, WORDPRESS)?,
+        sftpgo_username: members::find_subject_at(r, id, SFTPGO)?,
         account: quotas::account(r, rules, snapshot, id)?,
         organization: quotas::organization_of(snapshot, id),
         member,
@@ -129,7 +129,7 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
         found.push((ErrorCode::EmailExists, "email"));
     }
     if let Some(id) = names.wordpress_id
-        && find_known(r, WORDPRESS, &id.to_string())?.is_some_and(|member| is_other(&member))
+        && find_by_identity(r, WORDPRESS, &id.to_string())?.is_some_and(|member| is_other(&member))
     {
         found.push((ErrorCode::WordPressIdExists, "wordpress_id"));
     }
@@ -308,7 +308,7 @@ pub fn switch(
     is_active: bool,
     reason: Option<&str>,
 ) -> Result<Changed<()>> {
-    let previous = members::alive(t, id)?;
+    let previous = members::get_not_erased(t, id)?;
     let is_same = previous.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
     if is_same {
         return Ok(Changed::nothing(()));

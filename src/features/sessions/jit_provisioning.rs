@@ -76,7 +76,7 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
         return Err(Error::new(ErrorCode::NeighbourFailed).with_source(why));
     }
     let (provider, subject) = (external_user.provider.clone(), external_user.subject.clone());
-    let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
+    let known = app.read(move |r| members::find_by_identity(r, &provider, &subject)).await?;
     if known.as_ref().is_some_and(|member| !member.is_active()) {
         return Err(ErrorCode::InvalidLogin.into());
     }
@@ -170,7 +170,7 @@ pub fn apply(
     let mut changes: Vec<Change> = Vec::new();
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
-    match members::find_known(t, &external_user.provider, &external_user.subject)? {
+    match members::find_by_identity(t, &external_user.provider, &external_user.subject)? {
         Some(member) if member.id != id => {
             return Ok(Changed::nothing(ProvisionResult { id: member.id, ..provisioned }));
         }
@@ -199,7 +199,7 @@ pub fn apply(
                 subject: external_user.subject.clone(),
                 account_id: external_user.account_id.clone(),
             };
-            members::create_known(t, capacity, id, &name, &offered)?;
+            members::create_with_identity(t, capacity, id, &name, &offered)?;
             changes.push(authz::store::member_state(t, id)?);
             events.push(members::member_event(t, EventKind::MemberCreated, id));
             done.insert("created".into(), json!(true));

@@ -346,7 +346,7 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
 /// Deletes expired sessions and one-time tokens.
 pub async fn purge_expired(app: &App) -> Result<()> {
     app.write_in_batches(store::forget_tokens).await?;
-    app.write_in_batches(invitations::forget_expired).await?;
+    app.write_in_batches(invitations::purge_expired).await?;
     app.change_in_batches("session.expire", |t, most| {
         let expired = store::end_expired(t, most)?;
         if expired.is_empty() {
@@ -356,7 +356,7 @@ pub async fn purge_expired(app: &App) -> Result<()> {
         Ok(Changed::new(expired.len(), entry).policy(expired.into_iter().map(|id| Change::Session(id, None))))
     })
     .await?;
-    members::forget_lapsed(app).await
+    members::purge_expired_registrations(app).await
 }
 
 /// A short device name from the User-Agent.

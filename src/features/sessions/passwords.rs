@@ -191,7 +191,7 @@ pub fn make_link(
         members::require_visible(t.snapshot(), reach, id)?;
         let member = members::get(t, id)?;
         members::require_may_change(t, caller, reach, id)?;
-        members::require_other(caller, id)?;
+        members::require_not_self(caller, id)?;
         match member.status.as_str() {
             "active" => {}
             "deleted" => return Err(ErrorCode::MemberDeleted.into()),

@@ -165,7 +165,7 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
     const PATHS: [&str; 2] = ["path", "former_path"];
     let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
     if let Some(id) = delivery.member {
-        let member = members::find_seen(r, seen_by, id)?;
+        let member = members::find_visible(r, seen_by, id)?;
         if delivery.kind.starts_with("member.") {
             let field =
                 |get: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| get(member).clone()));
@@ -180,9 +180,9 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
     }
     for key in PATHS {
         let Some(path) = data[key].as_str().map(str::to_owned) else { continue };
-        let seen = members::seen_path(r, seen_by, delivery.member, &path)?;
+        let seen = members::visible_path(r, seen_by, delivery.member, &path)?;
         if let Some(error) = data["error"].as_str() {
-            data["error"] = json!(members::seen_text(error, &path, &seen));
+            data["error"] = json!(members::visible_text(error, &path, &seen));
         }
         data[key] = json!(seen);
     }

@@ -38,7 +38,7 @@ pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<E
         Err(outcome) => return Ok(outcome),
     };
     let name = heading.1.to_owned();
-    let Some(owner) = app.read(move |r| members::find_known(r, members::SFTPGO, &name)).await? else {
+    let Some(owner) = app.read(move |r| members::find_by_identity(r, members::SFTPGO, &name)).await? else {
         tracing::info!(action = heading.0.name(), "a file event of SFTPGo names an unknown user");
         return Ok(EventOutcome::Ignored("no member has this name"));
     };

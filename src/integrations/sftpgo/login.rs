@@ -116,7 +116,7 @@ async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
 async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>> {
     let (inputs, name) = (DesiredStateInputs::from_app(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
-        let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
+        let Some(member) = members::find_by_identity(r, members::SFTPGO, &name)? else { return Ok(None) };
         let desired = inputs.desired_account(r, &member, name)?;
         Ok(is_folder(&desired.username).then_some((member, desired)))
     };

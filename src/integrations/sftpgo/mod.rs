@@ -87,7 +87,7 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
     // Read after the connection is acquired: the wait can be long.
     let inputs = account::DesiredStateInputs::from_app(app);
     let desired = app
-        .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
+        .read(move |r| match (members::find(r, member)?, members::sftpgo_username(r, member)?) {
             (Some(member), Some(name)) => inputs.desired_account(r, &member, name).map(Some),
             _ => Ok(None),
         })

@@ -63,7 +63,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
     let users = list(app).await?;
     let (inputs, claims) = (DesiredStateInputs::from_app(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
-        let known = members::list_at_sftpgo(r)?;
+        let known = members::list_sftpgo_members(r)?;
         let desired_accounts =
             known.into_iter().map(|(name, member)| Ok((name.clone(), inputs.desired_account(r, &member, name)?)));
         let desired_accounts = desired_accounts.collect::<Result<HashMap<_, _>>>()?;
@@ -190,7 +190,7 @@ fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
 async fn repair(app: &App, desired: &DesiredAccount) -> Result<Followed> {
     let mut connection = Connection::begin(app).await;
     let (inputs, name) = (DesiredStateInputs::from_app(app), desired.username.clone());
-    let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
+    let look = move |r: &Reader<'_>| match members::find_by_identity(r, members::SFTPGO, &name)? {
         Some(member) => inputs.desired_account(r, &member, name).map(Some),
         None => Ok(None),
     };

@@ -72,7 +72,7 @@ pub async fn sync_member(
 ) -> Result<AccountOutcome> {
     let external_user = Arc::new(external_user_of(app, person));
     let subject = external_user.subject.clone();
-    let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
+    let known = app.read(move |r| members::find_by_identity(r, WORDPRESS, &subject)).await?;
     let id = known.map_or_else(MemberId::new, |member| member.id);
     let mut tries = 0;
     loop {
@@ -96,7 +96,7 @@ fn synced(
     plans: Plans,
     members_max: u64,
 ) -> Result<Changed<AccountOutcome>> {
-    let member = match members::find_known(t, WORDPRESS, &external_user.subject)? {
+    let member = match members::find_by_identity(t, WORDPRESS, &external_user.subject)? {
         Some(member) if !member.is_active() => {
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, "is not active here")));
         }
@@ -152,7 +152,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
     let identity = caller.clone();
     run(app, caller, effect, move |t| {
         let subject = id.to_string();
-        let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
+        let Some(member) = members::find_by_identity(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::nothing(AccountOutcome::Nobody));
         };
         if members::require_may_touch(t, &identity, Reach::Site, member.id, Touch::Standing).is_err() {

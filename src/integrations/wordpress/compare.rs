@@ -147,7 +147,7 @@ async fn confirm(
     (after, options): (u64, CompareOptions),
     found: &mut CompareResult,
 ) -> Result<Option<CompareCursor>> {
-    let known = app.read(move |r: &Reader<'_>| members::list_numbers_at(r, WORDPRESS, after, PAGE)).await?;
+    let known = app.read(move |r: &Reader<'_>| members::list_numeric_subjects(r, WORDPRESS, after, PAGE)).await?;
     let Some(last) = known.last().copied() else { return Ok(None) };
     let there = admin_client.among(&known).await?;
     for id in known.into_iter().filter(|id| !there.contains(id)) {

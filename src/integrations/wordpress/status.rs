@@ -25,7 +25,7 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
         return Ok(DeliveryOutcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
     }
     let look = move |r: &crate::kernel::db::Reader<'_>| {
-        Ok((members::find(r, member)?, members::number_at_wordpress(r, member)?))
+        Ok((members::find(r, member)?, members::wordpress_id(r, member)?))
     };
     let (Some(found), Some(number)) = app.read(look).await? else {
         return Ok(DeliveryOutcome::Needless("the member has no account at WordPress"));

@@ -11,8 +11,8 @@ use super::{MemberView, PasswordHash};
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
 use crate::features::members::store::{self, Filter, Membership};
 use crate::features::members::{
-    self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, member_event, password,
-    require_capacity, require_may_touch, require_other, require_visible, set_active, set_password, writes,
+    self, AUTHENTIK, Guesser, Member, NewMember, get_not_erased, bounded_guesses, changed, create, member_event, password,
+    require_capacity, require_may_touch, require_not_self, require_visible, set_active, set_password, writes,
 };
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
@@ -235,7 +235,7 @@ impl Api {
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
         let made = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, making).await?;
-        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
+        imported.iter().for_each(|hash| password::add_hash_kind(&self.app.hash_kinds, hash));
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
@@ -272,7 +272,7 @@ impl Api {
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
             require_visible(t.snapshot(), reach, id.0)?;
-            let former = alive(t, id.0)?;
+            let former = get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             let mut member = former.clone();
             rename(&mut member, reach, edit.username, edit.username_by_site)?;
@@ -288,7 +288,7 @@ impl Api {
             if touch == Touch::Account || is_active.is_some() || is_others {
                 require_may_touch(t, caller, reach, id.0, touch)?;
             }
-            password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
+            password_hash.as_ref().map_or(Ok(()), |_| require_not_self(caller, id.0))?;
             if is_imported {
                 require_importer(caller, reach)?;
             }
@@ -323,7 +323,7 @@ impl Api {
         };
         let updating = self.app.change(&caller, "member.update", update);
         let updated = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, updating).await?;
-        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
+        imported.iter().for_each(|hash| password::add_hash_kind(&self.app.hash_kinds, hash));
         answer(updated)
     }
 
@@ -364,7 +364,7 @@ impl Api {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_DELETE)?;
             require_visible(t.snapshot(), reach, id.0)?;
-            let former = alive(t, id.0)?;
+            let former = get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
             members::erase(t, reach, &former)
@@ -475,7 +475,7 @@ impl Api {
         let link = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, permission)?;
             let organization = find(t.snapshot())?;
-            alive(t, member)?;
+            get_not_erased(t, member)?;
             t.snapshot()
                 .tenant(organization)
                 .filter(|t| reach.includes(t.id))
@@ -576,7 +576,7 @@ fn switch(
     is_active: bool,
 ) -> Result<Changed<Member>> {
     require_visible(t.snapshot(), reach, id)?;
-    let former = alive(t, id)?;
+    let former = get_not_erased(t, id)?;
     require_may_touch(t, caller, reach, id, Touch::Standing)?;
     if former.is_active() == is_active {
         return Ok(Changed::nothing(former));

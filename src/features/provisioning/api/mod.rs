@@ -328,7 +328,7 @@ impl Api {
         };
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_UPDATE, edit.quota_size.is_some())?;
-            let previous = members::alive(t, id.0)?;
+            let previous = members::get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), previous.version)?;
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             require_may_touch(t, caller, reach, id.0, provisioning::touch_of(&edit.fields(&user, t.snapshot())))?;
@@ -359,7 +359,7 @@ impl Api {
     ) -> Done {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
-            let previous = members::alive(t, id.0)?;
+            let previous = members::get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), previous.version)?;
             require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
             members::erase(t, reach, &previous)

@@ -240,7 +240,7 @@ pub async fn member_of_bearer(
 
     let named = (provider.settings.name.clone(), subject.clone());
     let find = move |r: &crate::kernel::db::Reader<'_>| {
-        let Some(member) = members::find_known(r, &named.0, &named.1)? else { return Ok(None) };
+        let Some(member) = members::find_by_identity(r, &named.0, &named.1)? else { return Ok(None) };
         Ok(Some((member.id, member.is_active(), second_factor::is_confirmed(r, member.id)?)))
     };
     let (member, is_active, is_confirmed) = match app.read(find).await? {
