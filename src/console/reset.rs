@@ -13,7 +13,7 @@ use super::page::{
     Fault, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, public_path,
     refusal,
 };
-use crate::features::sessions::passwords::{require_link, reset};
+use crate::features::sessions::passwords::{require_link, reset_password};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode};
@@ -61,7 +61,7 @@ pub async fn submit(
     if let Some(fault) = differing(&password, &again) {
         return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&public_path(&app.config, "/reset"), &token, &[fault]));
     }
-    match reset(&app, &context, token.clone(), password).await {
+    match reset_password(&app, &context, token.clone(), password).await {
         Ok(()) => page(
             StatusCode::OK,
             TITLE,

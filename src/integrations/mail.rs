@@ -48,7 +48,7 @@ async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Resu
         return Ok(None);
     }
     let maker = is(EventKind::MemberWelcomed).then(|| delivery.maker.clone());
-    let Some(url) = passwords::link_of_letter(app, id, ttl_s, maker).await? else { return Ok(None) };
+    let Some(url) = passwords::create_mail_link(app, id, ttl_s, maker).await? else { return Ok(None) };
     Ok(Some(match is(EventKind::MemberWelcomed) {
         true => writer.welcome(id, to, &url, ttl_s),
         false => writer.password_link(id, to, &url, ttl_s),

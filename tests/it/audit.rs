@@ -20,7 +20,7 @@ fn column<'e>(entries: &'e [Value], name: &str) -> Vec<&'e str> {
 }
 
 /// The output of `roster audit verify`, and its exit code.
-fn verified(site: &Site) -> (Option<i32>, Value) {
+fn verify_id_token(site: &Site) -> (Option<i32>, Value) {
     let output =
         Command::new(binary()).args(["audit", "verify", "--json", "--data"]).arg(site.path()).output().expect("roster");
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
@@ -441,7 +441,7 @@ async fn a_sound_chain_is_verified_and_its_head_can_be_noted() {
     let site = Site::start().await;
     site.organization("acme").await;
 
-    let (code, found) = verified(&site);
+    let (code, found) = verify_id_token(&site);
 
     let last = site.last_audit_entry().await;
     assert_eq!((code, &found["ok"]), (Some(0), &json!(true)));
@@ -476,7 +476,7 @@ async fn a_change_of_any_column_of_an_entry_is_detected() {
         "hash = zeroblob(32)",
     ] {
         tamper(&site, &format!("update audit set {change} where id = {id}"));
-        let (code, found) = verified(&site);
+        let (code, found) = verify_id_token(&site);
         assert_eq!((code, &found["ok"], &found["broken_at"]), (Some(1), &json!(false), &json!(id)), "{change}");
         tamper(
             &site,
@@ -484,26 +484,26 @@ async fn a_change_of_any_column_of_an_entry_is_detected() {
         );
     }
     tamper(&site, "drop table kept");
-    assert_eq!(verified(&site).0, Some(0));
+    assert_eq!(verify_id_token(&site).0, Some(0));
 }
 
 #[tokio::test]
 async fn a_removed_entry_is_detected() {
     let site = Site::start().await;
     site.organization("acme").await;
-    let (_, whole) = verified(&site);
+    let (_, whole) = verify_id_token(&site);
     let last = whole["entries"].as_i64().unwrap();
     tamper(&site, "create table kept as select * from audit");
 
     for (removed, broken_at) in [("id = 1", json!(2)), ("id = 3", json!(4)), ("id between 2 and 3", json!(4))] {
         tamper(&site, &format!("delete from audit where {removed}"));
-        let (code, found) = verified(&site);
+        let (code, found) = verify_id_token(&site);
         assert_eq!((code, &found["broken_at"]), (Some(1), &broken_at), "{removed}");
         tamper(&site, &format!("insert into audit select * from kept where {removed}"));
     }
     // A chain whose last entries were removed is consistent in itself. Only the noted head reveals it.
     tamper(&site, &format!("delete from audit where id = {last}"));
-    let (code, cut) = verified(&site);
+    let (code, cut) = verify_id_token(&site);
     assert_eq!((code, &cut["entries"]), (Some(0), &json!(last - 1)));
     assert_ne!(cut["last_hash"], whole["last_hash"]);
     tamper(&site, &format!("insert into audit select * from kept where id = {last}; drop table kept"));
@@ -520,5 +520,5 @@ async fn parallel_changes_make_one_chain() {
     futures_util::future::join_all(changes).await;
 
     assert_eq!(site.admin().get("/admin/audit?action=organization.create").await.data()["total"], 30);
-    assert_eq!(verified(&site).0, Some(0));
+    assert_eq!(verify_id_token(&site).0, Some(0));
 }

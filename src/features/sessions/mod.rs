@@ -52,7 +52,7 @@ pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionI
 /// Ends sessions and deletes one-time tokens after a change of a member's account, password or e-mail address.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
-        Occurrence::EmailChanged(member) => store::void_mailed(t, *member).map(|()| Vec::new()),
+        Occurrence::EmailChanged(member) => store::delete_mailed_tokens(t, *member).map(|()| Vec::new()),
         Occurrence::RegistrationGone(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
         Occurrence::MemberSuspended(member) | Occurrence::PasswordWithdrawn(member) => end_sessions(t, *member, None),
         Occurrence::PasswordSet { member, kept, .. } => {
@@ -133,7 +133,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };
-            let opened = open_while(app, visitor, (id, "password", FactorsShown::OneFactor), require_unchanged).await;
+            let opened = open_while(app, visitor, (id, "password", VerifiedFactors::OneFactor), require_unchanged).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -151,7 +151,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
 
 /// The factors that a sign-in has verified so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FactorsShown {
+pub enum VerifiedFactors {
     OneFactor,
     BothFactors,
 }
@@ -166,7 +166,7 @@ enum Opened {
 }
 
 /// Opens a session for a member who was just authenticated. Fails with a challenge when a second factor is due.
-pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: FactorsShown) -> Result<Tokens> {
+pub async fn open_session(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: VerifiedFactors) -> Result<Tokens> {
     open_while(app, visitor, (member, method, shown), |_| Ok(())).await
 }
 
@@ -174,7 +174,7 @@ pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, 
 async fn open_while(
     app: &App,
     visitor: &Visitor,
-    (member, method, shown): (MemberId, &str, FactorsShown),
+    (member, method, shown): (MemberId, &str, VerifiedFactors),
     check: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
 ) -> Result<Tokens> {
     let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
@@ -188,7 +188,7 @@ async fn open_while(
         }
         check(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
-        if shown == FactorsShown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
+        if shown == VerifiedFactors::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
             second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
             return Ok(Changed::nothing(Opened::Challenge { token: challenge, is_enrolled }));
         }
@@ -197,7 +197,7 @@ async fn open_while(
             id: SessionId::new(),
             member,
             method,
-            second_factor: shown == FactorsShown::BothFactors,
+            second_factor: shown == VerifiedFactors::BothFactors,
             refresh_hash,
             refresh_generation: 0,
             rotated_at: t.now(),
@@ -220,7 +220,7 @@ async fn open_while(
     let caller = Identity::new(Principal::Member(member), context);
     match app.change(&caller, "session.create", begin).await?.answer {
         Opened::Session(row) => tokens(app, &row, refresh_token),
-        Opened::Challenge { token, is_enrolled } => Err(second_factor::due(token, is_enrolled)),
+        Opened::Challenge { token, is_enrolled } => Err(second_factor::challenge_error(token, is_enrolled)),
     }
 }
 
@@ -245,7 +245,7 @@ pub async fn renew_cookies(
     session: SessionId,
     refresh: &str,
 ) -> Result<Tokens> {
-    let renewed = renew(app, context, session, refresh).await;
+    let renewed = refresh_session(app, context, session, refresh).await;
     match &renewed {
         Ok(tokens) => tokens.set_cookies(app, context),
         Err(error) if error.cause.status() == 401 => clear_cookies(app, context),
@@ -255,7 +255,7 @@ pub async fn renew_cookies(
 }
 
 /// Renews a session: consumes the refresh token and returns its successor.
-pub async fn renew(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn refresh_session(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
     // Most invalid tokens are rejected before they reach the writer.
     let known =
         app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(ErrorCode::InvalidRefresh)?;
@@ -306,7 +306,7 @@ async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
     };
-    app.change(caller, "session.end_reused", end).await.map(drop)
+    app.change(caller, "session.end_reused", end_session).await.map(drop)
 }
 
 /// Derives the successor of a refresh token. The database holds neither token, only a hash.
@@ -332,7 +332,7 @@ fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) 
 }
 
 /// Ends one session of a member. Fails with `SessionNotFound` if the member has no such session.
-pub async fn end(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
+pub async fn end_session(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
     let end = move |t: &Transaction<'_>, _: &Identity| {
         let row = store::find_session(t, session)?.filter(|row| row.member == member);
         let row = row.ok_or(ErrorCode::SessionNotFound)?;
@@ -340,12 +340,12 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
         let entry = Entry::new("session", row.id).before(json!({"member": member}));
         Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
     };
-    app.change(caller, "session.end", end).await.map(drop)
+    app.change(caller, "session.end", end_session).await.map(drop)
 }
 
 /// Deletes expired sessions and one-time tokens.
 pub async fn purge_expired(app: &App) -> Result<()> {
-    app.write_in_batches(store::forget_tokens).await?;
+    app.write_in_batches(store::delete_expired_tokens).await?;
     app.write_in_batches(invitations::purge_expired).await?;
     app.change_in_batches("session.expire", |t, most| {
         let expired = store::end_expired(t, most)?;

@@ -143,7 +143,7 @@ async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -
 
 /// Creates the link for a mail that is about to be sent, and returns its URL. Returns `None` if the member is not
 /// active, or if the creator of a welcome mail has lost the right to send it.
-pub async fn link_of_letter(
+pub async fn create_mail_link(
     app: &App,
     id: MemberId,
     ttl_s: u64,
@@ -180,7 +180,7 @@ pub struct Link {
 }
 
 /// Creates a password link for a member; the caller passes it on to the member.
-pub fn make_link(
+pub fn create_link(
     app: &App,
     token: String,
     id: MemberId,
@@ -264,7 +264,7 @@ pub async fn require_link(app: &App, token: &str) -> Result<()> {
 }
 
 /// Sets a new password with a link and consumes the link. Ends every session of the member and creates none.
-pub async fn reset(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
+pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
     // Only callers with a valid link can make the server hash, and a rejected password does not consume the link.
     require_link(app, &token).await?;
     let faults = password::faults(&new);

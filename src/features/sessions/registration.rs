@@ -88,7 +88,7 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
             let id = login.member.id;
             // While a code is valid the registration does not change, so the code proves exactly this registration.
             if store::has_token_since(t, id, PURPOSE, since)? {
-                store::contest(t, &code_hash(&sealer, id))?;
+                store::mark_contested(t, &code_hash(&sealer, id))?;
                 return Ok(Changed::nothing(RegistrationResult::RecentlyMailed));
             }
             if login.member.status != "pending" {
@@ -147,7 +147,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let right = data.as_deref().map(|data| data.strip_suffix(CONTESTED).unwrap_or(data));
         let offered = secret::hash(&hex::encode(sealed(&sealer, id, &code)));
         if !right.is_some_and(|right| secret::equal(&secret::hash(right), &offered)) {
-            store::count_try(t, &code_key)?;
+            store::count_attempt(t, &code_key)?;
             return Ok(Changed::nothing(None));
         }
         let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));

@@ -9,7 +9,7 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::factor_store::{self, Factor};
-use super::{FactorsShown, Tokens, open, require_signed_in, store};
+use super::{VerifiedFactors, Tokens, open_session, require_signed_in, store};
 use crate::features::members::{self, password};
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, ms};
@@ -46,7 +46,7 @@ pub fn insert_challenge(
 }
 
 /// The error that is returned instead of tokens when a second factor is due; it contains the challenge.
-pub fn due(challenge: String, is_enrolled: bool) -> Error {
+pub fn challenge_error(challenge: String, is_enrolled: bool) -> Error {
     let cause = if is_enrolled { ErrorCode::SecondFactorRequired } else { ErrorCode::EnrolmentRequired };
     Error::new(cause).challenge(challenge)
 }
@@ -195,7 +195,7 @@ struct Passed {
 
 /// Completes a sign-in with the code of the second factor. The first code of a new factor confirms it and returns its
 /// recovery codes.
-pub async fn answer(
+pub async fn complete_sign_in(
     app: &App,
     visitor: &Visitor,
     challenge: &str,
@@ -222,7 +222,7 @@ pub async fn answer(
         };
         let Some((passed, after)) = passed else {
             throttle.failed(t.now());
-            store::count_try(t, &hash)?;
+            store::count_attempt(t, &hash)?;
             // Not an error, because an error would roll back the counted try.
             return Ok(Changed::nothing(None));
         };
@@ -238,7 +238,7 @@ pub async fn answer(
     };
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
-    let tokens = open(app, visitor, member, &passed.method, FactorsShown::BothFactors).await?;
+    let tokens = open_session(app, visitor, member, &passed.method, VerifiedFactors::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
 }
 
@@ -301,13 +301,13 @@ fn issuer(config: &Config) -> String {
 
 /// The state of a member's second factor.
 #[derive(Debug)]
-pub struct State {
+pub struct FactorStatus {
     pub confirmed_at: Option<Timestamp>,
     pub recovery_codes_left: u64,
 }
 
-pub fn state(r: &Reader<'_>, member: MemberId) -> Result<State> {
-    Ok(State {
+pub fn state(r: &Reader<'_>, member: MemberId) -> Result<FactorStatus> {
+    Ok(FactorStatus {
         confirmed_at: factor_store::find_confirmed(r, member)?.flatten(),
         recovery_codes_left: factor_store::count_recovery_codes(r, member)?,
     })

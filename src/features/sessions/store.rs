@@ -166,7 +166,7 @@ pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -
 
 /// A one-time token as stored.
 #[derive(Debug, Clone)]
-pub struct OneTime {
+pub struct OneTimeToken {
     pub member: Option<MemberId>,
     /// Data whose format depends on the purpose.
     pub data: Option<String>,
@@ -214,10 +214,10 @@ const FIND_TOKEN: &str = "
     where hash = :hash and purpose = :purpose and expires_at > :now";
 
 /// Finds a one-time token that has not expired.
-pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTime>> {
+pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTimeToken>> {
     r.find(FIND_TOKEN, &[(":hash", hash), (":purpose", &purpose), (":now", &now)], |row| {
         let maker: Option<String> = row.get(3)?;
-        Ok(OneTime {
+        Ok(OneTimeToken {
             member: row.get(0)?,
             data: row.get(1)?,
             tries: row.get::<_, i64>(2)?.unsigned_abs(),
@@ -228,7 +228,7 @@ pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) ->
 
 const COUNT_TRY: &str = "update one_time_tokens set tries = tries + 1 where hash = :hash";
 
-pub fn count_try(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+pub fn count_attempt(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(COUNT_TRY, &[(":hash", hash)]).map(drop)
 }
 
@@ -263,7 +263,7 @@ const CONTEST: &str = "
     where hash = :hash and data not like '% contested'";
 
 /// Marks a registration code as requested more than once.
-pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+pub fn mark_contested(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(CONTEST, &[(":hash", hash)]).map(drop)
 }
 
@@ -272,7 +272,7 @@ const FORGET_TOKENS: &str = "
     where hash in (select hash from one_time_tokens where expires_at <= :now limit :most)";
 
 /// Deletes at most `most` expired one-time tokens and returns their number.
-pub fn forget_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
+pub fn delete_expired_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
     w.execute(FORGET_TOKENS, &[(":now", &w.now()), (":most", &sql::limit(most))])
 }
 
@@ -281,7 +281,7 @@ const VOID_MAILED: &str = "
     where member_id = :member_id and purpose in ('password_reset', 'email_code')";
 
 /// Deletes the password links and e-mail codes that were mailed to a member.
-pub fn void_mailed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+pub fn delete_mailed_tokens(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(VOID_MAILED, &[(":member_id", &member)]).map(drop)
 }
 

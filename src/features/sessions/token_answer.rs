@@ -40,11 +40,11 @@ impl From<Tokens> for TokenAnswer {
 
 /// Answers with the tokens, and sets them as cookies if `cookies` is true.
 pub fn answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> Reply<TokenAnswer> {
-    Ok(ok(shown(app, visitor, tokens, cookies)))
+    Ok(ok(token_answer(app, visitor, tokens, cookies)))
 }
 
 /// Like [`answer`], for answers that hold more than the tokens.
-pub fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
+pub fn token_answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
     if cookies == Some(true) {
         tokens.set_cookies(app, &visitor.context);
     }

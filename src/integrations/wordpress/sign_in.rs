@@ -10,7 +10,7 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
-use crate::features::sessions::{FactorsShown, Tokens, consume_once, open};
+use crate::features::sessions::{VerifiedFactors, Tokens, consume_once, open_session};
 use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
@@ -62,7 +62,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
 
 async fn provision_and_open(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
     let member = provision(app, &visitor.context, external_user_of(app, person)).await?;
-    open(app, visitor, member, WORDPRESS, FactorsShown::OneFactor).await
+    open_session(app, visitor, member, WORDPRESS, VerifiedFactors::OneFactor).await
 }
 
 fn valid_keys(roles: BTreeSet<String>) -> BTreeSet<String> {

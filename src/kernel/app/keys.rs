@@ -27,10 +27,10 @@ pub async fn list(app: &App) -> Result<Vec<SigningKey>> {
     let overlap_ms = ms(app.config.signing_key_overlap_s);
     let keys = stored(app).await?;
     let ends = std::iter::once(None).chain(keys.iter().map(|newer| Some(newer.created_at.plus_ms(overlap_ms))));
-    Ok(keys.iter().zip(ends).map(|(key, ends_at)| published(key, ends_at)).collect())
+    Ok(keys.iter().zip(ends).map(|(key, ends_at)| metadata(key, ends_at)).collect())
 }
 
-fn published(key: &StoredKey, ends_at: Option<Timestamp>) -> SigningKey {
+fn metadata(key: &StoredKey, ends_at: Option<Timestamp>) -> SigningKey {
     SigningKey { id: key.id.clone(), created_at: key.created_at, ends_at }
 }
 

@@ -6,7 +6,7 @@ use poem_openapi::{Object, OpenApi};
 
 use crate::features::invitations::{self, InvitedMember};
 use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
-use crate::features::sessions::{FactorsShown, open};
+use crate::features::sessions::{VerifiedFactors, open_session};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, DisplayName, Email, LinkToken, Password, Reply, Tag, Username};
@@ -54,7 +54,7 @@ impl Api {
             password: password.0,
         };
         let member = invitations::accept(&self.app, &visitor.context, &token, invited).await?;
-        let tokens = open(&self.app, &visitor, member, "invitation", FactorsShown::OneFactor).await?;
+        let tokens = open_session(&self.app, &visitor, member, "invitation", VerifiedFactors::OneFactor).await?;
         answer(&self.app, &visitor, tokens, cookies)
     }
 }

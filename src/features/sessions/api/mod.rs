@@ -14,7 +14,7 @@ use std::sync::Arc;
 use poem::Request;
 use poem_openapi::{Object, OpenApi};
 
-use super::{clear_cookies, end, renew, renew_cookies, sign_in};
+use super::{clear_cookies, end_session, refresh_session, renew_cookies, sign_in};
 use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{MemberCaller, Visitor};
@@ -101,7 +101,7 @@ impl Api {
         require_own_site(&visitor, cookies)?;
         let renewed = match cookies {
             Some(true) => renew_cookies(&self.app, &visitor.context, session, &refresh).await?,
-            _ => renew(&self.app, &visitor.context, session, &refresh).await?,
+            _ => refresh_session(&self.app, &visitor.context, session, &refresh).await?,
         };
         Ok(ok(renewed.into()))
     }
@@ -112,7 +112,7 @@ impl Api {
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
     async fn logout(&self, caller: MemberCaller) -> Done {
         if let (Some(member), Some(session)) = (caller.member(), caller.session) {
-            end(&self.app, &caller, member, session).await?;
+            end_session(&self.app, &caller, member, session).await?;
         }
         clear_cookies(&self.app, &caller.context);
         Ok(done())

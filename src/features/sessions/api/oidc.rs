@@ -5,8 +5,8 @@ use std::sync::Arc;
 use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
-use crate::features::sessions::oidc::{self, Providers, Returned};
-use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
+use crate::features::sessions::oidc::{self, Providers, AuthorizationResponse};
+use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, token_answer};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, Reply, Tag, ok};
@@ -96,7 +96,7 @@ impl Api {
         binding: Query<Option<String>>,
     ) -> Reply<AuthorizeUrl> {
         let target = (redirect_uri.0.as_str(), binding.0.as_deref());
-        let authorize_url = oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), target).await?;
+        let authorize_url = oidc::authorize_url(&self.app, &self.providers, &visitor, provider.0.as_deref(), target).await?;
         Ok(ok(AuthorizeUrl { authorize_url }))
     }
 
@@ -109,7 +109,7 @@ impl Api {
     async fn exchange_oidc_code(&self, visitor: Visitor, body: Body<OidcExchange>) -> Reply<OidcTokens> {
         let body = body.0;
         require_own_site(&visitor, body.cookies)?;
-        let returned = Returned {
+        let returned = AuthorizationResponse {
             provider: body.provider.map(|name| name.0),
             redirect_uri: body.redirect_uri.0,
             state: body.state.0,
@@ -118,7 +118,7 @@ impl Api {
         };
         let (tokens, redeemed) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
         Ok(ok(OidcTokens {
-            tokens: shown(&self.app, &visitor, tokens, body.cookies),
+            tokens: token_answer(&self.app, &visitor, tokens, body.cookies),
             scope: redeemed.scope,
             provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| redeemed.access_token),
         }))

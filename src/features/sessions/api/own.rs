@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use crate::features::sessions::store::{self, SessionRow};
-use crate::features::sessions::{clear_cookies, end, end_sessions};
+use crate::features::sessions::{clear_cookies, end_session, end_sessions};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
@@ -75,7 +75,7 @@ impl Api {
     /// Signs one device out. Its access tokens stop working before the answer is sent.
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
     async fn end_my_session(&self, caller: MemberCaller, id: Path<SessionId>) -> Done {
-        end(&self.app, &caller, caller.signed_in()?, id.0).await?;
+        end_session(&self.app, &caller, caller.signed_in()?, id.0).await?;
         if caller.session == Some(id.0) {
             clear_cookies(&self.app, &caller.context);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 
-use crate::features::sessions::passwords::{Link, change_own, make_link, reset, send_link};
+use crate::features::sessions::passwords::{Link, change_own, create_link, reset_password, send_link};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{AdminCaller, MemberCaller, Visitor};
 use crate::kernel::authz::permission::Permission;
@@ -94,7 +94,7 @@ impl Api {
     #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password")]
     async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> Done {
         let ResetPassword { token, new_password } = body.0;
-        reset(&self.app, &visitor.context, token.0, new_password.0).await?;
+        reset_password(&self.app, &visitor.context, token.0, new_password.0).await?;
         Ok(done())
     }
 
@@ -105,7 +105,7 @@ impl Api {
     #[oai(path = "/admin/members/:id/password-link", method = "post", operation_id = "create_password_link")]
     async fn create_password_link(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<PasswordLink> {
         authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_PASSWORD_LINK)?;
-        let make = make_link(&self.app, secret::token("pr_")?, id.0);
+        let make = create_link(&self.app, secret::token("pr_")?, id.0);
         let make = move |t: &Transaction<'_>, caller: &Identity| make(t, caller).map(password_link);
         let made =
             self.app.create_secret(&caller, "member.password_link", Permission::MEMBER_PASSWORD_LINK, make).await?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::LoginPassword;
 use crate::features::members::{self, require_may_change, require_visible};
 use crate::features::sessions::second_factor::{self, NewSecret};
-use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
+use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, token_answer};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{MemberCaller, Visitor};
@@ -135,8 +135,8 @@ impl Api {
     ) -> Reply<SecondFactorAnswer> {
         let SecondFactorRequest { challenge, code, cookies } = body.0;
         require_own_site(&visitor, cookies)?;
-        let (tokens, recovery_codes) = second_factor::answer(&self.app, &visitor, &challenge, code.0).await?;
-        let tokens = shown(&self.app, &visitor, tokens, cookies);
+        let (tokens, recovery_codes) = second_factor::complete_sign_in(&self.app, &visitor, &challenge, code.0).await?;
+        let tokens = token_answer(&self.app, &visitor, tokens, cookies);
         Ok(ok(SecondFactorAnswer { tokens, recovery_codes }))
     }
 

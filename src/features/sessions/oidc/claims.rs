@@ -153,7 +153,7 @@ pub fn subject(claims: &Value) -> Option<String> {
 }
 
 /// Whether the token was issued to a program without a user. Providers mark this in different ways, some in several.
-pub fn is_of_program(claims: &Value) -> bool {
+pub fn is_client_token(claims: &Value) -> bool {
     let text = |name: &str| claims[name].as_str().unwrap_or_default();
     let subject = text("sub");
     let clients = ["client_id", "azp", "cid", "appid", "clientId"].map(text);
@@ -310,7 +310,7 @@ mod tests {
             json!({"sub": "o", "oid": "o", "tid": "t", "roles": ["r"]}),
             json!({"sub": "u", "preferred_username": "ak-roster-client_credentials"}),
         ] {
-            assert!(is_of_program(&of_program), "{of_program}");
+            assert!(is_client_token(&of_program), "{of_program}");
         }
         for of_person in [
             json!({"sub": "u", "azp": "portal", "preferred_username": "kim"}),
@@ -321,7 +321,7 @@ mod tests {
             json!({"sub": "u", "gty": ["authorization_code", "refresh_token"]}),
             json!({"sub": "u", "cid": 7}),
         ] {
-            assert!(!is_of_program(&of_person), "{of_person}");
+            assert!(!is_client_token(&of_person), "{of_person}");
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::jit_provisioning::provision;
-use super::{FactorsShown, Tokens, open, second_factor};
+use super::{VerifiedFactors, Tokens, open_session, second_factor};
 use crate::features::members;
 use crate::features::sessions::consume_once;
 use crate::kernel::app::{App, ms};
@@ -29,14 +29,14 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
 use claims::ProviderClaims;
-use provider::{Provider, Published, Redeemed};
+use provider::{Provider, ProviderMetadata, TokenResponse};
 use state::{Binding, Purpose};
 
 /// The configured providers, with their cached metadata.
 pub struct Providers(Vec<Provider>);
 
 /// The parameters of a provider's redirect, as the client sends them.
-pub struct Returned {
+pub struct AuthorizationResponse {
     pub provider: Option<String>,
     pub redirect_uri: String,
     pub state: String,
@@ -83,7 +83,7 @@ impl Provider {
 /// Starts a sign-in and returns the provider's authorization URL. The state is bound to the client that starts: by a
 /// value from the client, or by a cookie if the browser keeps Roster's cookies. Pages of other sites and programs have
 /// no such cookie.
-pub async fn begin(
+pub async fn authorize_url(
     app: &App,
     providers: &Providers,
     visitor: &Visitor,
@@ -123,11 +123,11 @@ fn remember_browser(app: &App, visitor: &Visitor) -> Result<String> {
 }
 
 fn pkce_verifier(app: &App, state: &str) -> String {
-    state::derived(&app.sealer, "oidc pkce", state)
+    state::derive(&app.sealer, "oidc pkce", state)
 }
 
 fn nonce(app: &App, state: &str) -> String {
-    state::derived(&app.sealer, "oidc nonce", state)
+    state::derive(&app.sealer, "oidc nonce", state)
 }
 
 /// Completes a sign-in with a provider's code. Returns the session's tokens and the provider's token response.
@@ -135,12 +135,12 @@ pub async fn exchange(
     app: &Arc<App>,
     providers: &Providers,
     visitor: &Visitor,
-    returned: Returned,
-) -> Result<(Tokens, Redeemed)> {
-    let Returned { provider, redirect_uri, state, code, binding } = returned;
+    returned: AuthorizationResponse,
+) -> Result<(Tokens, TokenResponse)> {
+    let AuthorizationResponse { provider, redirect_uri, state, code, binding } = returned;
     let provider = providers.named(provider.as_deref(), "body")?;
     provider.require_redirect(&redirect_uri, "body")?;
-    let presented = state::Shown {
+    let presented = state::PresentedState {
         provider: &provider.settings.name,
         redirect_uri: &redirect_uri,
         cookie: visitor.oidc_cookie.as_deref(),
@@ -171,7 +171,7 @@ pub async fn exchange(
     external_user.keys = claims.role_keys(&provider.settings.role_claims).unwrap_or_default();
     let member = provision(app, &visitor.context, external_user).await?;
     let method = format!("oidc {}", provider.settings.name);
-    let tokens = open(app, visitor, member, &method, FactorsShown::OneFactor).await?;
+    let tokens = open_session(app, visitor, member, &method, VerifiedFactors::OneFactor).await?;
     Ok((tokens, redeemed))
 }
 
@@ -180,7 +180,7 @@ pub async fn exchange(
 async fn collect_claims(
     app: &App,
     provider: &Provider,
-    published: &Published,
+    published: &ProviderMetadata,
     (subject, claims): (String, Value),
     access_token: &str,
 ) -> ProviderClaims {
@@ -204,7 +204,7 @@ async fn collect_claims(
 async fn with_userinfo(
     app: &App,
     provider: &Provider,
-    published: &Published,
+    published: &ProviderMetadata,
     claims: ProviderClaims,
     access_token: &str,
 ) -> ProviderClaims {
@@ -234,7 +234,7 @@ pub async fn member_of_bearer(
         found.ok_or_else(|| refused("of no provider whose access tokens are accepted".into()))?;
 
     let published = provider.published(app, None).await?;
-    let (published, outcome) = provider.believed(app, &published, token, (audience, Use::Access)).await?;
+    let (published, outcome) = provider.verify_with_refresh(app, &published, token, (audience, Use::Access)).await?;
     let claims = outcome.map_err(|distrust| refused(format!("provider {}: {distrust}", provider.settings.name)))?;
     let subject = user_subject(&claims).map_err(|why| refused(why.into()))?;
 
@@ -269,7 +269,7 @@ fn user_subject(claims: &Value) -> Result<String, &'static str> {
     if !claims::is_access_token(claims) {
         return Err("not an access token");
     }
-    if claims::is_of_program(claims) {
+    if claims::is_client_token(claims) {
         return Err("a token of a program");
     }
     claims::subject(claims).ok_or("without a valid subject")

@@ -13,7 +13,7 @@ use reqwest::header::ACCEPT;
 use reqwest::{Request, Url};
 use serde_json::Value;
 
-use super::claims::{is_of_program, subject};
+use super::claims::{is_client_token, subject};
 use crate::kernel::app::{App, ms};
 use crate::kernel::authn::token::{self, Distrust, ForeignKeys, Use};
 use crate::kernel::config::providers::{self, Provider as Settings};
@@ -22,7 +22,7 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
 /// A provider's discovery document and key set.
-pub struct Published {
+pub struct ProviderMetadata {
     document: Document,
     pub keys: ForeignKeys,
     fetched_at: Timestamp,
@@ -51,12 +51,12 @@ struct FetchState {
 /// A configured provider.
 pub struct Provider {
     pub settings: Settings,
-    published: ArcSwapOption<Published>,
+    published: ArcSwapOption<ProviderMetadata>,
     fetch_state: tokio::sync::Mutex<FetchState>,
 }
 
 /// The provider's answer to a redeemed code.
-pub struct Redeemed {
+pub struct TokenResponse {
     pub id_token: String,
     pub access_token: String,
     /// The scopes that the provider granted, separated by spaces.
@@ -70,7 +70,7 @@ impl Provider {
 
     /// Returns the provider's document and keys, from the cache while they are fresh. `stale` is a version that lacked
     /// a key: a newer one is fetched, unless `auth.oidc_keys_retry_s` has not passed since the last such fetch.
-    pub async fn published(&self, app: &App, stale: Option<&Arc<Published>>) -> Result<Arc<Published>> {
+    pub async fn published(&self, app: &App, stale: Option<&Arc<ProviderMetadata>>) -> Result<Arc<ProviderMetadata>> {
         let ttl_ms = ms(app.config.oidc_keys_ttl_s);
         let fresh = || self.published.load_full().filter(|p| Timestamp::now() < p.fetched_at.plus_ms(ttl_ms));
         if let (None, Some(published)) = (stale, fresh()) {
@@ -106,7 +106,7 @@ impl Provider {
     }
 
     /// Fetches the document and the keys, or only the keys if the document is known.
-    async fn fetch(&self, app: &App, former: Option<&Published>) -> Result<Published> {
+    async fn fetch(&self, app: &App, former: Option<&ProviderMetadata>) -> Result<ProviderMetadata> {
         let document = match former {
             Some(former) => former.document.clone(),
             None => {
@@ -119,7 +119,7 @@ impl Provider {
         if !keys["keys"].is_array() {
             return Err(self.failed("its key set has no keys"));
         }
-        Ok(Published { keys: ForeignKeys::new(&keys), document, fetched_at: Timestamp::now() })
+        Ok(ProviderMetadata { keys: ForeignKeys::new(&keys), document, fetched_at: Timestamp::now() })
     }
 
     async fn get(&self, app: &App, url: Url, what: &str) -> Result<Value> {
@@ -172,7 +172,7 @@ impl Provider {
     /// Builds the authorization URL of a sign-in.
     pub fn authorize_url(
         &self,
-        published: &Published,
+        published: &ProviderMetadata,
         redirect_uri: &str,
         state: &str,
         (verifier, nonce): (&str, &str),
@@ -201,10 +201,10 @@ impl Provider {
     pub async fn redeem(
         &self,
         app: &App,
-        published: &Published,
+        published: &ProviderMetadata,
         redirect_uri: &str,
         (code, verifier): (&str, &str),
-    ) -> Result<Redeemed> {
+    ) -> Result<TokenResponse> {
         let answer = app.outbound.send(self.token_request(app, published, redirect_uri, (code, verifier))?).await?;
         let body = answer.json().unwrap_or_default();
         let tokens = (body["id_token"].as_str(), body["access_token"].as_str());
@@ -236,13 +236,13 @@ impl Provider {
             _ => String::new(),
         };
         let scope = if granted.is_empty() { self.settings.scopes.join(" ") } else { granted };
-        Ok(Redeemed { id_token, access_token, scope })
+        Ok(TokenResponse { id_token, access_token, scope })
     }
 
     fn token_request(
         &self,
         app: &App,
-        published: &Published,
+        published: &ProviderMetadata,
         redirect_uri: &str,
         (code, verifier): (&str, &str),
     ) -> Result<Request> {
@@ -272,11 +272,11 @@ impl Provider {
     pub async fn verified(
         &self,
         app: &App,
-        published: &Arc<Published>,
+        published: &Arc<ProviderMetadata>,
         id_token: &str,
         nonce: &str,
     ) -> Result<(String, Value)> {
-        let claims = self.believed(app, published, id_token, (&self.settings.client_id, Use::Id)).await?.1;
+        let claims = self.verify_with_refresh(app, published, id_token, (&self.settings.client_id, Use::Id)).await?.1;
         let claims = claims.map_err(|why| refused(format!("provider {}: its id token: {why}", self.settings.name)))?;
         let subject = self.require_ours(&claims, nonce).map_err(|why| refused(format!("its id token {why}")))?;
         Ok((subject, claims))
@@ -284,14 +284,14 @@ impl Provider {
 
     /// Verifies a token; if its key is unknown, fetches the keys again. Returns the claims with the keys that were
     /// used. The outer error means that the provider could not be reached; the inner one that the token is not valid.
-    pub async fn believed(
+    pub async fn verify_with_refresh(
         &self,
         app: &App,
-        published: &Arc<Published>,
+        published: &Arc<ProviderMetadata>,
         token: &str,
         (audience, purpose): (&str, Use),
-    ) -> Result<(Arc<Published>, Result<Value, Distrust>)> {
-        let verify = |published: &Published| published.keys.verify(token, &self.settings.issuer, audience, purpose);
+    ) -> Result<(Arc<ProviderMetadata>, Result<Value, Distrust>)> {
+        let verify = |published: &ProviderMetadata| published.keys.verify(token, &self.settings.issuer, audience, purpose);
         let outcome = verify(published);
         if outcome != Err(Distrust::UnknownKey) {
             return Ok((published.clone(), outcome));
@@ -313,7 +313,7 @@ impl Provider {
         if !is_ours.unwrap_or(!is_for_several) {
             return Err("was issued to another client");
         }
-        if is_of_program(claims) {
+        if is_client_token(claims) {
             return Err("belongs to a program");
         }
         subject(claims).ok_or("has no valid subject")
@@ -323,7 +323,7 @@ impl Provider {
     pub async fn userinfo(
         &self,
         app: &App,
-        published: &Published,
+        published: &ProviderMetadata,
         access_token: &str,
         expected: &str,
     ) -> Result<Option<Value>> {

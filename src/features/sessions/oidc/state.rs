@@ -31,7 +31,7 @@ pub struct Purpose<'a> {
 
 /// What a client presents together with a state.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct PresentedState<'a> {
     pub provider: &'a str,
     pub redirect_uri: &'a str,
     pub cookie: Option<&'a str>,
@@ -57,7 +57,7 @@ pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Resul
 }
 
 /// Verifies a state against what the client presents, and returns its expiry. Fails with `InvalidState`.
-pub fn verify(sealer: &Sealer, presented: Shown<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
+pub fn verify(sealer: &Sealer, presented: PresentedState<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
     let refused = |why: &'static str| Error::new(ErrorCode::InvalidState).with_source(why);
     let sealed = URL_SAFE_NO_PAD.decode(offered).map_err(|_| refused("not base64"))?;
     let (head, offered_seal) = sealed.split_at_checked(HEAD_BYTES).ok_or_else(|| refused("too short"))?;
@@ -83,7 +83,7 @@ fn seal(sealer: &Sealer, head: &[u8], purpose: Purpose<'_>) -> secret::Hash {
 }
 
 /// Derives a value from a state instead of storing it: the PKCE verifier or the nonce.
-pub fn derived(sealer: &Sealer, what: &str, state: &str) -> String {
+pub fn derive(sealer: &Sealer, what: &str, state: &str) -> String {
     URL_SAFE_NO_PAD.encode(sealer.digest(what, &[state.as_bytes()]))
 }
 
@@ -99,8 +99,8 @@ mod tests {
         Purpose { provider: PROVIDER, redirect_uri: REDIRECT, binding }
     }
 
-    fn presented<'a>(cookie: impl Into<Option<&'a str>>, value: impl Into<Option<&'a str>>) -> Shown<'a> {
-        Shown { provider: PROVIDER, redirect_uri: REDIRECT, cookie: cookie.into(), value: value.into() }
+    fn presented<'a>(cookie: impl Into<Option<&'a str>>, value: impl Into<Option<&'a str>>) -> PresentedState<'a> {
+        PresentedState { provider: PROVIDER, redirect_uri: REDIRECT, cookie: cookie.into(), value: value.into() }
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         assert!(verify(&sealer, good, &state, ends_at.plus_ms(-1)).is_ok());
         assert!(verify(&sealer, good, &state, ends_at).is_err());
         let others =
-            [Shown { provider: "other", ..good }, Shown { redirect_uri: "https://portal.example.org/cb/", ..good }];
+            [PresentedState { provider: "other", ..good }, PresentedState { redirect_uri: "https://portal.example.org/cb/", ..good }];
         assert!(others.into_iter().all(|other| verify(&sealer, other, &state, NOW).is_err()));
         assert!(verify(&Sealer::new([8; 32]), good, &state, NOW).is_err());
     }
