@@ -232,7 +232,7 @@ pub async fn purge_expired(app: &App) -> Result<()> {
         tracing::warn!(dead, "old dead deliveries were deleted");
     }
     for target in app.read(|r| store::list_targets_of_deleted(r, TARGETS_MAX)).await? {
-        webhooks::forget_target(app, target).await?;
+        webhooks::delete_target_deliveries(app, target).await?;
     }
     let before = Timestamp::now().plus_ms(-ttl_ms);
     let old = app.read(move |r| store::list_old_events(r, before, EVENTS_MAX)).await?;

@@ -529,7 +529,7 @@ fn view(key: KeyRow, notice_ms: i64, now: Timestamp) -> KeyView {
         service_name,
         is_imported: key.is_imported,
         expires_at: key.expires_at.0,
-        expires_soon: key.ends_soon(notice_ms, now),
+        expires_soon: key.expires_soon(notice_ms, now),
         former_valid_until: key.former_ends_at.filter(|at| *at > now).map(|at| at.0),
         spent: key.spent_at.is_some(),
         last_used_at: key.last_used_at.map(|at| at.0),

@@ -55,7 +55,7 @@ impl KeyRow {
     }
 
     /// Whether the notice of its expiry is due.
-    pub fn ends_soon(&self, notice_ms: i64, now: Timestamp) -> bool {
+    pub fn expires_soon(&self, notice_ms: i64, now: Timestamp) -> bool {
         let life_ms = self.expires_at.0 - self.updated_at.0;
         let notice_ms = notice_ms.min(life_ms / NOTICE_PART);
         self.spent_at.is_none() && now < self.expires_at && now >= self.expires_at.plus_ms(-notice_ms)
@@ -209,7 +209,7 @@ pub fn described(key: &KeyRow) -> Value {
 }
 
 /// Consumes an emergency key. Of two concurrent uses the second fails with `InvalidKey`.
-pub async fn spend(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
+pub async fn consume_emergency_key(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
     let id = key.id;
     let caller = Identity::new(Principal::Key(key.clone()), context.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
@@ -219,7 +219,7 @@ pub async fn spend(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) 
         let entry = Entry::new("api_key", id).after(json!({"spent": true}));
         Ok(Changed::new((), entry).policy([authz::store::api_key(t, id)?]))
     };
-    app.change(&caller, "api_key.spend", spend).await.map(drop)
+    app.change(&caller, "api_key.spend", consume_emergency_key).await.map(drop)
 }
 
 /// Writes the time and address of each key's last use, which are kept in memory until then.
@@ -251,7 +251,7 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
 pub async fn maintain(app: &App) -> Result<()> {
     let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
-    for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
+    for key in ending.into_iter().filter(|key| key.expires_soon(notice_ms, now)) {
         announce(app, &key, now).await?;
         // Marked after sending: after a crash a notice is sent twice rather than never.
         app.write_unaudited(move |w| store::set_notified(w, key.id)).await?;
@@ -280,7 +280,7 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
 
 async fn delete_expired(app: &App) -> Result<()> {
     app.change_in_batches("api_key.expire", |t, most| {
-        let expired = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
+        let expired = store::delete_expired(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
         if expired.is_empty() {
             return Ok(Changed::nothing(0));
         }
@@ -334,11 +334,11 @@ mod tests {
     #[test]
     fn notice_follows_the_setting_and_is_at_most_a_fifth_of_the_lifetime() {
         for (life_ms, begins_at) in [(90 * DAY * 1_000, 83 * DAY * 1_000), (1_000, 800)] {
-            let soon = |at: i64| key(life_ms).ends_soon(NOTICE_MS, Timestamp(at));
+            let soon = |at: i64| key(life_ms).expires_soon(NOTICE_MS, Timestamp(at));
             assert_eq!([begins_at - 1, begins_at, life_ms - 1, life_ms].map(soon), [false, true, true, false]);
         }
-        assert!(!key(1_000).ends_soon(0, Timestamp(999)));
-        assert!(!KeyRow { spent_at: Some(Timestamp(1)), ..key(1_000) }.ends_soon(NOTICE_MS, Timestamp(900)));
+        assert!(!key(1_000).expires_soon(0, Timestamp(999)));
+        assert!(!KeyRow { spent_at: Some(Timestamp(1)), ..key(1_000) }.expires_soon(NOTICE_MS, Timestamp(900)));
     }
 
     #[test]

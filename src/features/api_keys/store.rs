@@ -159,7 +159,7 @@ const DELETE_ENDED: &str = "
     returning id";
 
 /// Deletes at most `most` keys that expired by `before`, and returns their ids.
-pub fn delete_ended(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<Vec<ApiKeyId>> {
+pub fn delete_expired(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<Vec<ApiKeyId>> {
     w.all(DELETE_ENDED, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
 }
 

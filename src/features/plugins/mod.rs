@@ -72,7 +72,7 @@ pub struct Version {
 
 /// A plugin with its versions, oldest first.
 #[derive(Debug, Clone)]
-pub struct Whole {
+pub struct PluginWithVersions {
     pub plugin: Plugin,
     pub versions: Vec<Version>,
 }
@@ -83,7 +83,7 @@ pub struct Whole {
 pub struct Report {
     /// The results of trial calls with neutral input, one per exported interface. A failure is reported but does not
     /// reject the upload, because a plugin may need more input.
-    pub dry_run: Vec<Tried>,
+    pub dry_run: Vec<TrialResult>,
     /// Number of its test vectors that passed.
     pub vectors_passed: u32,
     /// The first [`FAILED_KEPT`] test vectors that failed.
@@ -93,7 +93,7 @@ pub struct Report {
 
 /// The result of a trial call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tried {
+pub struct TrialResult {
     pub export: String,
     pub outcome: String,
     /// The kind and message of a failure.
@@ -125,14 +125,14 @@ pub struct FailedVector {
 
 /// The result of a plugin call in its wire form.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
+pub struct CallSummary {
     pub outcome: &'static str,
     pub reason: Option<String>,
     pub roles: Option<Vec<String>>,
     pub fault: Option<Fault>,
 }
 
-impl Answer {
+impl CallSummary {
     pub fn of_authorizer(called: &CallResult<Ruling>) -> Self {
         match &called.outcome {
             Ok(ruling) => {
@@ -154,9 +154,9 @@ impl Answer {
         Self { outcome: "failed", fault: Some(fault.clone()), ..Self::default() }
     }
 
-    pub fn tried(self, export: &str) -> Tried {
+    pub fn tried(self, export: &str) -> TrialResult {
         let describe = |fault: Fault| format!("{}: {}", fault.kind.as_str(), fault.message);
-        Tried { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(describe) }
+        TrialResult { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(describe) }
     }
 }
 
@@ -174,14 +174,14 @@ impl Report {
         self.vectors_failed = failed.into_iter().take(FAILED_KEPT).map(failed_vector).collect();
     }
 
-    pub fn is_green(&self) -> bool {
+    pub fn all_passed(&self) -> bool {
         self.vectors_failed.is_empty()
     }
 }
 
 /// The state of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum VersionState {
     /// It compiled, but failed its own test vectors.
     Compiled,
     Tested,
@@ -220,15 +220,15 @@ impl Plugin {
         self.is_enforced(number) || self.is_shadow(number) || self.is_in_history(number)
     }
 
-    pub fn state_of(&self, version: &Version) -> State {
+    pub fn state_of(&self, version: &Version) -> VersionState {
         let number = version.number;
         match version {
-            _ if version.quarantined_at.is_some() => State::Quarantined,
-            _ if self.is_enforced(number) => State::Active,
-            _ if self.is_shadow(number) => State::Shadow,
-            _ if self.is_in_history(number) => State::Retired,
-            _ if version.is_tested => State::Tested,
-            _ => State::Compiled,
+            _ if version.quarantined_at.is_some() => VersionState::Quarantined,
+            _ if self.is_enforced(number) => VersionState::Active,
+            _ if self.is_shadow(number) => VersionState::Shadow,
+            _ if self.is_in_history(number) => VersionState::Retired,
+            _ if version.is_tested => VersionState::Tested,
+            _ => VersionState::Compiled,
         }
     }
 
@@ -267,7 +267,7 @@ impl Plugin {
     }
 
     /// Whether this version is already active in this mode with these settings.
-    pub fn is_active_alike(&self, mode: Mode, activation: &Activation) -> bool {
+    pub fn is_already_active(&self, mode: Mode, activation: &Activation) -> bool {
         self.activations().any(|(present_mode, present)| present_mode == mode && is_alike(present, activation))
     }
 
@@ -290,14 +290,14 @@ fn is_alike(one: &Activation, other: &Activation) -> bool {
     *one == Activation { since: one.since, ..other.clone() }
 }
 
-impl Whole {
+impl PluginWithVersions {
     pub fn find(&self, number: u32) -> Result<&Version> {
         let found = self.versions.iter().find(|version| version.number == number);
         found.ok_or_else(|| ErrorCode::PluginVersionNotFound.into())
     }
 
     /// Returns the default version: the enforced one, otherwise the shadow, otherwise the newest.
-    pub fn usual(&self) -> Result<&Version> {
+    pub fn default_version(&self) -> Result<&Version> {
         match self.plugin.activations().next() {
             Some((_, activation)) => self.find(activation.version),
             None => self.versions.last().ok_or_else(|| ErrorCode::PluginVersionNotFound.into()),
@@ -412,7 +412,7 @@ pub struct Upload {
 
 /// The plugin quota of an organization.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct PluginQuota {
     pub plugins_max: u64,
     pub versions_max: u64,
     /// Maximum bytes of all components of the organization together.
@@ -420,7 +420,7 @@ pub struct Room {
 }
 
 /// Fails with `PluginsFull` if the quota does not allow one more version under this name.
-pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, quota: Room) -> Result<()> {
+pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, quota: PluginQuota) -> Result<()> {
     let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).with_message(format!("{what}: delete some")));
     match store::find_plugin(r, organization, name)? {
         Some(known) if store::count_versions(r, known.id)? >= quota.versions_max => {
@@ -445,8 +445,8 @@ pub fn store_version(
     t: &Transaction<'_>,
     organization: OrganizationId,
     upload: Upload,
-    quota: Room,
-) -> Result<(Whole, u32, bool)> {
+    quota: PluginQuota,
+) -> Result<(PluginWithVersions, u32, bool)> {
     let Upload { name, component, mut version } = upload;
     let known = store::find_plugin(t, organization, &name)?;
     if let Some(known) = &known

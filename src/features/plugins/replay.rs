@@ -46,7 +46,7 @@ pub struct Candidate {
 
 /// A decision that would change.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct ChangedDecision {
     pub recorded: Recorded,
     pub allow: bool,
     pub reason: Reason,
@@ -72,7 +72,7 @@ pub struct Replay {
     pub memory_bytes: u64,
     pub duration: Duration,
     /// The first [`LISTED_MAX`] decisions that would change, in input order.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ChangedDecision>,
 }
 
 impl Recorded {
@@ -188,7 +188,7 @@ impl Replay {
                 Some(Err(fault)) => Some(format!("{}: {}", fault.kind.as_str(), fault.message)),
                 Some(Ok(Ruling::Allow | Ruling::Abstain)) | None => None,
             };
-            self.changes.push(Change { allow: reason.allows(), reason, said, recorded });
+            self.changes.push(ChangedDecision { allow: reason.allows(), reason, said, recorded });
         }
     }
 

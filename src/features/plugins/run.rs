@@ -8,14 +8,14 @@ use crate::kernel::sandbox::vectors::Ask;
 use crate::kernel::sandbox::{AccessInput, Claim, RoleInput};
 
 /// The caller's organization, its `org_code`, and the default subject.
-pub type OnBehalfOf<'a> = (OrganizationId, &'a str, MemberId);
+pub type TrialCaller<'a> = (OrganizationId, &'a str, MemberId);
 
 fn fact(name: &str, value: &str) -> Claim {
     Claim { name: name.to_owned(), values: vec![value.to_owned()] }
 }
 
 /// Fills in the tenant, the subject, `org_code` and `now_ms` if they are missing.
-fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, caller: OnBehalfOf<'_>) {
+fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, caller: TrialCaller<'_>) {
     let (organization, org_code, member) = caller;
     if tenant.is_empty() {
         *tenant = organization.to_string();
@@ -30,26 +30,26 @@ fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, c
     }
 }
 
-fn complete_access(input: &mut AccessInput, caller: OnBehalfOf<'_>) {
+fn complete_access(input: &mut AccessInput, caller: TrialCaller<'_>) {
     complete(&mut input.tenant, &mut input.subject, &mut input.context, caller);
 }
 
-fn complete_role(input: &mut RoleInput, caller: OnBehalfOf<'_>) {
+fn complete_role(input: &mut RoleInput, caller: TrialCaller<'_>) {
     complete(&mut input.tenant, &mut input.subject, &mut input.claims, caller);
 }
 
 /// Reads an input: `{action, …}` or `{source, …}`, or one of them under the name of its interface, as in a test vector.
 /// Fails with `PluginInput`.
-pub fn read(value: Value, caller: OnBehalfOf<'_>) -> Result<Ask> {
-    let Value::Object(mut map) = value else { return Err(refused(&[], "must be an object")) };
+pub fn read(value: Value, caller: TrialCaller<'_>) -> Result<Ask> {
+    let Value::Object(mut map) = value else { return Err(invalid_input(&[], "must be an object")) };
     let by_interface = (map.remove("authorize"), map.remove("map_roles"));
     if let (Some(_), _) | (_, Some(_)) = &by_interface
         && let Some(other) = map.keys().next()
     {
-        return Err(refused(&[other], "cannot be combined with `authorize` or `map_roles`"));
+        return Err(invalid_input(&[other], "cannot be combined with `authorize` or `map_roles`"));
     }
     let request = match by_interface {
-        (Some(_), Some(_)) => return Err(refused(&["map_roles"], "cannot be combined with `authorize`")),
+        (Some(_), Some(_)) => return Err(invalid_input(&["map_roles"], "cannot be combined with `authorize`")),
         (Some(input), None) => Ask::Authorize(parse(input, &["authorize"])?),
         (None, Some(input)) => Ask::MapRoles(parse(input, &["map_roles"])?),
         (None, None) if map.contains_key("source") && !map.contains_key("action") => {
@@ -80,12 +80,12 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value, path: &[&str]) -> Result<
             Some(_) if error.starts_with("unknown") => "is not a field of this input",
             _ => error.as_str(),
         };
-        refused(&path, message)
+        invalid_input(&path, message)
     })
 }
 
 /// A `PluginInput` error at this path in `input`.
-pub fn refused(path: &[&str], message: &str) -> Error {
+pub fn invalid_input(path: &[&str], message: &str) -> Error {
     let location: Vec<&str> = ["body", "input"].iter().chain(path).copied().collect();
     Error { fields: vec![Field::at(&location, message)], ..Error::new(ErrorCode::PluginInput) }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{Plugin, Version, Whole};
+use super::{Plugin, Version, PluginWithVersions};
 use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
@@ -21,10 +21,10 @@ pub fn find_plugin(r: &Reader<'_>, organization: OrganizationId, name: &str) -> 
 }
 
 /// Returns a plugin with its versions. Fails with `PluginNotFound`.
-pub fn get(r: &Reader<'_>, organization: OrganizationId, name: &str) -> Result<Whole> {
+pub fn get(r: &Reader<'_>, organization: OrganizationId, name: &str) -> Result<PluginWithVersions> {
     let plugin = find_plugin(r, organization, name)?.ok_or(ErrorCode::PluginNotFound)?;
     let versions = list_versions(r, plugin.id)?;
-    Ok(Whole { plugin, versions })
+    Ok(PluginWithVersions { plugin, versions })
 }
 
 const LIST_PLUGINS: List = List {
@@ -40,9 +40,9 @@ const LIST_PLUGINS: List = List {
 };
 
 /// Lists the plugins of an organization with their versions, by name.
-pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<Whole>> {
+pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<PluginWithVersions>> {
     let plugins = r.page(&LIST_PLUGINS, &[(":organization_id", &organization)], window, plugin_of)?;
-    plugins.try_map(|plugin| Ok(Whole { versions: list_versions(r, plugin.id)?, plugin }))
+    plugins.try_map(|plugin| Ok(PluginWithVersions { versions: list_versions(r, plugin.id)?, plugin }))
 }
 
 const COUNT_PLUGINS: &str = "select count(*) from plugins where organization_id = :organization_id";

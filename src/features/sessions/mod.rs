@@ -414,7 +414,7 @@ impl SessionBackend for StoredSessions {
     }
 
     fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
-        Box::pin(api_keys::spend(&self.app, context, key))
+        Box::pin(api_keys::consume_emergency_key(&self.app, context, key))
     }
 }
 

@@ -32,9 +32,9 @@ pub fn url_faults(text: &str) -> Vec<String> {
 
 /// The hosts that may be private, in normalized form, each with the only allowed port, if there is one.
 #[derive(Debug, Clone)]
-pub struct Hosts(Arc<[(String, Option<u16>)]>);
+pub struct AllowedHosts(Arc<[(String, Option<u16>)]>);
 
-impl Hosts {
+impl AllowedHosts {
     pub fn new(private: &[String]) -> Self {
         Self(private.iter().map(|entry| host_and_port(entry)).collect())
     }
@@ -80,24 +80,24 @@ fn normalized(host: &str) -> String {
 
 /// The error for a host with a private address.
 #[derive(Debug)]
-pub struct Private;
+pub struct PrivateAddress;
 
-impl std::fmt::Display for Private {
+impl std::fmt::Display for PrivateAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("its host has an address that webhooks do not reach: see webhooks.private_hosts")
     }
 }
 
-impl std::error::Error for Private {}
+impl std::error::Error for PrivateAddress {}
 
-impl Resolve for Hosts {
+impl Resolve for AllowedHosts {
     fn resolve(&self, name: Name) -> Resolving {
         let is_allowed = self.names(name.as_str());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             // One private address is enough: a name with public and private addresses is suspicious.
             if !is_allowed && found.iter().any(|found| !is_public(found.ip())) {
-                return Err(Private.into());
+                return Err(PrivateAddress.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn all_spellings_of_an_address_are_recognized() {
-        let no_private_hosts = Hosts::new(&[]);
+        let no_private_hosts = AllowedHosts::new(&[]);
         for (url, expected) in [
             ("https://example.org/a?b=c", true),
             ("http://93.184.215.14:8080/", true),
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn only_hosts_in_the_settings_may_be_private() {
-        let hosts = Hosts::new(&["N8N.lan".into(), "127.0.0.1".into(), "::1".into()]);
+        let hosts = AllowedHosts::new(&["N8N.lan".into(), "127.0.0.1".into(), "::1".into()]);
         for (url, expected) in [
             ("http://n8n.lan:5678/webhook/1", true),
             ("http://n8n.LAN./", true),
@@ -269,9 +269,9 @@ mod tests {
     #[tokio::test]
     async fn names_with_private_addresses_resolve_only_if_the_settings_name_them() {
         let name = || "localhost".parse::<Name>().expect("a name");
-        let refused = Hosts::new(&[]).resolve(name()).await.err().expect("refused");
-        assert!(refused.is::<Private>());
-        assert!(Hosts::new(&["localhost".into()]).resolve(name()).await.is_ok());
+        let refused = AllowedHosts::new(&[]).resolve(name()).await.err().expect("refused");
+        assert!(refused.is::<PrivateAddress>());
+        assert!(AllowedHosts::new(&["localhost".into()]).resolve(name()).await.is_ok());
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_private_host_is_allowed_on_all_ports_or_on_one() {
-        let hosts = Hosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
+        let hosts = AllowedHosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
         let allow = |url: &str| hosts.allow(&Url::parse(url).expect("an address"));
         for url in
             ["http://n8n.lan/", "https://N8N.lan:9/", "http://127.0.0.1:5678/", "http://[::1]/", "http://[fd00::1]:7/"]

@@ -47,14 +47,14 @@ pub fn kind_faults(text: &str) -> Vec<String> {
 }
 
 /// Deletes the deliveries of a webhook that was deleted.
-pub async fn forget_target(app: &App, target: String) -> Result<()> {
+pub async fn delete_target_deliveries(app: &App, target: String) -> Result<()> {
     app.write_in_batches(move |w, most| delivery_store::delete_deliveries(w, &target, most)).await.map(drop)
 }
 
 /// Deactivates a webhook whose maker lost the right to create it.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
-        Occurrence::WebhookWithdrawn(id) => store::switch_off(t, *id).map(|()| Vec::new()),
+        Occurrence::WebhookWithdrawn(id) => store::deactivate(t, *id).map(|()| Vec::new()),
         _ => Ok(Vec::new()),
     }
 }

@@ -12,7 +12,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 
-use super::address::{Hosts, Private};
+use super::address::{AllowedHosts, PrivateAddress};
 use super::{Webhook, store};
 use crate::features::members::{self, Member};
 use crate::kernel::app::{App, Changed};
@@ -52,7 +52,7 @@ fn signatures(sealer: &Sealer, webhook: &Webhook, seconds: i64, body: &str, now:
 
 /// The result of one request.
 #[derive(Debug)]
-pub struct Answered {
+pub struct WebhookResponse {
     pub status: Option<u16>,
     pub duration: Duration,
     /// Why there was no answer.
@@ -63,7 +63,7 @@ pub struct Answered {
 
 /// Sends requests to webhooks. It connects only to checked addresses.
 pub struct Sender {
-    hosts: Hosts,
+    hosts: AllowedHosts,
     timeout: Duration,
     client: OnceLock<Client>,
 }
@@ -71,7 +71,7 @@ pub struct Sender {
 impl Sender {
     pub fn new(config: &Config) -> Self {
         Self {
-            hosts: Hosts::new(&config.webhook_private_hosts),
+            hosts: AllowedHosts::new(&config.webhook_private_hosts),
             timeout: Duration::from_millis(config.neighbour_timeout_ms),
             client: OnceLock::new(),
         }
@@ -87,13 +87,13 @@ impl Sender {
     }
 
     /// Sends one signed request.
-    pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> Answered {
+    pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> WebhookResponse {
         let started = Instant::now();
         let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
         let duration = started.elapsed();
         match outcome {
-            Ok((status, retry_after_s)) => Answered { status: Some(status), duration, error: None, retry_after_s },
-            Err(error) => Answered { status: None, duration, error: Some(error), retry_after_s: None },
+            Ok((status, retry_after_s)) => WebhookResponse { status: Some(status), duration, error: None, retry_after_s },
+            Err(error) => WebhookResponse { status: None, duration, error: Some(error), retry_after_s: None },
         }
     }
 
@@ -106,7 +106,7 @@ impl Sender {
     ) -> Result<(u16, Option<u64>), String> {
         let url = Url::parse(&webhook.url).map_err(|_| "its URL cannot be parsed".to_owned())?;
         if !self.hosts.allow(&url) {
-            return Err(Private.to_string());
+            return Err(PrivateAddress.to_string());
         }
         let now = Timestamp::now();
         let seconds = now.0 / 1_000;
@@ -131,8 +131,8 @@ impl Sender {
     fn describe(&self, error: &reqwest::Error) -> String {
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            if cause.is::<Private>() {
-                return Private.to_string();
+            if cause.is::<PrivateAddress>() {
+                return PrivateAddress.to_string();
             }
             source = cause.source();
         }

@@ -110,7 +110,7 @@ pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result
 
 const WEBHOOK_MAKER: &str = "select maker from webhooks where id = :id";
 
-pub fn webhook_maker(r: &Reader<'_>, id: WebhookId) -> Result<Maker> {
+pub fn get_webhook_maker(r: &Reader<'_>, id: WebhookId) -> Result<Maker> {
     let text = r.find(WEBHOOK_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?;
     Ok(Maker::parse(text.flatten().as_deref()))
 }
@@ -151,6 +151,6 @@ const SWITCH_WEBHOOK_OFF: &str = "
     where id = :id";
 
 /// Deactivates a webhook; its pending deliveries are given up.
-pub fn switch_off(w: &Writer<'_>, id: WebhookId) -> Result<()> {
+pub fn deactivate(w: &Writer<'_>, id: WebhookId) -> Result<()> {
     w.execute(SWITCH_WEBHOOK_OFF, &[(":now", &w.now()), (":id", &id)]).map(drop)
 }

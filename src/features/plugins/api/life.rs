@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{PluginFilter, PluginMode, PluginView, bindings_of};
-use crate::features::plugins::{self, Whole, store};
+use crate::features::plugins::{self, PluginWithVersions, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
@@ -81,7 +81,7 @@ impl Api {
             version.exports,
             self.app.host.limits(Tier::from_is_large(version.is_large)),
         )?;
-        let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
+        let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut PluginWithVersions| {
             require_unchanged(whole, &version)?;
             plugins::require_owner(t.snapshot(), caller, tenant, (mode, &activation, version.exports))?;
             let activation = Activation { since: t.now().0, ..activation };
@@ -93,7 +93,7 @@ impl Api {
             let is_failing = bindings_of(t.snapshot(), plugin)
                 .iter()
                 .any(|binding| (binding.version, binding.mode) == (number, mode) && binding.live.is_quarantined());
-            if is_released || is_failing || !plugin.is_active_alike(mode, &activation) {
+            if is_released || is_failing || !plugin.is_already_active(mode, &activation) {
                 plugin.activate(mode, activation);
             }
             Ok(())
@@ -114,7 +114,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<PluginView> {
         let change = Edit { permission: Permission::PLUGIN_DEACTIVATE, name: name.0, if_match: if_match.0 };
-        let deactivate = |_: &Transaction<'_>, _: &Identity, whole: &mut Whole| {
+        let deactivate = |_: &Transaction<'_>, _: &Identity, whole: &mut PluginWithVersions| {
             whole.plugin.deactivate();
             Ok(())
         };
@@ -135,11 +135,11 @@ impl Api {
     ) -> Reply<PluginView> {
         let name = name.0;
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_ROLL_BACK)?;
-        let last = |whole: &Whole| {
+        let last = |whole: &PluginWithVersions| {
             whole.plugin.history.last().map(|former| former.version).ok_or_else(|| ErrorCode::NothingToRollBack.into())
         };
         let version = self.prepare(tenant, &name, last).await?;
-        let roll_back = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
+        let roll_back = move |t: &Transaction<'_>, caller: &Identity, whole: &mut PluginWithVersions| {
             let former = whole.plugin.roll_back()?.clone();
             if former.version != version.number {
                 return Err(changed_meanwhile());
@@ -165,7 +165,7 @@ impl Api {
     ) -> Done {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_DELETE)?;
-            let Whole { plugin, versions } = store::get(t, tenant, &name.0)?;
+            let PluginWithVersions { plugin, versions } = store::get(t, tenant, &name.0)?;
             require_version(if_match.0.as_deref(), plugin.version)?;
             if plugin.is_bound() {
                 return Err(ErrorCode::PluginInForce.into());
@@ -217,7 +217,7 @@ impl Api {
 
 /// Fails with `Busy` unless the prepared version still has its number: the plugin may have been deleted and created
 /// again meanwhile.
-fn require_unchanged(whole: &Whole, prepared: &plugins::Version) -> Result<()> {
+fn require_unchanged(whole: &PluginWithVersions, prepared: &plugins::Version) -> Result<()> {
     if whole.find(prepared.number)?.sha256 == prepared.sha256 { Ok(()) } else { Err(changed_meanwhile()) }
 }
 
@@ -238,7 +238,7 @@ impl Api {
         &self,
         tenant: OrganizationId,
         name: &str,
-        choose: impl FnOnce(&Whole) -> Result<u32>,
+        choose: impl FnOnce(&PluginWithVersions) -> Result<u32>,
     ) -> Result<plugins::Version> {
         let name = name.to_owned();
         let whole = self.app.read(move |r| store::get(r, tenant, &name)).await?;
@@ -258,7 +258,7 @@ impl Api {
         caller: &Identity,
         action: &'static str,
         edit: Edit,
-        change: impl FnOnce(&Transaction<'_>, &Identity, &mut Whole) -> Result<()> + Send + 'static,
+        change: impl FnOnce(&Transaction<'_>, &Identity, &mut PluginWithVersions) -> Result<()> + Send + 'static,
     ) -> Reply<PluginView> {
         let Edit { permission, name, if_match } = edit;
         let change = move |t: &Transaction<'_>, caller: &Identity| {

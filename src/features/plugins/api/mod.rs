@@ -12,7 +12,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::Value;
 
-use super::{FailedVector, Plugin, Report, State, Tried, Version, Whole, store};
+use super::{FailedVector, Plugin, Report, VersionState, TrialResult, Version, PluginWithVersions, store};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
@@ -73,15 +73,15 @@ pub enum PluginState {
     Quarantined,
 }
 
-impl From<State> for PluginState {
-    fn from(state: State) -> Self {
+impl From<VersionState> for PluginState {
+    fn from(state: VersionState) -> Self {
         match state {
-            State::Compiled => Self::Compiled,
-            State::Tested => Self::Tested,
-            State::Shadow => Self::Shadow,
-            State::Active => Self::Active,
-            State::Retired => Self::Retired,
-            State::Quarantined => Self::Quarantined,
+            VersionState::Compiled => Self::Compiled,
+            VersionState::Tested => Self::Tested,
+            VersionState::Shadow => Self::Shadow,
+            VersionState::Active => Self::Active,
+            VersionState::Retired => Self::Retired,
+            VersionState::Quarantined => Self::Quarantined,
         }
     }
 }
@@ -152,7 +152,7 @@ struct ReportView {
 
 impl From<Report> for ReportView {
     fn from(report: Report) -> Self {
-        let tried = |Tried { export, outcome, failure }| TriedView { export, outcome, failure };
+        let tried = |TrialResult { export, outcome, failure }| TriedView { export, outcome, failure };
         let failed = |FailedVector { name, expected, got, failure }| FailedVectorView {
             name,
             expected: Any(expected),
@@ -194,7 +194,7 @@ struct VersionView {
 
 impl VersionView {
     fn of(plugin: &Plugin, version: Version, is_quarantined: bool) -> Self {
-        let state = if is_quarantined { State::Quarantined } else { plugin.state_of(&version) };
+        let state = if is_quarantined { VersionState::Quarantined } else { plugin.state_of(&version) };
         Self {
             version: version.number,
             sha256: hex::encode(version.sha256),
@@ -307,8 +307,8 @@ pub struct PluginView {
 }
 
 impl PluginView {
-    fn of(snapshot: &Snapshot, whole: Whole) -> Self {
-        let Whole { plugin, versions } = whole;
+    fn of(snapshot: &Snapshot, whole: PluginWithVersions) -> Self {
+        let PluginWithVersions { plugin, versions } = whole;
         let bound = bindings_of(snapshot, &plugin);
         let is_failing = |number| bound.iter().any(|b| b.version == number && b.live.is_quarantined());
         let binding = |mode: Mode, version: u32| bound.iter().find(|b| b.mode == mode && b.version == version);
@@ -362,12 +362,12 @@ struct PluginSummary {
 }
 
 impl PluginSummary {
-    fn of(snapshot: &Snapshot, whole: &Whole) -> Self {
+    fn of(snapshot: &Snapshot, whole: &PluginWithVersions) -> Self {
         let plugin = &whole.plugin;
         Self {
             name: plugin.name.clone(),
             version: whole.versions.last().map(|version| version.number),
-            exports: whole.usual().map(|version| words(version.exports.words())).unwrap_or_default(),
+            exports: whole.default_version().map(|version| words(version.exports.words())).unwrap_or_default(),
             versions: whole.versions.len() as u64,
             enforced_version: plugin.enforced.as_ref().map(|activation| activation.version),
             shadow_version: plugin.shadow.as_ref().map(|activation| activation.version),

@@ -9,9 +9,9 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
 use crate::features::members;
-use crate::features::plugins::replay::{self, Candidate, Change, Recorded, Replay};
-use crate::features::plugins::run::{self, refused};
-use crate::features::plugins::{Answer, Version, Whole, store};
+use crate::features::plugins::replay::{self, Candidate, ChangedDecision, Recorded, Replay};
+use crate::features::plugins::run::{self, invalid_input};
+use crate::features::plugins::{CallSummary, Version, PluginWithVersions, store};
 use crate::kernel::app::App;
 use crate::kernel::app::log_entry::shown;
 use crate::kernel::authn::caller::MemberCaller;
@@ -72,8 +72,8 @@ struct ReplayedDecision {
 }
 
 impl ReplayedDecision {
-    fn of(change: Change) -> Self {
-        let Change { recorded, allow, reason, said } = change;
+    fn of(change: ChangedDecision) -> Self {
+        let ChangedDecision { recorded, allow, reason, said } = change;
         Self {
             id: recorded.id,
             at: recorded.at,
@@ -151,7 +151,7 @@ struct DryRunAnswer {
 }
 
 impl DryRunAnswer {
-    fn of<T>(version: &Version, answer: Answer, called: CallResult<T>) -> Self {
+    fn of<T>(version: &Version, answer: CallSummary, called: CallResult<T>) -> Self {
         let log_line = |line: LogLine| DryRunLogLine { level: line.level.as_str().to_owned(), message: line.message };
         Self {
             version: version.number,
@@ -227,7 +227,7 @@ impl Api {
         let DryRunPlugin { version, input, recorded } = body.0;
         if let Some(recorded) = recorded {
             if input.is_some() {
-                return Err(refused(&[], "cannot be combined with `recorded`").into());
+                return Err(invalid_input(&[], "cannot be combined with `recorded`").into());
             }
             authz::require(&snapshot, &caller, Permission::DECISION_LIST)?;
             let reach = authz::reach_seen(&snapshot, &caller, tenant);
@@ -237,7 +237,7 @@ impl Api {
         let version = choose_version(&whole, version)?;
         let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
         let subject = caller.member().unwrap_or(MemberId(uuid::Uuid::nil()));
-        let input = input.ok_or_else(|| refused(&[], "is missing"))?.0;
+        let input = input.ok_or_else(|| invalid_input(&[], "is missing"))?.0;
         let request = run::read(input, (tenant, &org_code, subject))?;
         require_export(&request, version.exports)?;
         let tier = Tier::from_is_large(version.is_large);
@@ -247,11 +247,11 @@ impl Api {
         Ok(ok(match request {
             Ask::Authorize(input) => {
                 let called = self.app.host.authorize(call, input).await;
-                DryRunAnswer::of(version, Answer::of_authorizer(&called), called)
+                DryRunAnswer::of(version, CallSummary::of_authorizer(&called), called)
             }
             Ask::MapRoles(input) => {
                 let called = self.app.host.map_roles(call, input).await;
-                DryRunAnswer::of(version, Answer::of_mapper(&called), called)
+                DryRunAnswer::of(version, CallSummary::of_mapper(&called), called)
             }
         }))
     }
@@ -306,8 +306,8 @@ impl Api {
     }
 }
 
-fn choose_version(whole: &Whole, number: Option<u32>) -> Result<&Version> {
-    number.map_or_else(|| whole.usual(), |number| whole.find(number))
+fn choose_version(whole: &PluginWithVersions, number: Option<u32>) -> Result<&Version> {
+    number.map_or_else(|| whole.default_version(), |number| whole.find(number))
 }
 
 /// Fails unless the version exports the interface of the request.
@@ -316,5 +316,5 @@ fn require_export(request: &Ask, exports: Exports) -> Result<()> {
         Ask::Authorize(_) => (exports.authorizer, "is input for an authorizer, but this version is none"),
         Ask::MapRoles(_) => (exports.role_mapper, "is input for a role mapper, but this version is none"),
     };
-    if is_exported { Ok(()) } else { Err(refused(&[], message)) }
+    if is_exported { Ok(()) } else { Err(invalid_input(&[], message)) }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{PluginState, ReportView, VersionView};
-use crate::features::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
+use crate::features::plugins::{self, CallSummary, Report, PluginQuota, TrialResult, Upload, Uploads, Version, PluginWithVersions, store};
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
@@ -41,7 +41,7 @@ struct UploadedPlugin {
 }
 
 impl UploadedPlugin {
-    fn of(whole: Whole, number: u32) -> Result<Self> {
+    fn of(whole: PluginWithVersions, number: u32) -> Result<Self> {
         let version = whole.find(number)?.clone();
         let view = VersionView::of(&whole.plugin, version, false);
         Ok(Self {
@@ -95,7 +95,7 @@ impl Api {
         self.uploads.take(tenant, Timestamp::now(), config.plugin_uploads_per_min)?;
         let tier = self.app.tier_of(&snapshot, tenant);
         let bytes = self.app.take_large(&caller, Large::Component).await?.clone();
-        let quota = Room {
+        let quota = PluginQuota {
             plugins_max: config.plugins_max,
             versions_max: config.plugin_versions_max,
             bytes_max: config.plugin_bytes_max,
@@ -166,7 +166,7 @@ impl Api {
             exports: admitted.exports,
             imports: admitted.imports.clone(),
             is_large: tier == Tier::Large,
-            is_tested: report.is_green(),
+            is_tested: report.all_passed(),
             report,
             quarantined_at: None,
             uploaded_by: format!("{kind} {actor}"),
@@ -176,15 +176,15 @@ impl Api {
     }
 
     /// Calls each exported interface once with neutral input.
-    async fn try_out(&self, call: CallContext, exports: Exports) -> Vec<Tried> {
+    async fn try_out(&self, call: CallContext, exports: Exports) -> Vec<TrialResult> {
         let mut tried = Vec::new();
         if exports.authorizer {
             let called = self.app.host.authorize(call.clone(), AccessInput::neutral()).await;
-            tried.push(Answer::of_authorizer(&called).tried(Exports::AUTHORIZER));
+            tried.push(CallSummary::of_authorizer(&called).tried(Exports::AUTHORIZER));
         }
         if exports.role_mapper {
             let called = self.app.host.map_roles(call, RoleInput::neutral()).await;
-            tried.push(Answer::of_mapper(&called).tried(Exports::ROLE_MAPPER));
+            tried.push(CallSummary::of_mapper(&called).tried(Exports::ROLE_MAPPER));
         }
         tried
     }
@@ -196,7 +196,7 @@ fn find_known(
     organization: OrganizationId,
     name: &str,
     sha256: &Hash,
-) -> Result<Option<(Whole, u32)>> {
+) -> Result<Option<(PluginWithVersions, u32)>> {
     let Some(plugin) = store::find_plugin(r, organization, name)? else { return Ok(None) };
     let Some(number) = store::find_version_of(r, plugin.id, sha256)? else { return Ok(None) };
     Ok(Some((store::get(r, organization, name)?, number)))

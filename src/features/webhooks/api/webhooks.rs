@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use crate::features::webhooks::sender::{Sender, key_id, secret};
-use crate::features::webhooks::{Webhook, forget_target, store};
+use crate::features::webhooks::{Webhook, delete_target_deliveries, store};
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
@@ -254,7 +254,7 @@ impl Api {
             Ok(Changed::new((), entry))
         };
         self.app.change(&caller, "webhook.delete", delete).await?;
-        forget_target(&self.app, outbox::webhook_target(id.0)).await?;
+        delete_target_deliveries(&self.app, outbox::webhook_target(id.0)).await?;
         Ok(done())
     }
 
@@ -275,7 +275,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
             let former = store::get_webhook(t, reach.organization(), id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            let (maker, known) = (Maker::from_caller(caller), store::webhook_maker(t, id.0)?);
+            let (maker, known) = (Maker::from_caller(caller), store::get_webhook_maker(t, id.0)?);
             let is_kept = require_kept(t, &known, &former).is_ok();
             let grace_ms = deferred_grant::grace_ms((&known, is_kept), &maker, overlap_ms);
             store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
@@ -343,7 +343,7 @@ fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result
 /// Fails with `NotHeld` if another principal than the webhook's maker changes the URL, or if the webhook is activated
 /// although its maker has lost the right to create it. In both cases it must be rotated first.
 fn require_maker(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
-    let maker = store::webhook_maker(t, webhook.id)?;
+    let maker = store::get_webhook_maker(t, webhook.id)?;
     let is_moved = webhook.url != former.url && maker != Maker::from_caller(caller);
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
