@@ -36,7 +36,7 @@ pub(super) async fn keep_small(app: &App) {
     let mut least = u64::MAX;
     loop {
         tokio::time::sleep(MEASURE_EVERY).await;
-        app.rest();
+        app.free_idle_memory();
         let Some(now) = resident_kib() else { continue };
         least = least.min(now);
         if now > least + SLACK_KIB {

@@ -122,9 +122,9 @@ fn codes() -> String {
 }
 
 fn metrics() -> Result<String> {
-    let row = |metric: metrics::Described| {
+    let row = |metric: metrics::MetricDescription| {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         [format!("`{}`", metric.name), metric.kind.to_owned(), labels.join(", "), metric.about]
     };
-    Ok(table(["Metric", "Type", "Labels", "Meaning"], metrics::described()?.into_iter().map(row)))
+    Ok(table(["Metric", "Type", "Labels", "Meaning"], metrics::descriptions()?.into_iter().map(row)))
 }

@@ -67,7 +67,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let stop = stop_signal(app.clone())?;
     let reloader = reload_on_hangup(common, &app, listen)?;
     app.sweep_plugins().await;
-    let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
+    let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(load_plugins_in_force(app.clone())));
     // Rows that expired while the server was down are deleted before the first request.
     purge_expired(&app).await;
     if let Err(e) = lock.announce(&socket) {
@@ -125,7 +125,7 @@ fn tasks(app: &Arc<App>) -> [JoinHandle<()>; 5] {
         supervise(app, task_fault("upkeep", "upkeep_failed"), scheduler),
         supervise(app, task_fault("deliveries", "deliveries_failed"), deliver::run),
         supervise(app, task_fault("sftpgo", "sftpgo_failed"), sftpgo::reconcile::run),
-        supervise(app, task_fault("mark", "mark_failed"), watch::keep_mark),
+        supervise(app, task_fault("mark", "mark_failed"), watch::run_mark_task),
         supervise(app, task_fault("pages", "pages_failed"), watch::check_pages),
     ]
 }
@@ -248,13 +248,13 @@ fn stop_signal(app: Arc<App>) -> Result<impl Future<Output = ()>, Failed> {
             _ = terminate.recv() => {}
         }
         tracing::info!("stopping");
-        app.stop_waiting();
+        app.begin_shutdown();
     })
 }
 
 /// Compiles plugins that are not in the cache. The server starts meanwhile; a request that needs such a plugin waits
 /// for it.
-async fn ready_plugins(app: Arc<App>) {
+async fn load_plugins_in_force(app: Arc<App>) {
     app.ready_plugins().await;
 }
 

@@ -13,7 +13,7 @@ use crate::features::webhooks::sender::{self, Sender};
 use crate::features::webhooks::{self, backoff_ms};
 use crate::integrations::wordpress::status;
 use crate::integrations::{mail, sftpgo};
-use crate::kernel::app::{App, ms};
+use crate::kernel::app::{App, seconds_to_ms};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, Target, kind_of};
@@ -186,7 +186,7 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
         DeliveryOutcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
             let backoff = jittered(backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s))?;
-            let requested = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
+            let requested = seconds_to_ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(requested);
             app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
@@ -222,7 +222,7 @@ pub async fn purge_expired(app: &App) -> Result<()> {
     /// Events to delete per run; the next run deletes more.
     const EVENTS_MAX: usize = 10_000;
     const TARGETS_MAX: usize = 100;
-    let ttl_ms = ms(app.config.outbox_ttl_s);
+    let ttl_ms = seconds_to_ms(app.config.outbox_ttl_s);
     let forget = |state: &'static str| {
         app.write_in_batches(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
     };

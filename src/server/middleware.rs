@@ -11,7 +11,7 @@ use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, Request, Response};
 
 use crate::kernel::app::App;
-use crate::kernel::app::denials::shown;
+use crate::kernel::app::denials::loggable_path;
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
 use crate::kernel::error::{Error, ErrorCode};
@@ -65,7 +65,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
             let span =
-                tracing::debug_span!("request", request_id = context.request_id, %method, path = %shown(&context.path));
+                tracing::debug_span!("request", request_id = context.request_id, %method, path = %loggable_path(&context.path));
             let answer = async {
                 require_one_host(&request)?;
                 // Pages read forms with the extractor of poem, which needs the body in the request.
@@ -93,7 +93,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         self.app.metrics.duration_s.observe(duration.as_secs_f64());
         let status = response.status().as_u16();
         let request_id = &context.request_id;
-        tracing::debug!(request_id, %method, path = %shown(&context.path), status, took_us = duration.as_micros(), actor = context.actor().0, "answered");
+        tracing::debug!(request_id, %method, path = %loggable_path(&context.path), status, took_us = duration.as_micros(), actor = context.actor().0, "answered");
         Ok(response)
     }
 }
@@ -154,7 +154,7 @@ impl<E> Middleware<E> {
 
     /// Logs a failure. The level depends on its status. Repeated failures of one caller are logged once a minute.
     fn log(&self, failure: &Error, context: &RequestContext) {
-        let path = shown(&context.path);
+        let path = loggable_path(&context.path);
         let (cause, request_id, path) = (failure.cause, &context.request_id, &*path);
         let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = context.actor();

@@ -40,7 +40,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
         // A change that affects the policy.
         let change = |t: &Transaction<'_>, _: &Identity| {
             let person = authz::store::member_state(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
-            Ok(Changed::new((), Entry::new("member", "first")).policy([person]))
+            Ok(Changed::new((), Entry::new("member", "first")).with_policy_changes([person]))
         };
         app.change(&Identity::command_line(), "bench", change).await.expect("a change");
         longest = longest.max(asked.elapsed());

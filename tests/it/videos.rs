@@ -520,7 +520,7 @@ async fn a_replaced_file_is_measured_again_and_a_renamed_one_keeps_its_bytes_and
             roster::kernel::authz::store::member_state(t, ids[0])?,
             roster::kernel::authz::store::member_state(t, ids[1])?,
         ];
-        Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).policy(people))
+        Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).with_policy_changes(people))
     })
     .await
     .expect("members");

@@ -212,7 +212,7 @@ impl Api {
             let change = authz::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
             Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry)
-                .policy([change]))
+                .with_policy_changes([change]))
         };
         let made = self.app.create_secret(&caller, "client.create", Permission::CLIENT_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -247,7 +247,7 @@ impl Api {
             require_version(if_match.0.as_deref(), former.version)?;
             let client = edited(former.clone(), edit);
             if client == former {
-                return Ok(Changed::nothing(former));
+                return Ok(Changed::unchanged(former));
             }
             // An expiry in the past may stay unchanged; a new one must be in the future.
             if client.expires_at != former.expires_at {
@@ -259,7 +259,7 @@ impl Api {
             store::update_client(t, &client)?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = authz::store::client(t, &client.client_key)?;
-            Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).policy([change]))
+            Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).with_policy_changes([change]))
         };
         let updated = self.app.change(&caller, "client.update", update).await?;
         let version = updated.answer.version;
@@ -282,7 +282,7 @@ impl Api {
             require_version(if_match.0.as_deref(), client.version)?;
             store::delete_client(t, &client.client_key)?;
             let entry = Entry::new("client", &client.client_key).before(described(&client));
-            Ok(Changed::new((), entry).policy([Change::ClientGone(client.client_key.into())]))
+            Ok(Changed::new((), entry).with_policy_changes([Change::ClientGone(client.client_key.into())]))
         };
         let deleted = self.app.change(&caller, "client.delete", delete).await?;
         Ok(done().epoch(deleted.epoch))
@@ -321,7 +321,7 @@ impl Api {
             let change = authz::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
             let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until };
-            Ok(Changed::new(answer, entry).policy([change]))
+            Ok(Changed::new(answer, entry).with_policy_changes([change]))
         };
         let rotated = self.app.create_secret(&caller, "client.rotate", Permission::CLIENT_ROTATE, rotate).await?;
         Ok(ok(rotated.answer).epoch(rotated.epoch))

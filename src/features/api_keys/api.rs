@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::api_keys::{self, CreatedKey, KeyRow, NewKey, store};
 use crate::features::members;
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::key::{self, Owner};
@@ -442,7 +442,7 @@ impl Api {
     async fn list(&self, member: Option<MemberId>, keyword: Option<String>, window: Window) -> Reply<Page<KeyView>> {
         let list = move |r: &Reader<'_>| store::list_keys(r, member, keyword.as_deref(), &window);
         let found = self.app.read(list).await?;
-        let (now, notice_ms) = (Timestamp::now(), ms(self.app.config.api_key_notice_s));
+        let (now, notice_ms) = (Timestamp::now(), seconds_to_ms(self.app.config.api_key_notice_s));
         Ok(ok(found.map(|key| view(key, notice_ms, now)).into()))
     }
 
@@ -478,7 +478,7 @@ impl Api {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             let entry = entry(&key, reach).before(api_keys::described(&key));
-            Ok(Changed::new((), entry).policy([api_keys::revoke(t, id)?]))
+            Ok(Changed::new((), entry).with_policy_changes([api_keys::revoke(t, id)?]))
         };
         let revoked = self.app.change(&caller, "api_key.delete", revoke).await?;
         Ok(done().epoch(revoked.epoch))
@@ -488,7 +488,7 @@ impl Api {
 fn answer(created: CreatedKey, reach: Reach) -> Changed<ApiKeySecret> {
     let entry = entry(&created.key, reach).after(api_keys::described(&created.key));
     let CreatedKey { key, text, change } = created;
-    Changed::new(ApiKeySecret::from((key, text)), entry).policy([change])
+    Changed::new(ApiKeySecret::from((key, text)), entry).with_policy_changes([change])
 }
 
 fn entry(key: &KeyRow, reach: Reach) -> Entry {

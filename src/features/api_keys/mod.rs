@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::features::members;
-use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
@@ -217,7 +217,7 @@ pub async fn consume_emergency_key(app: &App, context: &Arc<RequestContext>, key
             return Err(Error::new(ErrorCode::InvalidKey).with_source("an emergency key that was used"));
         }
         let entry = Entry::new("api_key", id).after(json!({"spent": true}));
-        Ok(Changed::new((), entry).policy([authz::store::api_key(t, id)?]))
+        Ok(Changed::new((), entry).with_policy_changes([authz::store::api_key(t, id)?]))
     };
     app.change(&caller, "api_key.spend", consume_emergency_key).await.map(drop)
 }
@@ -249,7 +249,7 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
 
 /// Sends notices for keys that expire soon, and deletes those that expired long ago.
 pub async fn maintain(app: &App) -> Result<()> {
-    let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
+    let (now, notice_ms) = (Timestamp::now(), seconds_to_ms(app.config.api_key_notice_s));
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
     for key in ending.into_iter().filter(|key| key.expires_soon(notice_ms, now)) {
         announce(app, &key, now).await?;
@@ -282,10 +282,10 @@ async fn delete_expired(app: &App) -> Result<()> {
     app.change_in_batches("api_key.expire", |t, most| {
         let expired = store::delete_expired(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
         if expired.is_empty() {
-            return Ok(Changed::nothing(0));
+            return Ok(Changed::unchanged(0));
         }
         let entry = Entry::new("api_keys", "expired").after(json!({"count": expired.len()}));
-        Ok(Changed::new(expired.len(), entry).policy(expired.into_iter().map(Change::ApiKeyGone)))
+        Ok(Changed::new(expired.len(), entry).with_policy_changes(expired.into_iter().map(Change::ApiKeyGone)))
     })
     .await
 }
@@ -346,7 +346,7 @@ mod tests {
         for kind in key::KINDS {
             let (now, life_ms) = (Timestamp(1_000), kind.ttl_s * 1_000);
             assert_eq!(end_of(kind, None, now).unwrap(), now.plus_ms(life_ms));
-            let fits = |ms: i64| end_of(kind, Some(now.plus_ms(ms)), now).is_ok();
+            let fits = |ms: i64| end_of(kind, Some(now.plus_ms(seconds_to_ms)), now).is_ok();
             assert_eq!([0, 1, life_ms, life_ms + 1].map(fits), [false, true, true, false]);
         }
     }

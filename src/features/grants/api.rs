@@ -166,13 +166,13 @@ impl Api {
                 ));
             }
             let answer = Granted { permission_id: id, result: "granted".into() };
-            let Some(change) = change else { return Ok(Changed::nothing(answer)) };
+            let Some(change) = change else { return Ok(Changed::unchanged(answer)) };
             changes.push(change);
             let mut after = described(&right, id);
             after["member_created"] = is_new.into();
             let entry = Entry::new("member", member).after(after);
             let created = is_new.then(|| members::member_event(t, EventKind::MemberCreated, member));
-            Ok(Changed::new(answer, entry).policy(changes).event(created))
+            Ok(Changed::new(answer, entry).with_policy_changes(changes).with_events(created))
         };
         let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;
         Ok(ok(granted.answer).epoch(granted.epoch))
@@ -197,10 +197,10 @@ impl Api {
             let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(ErrorCode::UserNotFound)?;
             let answer = |deleted| Revoked { deleted, result: "revoked".into() };
             let Some((id, change)) = grants::revoke(t, member.id, &right.as_right())? else {
-                return Ok(Changed::nothing(answer(0)));
+                return Ok(Changed::unchanged(answer(0)));
             };
             let entry = Entry::new("member", member.id).before(described(&right, id));
-            Ok(Changed::new(answer(1), entry).policy([change]))
+            Ok(Changed::new(answer(1), entry).with_policy_changes([change]))
         };
         let revoked = self.app.change(&caller, "grant.delete", revoke).await?;
         Ok(ok(revoked.answer).epoch(revoked.epoch))

@@ -6,7 +6,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::invitations::{self, Invitation, RoleName};
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::authn::caller::{AdminCaller, MemberCaller};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -170,11 +170,11 @@ impl Api {
         }
         let role = role_id.map(RoleName::Id).or(role_key.map(|key| RoleName::Key(key.0)));
         let (token, url) = (secret::token("inv_")?, self.app.public_url());
-        let (open_max, ttl_ms) = (self.app.config.invitations_max, ms(self.app.config.invitation_ttl_s));
+        let (open_max, ttl_ms) = (self.app.config.invitations_max, seconds_to_ms(self.app.config.invitation_ttl_s));
         let invite = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_CREATE)?;
             let expires = expires_at.map_or(t.now().plus_ms(ttl_ms), Timestamp);
-            if expires > t.now().plus_ms(ms(INVITATION_TTL_MAX_S)) {
+            if expires > t.now().plus_ms(seconds_to_ms(INVITATION_TTL_MAX_S)) {
                 return Err(Error::field("expires_at", "must be within a year, in Unix milliseconds"));
             }
             let email = email.map(|email| email.0);

@@ -200,7 +200,7 @@ pub async fn accept(
         let member_state = authz::store::member_state(t, id)?;
         let membership = join(t, &invitation, id)?;
         let created = member_event(t, EventKind::MemberCreated, id).within(invitation.organization);
-        Ok(Changed::new((), accepted(&invitation, id, true)).policy([member_state, membership]).event([created]))
+        Ok(Changed::new((), accepted(&invitation, id, true)).with_policy_changes([member_state, membership]).with_events([created]))
     };
     let caller = Identity::new(Principal::Member(id), context.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
@@ -217,7 +217,7 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
         let membership = join(t, &invitation, member)?;
         let entry = accepted(&invitation, member, false);
-        Ok(Changed::new(invitation, entry).policy([membership]))
+        Ok(Changed::new(invitation, entry).with_policy_changes([membership]))
     };
     Ok(app.change(caller, "invitation.accept", accept).await?.answer)
 }

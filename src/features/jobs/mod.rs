@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kernel::app::{App, Changed, Occurrence, Transaction, backoff, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, backoff, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::principal::Identity;
@@ -205,7 +205,7 @@ impl RetrySettings {
     pub fn from_config(config: &Config) -> Self {
         Self {
             attempts_max: i64::try_from(config.job_attempts_max).unwrap_or(i64::MAX),
-            backoff_ms: ms(config.job_backoff_s),
+            backoff_ms: seconds_to_ms(config.job_backoff_s),
             processors_max: usize::try_from(config.job_processors_max).unwrap_or(usize::MAX),
         }
     }
@@ -279,7 +279,7 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
     let changed = claimed
         .iter()
-        .fold(expired, |changed, job| changed.also(entry(job, json!({"state": "leased", "attempts": job.attempts}))));
+        .fold(expired, |changed, job| changed.with_entry(entry(job, json!({"state": "leased", "attempts": job.attempts}))));
     Ok(changed.map(|()| claimed))
 }
 
@@ -287,7 +287,7 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
 pub fn expire(t: &Transaction<'_>, rules: RetrySettings) -> Result<Changed<()>> {
     /// The rest is left to the next call: each is a job and an audit row, and all other writers wait for them.
     const AT_ONCE_MAX: u64 = 20;
-    let mut changed = Changed::nothing(());
+    let mut changed = Changed::unchanged(());
     for id in store::list_expired(t, AT_ONCE_MAX)? {
         let mut job = store::get(t, id)?;
         let ended_at = job.leased_until.unwrap_or(t.now());
@@ -310,7 +310,7 @@ enum FailureOutcome {
 /// Adds the audit entry of a failed attempt, and the event of a dead job.
 fn with_failure<T>(changed: Changed<T>, job: &Job, outcome: FailureOutcome) -> Changed<T> {
     let entry = entry(job, json!({"state": job.state, "attempts": job.attempts}));
-    changed.also(entry).event((outcome == FailureOutcome::Dead).then(|| {
+    changed.with_entry(entry).with_events((outcome == FailureOutcome::Dead).then(|| {
         let data = json!({
             "job": job.id, "video": job.video, "path": job.path, "attempts": job.attempts, "error": job.last_error,
         });
@@ -416,7 +416,7 @@ pub fn heartbeat(
 ) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     if job.state == "done" && holder.matches(&job) {
-        return Ok(Changed::nothing(job));
+        return Ok(Changed::unchanged(job));
     }
     holder.require(&job, t.now())?;
     apply_reports(&mut job, reports, rules)?;
@@ -426,7 +426,7 @@ pub fn heartbeat(
     job.leased_until = Some(t.now().plus_ms(job.lease_s.saturating_mul(1_000)));
     save(t, &job)?;
     // Heartbeats are not audited: they are frequent, and the job itself shows the progress.
-    Ok(Changed::nothing(job))
+    Ok(Changed::unchanged(job))
 }
 
 fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Result<()> {
@@ -463,7 +463,7 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job
     let mut job = holder.find(t)?;
     let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.matches(&job);
     if is_repeat {
-        return Ok(Changed::nothing(job));
+        return Ok(Changed::unchanged(job));
     }
     holder.require(&job, t.now())?;
     if let Some(failed) = job.steps.iter().find(|step| step.state == StepState::Failed) {
@@ -512,11 +512,11 @@ pub fn fail(
     let mut job = holder.find(t)?;
     let is_repeat = matches!(job.state.as_str(), "queued" | "held" | "dead") && job.last_error.is_some();
     if is_repeat && holder.matches(&job) {
-        return Ok(Changed::nothing(job));
+        return Ok(Changed::unchanged(job));
     }
     holder.require(&job, t.now())?;
     let outcome = release_lease(t, &mut job, t.now(), why, rules, retry)?;
-    let changed = with_failure(Changed::nothing(()), &job, outcome);
+    let changed = with_failure(Changed::unchanged(()), &job, outcome);
     let job = store::get(t, job.id)?;
     Ok(changed.map(|()| job))
 }
@@ -562,7 +562,7 @@ pub async fn maintain(app: &App) -> Result<()> {
 
 /// Deletes jobs that were done more than `jobs.keep_s` ago.
 pub async fn forget_done(app: &App) -> Result<()> {
-    let keep_ms = ms(app.config.job_keep_s);
+    let keep_ms = seconds_to_ms(app.config.job_keep_s);
     app.write_in_batches(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
 }
 

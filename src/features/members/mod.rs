@@ -17,7 +17,7 @@ mod writes;
 use std::net::IpAddr;
 
 use crate::features::permissions;
-use crate::kernel::app::{App, Changed, Transaction, maintenance, use_setup_token};
+use crate::kernel::app::{App, Changed, Transaction, maintenance, consume_setup_token};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
@@ -402,14 +402,14 @@ pub async fn purge_expired_registrations(app: &App) -> Result<()> {
     let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
     // Selected with a reader, not in the writer thread, because there can be many pending members.
     let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
-    for piece in maintenance::pieces(lapsed) {
+    for piece in maintenance::batches(lapsed) {
         let forget = move |t: &Transaction<'_>, _: &Identity| {
             let gone = writes::delete_lapsed(t, before, &piece)?;
             if gone.is_empty() {
-                return Ok(Changed::nothing(()));
+                return Ok(Changed::unchanged(()));
             }
             let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
-            Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::MemberGone)))
+            Ok(Changed::new((), entry).with_policy_changes(gone.into_iter().map(Change::MemberGone)))
         };
         app.change(&Identity::command_line(), "member.lapse", forget).await?;
     }
@@ -545,7 +545,7 @@ pub async fn create_first_administrator(
     let hash = password::hash(app, password).await?;
     let create_admin = move |t: &Transaction<'_>, _: &Identity| {
         if let Some(token) = &setup_token {
-            use_setup_token(t, token)?;
+            consume_setup_token(t, token)?;
         }
         let platform = t.snapshot().platform().ok_or(ErrorCode::OrganizationNotFound)?;
         if has_administrator(t, platform.id)? {
@@ -561,7 +561,7 @@ pub async fn create_first_administrator(
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
         let changes = [authz::store::member_state(t, id)?, authz::store::membership(t, platform.id, id)?];
         let created = member_event(t, EventKind::MemberCreated, id).within(platform.id);
-        Ok(Changed::new(id, entry).policy(changes).event([created]))
+        Ok(Changed::new(id, entry).with_policy_changes(changes).with_events([created]))
     };
     app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)
         .await

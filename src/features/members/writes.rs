@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Member, erased, folded, store};
 use crate::features::permissions;
-use crate::kernel::app::{Changed, Occurrence, Transaction, erase_answers_naming};
+use crate::kernel::app::{Changed, Occurrence, Transaction, mark_erased};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::Change;
@@ -19,26 +19,26 @@ pub fn update_names(t: &Transaction<'_>, member: &Member) -> Result<()> {
     let former = store::get_member(t, member.id)?.email;
     store::update_names(t, member)?;
     let is_other = former.as_deref().map(folded) != member.email.as_deref().map(folded);
-    if is_other { t.happened(&Occurrence::EmailChanged(member.id)) } else { Ok(()) }
+    if is_other { t.react_to(&Occurrence::EmailChanged(member.id)) } else { Ok(()) }
 }
 
 pub fn set_status(t: &Transaction<'_>, id: MemberId, status: &str) -> Result<()> {
     store::set_status(t, id, status)?;
     match status {
-        "active" => t.happened(&Occurrence::MemberActivated(id)),
-        "suspended" => t.happened(&Occurrence::MemberSuspended(id)),
+        "active" => t.react_to(&Occurrence::MemberActivated(id)),
+        "suspended" => t.react_to(&Occurrence::MemberSuspended(id)),
         _ => Ok(()),
     }
 }
 
 pub fn insert_membership(t: &Transaction<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     store::insert_membership(t, organization, member)?;
-    t.happened(&Occurrence::MembershipsChanged(member))
+    t.react_to(&Occurrence::MembershipsChanged(member))
 }
 
 pub fn delete_membership(t: &Transaction<'_>, organization: OrganizationId, member: MemberId) -> Result<usize> {
     let deleted = store::delete_membership(t, organization, member)?;
-    t.happened(&Occurrence::MembershipsChanged(member))?;
+    t.react_to(&Occurrence::MembershipsChanged(member))?;
     Ok(deleted)
 }
 
@@ -53,7 +53,7 @@ pub fn set_password(
 ) -> Result<()> {
     let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
     store::set_password(t, id, hash, maker)?;
-    t.happened(&Occurrence::PasswordSet { member: id, kept, is_reset })
+    t.react_to(&Occurrence::PasswordSet { member: id, kept, is_reset })
 }
 
 /// Reacts to occurrences of other features: deletes a password whose maker may no longer choose it.
@@ -67,7 +67,7 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
 /// Replaces the password of a pending registration, when the user registers again.
 pub fn replace_pending(t: &Transaction<'_>, id: MemberId, hash: &str) -> Result<()> {
     store::replace_pending(t, id, hash)?;
-    t.happened(&Occurrence::RegistrationGone(id))
+    t.react_to(&Occurrence::RegistrationDeleted(id))
 }
 
 /// Deletes those of the listed registrations that are still not completed. Returns their ids.
@@ -75,7 +75,7 @@ pub fn delete_lapsed(t: &Transaction<'_>, before: Timestamp, listed: &[MemberId]
     let mut lapsed = Vec::new();
     for id in listed.iter().copied() {
         if store::is_lapsed(t, id, before)? {
-            t.happened(&Occurrence::RegistrationGone(id))?;
+            t.react_to(&Occurrence::RegistrationDeleted(id))?;
             store::delete_lapsed(t, id)?;
             lapsed.push(id);
         }
@@ -101,13 +101,13 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
         changes.push(authz::store::membership(t, organization, id)?);
     }
     let before = json!({"status": former.status, "memberships": lost, "grants": store::count_grants(t, id)?});
-    t.happened(&Occurrence::MemberErased(id))?;
+    t.react_to(&Occurrence::MemberErased(id))?;
     store::erase_member(t, id)?;
-    erase_answers_naming(t, id)?;
+    mark_erased(t, id)?;
     changes.push(authz::store::member_state(t, id)?);
     let entry =
         Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
-    Ok(Changed::new((), entry).policy(changes).event([deleted]))
+    Ok(Changed::new((), entry).with_policy_changes(changes).with_events([deleted]))
 }
 
 /// Returns a member that was not erased. Fails with `MemberDeleted` for an erased one.

@@ -166,7 +166,7 @@ impl Api {
             let changes = create(t, &organization)?;
             let entry =
                 Entry::new("organization", organization.id).within(organization.id).after(described(&organization));
-            Ok(Changed::new(OrganizationView::from(organization), entry).policy(changes))
+            Ok(Changed::new(OrganizationView::from(organization), entry).with_policy_changes(changes))
         };
         let made = self.app.create(&caller, "organization.create", Permission::ORGANIZATION_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -327,19 +327,19 @@ fn change(
     let mut organization = former.clone();
     edit(&mut organization);
     if organization == former {
-        return Ok(Changed::nothing(former));
+        return Ok(Changed::unchanged(former));
     }
     if former.org_code == PLATFORM_ORG_CODE && !organization.is_active {
         return Err(ErrorCode::BuiltInOrganization.into());
     }
     store::update_organization(t, &organization)?;
     if organization.is_active {
-        t.happened(&Occurrence::OrganizationActivated(organization.id))?;
+        t.react_to(&Occurrence::OrganizationActivated(organization.id))?;
     }
     let organization = store::get_organization(t, id)?;
     let entry = Entry::new("organization", id).within(id).before(described(&former)).after(described(&organization));
     let policy = authz::store::tenant(t, id)?;
-    Ok(Changed::new(organization, entry).policy([policy]))
+    Ok(Changed::new(organization, entry).with_policy_changes([policy]))
 }
 
 fn described(organization: &Organization) -> serde_json::Value {

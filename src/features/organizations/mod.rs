@@ -40,7 +40,7 @@ pub async fn found_platform(app: &App) -> Result<()> {
     let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "organization.found_platform", |t, _| {
         if t.snapshot().platform().is_some() {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::unchanged(()));
         }
         let platform = Organization {
             id: OrganizationId::new(),
@@ -54,7 +54,7 @@ pub async fn found_platform(app: &App) -> Result<()> {
             updated_at: t.now(),
         };
         let changes = create(t, &platform)?;
-        Ok(Changed::new((), Entry::new("organization", platform.id).within(platform.id)).policy(changes))
+        Ok(Changed::new((), Entry::new("organization", platform.id).within(platform.id)).with_policy_changes(changes))
     })
     .await
     .map(drop)

@@ -266,7 +266,7 @@ impl Chain<'_> {
             Some(_) => format!("{source}: in force it would add [{more}] and drop [{fewer}]"),
             None => format!("{source}: in force it would have answered [{more}], where the version in force failed"),
         };
-        self.app.note_difference(self.tenant.id, binding, message);
+        self.app.record_shadow_difference(self.tenant.id, binding, message);
     }
 
     fn effective<'k>(&self, keys: &'k [String]) -> BTreeSet<&'k str> {

@@ -257,7 +257,7 @@ pub async fn seed(app: &App) -> Result<()> {
     app.change(&caller, "catalog.seed", move |t, _| {
         let (changes, added) = seed_builtin_permissions(t, &base_path)?;
         let entry = Entry::new("catalog", ROSTER_APP).after(serde_json::json!({"added": added}));
-        if changes.is_empty() { Ok(Changed::nothing(())) } else { Ok(Changed::new((), entry).policy(changes)) }
+        if changes.is_empty() { Ok(Changed::unchanged(())) } else { Ok(Changed::new((), entry).with_policy_changes(changes)) }
     })
     .await
     .map(drop)

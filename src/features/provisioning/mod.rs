@@ -191,7 +191,7 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
     let event = |kind| member_event(t, kind, id).within(new.organization);
     let welcomed = new.welcome.as_ref().map(|maker| event(EventKind::MemberWelcomed).granted_by(maker));
     let events: Vec<_> = std::iter::once(event(EventKind::MemberCreated)).chain(welcomed).collect();
-    Ok(Changed::new(id, entry).policy(changes).event(events).and(quota_changed))
+    Ok(Changed::new(id, entry).with_policy_changes(changes).with_events(events).merge(quota_changed))
 }
 
 /// The changes of a user.
@@ -264,7 +264,7 @@ pub fn edit(
 ) -> Result<Changed<Vec<&'static str>>> {
     let (id, fields) = (user.member.id, edit.fields(user, t.snapshot()));
     if fields.is_empty() {
-        return Ok(Changed::nothing(fields));
+        return Ok(Changed::unchanged(fields));
     }
     refused(edit.faults(t, user)?)?;
     let mut changes = Vec::new();
@@ -289,7 +289,7 @@ pub fn edit(
     }
     let quota_changed = match edit.quota_size {
         Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
-        None => Changed::nothing(false),
+        None => Changed::unchanged(false),
     };
     if let Some(organization) = edit.join {
         changes.extend(join(t, organization, id)?);
@@ -297,7 +297,7 @@ pub fn edit(
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
     let updated = is_of_member.then(|| member_event(t, EventKind::MemberUpdated, id));
     let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
-    Ok(Changed::new(fields, entry).policy(changes).event(updated).and(quota_changed))
+    Ok(Changed::new(fields, entry).with_policy_changes(changes).with_events(updated).merge(quota_changed))
 }
 
 /// Suspends or reactivates a member, and stores the reason.
@@ -311,7 +311,7 @@ pub fn switch(
     let previous = members::get_not_erased(t, id)?;
     let is_same = previous.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
     if is_same {
-        return Ok(Changed::nothing(()));
+        return Ok(Changed::unchanged(()));
     }
     let changes = if previous.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
     members::set_status_reason(t, id, reason)?;
@@ -322,8 +322,8 @@ pub fn switch(
     // The reason is free text that can contain personal data: the audit log records only whether there is one.
     let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
     Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
-        .policy(changes)
-        .event(event))
+        .with_policy_changes(changes)
+        .with_events(event))
 }
 
 /// Returns the member with this username, if any.

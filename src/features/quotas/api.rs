@@ -391,7 +391,7 @@ impl Api {
             let version = store::find_member_size(t, id.0)?.map_or(1, |(_, version)| version);
             require_version(if_match.0.as_deref(), version)?;
             let changed = match body.0.size {
-                MaybeUndefined::Undefined => Changed::nothing(false),
+                MaybeUndefined::Undefined => Changed::unchanged(false),
                 size => {
                     let size = size.take();
                     require_may_set(t, &rules, reach, (id.0, size))?;
@@ -432,7 +432,7 @@ impl Api {
             let size = edited(previous.size, body.0.size);
             let member_size = edited(previous.member_size, body.0.member_size);
             if (size, member_size) == (previous.size, previous.member_size) {
-                return Ok(Changed::nothing(previous));
+                return Ok(Changed::unchanged(previous));
             }
             store::set_ceiling(t, id.0, (size, member_size))?;
             let audited =
@@ -443,7 +443,7 @@ impl Api {
                 .after(audited(size, member_size));
             // No member is set: the event concerns all members of the organization.
             let event = Event::new(EventKind::QuotaChanged, audited(size, member_size)).within(id.0);
-            Ok(Changed::new(ceiling(t, id.0)?, entry).event([event]))
+            Ok(Changed::new(ceiling(t, id.0)?, entry).with_events([event]))
         };
         let ceiling = self.app.change(&caller, "organization_quota.update", update).await?.answer;
         Ok(ok(OrganizationQuota::new(id.0, ceiling)).version(ceiling.version))

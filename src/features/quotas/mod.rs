@@ -53,7 +53,7 @@ impl QuotaSettings {
             default_bytes: number(config.quota_default_bytes),
             videos_max: number(config.videos_max),
             reservations_max: number(config.reservations_max),
-            reservation_ttl_ms: crate::kernel::app::ms(config.reservation_ttl_s),
+            reservation_ttl_ms: crate::kernel::app::seconds_to_ms(config.reservation_ttl_s),
         }
     }
 }
@@ -345,12 +345,12 @@ pub async fn maintain(app: &App) -> Result<()> {
 }
 
 fn report_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]) -> Result<Changed<()>> {
-    let mut changed = Changed::nothing(());
+    let mut changed = Changed::unchanged(());
     for member in members {
         let account = account(t, rules, t.snapshot(), *member)?;
         if is_open(t, &account)? {
             let entry = Entry::new("quota", *member).within(account.organization);
-            changed = changed.also(entry).event(note_usage(t, *member, &account)?);
+            changed = changed.with_entry(entry).with_events(note_usage(t, *member, &account)?);
         }
     }
     Ok(changed)
@@ -387,14 +387,14 @@ pub fn set_quota(
     let organization = ensure_account(t, member)?;
     let previous = store::find_member_size(t, member)?.and_then(|(size, _)| size);
     if previous == size {
-        return Ok(Changed::nothing(false));
+        return Ok(Changed::unchanged(false));
     }
     store::set_member_size(t, member, (size, reach.organization()))?;
     let account = account(t, rules, t.snapshot(), member)?;
     let events = note_usage(t, member, &account)?;
     let entry = Entry::new("quota", member).within(organization);
     let entry = entry.before(json!({"size": previous})).after(json!({"size": size}));
-    Ok(Changed::new(true, entry).event([event(EventKind::QuotaChanged, member, &account, json!({}))]).event(events))
+    Ok(Changed::new(true, entry).with_events([event(EventKind::QuotaChanged, member, &account, json!({}))]).with_events(events))
 }
 
 /// Whether the error is in the category for exceeded quotas.
@@ -412,10 +412,10 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     let (rules, word) = (QuotaSettings::from_config(&app.config), error.cause.as_str());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = note_refusal(t, &rules, member, need)? else {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::unchanged(()));
         };
         let entry = Entry::new("quota", member).within(event.organization);
-        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
+        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).with_events([event]))
     };
     if let Err(e) = app.change(caller, "quota.exceed", note).await {
         tracing::error!(error = %e, "an exceeded quota could not be recorded");

@@ -65,7 +65,7 @@ pub fn count(r: &Reader<'_>) -> Result<Counted> {
 pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>> {
     let counted = count(t)?;
     if counted.differences.is_empty() {
-        return Ok(Changed::nothing(counted));
+        return Ok(Changed::unchanged(counted));
     }
     store::make_rows(t)?;
     let reason = Reason { cause: "repair", video: "", request_id: &caller.context.request_id };
@@ -73,7 +73,7 @@ pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>
         super::store::insert_ledger(t, (member, organization), delta, used, reason)?;
     }
     store::set_all(t)?;
-    let changed = counted.differences.iter().fold(Changed::nothing(()), |changed, difference| {
+    let changed = counted.differences.iter().fold(Changed::unchanged(()), |changed, difference| {
         let Difference { whose, used, ledger, videos, reserved, reservations } = difference;
         let entry = match whose {
             RecountTarget::Member(id) => Entry::new("quota", id),
@@ -81,7 +81,7 @@ pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>
             RecountTarget::Site => Entry::new("site", "videos"),
         };
         let before = json!({"used": used, "ledger": ledger, "reserved": reserved});
-        changed.also(entry.before(before).after(json!({"used": videos, "reserved": reservations})))
+        changed.with_entry(entry.before(before).after(json!({"used": videos, "reserved": reservations})))
     });
     Ok(changed.map(|()| counted))
 }

@@ -85,7 +85,7 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
         "committed" => {
             return Err(Error::new(ErrorCode::ReservationOver).with_message("this reservation became a video"));
         }
-        _ => return Ok(Changed::nothing(reservation)),
+        _ => return Ok(Changed::unchanged(reservation)),
     }
     let state = if reservation.expires_at <= t.now() { "expired" } else { "released" };
     close(t, &reservation, state)?;

@@ -91,7 +91,7 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
         let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
         let (external_user, members_max) = (external_user.clone(), app.config.members_max);
         let write = move |t: &Transaction<'_>, _: &Identity| {
-            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
+            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::unchanged(None)) };
             Ok(apply(t, id, &external_user, plans, members_max)?.map(|provisioned| Some(provisioned.id)))
         };
         match app.change(&caller, "member.arrive", write).await?.answer {
@@ -172,7 +172,7 @@ pub fn apply(
     let mut done = serde_json::Map::new();
     match members::find_by_identity(t, &external_user.provider, &external_user.subject)? {
         Some(member) if member.id != id => {
-            return Ok(Changed::nothing(ProvisionResult { id: member.id, ..provisioned }));
+            return Ok(Changed::unchanged(ProvisionResult { id: member.id, ..provisioned }));
         }
         Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
         Some(member) if is_other_person(t, &member, external_user)? => {
@@ -225,7 +225,7 @@ pub fn apply(
         done.insert("provider".into(), json!(external_user.provider));
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
-    Ok(entries.into_iter().fold(Changed::nothing(provisioned), Changed::also).policy(changes).event(events))
+    Ok(entries.into_iter().fold(Changed::unchanged(provisioned), Changed::with_entry).with_policy_changes(changes).with_events(events))
 }
 
 /// Applies the role plans; returns the audit entries and the changes of the snapshot.

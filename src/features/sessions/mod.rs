@@ -26,7 +26,7 @@ use serde_json::json;
 
 use crate::features::members::{self, password};
 use crate::features::{api_keys, invitations};
-use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{BoxFuture, SessionBackend, Visitor};
 use crate::kernel::authn::cookie;
@@ -53,7 +53,7 @@ pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionI
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::EmailChanged(member) => store::delete_mailed_tokens(t, *member).map(|()| Vec::new()),
-        Occurrence::RegistrationGone(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
+        Occurrence::RegistrationDeleted(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
         Occurrence::MemberSuspended(member) | Occurrence::PasswordWithdrawn(member) => end_sessions(t, *member, None),
         Occurrence::PasswordSet { member, kept, .. } => {
             store::delete_all_tokens(t, *member)?;
@@ -190,9 +190,9 @@ async fn open_while(
         let is_enrolled = second_factor::is_confirmed(t, member)?;
         if shown == VerifiedFactors::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
             second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
-            return Ok(Changed::nothing(Opened::Challenge { token: challenge, is_enrolled }));
+            return Ok(Changed::unchanged(Opened::Challenge { token: challenge, is_enrolled }));
         }
-        let ends_at = t.now().plus_ms(ms(config.session_ttl_s));
+        let ends_at = t.now().plus_ms(seconds_to_ms(config.session_ttl_s));
         let row = SessionRow {
             id: SessionId::new(),
             member,
@@ -201,7 +201,7 @@ async fn open_while(
             refresh_hash,
             refresh_generation: 0,
             rotated_at: t.now(),
-            expires_at: t.now().plus_ms(ms(config.session_idle_s)).min(ends_at),
+            expires_at: t.now().plus_ms(seconds_to_ms(config.session_idle_s)).min(ends_at),
             ends_at,
             device: device_of(&visitor.agent),
             address: caller.address(),
@@ -215,7 +215,7 @@ async fn open_while(
         changes.push(Change::Session(row.id, Some(Session { member, second_factor: row.second_factor })));
         let after = json!({"method": row.method, "second_factor": row.second_factor, "member": member});
         let entry = Entry::new("session", row.id).after(after);
-        Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
+        Ok(Changed::new(Opened::Session(Box::new(row)), entry).with_policy_changes(changes))
     };
     let caller = Identity::new(Principal::Member(member), context);
     match app.change(&caller, "session.create", begin).await?.answer {
@@ -276,12 +276,12 @@ pub async fn refresh_session(app: &App, context: &Arc<RequestContext>, session: 
             row.refresh_hash = secret::hash(&next);
             row.refresh_generation += 1;
             row.rotated_at = now;
-            row.expires_at = now.plus_ms(ms(config.session_idle_s)).min(row.ends_at);
+            row.expires_at = now.plus_ms(seconds_to_ms(config.session_idle_s)).min(row.ends_at);
             store::rotate(t, &row)?;
-        } else if !(is_former && now < row.rotated_at.plus_ms(ms(config.refresh_grace_s))) {
-            return Ok(Changed::nothing(Renewed::Other(Box::new(row))));
+        } else if !(is_former && now < row.rotated_at.plus_ms(seconds_to_ms(config.refresh_grace_s))) {
+            return Ok(Changed::unchanged(Renewed::Other(Box::new(row))));
         }
-        Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
+        Ok(Changed::unchanged(Renewed::With(Box::new(row), next)))
     };
     let caller = Identity::new(Principal::Member(known.member), context.clone());
     match app.change(&caller, "session.renew", rotate).await?.answer {
@@ -300,11 +300,11 @@ const REFRESH_BYTES: usize = 46;
 /// A used refresh token was sent again: someone has a copy, so the session ends.
 async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<()> {
     let end = move |t: &Transaction<'_>, _: &Identity| {
-        let Some(row) = store::find_session(t, session)? else { return Ok(Changed::nothing(())) };
+        let Some(row) = store::find_session(t, session)? else { return Ok(Changed::unchanged(())) };
         store::delete_session(t, row.id)?;
         let after = json!({"reason": "a used refresh token was sent again", "member": row.member});
         let entry = Entry::new("session", row.id).after(after);
-        Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
+        Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
     };
     app.change(caller, "session.end_reused", end_session).await.map(drop)
 }
@@ -338,7 +338,7 @@ pub async fn end_session(app: &App, caller: &Identity, member: MemberId, session
         let row = row.ok_or(ErrorCode::SessionNotFound)?;
         store::delete_session(t, row.id)?;
         let entry = Entry::new("session", row.id).before(json!({"member": member}));
-        Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
+        Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
     };
     app.change(caller, "session.end", end_session).await.map(drop)
 }
@@ -350,10 +350,10 @@ pub async fn purge_expired(app: &App) -> Result<()> {
     app.change_in_batches("session.expire", |t, most| {
         let expired = store::end_expired(t, most)?;
         if expired.is_empty() {
-            return Ok(Changed::nothing(0));
+            return Ok(Changed::unchanged(0));
         }
         let entry = Entry::new("sessions", "expired").after(json!({"count": expired.len()}));
-        Ok(Changed::new(expired.len(), entry).policy(expired.into_iter().map(|id| Change::Session(id, None))))
+        Ok(Changed::new(expired.len(), entry).with_policy_changes(expired.into_iter().map(|id| Change::Session(id, None))))
     })
     .await?;
     members::purge_expired_registrations(app).await

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{require_signed_in, store};
 use crate::features::members::{self, password};
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
@@ -75,7 +75,7 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
             return Err(wrong("was changed by another request"));
         }
         members::set_password(t, member, (&hash, None), Some(session))?;
-        let ended = t.caused(is_session);
+        let ended = t.count_policy_changes(is_session);
         Ok(Changed::new(
             (),
             Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": ended})),
@@ -129,10 +129,10 @@ async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -
             || outbox::expedite_mail(t, member.id, EventKind::PasswordForgotten)?
             || store::has_token_since(t, member.id, PURPOSE, since)?
         {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::unchanged(()));
         }
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
-        Ok(Changed::new((), entry).event([members::member_event(t, EventKind::PasswordForgotten, member.id)]))
+        Ok(Changed::new((), entry).with_events([members::member_event(t, EventKind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::new(Principal::Visitor, context);
     app.change(&caller, "password.forgot", request_mail).await?;
@@ -153,12 +153,12 @@ pub async fn create_mail_link(
     let hash = secret::hash(&token);
     let insert = move |t: &Transaction<'_>, _: &Identity| {
         if !t.snapshot().is_active(id) {
-            return Ok(Changed::nothing(false));
+            return Ok(Changed::unchanged(false));
         }
         if let Some(maker) = &welcome_maker
             && require_kept(t, t.snapshot(), (maker, Some(WELCOME)), id, t.now()).is_err()
         {
-            return Ok(Changed::nothing(false));
+            return Ok(Changed::unchanged(false));
         }
         let expires_at =
             insert_link(t, (&hash, welcome_maker.as_ref()), welcome_maker.is_some().then_some(WELCOME), (id, ttl_s))?;
@@ -213,7 +213,7 @@ fn insert_link(
     (member, ttl_s): (MemberId, u64),
 ) -> Result<Timestamp> {
     store::delete_tokens_of(t, member, PURPOSE)?;
-    let expires_at = t.now().plus_ms(ms(ttl_s));
+    let expires_at = t.now().plus_ms(seconds_to_ms(ttl_s));
     store::insert_token(t, hash, PURPOSE, Some(member), data, expires_at)?;
     if let Some(maker) = maker {
         store::set_maker(t, hash, maker)?;
@@ -275,8 +275,8 @@ pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: Str
     let set = move |t: &Transaction<'_>, _: &Identity| {
         let (member, maker) = member_of(t, t.snapshot(), &token, t.now())?;
         members::set_password(t, member, (&hash, maker.as_ref()), None)?;
-        let keys = t.caused(|change| matches!(change, Change::ApiKeyGone(_)));
-        let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
+        let keys = t.count_policy_changes(|change| matches!(change, Change::ApiKeyGone(_)));
+        let after = json!({"fields": ["password"], "sessions_ended": t.count_policy_changes(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
     let caller = Identity::new(Principal::Visitor, context.clone());

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::passwords::{self, MAIL_PAUSE_MS};
 use super::store;
 use crate::features::members::{self, NewMember, password};
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
@@ -89,12 +89,12 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
             // While a code is valid the registration does not change, so the code proves exactly this registration.
             if store::has_token_since(t, id, PURPOSE, since)? {
                 store::mark_contested(t, &code_hash(&sealer, id))?;
-                return Ok(Changed::nothing(RegistrationResult::RecentlyMailed));
+                return Ok(Changed::unchanged(RegistrationResult::RecentlyMailed));
             }
             if login.member.status != "pending" {
                 let expires_at = t.now().plus_ms(MAIL_PAUSE_MS);
                 store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), None, expires_at)?;
-                return Ok(Changed::nothing(RegistrationResult::Known(id)));
+                return Ok(Changed::unchanged(RegistrationResult::Known(id)));
             }
             is_contested = true;
         }
@@ -103,10 +103,10 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
         if is_contested {
             data.push_str(CONTESTED);
         }
-        let expires_at = t.now().plus_ms(ms(config.email_code_ttl_s));
+        let expires_at = t.now().plus_ms(seconds_to_ms(config.email_code_ttl_s));
         store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), Some(&data), expires_at)?;
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
-        Ok(Changed::new(RegistrationResult::Pending(id, code), entry).policy([change]))
+        Ok(Changed::new(RegistrationResult::Pending(id, code), entry).with_policy_changes([change]))
     };
     let caller = Identity::new(Principal::Visitor, context);
     let site = app.public_url();
@@ -139,7 +139,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
             // The same work as for a wrong code, including a row that is written.
             let unused_hash = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
             store::insert_token(t, &unused_hash, PURPOSE, None, None, t.now().plus_ms(MAIL_PAUSE_MS))?;
-            return Ok(Changed::nothing(None));
+            return Ok(Changed::unchanged(None));
         };
         let code_key = code_hash(&sealer, id);
         let stored = store::find_token(t, &code_key, PURPOSE, t.now())?.filter(|stored| stored.tries < tries_max);
@@ -148,14 +148,14 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let offered = secret::hash(&hex::encode(sealed(&sealer, id, &code)));
         if !right.is_some_and(|right| secret::equal(&secret::hash(right), &offered)) {
             store::count_attempt(t, &code_key)?;
-            return Ok(Changed::nothing(None));
+            return Ok(Changed::unchanged(None));
         }
         let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));
         store::delete_token(t, &code_key)?;
         let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
         let created = members::member_event(t, EventKind::MemberCreated, id);
-        Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
+        Ok(Changed::new(Some(is_contested), entry).with_policy_changes([change]).with_events([created]))
     };
     let caller = Identity::new(Principal::Visitor, visitor.context.clone());
     if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {

@@ -12,7 +12,7 @@ use super::factor_store::{self, Factor};
 use super::{VerifiedFactors, Tokens, open_session, require_signed_in, store};
 use crate::features::members::{self, password};
 use crate::features::sessions::end_sessions;
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Guard, Visitor};
 use crate::kernel::authn::login_throttle::Attempt;
@@ -41,7 +41,7 @@ pub fn insert_challenge(
     config: &Config,
 ) -> Result<()> {
     let data = json!({"method": method}).to_string();
-    let expires_at = t.now().plus_ms(ms(config.second_factor_wait_s));
+    let expires_at = t.now().plus_ms(seconds_to_ms(config.second_factor_wait_s));
     store::insert_token(t, &secret::hash(challenge), PURPOSE, Some(member), Some(&data), expires_at)
 }
 
@@ -224,7 +224,7 @@ pub async fn complete_sign_in(
             throttle.failed(t.now());
             store::count_attempt(t, &hash)?;
             // Not an error, because an error would roll back the counted try.
-            return Ok(Changed::nothing(None));
+            return Ok(Changed::unchanged(None));
         };
         throttle.succeeded();
         store::delete_token(t, &hash)?;
@@ -232,8 +232,8 @@ pub async fn complete_sign_in(
         let changes = if passed.recovery_codes.is_some() { end_sessions(t, member, None)? } else { Vec::new() };
         Ok(match after {
             // The audit entry of the new session records that a second factor was verified.
-            None => Changed::nothing(Some(passed)),
-            Some(after) => Changed::new(Some(passed), Entry::new("member", member).after(after)).policy(changes),
+            None => Changed::unchanged(Some(passed)),
+            Some(after) => Changed::new(Some(passed), Entry::new("member", member).after(after)).with_policy_changes(changes),
         })
     };
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());
@@ -276,7 +276,7 @@ async fn store_new_secret(
         let found = members::get(t, member)?;
         let account = found.email.or(found.username).unwrap_or_else(|| member.to_string());
         factor_store::put_secret(t, t.encryption(), member, &bytes)?;
-        Ok(Changed::nothing(new_secret(&bytes, issuer, &account)?))
+        Ok(Changed::unchanged(new_secret(&bytes, issuer, &account)?))
     };
     Ok(app.change(caller, "second_factor.begin", begin).await?.answer)
 }
@@ -360,7 +360,7 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
         throttle.succeeded();
         let changes = keep_only(t, member, session, true)?;
         let entry = Entry::new("member", member).after(json!({"confirmed": true}));
-        Ok(Changed::new(fresh, entry).policy(changes))
+        Ok(Changed::new(fresh, entry).with_policy_changes(changes))
     };
     Ok(app.change(caller, "second_factor.confirm", confirm).await?.answer)
 }
@@ -414,7 +414,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
         factor_store::delete_factor(t, member)?;
         let changes = keep_only(t, member, session, false)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
-        Ok(Changed::new((), entry).policy(changes))
+        Ok(Changed::new((), entry).with_policy_changes(changes))
     };
     app.change(caller, "second_factor.remove", remove).await.map(drop)
 }

@@ -102,7 +102,7 @@ async fn import_chunk(
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_IMPORT)?;
             let mut owners = Owners::default();
-            let mut changed = Changed::nothing(ImportResult::default());
+            let mut changed = Changed::unchanged(ImportResult::default());
             for Found { path, size } in found {
                 let owner = owners.of(t, path.folder())?;
                 let registered = match owner {
@@ -113,7 +113,7 @@ async fn import_chunk(
                     None => register_ownerless(t, &rules, caller, (path, size), queues_job)?,
                 };
                 let already_exists = registered.answer.already_exists;
-                changed = changed.and(registered);
+                changed = changed.merge(registered);
                 changed.answer.add_file(owner, size, already_exists);
             }
             for owner in owners.known() {
@@ -221,14 +221,14 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
         let assign = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_CLAIM)?;
             let mut owners = Owners::default();
-            let mut changed = Changed::nothing(ImportResult::default());
+            let mut changed = Changed::unchanged(ImportResult::default());
             for video in ownerless {
                 // It may have been claimed or deleted in the meantime.
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
                 let owner = owners.of(t, video.path.folder())?;
                 changed.answer.add_claimed(owner, video.size);
                 if let Some(owner) = owner {
-                    changed = changed.and(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
+                    changed = changed.merge(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
                     let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                     if account.used > account.size {
                         changed.answer.over_quota.insert(owner);
@@ -237,7 +237,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
             }
             if changed.answer.taken > 0 {
                 let count = json!({"claimed": changed.answer.taken});
-                changed = changed.also(Entry::new("videos", "ownerless").after(count));
+                changed = changed.with_entry(Entry::new("videos", "ownerless").after(count));
             }
             Ok(changed)
         };
@@ -271,7 +271,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
         }
         let folder = folder.clone();
         let assign = move |t: &Transaction<'_>, caller: &Identity| {
-            let mut changed = Changed::nothing(ImportResult::default());
+            let mut changed = Changed::unchanged(ImportResult::default());
             // The member's folder may have changed in the meantime.
             if members::sftpgo_name(t, member)?.as_ref() != Some(&folder) || !t.snapshot().is_active(member) {
                 return Ok(changed);
@@ -279,7 +279,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             for video in ownerless {
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
                 changed.answer.add_claimed(Some(member), video.size);
-                changed = changed.and(reassign(t, &rules, caller, (&video, member, QuotaCheck::Skipped), "claim")?);
+                changed = changed.merge(reassign(t, &rules, caller, (&video, member, QuotaCheck::Skipped), "claim")?);
             }
             let account = quotas::account(t, &rules, t.snapshot(), member)?;
             if account.used > account.size {

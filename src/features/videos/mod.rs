@@ -118,7 +118,7 @@ pub fn register(
     new: Registration,
 ) -> Result<Changed<Registered>> {
     match check_admission(t, rules, new)? {
-        Admission::Known(known) => Ok(Changed::nothing(known)),
+        Admission::Known(known) => Ok(Changed::unchanged(known)),
         Admission::New(admitted) => insert(t, caller, admitted),
     }
 }
@@ -176,7 +176,7 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
     };
     let warning = account.and_then(|account| account.warning());
     let registered = Registered { id: video.id.clone(), already_exists: false, warning };
-    Ok(done(registered, EventKind::VideoRegistered, &video, json!({})).event(events))
+    Ok(done(registered, EventKind::VideoRegistered, &video, json!({})).with_events(events))
 }
 
 /// Queues the job of a video that was registered without one.
@@ -194,7 +194,7 @@ pub fn register_ownerless(
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
     if let Some(known) = find_at(t, &path)? {
-        return Ok(Changed::nothing(Registered { id: known.id, already_exists: true, warning: None }));
+        return Ok(Changed::unchanged(Registered { id: known.id, already_exists: true, warning: None }));
     }
     count_video(t, rules)?;
     insert(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
@@ -213,7 +213,7 @@ pub fn commit_reservation(
     match reservation.state_at(t.now()) {
         "open" => {}
         "committed" if reservation.video.as_ref() == Some(&video) => {
-            return Registered::known(t, rules, new.owner, video).map(Changed::nothing);
+            return Registered::known(t, rules, new.owner, video).map(Changed::unchanged);
         }
         _ => return Err(ErrorCode::ReservationOver.into()),
     }
@@ -239,7 +239,7 @@ pub fn commit_reservation(
     }
     let owner = (new.owner, organization);
     let admitted = admit_new(t, rules, new.path, (owner, delta), new.queues_job)?;
-    Ok(insert(t, caller, admitted)?.also(entry(size)))
+    Ok(insert(t, caller, admitted)?.with_entry(entry(size)))
 }
 
 fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -> Video {
@@ -257,7 +257,7 @@ pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, vid
     jobs::forget_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
     store::count_out(t)?;
-    Ok(done((), EventKind::VideoDeleted, video, json!({})).event(events))
+    Ok(done((), EventKind::VideoDeleted, video, json!({})).with_events(events))
 }
 
 /// Subtracts a video's bytes from the accounts of its owner and the organization.
@@ -277,7 +277,7 @@ pub fn resize(
     (video, size, fit): (&Video, i64, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
     if video.size == size {
-        return Ok(Changed::nothing(None));
+        return Ok(Changed::unchanged(None));
     }
     let resized = Video { size, ..video.clone() };
     let (mut warning, mut events) = (None, Vec::new());
@@ -288,7 +288,7 @@ pub fn resize(
         (warning, events) = (counted.0.warning(), counted.1);
     }
     store::update_video(t, &resized)?;
-    Ok(done(warning, EventKind::VideoChanged, &resized, json!({"former_size": video.size})).event(events))
+    Ok(done(warning, EventKind::VideoChanged, &resized, json!({"former_size": video.size})).with_events(events))
 }
 
 /// Records that the file was moved to another path, and so has another id; its jobs follow. A video at the new path is
@@ -302,20 +302,20 @@ pub fn rename(
 ) -> Result<Changed<String>> {
     let id = path.id();
     if id == video.id {
-        return Ok(Changed::nothing(id));
+        return Ok(Changed::unchanged(id));
     }
-    let mut changed = Changed::nothing(id.clone());
+    let mut changed = Changed::unchanged(id.clone());
     if let Some(replaced) = find(t, &id)? {
-        changed = changed.and(remove(t, rules, caller, &replaced)?);
+        changed = changed.merge(remove(t, rules, caller, &replaced)?);
     }
     let renamed = Video { id, path, ..video.clone() };
     store::rename_video(t, &video.id, &renamed)?;
     let former = json!({"former_uuid": video.id, "former_path": video.path.as_str()});
-    changed = changed.and(done((), EventKind::VideoChanged, &renamed, former));
+    changed = changed.merge(done((), EventKind::VideoChanged, &renamed, former));
     match owner {
         Some(owner) if renamed.member != Some(owner) => {
             let given = reassign(t, rules, caller, (&renamed, owner, QuotaCheck::Skipped), "transfer")?;
-            Ok(changed.and(given))
+            Ok(changed.merge(given))
         }
         _ => Ok(changed),
     }
@@ -340,7 +340,7 @@ pub fn reassign(
     cause: &'static str,
 ) -> Result<Changed<Option<i64>>> {
     if video.member == Some(to) {
-        return Ok(Changed::nothing(None));
+        return Ok(Changed::unchanged(None));
     }
     let organization = quotas::organization_of(t.snapshot(), to);
     let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
@@ -354,9 +354,9 @@ pub fn reassign(
     let mut changed = done(taken.0.warning(), EventKind::VideoTransferred, &given, former);
     // The losing organization also gets an entry in its own audit log.
     if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
-        changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
+        changed = changed.with_entry(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
     }
-    Ok(changed.event(events))
+    Ok(changed.with_events(events))
 }
 
 fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reason<'r> {
@@ -374,5 +374,5 @@ fn done<T>(answer: T, kind: EventKind, video: &Video, more: Value) -> Changed<T>
         data.extend(more);
     }
     let event = Event::new(kind, data).within(video.organization).about(video.member);
-    Changed::new(answer, entry.within(video.organization)).event([event])
+    Changed::new(answer, entry.within(video.organization)).with_events([event])
 }

@@ -233,7 +233,7 @@ async fn deactivate(app: &App, id: WebhookId) -> Result<()> {
     tracing::warn!(webhook = %id, "a webhook answered 410 and was deactivated");
     app.change(&Identity::command_line(), "webhook.switch_off", move |t, _| {
         let Some(mut webhook) = store::find_webhook(t, id)?.filter(|webhook| webhook.is_active) else {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::unchanged(()));
         };
         webhook.is_active = false;
         store::update_webhook(t, &webhook)?;

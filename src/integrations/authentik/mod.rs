@@ -98,7 +98,7 @@ async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Me
             Some(member) => require_changeable(t, caller, reach, member, &wanted)?,
             None => members::require_capacity(t.snapshot(), members_max).map(drop)?,
         }
-        Ok(Changed::nothing(member))
+        Ok(Changed::unchanged(member))
     };
     let member = app.change(caller, "member.ensure_authentik", check).await?.answer;
     Ok(member)
@@ -277,7 +277,7 @@ fn store(
     let is_linked = previous.authentik_sub.as_deref() == Some(sub);
     let is_same_account = previous.authentik_user_id.as_deref() == Some(account_id);
     if member == previous && is_active.is_none() && is_linked && is_same_account {
-        return Ok(Changed::nothing(()));
+        return Ok(Changed::unchanged(()));
     }
     if member != previous {
         members::update_names(t, &member)?;
@@ -294,7 +294,7 @@ fn store(
     let after =
         json!({"linked": !is_linked, "account": account_id, "names": member != previous, "is_active": is_active});
     let events = changed(t, &previous, &members::get_member(t, uid)?);
-    Ok(Changed::new((), Entry::new("member", uid).after(after)).policy(changes).event(events))
+    Ok(Changed::new((), Entry::new("member", uid).after(after)).with_policy_changes(changes).with_events(events))
 }
 
 fn store_new(
@@ -321,5 +321,5 @@ fn store_new(
         entry = entry.within(organization);
     }
     let created = member_event(t, EventKind::MemberCreated, uid).within(reach.organization());
-    Ok(Changed::new((), entry).policy(changes).event([created]))
+    Ok(Changed::new((), entry).with_policy_changes(changes).with_events([created]))
 }

@@ -265,7 +265,7 @@ impl PendingEvent {
         if let Some(event_id) = &self.file_event.event_id
             && store::is_marked(t, event_id)?
         {
-            return Ok(Changed::nothing(Step::Finished(EventOutcome::Ignored("this event was handled before"))));
+            return Ok(Changed::unchanged(Step::Finished(EventOutcome::Ignored("this event was handled before"))));
         }
         // Folders are moved in steps, and the event is marked as handled with the last step.
         if matches!(self.file_event.action, Action::Rename | Action::Delete | Action::RemoveFolder)
@@ -274,7 +274,7 @@ impl PendingEvent {
             return Ok(changed.map(|()| Step::More));
         }
         let changed = match self.file_event.action {
-            Action::PreUpload => Ok(Changed::nothing(EventOutcome::Done)),
+            Action::PreUpload => Ok(Changed::unchanged(EventOutcome::Done)),
             Action::Upload => self.upload(t, caller),
             Action::FailedUpload => self.fail(t, caller),
             Action::Rename => self.rename(t, caller),
@@ -341,9 +341,9 @@ impl PendingEvent {
                 // The video had no owner and counted for no quota until now.
                 let video = Video { size, ..video };
                 let given = (&video, self.owner, QuotaCheck::Enforced);
-                Ok(videos::reassign(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).and(resized))
+                Ok(videos::reassign(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).merge(resized))
             }
-            None if is_ignored => Ok(Changed::nothing(EventOutcome::Ignored("files with this name are not videos"))),
+            None if is_ignored => Ok(Changed::unchanged(EventOutcome::Ignored("files with this name are not videos"))),
             None => {
                 // The remainder of a failed upload exists, whether or not it fits, and gets no job.
                 let (fit, queues_job) =
@@ -396,7 +396,7 @@ impl PendingEvent {
             }
             // A renamed file is treated as complete.
             (None, Some(known)) => self.record_file(t, caller, &current, KnownSize { is_partial: false, ..known }),
-            (None, None) => Ok(Changed::nothing(EventOutcome::Ignored("nothing is known of the file yet"))),
+            (None, None) => Ok(Changed::unchanged(EventOutcome::Ignored("nothing is known of the file yet"))),
         }
     }
 
@@ -412,7 +412,7 @@ impl PendingEvent {
         let renamed =
             videos::rename(t, &self.rules, caller, (video, current.path.clone(), Some(self.owner)))?.map(drop);
         let video = videos::get(t, &current.path.id())?;
-        Ok(renamed.and(videos::resize(t, &self.rules, caller, (&video, known.size, QuotaCheck::Skipped))?).map(drop))
+        Ok(renamed.merge(videos::resize(t, &self.rules, caller, (&video, known.size, QuotaCheck::Skipped))?).map(drop))
     }
 
     fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
@@ -423,7 +423,7 @@ impl PendingEvent {
         let source = source.map(|video| video.size);
         match self.file_event.size.or(source).or(self.measured_size()) {
             Some(size) => self.record_file(t, caller, &current, self.known(size)),
-            None => Ok(Changed::nothing(EventOutcome::Ignored("nothing is known of the file"))),
+            None => Ok(Changed::unchanged(EventOutcome::Ignored("nothing is known of the file"))),
         }
     }
 
@@ -435,7 +435,7 @@ impl PendingEvent {
         self.record_history(t, path, PathEvent::Gone)?;
         match videos::find(t, &path.id())? {
             Some(video) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| EventOutcome::Done)),
-            None => Ok(Changed::nothing(EventOutcome::Ignored("there is no such video"))),
+            None => Ok(Changed::unchanged(EventOutcome::Ignored("there is no such video"))),
         }
     }
 
@@ -454,7 +454,7 @@ impl PendingEvent {
             let one = self.apply_to_folder_entry(t, caller, &video)?;
             changed = Some(match changed {
                 None => one,
-                Some(all) => Changed::and(all, one),
+                Some(all) => Changed::merge(all, one),
             });
         }
         Ok(changed)
@@ -528,7 +528,7 @@ fn record_history(t: &Transaction<'_>, current: &CurrentPath, owner: MemberId, w
 }
 
 fn superseded() -> Done {
-    Ok(Changed::nothing(EventOutcome::Ignored("a later event for this path was handled before")))
+    Ok(Changed::unchanged(EventOutcome::Ignored("a later event for this path was handled before")))
 }
 
 fn hash_of(path: &str) -> Hash {

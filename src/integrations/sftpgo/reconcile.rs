@@ -169,7 +169,7 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Rep
     let (mended, failed, scans) = (found.mended.len(), found.failed.len(), found.scans);
     let note = move |_: &crate::kernel::app::Transaction<'_>, _: &Identity| {
         if mended + failed + scans == 0 {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::unchanged(()));
         }
         let entry = Entry::new("sftpgo", "users");
         Ok(Changed::new((), entry.after(json!({"mended": mended, "failed": failed, "scans": scans}))))

@@ -19,7 +19,7 @@ use crate::features::sessions::jit_provisioning::{
 use crate::features::sessions::{consume_once, is_consumed};
 use crate::integrations::wordpress::WordPressUser;
 use crate::integrations::wordpress::users::AdminClient;
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::delegation::Touch;
@@ -80,7 +80,7 @@ pub async fn sync_member(
         let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
         let (external_user, members_max) = (external_user.clone(), app.config.members_max);
         let synchronized = run(app, caller, effect, move |t| {
-            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
+            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::unchanged(None)) };
             Ok(synced(t, id, &external_user, plans, members_max)?.map(Some))
         });
         if let Some(outcome) = synchronized.await? {
@@ -98,20 +98,20 @@ fn synced(
 ) -> Result<Changed<AccountOutcome>> {
     let member = match members::find_by_identity(t, WORDPRESS, &external_user.subject)? {
         Some(member) if !member.is_active() => {
-            return Ok(Changed::nothing(AccountOutcome::Left(member.id, "is not active here")));
+            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, "is not active here")));
         }
         Some(member) if is_other_person(t, &member, external_user)? => {
             let why = "has another username and e-mail: WordPress has reused the number";
-            return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
+            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
         }
         // The user signed in at the same time, so this member was just created from the account.
         Some(member) if member.id != id => {
             let outcome = AccountOutcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
-            return Ok(Changed::nothing(outcome));
+            return Ok(Changed::unchanged(outcome));
         }
         Some(member) => Some(member),
         None => match namesake(t, external_user)? {
-            Some(other) => return Ok(Changed::nothing(AccountOutcome::Unlinked(other))),
+            Some(other) => return Ok(Changed::unchanged(AccountOutcome::Unlinked(other))),
             None => None,
         },
     };
@@ -153,17 +153,17 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
     run(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_by_identity(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
-            return Ok(Changed::nothing(AccountOutcome::Nobody));
+            return Ok(Changed::unchanged(AccountOutcome::Nobody));
         };
         if members::require_may_touch(t, &identity, Reach::Site, member.id, Touch::Standing).is_err() {
             let why = "is an administrator, or has more rights than the caller: suspend it by hand";
-            return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
+            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
         }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
             Err(error) if matches!(error.cause, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
                 let why = "is the last owner of an organization, or the last administrator";
-                return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
+                return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
             }
             Err(error) => return Err(error),
         };
@@ -175,7 +175,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
         let changed = Changed::new(AccountOutcome::Gone(member.id), Entry::new("member", member.id).after(after));
         let mut suspended = members::member_event(t, EventKind::MemberSuspended, member.id);
         suspended.data["gone"] = json!(true);
-        Ok(entries.into_iter().fold(changed, Changed::also).policy(changes).event([suspended]))
+        Ok(entries.into_iter().fold(changed, Changed::with_entry).with_policy_changes(changes).with_events([suspended]))
     })
     .await
 }
@@ -228,7 +228,7 @@ pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Resul
         let is_text = hex::decode_to_slice(hex, &mut offered).is_ok();
         found | (is_text & secret::equal(&offered, &expected))
     });
-    let age_max_ms = ms(app.config.hook_age_max_s);
+    let age_max_ms = seconds_to_ms(app.config.hook_age_max_s);
     let sent_ms = timestamp.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1_000));
     let age_ms = sent_ms.and_then(|sent_ms| Timestamp::now().0.checked_sub(sent_ms));
     match (is_signed, sent_ms, age_ms) {

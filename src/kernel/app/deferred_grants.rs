@@ -118,23 +118,23 @@ pub(super) fn withdraw(
         let why = serde_json::json!({"withdrawn": "its creator no longer has the right to give it"});
         entries.push(match open {
             Open::Invitation { id, organization, .. } => {
-                t.happened(&Occurrence::InvitationWithdrawn(id))?;
+                t.react_to(&Occurrence::InvitationWithdrawn(id))?;
                 Entry::new("invitation", id).within(organization).after(why)
             }
             Open::Link { hash, member, .. } => {
-                t.happened(&Occurrence::LinkWithdrawn(&hash))?;
+                t.react_to(&Occurrence::LinkWithdrawn(&hash))?;
                 Entry::new("password_link", member).after(why)
             }
             Open::Key { id, .. } => {
-                t.happened(&Occurrence::KeyWithdrawn(id))?;
+                t.react_to(&Occurrence::KeyWithdrawn(id))?;
                 Entry::new("api_key", id).after(why)
             }
             Open::Password { member } => {
-                t.happened(&Occurrence::PasswordWithdrawn(member))?;
+                t.react_to(&Occurrence::PasswordWithdrawn(member))?;
                 Entry::new("password", member).after(why)
             }
             Open::Webhook { id, organization } => {
-                t.happened(&Occurrence::WebhookWithdrawn(id))?;
+                t.react_to(&Occurrence::WebhookWithdrawn(id))?;
                 Entry::new("webhook", id).within(organization).after(why)
             }
             Open::ServiceKey { .. } | Open::Client { .. } => continue,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::App;
-use super::repeats::Repeats;
+use super::repeats::RepeatLimiter;
 use crate::kernel::app::redact;
 use crate::kernel::audit_log::{self, Entry, Outcome};
 use crate::kernel::authz::principal::RequestContext;
@@ -20,20 +20,20 @@ const KINDS_MAX: usize = 4_096;
 const PATH_CHARACTERS_MAX: usize = 200;
 
 /// Recent denials, by caller, operation and tenant. The key holds nothing that a caller can choose freely.
-pub type Denials = Repeats<(String, String, Option<OrganizationId>)>;
+pub type Denials = RepeatLimiter<(String, String, Option<OrganizationId>)>;
 /// Recent refusals, by error word, kind and name of the caller, and address.
-pub type Refusals = Repeats<(&'static str, &'static str, String, Option<IpAddr>)>;
+pub type Refusals = RepeatLimiter<(&'static str, &'static str, String, Option<IpAddr>)>;
 
 pub fn denials() -> Denials {
-    Repeats::new(COALESCED_MS, KINDS_MAX, ("others".to_owned(), String::new(), None))
+    RepeatLimiter::new(COALESCED_MS, KINDS_MAX, ("others".to_owned(), String::new(), None))
 }
 
 pub fn refusals() -> Refusals {
-    Repeats::new(COALESCED_MS, KINDS_MAX, ("others", "others", String::new(), None))
+    RepeatLimiter::new(COALESCED_MS, KINDS_MAX, ("others", "others", String::new(), None))
 }
 
 /// A path as it is logged: without secrets, and cut to a maximum length.
-pub fn shown(path: &str) -> Cow<'_, str> {
+pub fn loggable_path(path: &str) -> Cow<'_, str> {
     let path = redact::without_secrets(path).map_or(Cow::Borrowed(path), Cow::Owned);
     match path.char_indices().nth(PATH_CHARACTERS_MAX) {
         Some((end, _)) => Cow::Owned(path[..end].to_owned()),
@@ -53,7 +53,7 @@ impl App {
         let (request_id, action) = (context.request_id.clone(), action.to_owned());
         let address = context.address.map_or_else(|| "unknown".into(), |address| address.to_string());
         let after = serde_json::json!({"detail": word, "repeats_before": repeats});
-        let entry = Entry::new("path", shown(&context.path)).within(tenant).after(after);
+        let entry = Entry::new("path", loggable_path(&context.path)).within(tenant).after(after);
         self.write_unaudited(move |w| {
             audit_log::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
         })
@@ -62,12 +62,12 @@ impl App {
 
     /// Records the repeats of denials and refusals whose minute is over, so that none is lost.
     pub async fn flush_denials(&self) -> Result<()> {
-        let unreported = self.refusals.take_over(Timestamp::now());
+        let unreported = self.refusals.take_expired(Timestamp::now());
         if !unreported.is_empty() {
             let repeats: u64 = unreported.iter().map(|(_, count)| count).sum();
             tracing::info!(kinds = unreported.len(), repeats, "repeated refusals and failures");
         }
-        let over = self.denials.take_over(Timestamp::now());
+        let over = self.denials.take_expired(Timestamp::now());
         if over.is_empty() {
             return Ok(());
         }

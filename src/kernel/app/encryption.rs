@@ -17,7 +17,7 @@ use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn};
 use crate::kernel::error::{Error, Result};
 
 /// How the secrets of a database are encrypted.
-pub enum Known {
+pub enum StoredEncryption {
     /// There is no site yet.
     Nothing,
     /// The secrets are plain text, as older versions stored them, or their first encryption is unfinished.
@@ -34,14 +34,14 @@ pub enum Known {
 pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
     match db.read(ReaderShare::of_server(), site_store::known_encryption).await? {
-        Known::Nothing => Encryption::open_or_make(&file).map(Arc::new),
-        Known::Key(id) => {
+        StoredEncryption::Nothing => Encryption::open_or_make(&file).map(Arc::new),
+        StoredEncryption::Key(id) => {
             let encryption = Encryption::open(&file)?;
             encryption.settle(id)?;
             // Read again, without the key that `settle` removed, if any.
             Encryption::open(&file).map(Arc::new)
         }
-        Known::Clear { is_begun } => {
+        StoredEncryption::Clear { is_begun } => {
             // Secrets that are already encrypted need the key that encrypted them, so none is generated.
             let opened = if is_begun { Encryption::open(&file) } else { Encryption::open_or_make(&file) };
             let encryption = Arc::new(opened?);

@@ -43,13 +43,13 @@ pub enum PluginStage {
     NotCovered,
     /// No plugin was called: a precondition denied, no route matched, the permission is built in, or no plugin may
     /// grant.
-    NotAsked,
+    NotCalled,
     /// All plugins that were called abstained.
     Abstain,
     /// Some plugin allowed, which changed nothing: the base decision allowed already.
     Allow,
     /// The result of a plugin decided, with this reason.
-    Settled(Reason),
+    Decided(Reason),
 }
 
 impl PluginStage {
@@ -57,17 +57,17 @@ impl PluginStage {
         match self {
             Self::NoneBound => "none_bound",
             Self::NotCovered => "not_covered",
-            Self::NotAsked => "not_asked",
+            Self::NotCalled => "not_asked",
             Self::Abstain => "abstain",
             Self::Allow => "allow",
-            Self::Settled(reason) => reason.as_str(),
+            Self::Decided(reason) => reason.as_str(),
         }
     }
 }
 
 /// The part of one plugin in a decision.
 #[derive(Debug, Clone)]
-pub struct PluginAnswer {
+pub struct PluginResult {
     pub name: Arc<str>,
     pub version: u32,
     pub sha256: Hash,
@@ -81,7 +81,7 @@ pub struct PluginAnswer {
     may_grant: bool,
 }
 
-impl PluginAnswer {
+impl PluginResult {
     /// `allow`, `deny`, `abstain`, the word of a fault kind, or `not_covered`.
     pub fn as_str(&self) -> &'static str {
         match &self.outcome {
@@ -92,7 +92,7 @@ impl PluginAnswer {
     }
 
     /// The plugin's message for people, if it denied.
-    pub fn sentence(&self) -> Option<&str> {
+    pub fn deny_message(&self) -> Option<&str> {
         match &self.outcome {
             Some(Ok(Ruling::Deny(sentence))) => Some(sentence),
             _ => None,
@@ -116,7 +116,7 @@ pub struct Evaluation {
     /// The reason of the policy without plugins.
     pub base: Reason,
     pub stage: PluginStage,
-    pub plugins: Vec<PluginAnswer>,
+    pub plugins: Vec<PluginResult>,
 }
 
 impl Evaluation {
@@ -127,7 +127,7 @@ impl Evaluation {
     /// The message for people of the plugin that denied, if one did.
     pub fn message(&self) -> Option<&str> {
         let enforced = self.plugins.iter().filter(|answer| answer.mode == Mode::Enforce);
-        let mut sentences = enforced.filter_map(PluginAnswer::sentence);
+        let mut sentences = enforced.filter_map(PluginResult::deny_message);
         if self.decision.reason == Reason::PluginDenied { sentences.next() } else { None }
     }
 }
@@ -194,18 +194,18 @@ impl App {
         let is_covered = enforced().any(|binding| resolved.is_covered_by(binding));
         let uncalled_stage = match enforced().next() {
             None => PluginStage::NoneBound,
-            Some(_) if !resolved.consults_plugins(base.reason) => PluginStage::NotAsked,
+            Some(_) if !resolved.consults_plugins(base.reason) => PluginStage::NotCalled,
             Some(_) if !is_covered => PluginStage::NotCovered,
-            Some(_) => PluginStage::NotAsked,
+            Some(_) => PluginStage::NotCalled,
         };
         if !resolved.consults_plugins(base.reason) {
             return Evaluation::without_plugins(base, uncalled_stage);
         }
-        let input = input_of(snapshot, request, &resolved, base.reason, facts, now);
+        let input = authorizer_input(snapshot, request, &resolved, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
         let shadow: Vec<&Binding> =
             authorizers().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
-        let mut enforced_answers: Vec<(&Binding, PluginAnswer)> = Vec::new();
+        let mut enforced_answers: Vec<(&Binding, PluginResult)> = Vec::new();
         for binding in enforced().filter(|binding| resolved.consults(base.reason, binding)) {
             let answer = self.call_authorizer(tenant, binding, &input, spent).await;
             let is_final = matches!(answer.effect(), Some(PluginEffect::Deny | PluginEffect::Failed));
@@ -220,20 +220,20 @@ impl App {
         let decision = Decision { allow: reason.allows(), reason, epoch: base.epoch };
         let stage = match () {
             () if enforced_answers.is_empty() => uncalled_stage,
-            () if reason != base.reason => PluginStage::Settled(reason),
+            () if reason != base.reason => PluginStage::Decided(reason),
             () if enforced_answers.iter().all(|(_, answer)| answer.effect() == Some(PluginEffect::Abstain)) => {
                 PluginStage::Abstain
             }
             () => PluginStage::Allow,
         };
-        let mut shadow_answers: Vec<PluginAnswer> = Vec::new();
+        let mut shadow_answers: Vec<PluginResult> = Vec::new();
         for binding in shadow {
             let mut answer = match resolved.consults(base.reason, binding) {
                 true => self.call_authorizer(tenant, binding, &input, spent).await,
                 false => uncalled(binding),
             };
             let others = enforced_answers.iter().filter(|(other, _)| other.plugin != binding.plugin);
-            let effects = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginAnswer::effect);
+            let effects = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginResult::effect);
             answer.differed = combine_deny_overrides(base.reason, effects).allows() != decision.allow;
             if answer.differed {
                 binding.live.count(|stats| stats.differed += 1);
@@ -242,7 +242,7 @@ impl App {
                 shadow_answers.push(answer);
             }
         }
-        let mut plugins: Vec<PluginAnswer> = enforced_answers.into_iter().map(|(_, answer)| answer).collect();
+        let mut plugins: Vec<PluginResult> = enforced_answers.into_iter().map(|(_, answer)| answer).collect();
         plugins.append(&mut shadow_answers);
         Evaluation { decision, base: base.reason, stage, plugins }
     }
@@ -253,9 +253,9 @@ impl App {
         binding: &Binding,
         input: &AccessInput,
         spent: &Arc<Spent>,
-    ) -> PluginAnswer {
+    ) -> PluginResult {
         let called = self.ask_authorizer(tenant.id, binding, input.clone(), spent).await;
-        PluginAnswer {
+        PluginResult {
             outcome: Some(called.outcome),
             duration: called.duration,
             fuel: called.fuel,
@@ -265,8 +265,8 @@ impl App {
 }
 
 /// The answer of a plugin that was not called.
-fn uncalled(binding: &Binding) -> PluginAnswer {
-    PluginAnswer {
+fn uncalled(binding: &Binding) -> PluginResult {
+    PluginResult {
         name: binding.name.clone(),
         version: binding.version,
         sha256: binding.sha256,
@@ -280,7 +280,7 @@ fn uncalled(binding: &Binding) -> PluginAnswer {
 }
 
 /// The input of an authorizer for an access request, as `plugins/wit` defines it.
-pub fn input_of(
+pub fn authorizer_input(
     snapshot: &Snapshot,
     request: &AccessRequest<'_>,
     resolved: &ResolvedRequest<'_>,

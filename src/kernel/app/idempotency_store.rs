@@ -6,7 +6,7 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;
 
 /// A creating request that was answered before.
-pub struct Remembered {
+pub struct IdempotencyRecord {
     pub fingerprint: Hash,
     /// JSON; `None` if it contained a secret.
     pub answer: Option<String>,
@@ -22,9 +22,9 @@ pub fn find_remembered(
     r: &Reader<'_>,
     (caller, action, key): (&str, &str, &str),
     since: Timestamp,
-) -> Result<Option<Remembered>> {
+) -> Result<Option<IdempotencyRecord>> {
     r.find(FIND_REMEMBERED, &[(":caller", &caller), (":action", &action), (":key", &key), (":since", &since)], |row| {
-        Ok(Remembered { fingerprint: row.get(0)?, answer: row.get(1)? })
+        Ok(IdempotencyRecord { fingerprint: row.get(0)?, answer: row.get(1)? })
     })
 }
 
@@ -32,7 +32,7 @@ const REMEMBER: &str = "
     insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
     values (:caller, :action, :key, :fingerprint, :answer, :now)";
 
-pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &Remembered) -> Result<()> {
+pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &IdempotencyRecord) -> Result<()> {
     w.execute(
         REMEMBER,
         &[
@@ -69,7 +69,7 @@ pub fn delete_erased_name(w: &Writer<'_>, name: &str) -> Result<()> {
 }
 
 /// Caller, action and idempotency key of a stored answer.
-pub type PlaceOfAnswer = (String, String, String);
+pub type IdempotencyKey = (String, String, String);
 
 const LIST_ANSWERS_BEHIND: &str = "
     select caller, action, key, exists (select 1 from erased_names where instr(answer, name) > 0)
@@ -79,11 +79,11 @@ const LIST_ANSWERS_BEHIND: &str = "
     limit :most";
 
 /// The next stored answers after this key, each with whether it contains an erased name.
-pub fn list_answers_behind(
+pub fn list_answers_after(
     r: &Reader<'_>,
-    (caller, action, key): &PlaceOfAnswer,
+    (caller, action, key): &IdempotencyKey,
     most: usize,
-) -> Result<Vec<(PlaceOfAnswer, bool)>> {
+) -> Result<Vec<(IdempotencyKey, bool)>> {
     r.all(
         LIST_ANSWERS_BEHIND,
         &[(":caller", caller), (":action", action), (":key", key), (":most", &sql::limit(most))],
@@ -97,7 +97,7 @@ const FORGET_ANSWER: &str = "
       and exists (select 1 from erased_names where instr(answer, name) > 0)";
 
 /// Deletes a stored answer if it contains an erased name.
-pub fn forget_answer(w: &Writer<'_>, (caller, action, key): &PlaceOfAnswer) -> Result<()> {
+pub fn forget_answer(w: &Writer<'_>, (caller, action, key): &IdempotencyKey) -> Result<()> {
     w.execute(FORGET_ANSWER, &[(":caller", caller), (":action", action), (":key", key)]).map(drop)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Changed, Transaction, ms};
+use super::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::key_store;
 use crate::kernel::authn::token::{self, Keys, StoredKey};
@@ -24,7 +24,7 @@ pub struct SigningKey {
 
 /// All published keys, newest first.
 pub async fn list(app: &App) -> Result<Vec<SigningKey>> {
-    let overlap_ms = ms(app.config.signing_key_overlap_s);
+    let overlap_ms = seconds_to_ms(app.config.signing_key_overlap_s);
     let keys = stored(app).await?;
     let ends = std::iter::once(None).chain(keys.iter().map(|newer| Some(newer.created_at.plus_ms(overlap_ms))));
     Ok(keys.iter().zip(ends).map(|(key, ends_at)| metadata(key, ends_at)).collect())
@@ -55,7 +55,7 @@ pub async fn maintain(app: &App) -> Result<()> {
     let now = Timestamp::now();
     let ttl_s = app.config.signing_key_ttl_s;
     let known = list(app).await?;
-    if ttl_s > 0 && known.first().is_some_and(|newest| newest.created_at.plus_ms(ms(ttl_s)) <= now) {
+    if ttl_s > 0 && known.first().is_some_and(|newest| newest.created_at.plus_ms(seconds_to_ms(ttl_s)) <= now) {
         rotate(app, &Identity::command_line()).await?;
     }
     let _guard = app.rotating.lock().await;
@@ -79,10 +79,10 @@ async fn stored(app: &App) -> Result<Vec<StoredKey>> {
 
 /// Reads the stored keys and replaces the key set in memory.
 async fn load(app: &App) -> Result<()> {
-    app.guard.keys.store(Arc::new(keys_of(&stored(app).await?, &app.config)?));
+    app.guard.keys.store(Arc::new(key_set(&stored(app).await?, &app.config)?));
     Ok(())
 }
 
-pub fn keys_of(stored: &[StoredKey], config: &Config) -> Result<Keys> {
+pub fn key_set(stored: &[StoredKey], config: &Config) -> Result<Keys> {
     Keys::new(stored, &config.issuer(), &config.audience, config.access_token_ttl_s)
 }

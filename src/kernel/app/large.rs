@@ -14,7 +14,7 @@ use crate::kernel::sandbox::{Tier, inspect};
 
 /// An operation that accepts a long body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Large {
+pub enum LargeBody {
     Catalog,
     Users,
     Component,
@@ -22,25 +22,25 @@ pub enum Large {
 
 impl App {
     /// Checks the permission of the operation, then reads its body. Fails with `too_large` past the limit.
-    pub async fn take_large<'c>(&self, caller: &'c Identity, large: Large) -> Result<&'c Bytes> {
+    pub async fn read_large_body<'c>(&self, caller: &'c Identity, large: LargeBody) -> Result<&'c Bytes> {
         let snapshot = self.snapshot();
         let bytes_max = match large {
-            Large::Catalog => {
+            LargeBody::Catalog => {
                 require(&snapshot, caller, Permission::CATALOG_IMPORT)?;
                 self.config.catalog_bytes_max
             }
-            Large::Users => {
+            LargeBody::Users => {
                 require(&snapshot, caller, Permission::USER_IMPORT)?;
                 self.config.import_bytes_max
             }
-            Large::Component => {
+            LargeBody::Component => {
                 let tenant = require_in_tenant(&snapshot, caller, Permission::PLUGIN_UPLOAD)?;
                 self.host.limits(self.tier_of(&snapshot, tenant)).file_bytes
             }
         };
         let taken = caller.context.body.read(Limit::Large(bytes_max), caller.context.party(&snapshot)).await;
         taken.map_err(|refused| match (large, refused.cause) {
-            (Large::Component, ErrorCode::TooLarge) => inspect::too_large(bytes_max),
+            (LargeBody::Component, ErrorCode::TooLarge) => inspect::too_large(bytes_max),
             _ => refused,
         })
     }

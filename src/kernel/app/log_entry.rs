@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::evaluate::{Evaluation, HOST_FACTS, NOW_MS, RequestFacts, input_of};
+use super::evaluate::{Evaluation, HOST_FACTS, NOW_MS, RequestFacts, authorizer_input};
 use crate::kernel::app::redact;
 use crate::kernel::authz::decide::{AccessRequest, Reason, Target, decide};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
@@ -129,7 +129,7 @@ impl OwnedTarget {
 
 /// Counts allowed decisions, of which every n-th is logged.
 #[derive(Debug, Default)]
-pub struct Allowed(AtomicU64);
+pub struct AllowedCounter(AtomicU64);
 
 impl App {
     /// Whether a decision is logged: always for denials and shadow differences, otherwise every
@@ -197,7 +197,7 @@ impl LogEntry {
             target: self.target.as_target(),
         };
         let resolved = ResolvedRequest::resolve(&self.snapshot, &request);
-        let input = input_of(&self.snapshot, &request, &resolved, self.base, &self.facts, self.at);
+        let input = authorizer_input(&self.snapshot, &request, &resolved, self.base, &self.facts, self.at);
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
         Row {
             at: self.at,
@@ -246,7 +246,7 @@ fn name_left_out(name: &str) -> String {
 
 /// A row of the log as it can be shown and replayed: without the facts that today's rules leave out, even if the row is
 /// older, and without any facts of the caller if its member is not visible to the reader.
-pub fn shown(mut row: Row, is_visible: bool) -> Row {
+pub fn redacted_row(mut row: Row, is_visible: bool) -> Row {
     let read = |text: &str| Some((serde_json::from_str(text).ok()?, serde_json::from_str(&row.left_out).ok()?));
     let Some((mut input, mut left_out)): Option<(AccessInput, Vec<String>)> = read(&row.input) else { return row };
     let count = left_out.len();

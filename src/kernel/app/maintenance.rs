@@ -1,13 +1,13 @@
 //! Maintenance in batches, so that other changes can run between two of them.
 
 use super::idempotency_store;
-use super::{App, Changed, Transaction, ms};
+use super::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
 
 /// The most rows of one batch: a few milliseconds of the writer.
-pub const PIECE_ROWS: usize = 200;
+pub const BATCH_ROWS: usize = 200;
 /// The most batches of one task in a row; the next run does the rest.
 const BATCHES_MAX: usize = 500;
 
@@ -22,9 +22,9 @@ impl App {
         let mut found = 0;
         for _ in 0..BATCHES_MAX {
             let write = write.clone();
-            let in_batch = self.write_unaudited(move |w| write(w, PIECE_ROWS)).await?;
+            let in_batch = self.write_unaudited(move |w| write(w, BATCH_ROWS)).await?;
             found += in_batch;
-            if in_batch < PIECE_ROWS {
+            if in_batch < BATCH_ROWS {
                 break;
             }
         }
@@ -40,8 +40,8 @@ impl App {
     ) -> Result<()> {
         for _ in 0..BATCHES_MAX {
             let change = change.clone();
-            let batch = move |t: &Transaction<'_>, _: &Identity| change(t, PIECE_ROWS);
-            if self.change(&Identity::command_line(), action, batch).await?.answer < PIECE_ROWS {
+            let batch = move |t: &Transaction<'_>, _: &Identity| change(t, BATCH_ROWS);
+            if self.change(&Identity::command_line(), action, batch).await?.answer < BATCH_ROWS {
                 break;
             }
         }
@@ -54,7 +54,7 @@ impl App {
         rows: Vec<T>,
         write: impl Fn(&Writer<'_>, &T) -> Result<()> + Clone + Send + 'static,
     ) -> Result<()> {
-        for batch in pieces(rows) {
+        for batch in batches(rows) {
             let write = write.clone();
             self.write_unaudited(move |w| batch.iter().try_for_each(|row| write(w, row))).await?;
         }
@@ -69,9 +69,9 @@ impl App {
         if erased.is_empty() {
             return Ok(());
         }
-        let mut after = idempotency_store::PlaceOfAnswer::default();
+        let mut after = idempotency_store::IdempotencyKey::default();
         loop {
-            let answers = self.read(move |r| idempotency_store::list_answers_behind(r, &after, AT_ONCE_MAX)).await?;
+            let answers = self.read(move |r| idempotency_store::list_answers_after(r, &after, AT_ONCE_MAX)).await?;
             let last = answers.last().map(|(key, _)| key.clone()).filter(|_| answers.len() == AT_ONCE_MAX);
             let naming = answers.into_iter().filter_map(|(key, names_erased)| names_erased.then_some(key)).collect();
             self.write_each_unaudited(naming, idempotency_store::forget_answer).await?;
@@ -85,7 +85,7 @@ impl App {
 
     /// Deletes stored answers of idempotent requests that have expired.
     pub async fn forget_old_requests(&self) -> Result<()> {
-        let ttl_ms = ms(self.config.idempotency_ttl_s);
+        let ttl_ms = seconds_to_ms(self.config.idempotency_ttl_s);
         self.write_in_batches(move |w, limit| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), limit))
             .await
             .map(drop)
@@ -93,10 +93,10 @@ impl App {
 }
 
 /// Splits rows into batches.
-pub fn pieces<T>(rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+pub fn batches<T>(rows: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     let mut rows = rows.into_iter();
     std::iter::from_fn(move || {
-        let batch: Vec<T> = rows.by_ref().take(PIECE_ROWS).collect();
+        let batch: Vec<T> = rows.by_ref().take(BATCH_ROWS).collect();
         (!batch.is_empty()).then_some(batch)
     })
 }
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn every_batch_but_the_last_is_full() {
         for (rows, expected) in
-            [(0, vec![]), (1, vec![1]), (PIECE_ROWS, vec![PIECE_ROWS]), (PIECE_ROWS + 1, vec![PIECE_ROWS, 1])]
+            [(0, vec![]), (1, vec![1]), (BATCH_ROWS, vec![BATCH_ROWS]), (BATCH_ROWS + 1, vec![BATCH_ROWS, 1])]
         {
-            assert_eq!(pieces(vec![(); rows]).map(|batch| batch.len()).collect::<Vec<_>>(), expected);
+            assert_eq!(batches(vec![(); rows]).map(|batch| batch.len()).collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -66,7 +66,7 @@ struct Gauges {
 
 /// The description of a metric, for the manual.
 #[derive(Debug)]
-pub struct Described {
+pub struct MetricDescription {
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -75,19 +75,19 @@ pub struct Described {
 }
 
 /// The descriptions of all metrics, sorted by name.
-pub fn described() -> Result<Vec<Described>> {
+pub fn descriptions() -> Result<Vec<MetricDescription>> {
     let factory = MetricFactory::default();
     Metrics::of(&factory)?;
     let mut described = factory.described.into_inner();
-    described.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(described)
+    descriptions.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(descriptions)
 }
 
 /// Creates and registers metrics.
 #[derive(Default)]
 struct MetricFactory {
     registry: Registry,
-    described: RefCell<Vec<Described>>,
+    described: RefCell<Vec<MetricDescription>>,
 }
 
 impl MetricFactory {
@@ -99,7 +99,7 @@ impl MetricFactory {
         let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be created: {e}"));
         let metric = metric.map_err(failed)?;
         self.registry.register(Box::new(metric.clone())).map_err(failed)?;
-        self.described.borrow_mut().extend(metric.desc().into_iter().map(|desc| Described {
+        self.described.borrow_mut().extend(metric.desc().into_iter().map(|desc| MetricDescription {
             name: desc.fq_name.clone(),
             kind,
             labels: desc.variable_labels.clone(),

@@ -56,8 +56,8 @@ use crate::kernel::outbox::{self, Event, ExternalTargets};
 use crate::kernel::sandbox::Host;
 use crate::kernel::secret::{self, Hash, Sealer};
 use denials::{Denials, Refusals};
-pub use large::Large;
-use log_entry::{Allowed, LogEntry};
+pub use large::LargeBody;
+use log_entry::{AllowedCounter, LogEntry};
 use metrics::Metrics;
 pub use reactions::{Features, Occurrence, Reaction};
 use read_cache::ReadCache;
@@ -88,7 +88,7 @@ pub struct App {
     /// The decision log.
     pub decisions: DecisionLog<LogEntry>,
     /// Counts allowed decisions since the start, to sample which of them are logged.
-    allowed: Allowed,
+    allowed: AllowedCounter,
     /// Limits how many password hashes are computed at once.
     pub hashing: Arc<Semaphore>,
     pub hash_kinds: HashKinds,
@@ -102,7 +102,7 @@ pub struct App {
     stopping: tokio::sync::watch::Sender<bool>,
     read_cache: ReadCache,
     denials: Denials,
-    reloaded: tokio::sync::Mutex<reload::Last>,
+    reloaded: tokio::sync::Mutex<reload::LastReloads>,
     /// Serializes rotations of the signing keys and of the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
 }
@@ -122,20 +122,20 @@ impl<T> Changed<T> {
     }
 
     /// A result without audit entries, because nothing had to be changed.
-    pub fn nothing(answer: T) -> Self {
+    pub fn unchanged(answer: T) -> Self {
         Self { answer, entries: Vec::new(), policy: Vec::new(), events: Vec::new() }
     }
 
     /// Adds an audit entry, for example for another organization.
     #[must_use]
-    pub fn also(mut self, entry: Entry) -> Self {
+    pub fn with_entry(mut self, entry: Entry) -> Self {
         self.entries.push(entry);
         self
     }
 
     /// Adds the entries, events and policy changes of another change; keeps the answer of `self`.
     #[must_use]
-    pub fn and<U>(mut self, other: Changed<U>) -> Self {
+    pub fn merge<U>(mut self, other: Changed<U>) -> Self {
         self.entries.extend(other.entries);
         self.policy.extend(other.policy);
         self.events.extend(other.events);
@@ -149,14 +149,14 @@ impl<T> Changed<T> {
 
     /// Adds events for the outbox.
     #[must_use]
-    pub fn event(mut self, event: impl IntoIterator<Item = Event>) -> Self {
+    pub fn with_events(mut self, event: impl IntoIterator<Item = Event>) -> Self {
         self.events.extend(event);
         self
     }
 
     /// Adds changes of the policy snapshot.
     #[must_use]
-    pub fn policy(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
+    pub fn with_policy_changes(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
         self.policy.extend(changes);
         self
     }
@@ -179,7 +179,7 @@ pub struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     /// Runs the reactions of all features to an occurrence. Their policy changes become part of this change.
-    pub fn happened(&self, what: &Occurrence<'_>) -> Result<()> {
+    pub fn react_to(&self, what: &Occurrence<'_>) -> Result<()> {
         for reaction in self.reactions {
             let changes = reaction(self, what)?;
             self.caused.borrow_mut().extend(changes);
@@ -188,7 +188,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns how many matching policy changes the reactions have added to this change so far.
-    pub fn caused(&self, matches: impl Fn(&Change) -> bool) -> usize {
+    pub fn count_policy_changes(&self, matches: impl Fn(&Change) -> bool) -> usize {
         self.caused.borrow().iter().filter(|change| matches(change)).count()
     }
 
@@ -234,7 +234,7 @@ impl App {
         let (first_key, server_key, with) = (token::new_key()?, secret::random()?, encryption.clone());
         let (keys, server_key) = db
             .write(move |w, snapshot| {
-                site_store::found_site(w, &with, &server_key)?;
+                site_store::create_site(w, &with, &server_key)?;
                 if key_store::signing_keys(w, &with)?.is_empty() {
                     key_store::insert_signing_key(w, &with, &first_key)?;
                 }
@@ -243,7 +243,7 @@ impl App {
             })
             .await?;
         db.mark(State::Idle).await?;
-        let keys = keys::keys_of(&keys, &config)?;
+        let keys = keys::key_set(&keys, &config)?;
         let (sealer, targets) = (Sealer::new(server_key), ExternalTargets::from_config(&config));
         Ok(Arc::new(Self {
             db,
@@ -254,7 +254,7 @@ impl App {
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
             decisions: DecisionLog::open(&config, LogEntry::row),
-            allowed: Allowed::default(),
+            allowed: AllowedCounter::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             hash_kinds: HashKinds::default(),
             config: Arc::new(config),
@@ -357,7 +357,7 @@ impl App {
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
         let Some(idempotency) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
-        let ttl_ms = ms(self.config.idempotency_ttl_s);
+        let ttl_ms = seconds_to_ms(self.config.idempotency_ttl_s);
         let fingerprint = self.sealer.digest("request", &idempotency.parts(caller.context.body.bytes()));
         let change = move |t: &Transaction<'_>, caller: &Identity| {
             if let Some(permission) = permission {
@@ -367,11 +367,11 @@ impl App {
             let actor = format!("{kind} {name}");
             let key = (actor.as_str(), action, idempotency.key.as_str());
             if let Some(stored) = idempotency_store::find_remembered(t, key, t.now().plus_ms(-ttl_ms))? {
-                return stored_answer(stored, &fingerprint).map(Changed::nothing);
+                return stored_answer(stored, &fingerprint).map(Changed::unchanged);
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            idempotency_store::remember(t, key, &idempotency_store::Remembered { fingerprint, answer })?;
+            idempotency_store::remember(t, key, &idempotency_store::IdempotencyRecord { fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -406,7 +406,7 @@ impl App {
     /// Creates the token of a one-time set-up link; the previous token becomes invalid.
     pub async fn new_setup_token(&self) -> Result<String> {
         let token = secret::token("")?;
-        let (hash, ttl_ms) = (secret::hash(&token), ms(self.config.setup_link_ttl_s));
+        let (hash, ttl_ms) = (secret::hash(&token), seconds_to_ms(self.config.setup_link_ttl_s));
         let caller = Identity::command_line();
         self.change(&caller, "setup_link.create", move |t, _| {
             site_store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
@@ -427,7 +427,7 @@ impl App {
     }
 
     /// Ends all long polls, because the server is stopping.
-    pub fn stop_waiting(&self) {
+    pub fn begin_shutdown(&self) {
         self.stopping.send_replace(true);
     }
 
@@ -462,12 +462,12 @@ fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
 }
 
 /// Marks an id as erased: stored answers that contain it are never returned again. [`App::forget_erased`] deletes them.
-pub fn erase_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
+pub fn mark_erased(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
     idempotency_store::erase_name(t, &id.to_string())
 }
 
 /// Consumes the set-up token, in the transaction that creates the first administrator.
-pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
+pub fn consume_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
     let (hash, expires_at) = site_store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
     if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < expires_at)) {
         return Err(ErrorCode::SetupToken.into());
@@ -531,7 +531,7 @@ fn apply<T>(
 
 /// Returns the stored answer of a repeated request. Fails with `idempotency_key_reused` if the request differs, and
 /// with `secret_not_kept` if the answer contained a secret.
-fn stored_answer<T: ParseFromJSON>(stored: idempotency_store::Remembered, fingerprint: &Hash) -> Result<T> {
+fn stored_answer<T: ParseFromJSON>(stored: idempotency_store::IdempotencyRecord, fingerprint: &Hash) -> Result<T> {
     if stored.fingerprint != *fingerprint {
         return Err(ErrorCode::IdempotencyKeyReused.into());
     }
@@ -547,6 +547,6 @@ pub fn backoff(attempts: u64, first: u64, longest: u64) -> u64 {
 }
 
 /// Converts the seconds of a setting to milliseconds, as added to a [`Timestamp`].
-pub fn ms(seconds: u64) -> i64 {
+pub fn seconds_to_ms(seconds: u64) -> i64 {
     i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }

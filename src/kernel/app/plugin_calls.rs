@@ -6,7 +6,7 @@ use super::component_store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{App, Changed, ms};
+use super::{App, Changed, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::plugin::{Binding, CallStats, LogRecord, Mode};
@@ -126,7 +126,7 @@ impl App {
     }
 
     /// Passes the set of plugins in force to the host; called after each change of the set.
-    pub fn keep_plugins(&self) {
+    pub fn update_plugins_in_force(&self) {
         let snapshot = self.snapshot();
         self.host
             .set_in_force(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
@@ -144,7 +144,7 @@ impl App {
     /// Drops cached compilations of components that are no longer stored, and those beyond the cache limit. Runs at the
     /// start, before any upload.
     pub async fn sweep_plugins(&self) {
-        self.keep_plugins();
+        self.update_plugins_in_force();
         match self.read(component_store::list_components).await {
             Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
             Err(e) => tracing::warn!(error = %e, "the cache of compiled plugins could not be cleaned up"),
@@ -152,7 +152,7 @@ impl App {
     }
 
     /// Counts that the result of a shadow plugin differs from that in force, and writes it to the plugin's log.
-    pub fn note_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
+    pub fn record_shadow_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
         tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a shadow plugin differs");
         binding.live.count(|stats| {
             stats.differed += 1;
@@ -195,7 +195,7 @@ impl App {
                 push_line(stats, kept_max, LogRecord { at: now, level, message });
             }
         });
-        let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
+        let (failures_max, window_ms) = (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
         if let Err(fault) = outcome
             && fault.kind.is_of_guest()
             && binding.live.has_failed_too_often(now, failures_max, window_ms)
@@ -223,10 +223,10 @@ impl App {
                 // A shadow run must not quarantine an enforced run of the same version, also not after a restart.
                 let decides = |other: &Binding| other.mode == Mode::Enforce && is_of(other);
                 if is_over || (run.mode == Mode::Shadow && bound.iter().any(decides)) {
-                    return Ok(Changed::nothing(()));
+                    return Ok(Changed::unchanged(()));
                 }
-                t.happened(&Occurrence::PluginQuarantined { plugin, version })?;
-                Ok(Changed::new((), entry).event([event]).policy([authz::store::plugins(t, organization)?]))
+                t.react_to(&Occurrence::PluginQuarantined { plugin, version })?;
+                Ok(Changed::new((), entry).with_events([event]).with_policy_changes([authz::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
                 tracing::error!(error = %e, "a quarantine could not be stored: it lasts only until this process ends");

@@ -17,7 +17,7 @@ pub enum Occurrence<'a> {
     /// All personal data of a member must be deleted. The memberships are deleted already.
     MemberErased(MemberId),
     /// An incomplete registration is replaced or about to be deleted.
-    RegistrationGone(MemberId),
+    RegistrationDeleted(MemberId),
     /// A member joined or left an organization.
     MembershipsChanged(MemberId),
     EmailChanged(MemberId),

@@ -8,8 +8,8 @@
 use super::site_store;
 use std::collections::HashMap;
 
-use super::maintenance::pieces;
-use super::{App, ms};
+use super::maintenance::batches;
+use super::{App, seconds_to_ms};
 use crate::kernel::audit_log::{self, Entry};
 use crate::kernel::authz::compare_store::{Mark, PAGE_ROWS};
 use crate::kernel::authz::principal::Identity;
@@ -21,7 +21,7 @@ use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// The result of a comparison of the policy with the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reloaded {
+pub struct ReloadResult {
     /// When it began.
     pub at: Timestamp,
     pub old_epoch: u64,
@@ -31,7 +31,7 @@ pub struct Reloaded {
 }
 
 /// The results of the last comparisons, by organization; `None` for the whole site.
-pub type Last = HashMap<Option<OrganizationId>, Reloaded>;
+pub type LastReloads = HashMap<Option<OrganizationId>, ReloadResult>;
 
 /// The side whose facts are iterated and compared with the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,18 +89,18 @@ impl App {
     /// Compares the policy of one organization, or of all, with the rows, and repairs it.
     ///
     /// If a comparison is running, this waits for it. Its result is returned if it began after this call.
-    pub async fn reload(&self, organization: Option<OrganizationId>) -> Result<Reloaded> {
+    pub async fn reload(&self, organization: Option<OrganizationId>) -> Result<ReloadResult> {
         self.reload_since(organization, Timestamp::now()).await
     }
 
     /// Like `reload`, but returns the last result if it is younger than `limits.policy_reload_gap_s`. For callers that
     /// are rate limited.
-    pub async fn reload_now_and_then(&self, organization: OrganizationId) -> Result<Reloaded> {
-        let since = Timestamp::now().plus_ms(-ms(self.config.policy_reload_gap_s));
+    pub async fn reload_rate_limited(&self, organization: OrganizationId) -> Result<ReloadResult> {
+        let since = Timestamp::now().plus_ms(-seconds_to_ms(self.config.policy_reload_gap_s));
         self.reload_since(Some(organization), since).await
     }
 
-    async fn reload_since(&self, organization: Option<OrganizationId>, since: Timestamp) -> Result<Reloaded> {
+    async fn reload_since(&self, organization: Option<OrganizationId>, since: Timestamp) -> Result<ReloadResult> {
         let mut last = self.reloaded.lock().await;
         if let Some(known) = last.get(&organization).filter(|known| known.at > since) {
             return Ok(*known);
@@ -121,11 +121,11 @@ impl App {
             }
         }
         let (old_epoch, new_epoch) = repaired.epochs.unwrap_or((epoch, epoch));
-        let reloaded = Reloaded { at, old_epoch, new_epoch, changed: repaired.facts > 0 };
+        let reloaded = ReloadResult { at, old_epoch, new_epoch, changed: repaired.facts > 0 };
         if reloaded.changed {
-            self.keep_plugins();
+            self.update_plugins_in_force();
         }
-        let gap_ms = ms(self.config.policy_reload_gap_s);
+        let gap_ms = seconds_to_ms(self.config.policy_reload_gap_s);
         last.retain(|_, known| known.at > at.plus_ms(-gap_ms));
         last.insert(organization, reloaded);
         Ok(reloaded)
@@ -201,7 +201,7 @@ impl App {
     }
 
     async fn repair_all(&self, suspects: Vec<Change>, repaired: &mut Repaired) -> Result<()> {
-        for batch in pieces(suspects) {
+        for batch in batches(suspects) {
             let done = self.db.write(move |w, snapshot| repair(w, snapshot, &batch)).await?;
             if let Some((facts, old, new)) = done {
                 repaired.facts += facts;
@@ -537,21 +537,21 @@ mod tests {
         // Of a member who is in no other organization.
         let damage = || vec![Change::Membership(ACME, member(3), None)];
         let (with, without) = (gap(60).await, gap(0).await);
-        let first = with.app.reload_now_and_then(ACME).await.unwrap();
-        without.app.reload_now_and_then(ACME).await.unwrap();
+        let first = with.app.reload_rate_limited(ACME).await.unwrap();
+        without.app.reload_rate_limited(ACME).await.unwrap();
         with.damage(damage()).await;
         without.damage(damage()).await;
-        assert_eq!(with.app.reload_now_and_then(ACME).await.unwrap(), first);
-        assert!(without.app.reload_now_and_then(ACME).await.unwrap().changed);
+        assert_eq!(with.app.reload_rate_limited(ACME).await.unwrap(), first);
+        assert!(without.app.reload_rate_limited(ACME).await.unwrap().changed);
         // Another organization has a gap of its own, and the site has none.
-        assert!(!with.app.reload_now_and_then(BOLT).await.unwrap().changed);
+        assert!(!with.app.reload_rate_limited(BOLT).await.unwrap().changed);
         assert!(with.app.reload(None).await.unwrap().changed);
-        assert_eq!(with.app.reload_now_and_then(ACME).await.unwrap(), first);
+        assert_eq!(with.app.reload_rate_limited(ACME).await.unwrap(), first);
         // Just within the gap, and just past it.
         for (age_ms, is_again) in [(30_000, true), (60_000, false)] {
             let at = Timestamp::now().plus_ms(-age_ms);
-            with.app.reloaded.lock().await.insert(Some(ACME), Reloaded { at, ..first });
-            let answer = with.app.reload_now_and_then(ACME).await.unwrap();
+            with.app.reloaded.lock().await.insert(Some(ACME), ReloadResult { at, ..first });
+            let answer = with.app.reload_rate_limited(ACME).await.unwrap();
             assert_eq!(answer.at == at, is_again, "{age_ms}");
         }
         with.close().await;
@@ -574,7 +574,7 @@ mod tests {
                 t.execute("delete from grants where id = :id", &id)?;
                 Change::Grant(key_of(n), None)
             };
-            Ok(Changed::new((), Entry::new("grant", grant(n))).policy([change]))
+            Ok(Changed::new((), Entry::new("grant", grant(n))).with_policy_changes([change]))
         };
         app.change(&Identity::command_line(), "grant.test", write).await.unwrap();
     }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::kernel::ids::Timestamp;
 
 /// The kinds that were reported recently, with their repeats.
-pub struct Repeats<K> {
+pub struct RepeatLimiter<K> {
     known: Mutex<HashMap<K, Repeat>>,
     period_ms: i64,
     /// Kinds beyond this number are only counted, together under `others`.
@@ -23,7 +23,7 @@ struct Repeat {
     count: u64,
 }
 
-impl<K: Eq + Hash + Clone> Repeats<K> {
+impl<K: Eq + Hash + Clone> RepeatLimiter<K> {
     /// `others` is the kind that counts everything beyond `kinds_max`.
     pub fn new(period_ms: i64, kinds_max: usize, others: K) -> Self {
         Self { known: Mutex::default(), period_ms, kinds_max, others }
@@ -50,7 +50,7 @@ impl<K: Eq + Hash + Clone> Repeats<K> {
     }
 
     /// Removes all kinds whose period is over; returns those with unreported repeats, with their number.
-    pub fn take_over(&self, now: Timestamp) -> Vec<(K, u64)> {
+    pub fn take_expired(&self, now: Timestamp) -> Vec<(K, u64)> {
         let Ok(mut known) = self.known.lock() else { return Vec::new() };
         let is_over = |repeat: &Repeat| repeat.since.plus_ms(self.period_ms) <= now;
         let unreported = known.iter().filter(|(_, repeat)| repeat.count > 0 && is_over(repeat));
@@ -66,14 +66,14 @@ mod tests {
 
     #[test]
     fn a_kind_is_reported_once_per_period_with_its_repeats() {
-        let repeats = Repeats::new(100, 2, "others");
+        let repeats = RepeatLimiter::new(100, 2, "others");
         let count = |what, at| repeats.count(what, Timestamp(at));
         assert_eq!((count("a", 0), count("a", 1), count("a", 99), count("a", 100)), (Some(0), None, None, Some(2)));
         assert_eq!((count("b", 100), count("c", 100), count("d", 101)), (Some(0), None, None));
         assert_eq!((count("b", 150), count("a", 200)), (None, Some(0)));
-        let mut over = repeats.take_over(Timestamp(250));
+        let mut over = repeats.take_expired(Timestamp(250));
         over.sort_unstable();
         assert_eq!(over, [("b", 1), ("others", 2)]);
-        assert_eq!((count("c", 250), repeats.take_over(Timestamp(1_000))), (Some(0), Vec::new()));
+        assert_eq!((count("c", 250), repeats.take_expired(Timestamp(1_000))), (Some(0), Vec::new()));
     }
 }

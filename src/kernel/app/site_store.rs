@@ -1,6 +1,6 @@
 //! SQL of the one row of `site`.
 
-use super::encryption::Known;
+use super::encryption::StoredEncryption;
 use crate::kernel::authn::key_store;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn, SecretLocation};
@@ -13,7 +13,7 @@ const FOUND_SITE: &str = "
     values (1, 1, :now, :server_key, :key_id)
     on conflict (only) do nothing";
 
-pub fn found_site(w: &Writer<'_>, encryption: &Encryption, server_key: &[u8; 32]) -> Result<()> {
+pub fn create_site(w: &Writer<'_>, encryption: &Encryption, server_key: &[u8; 32]) -> Result<()> {
     let id = encryption.key_id()?;
     let stored = encryption.encrypt(id, SecretLocation::server_key(), server_key)?;
     w.execute(FOUND_SITE, &[(":now", &w.now()), (":server_key", &stored), (":key_id", &id.to_string())]).map(drop)
@@ -29,14 +29,14 @@ pub fn server_key(r: &Reader<'_>, encryption: &Encryption) -> Result<[u8; 32]> {
 
 const FIND_ENCRYPTION: &str = "select encryption_key_id, server_key from site where only = 1";
 
-pub fn known_encryption(r: &Reader<'_>) -> Result<Known> {
+pub fn known_encryption(r: &Reader<'_>) -> Result<StoredEncryption> {
     let found: Option<(Option<String>, Vec<u8>)> =
         r.find(FIND_ENCRYPTION, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(match found {
-        None => Known::Nothing,
-        Some((Some(id), _)) => Known::Key(id.parse()?),
+        None => StoredEncryption::Nothing,
+        Some((Some(id), _)) => StoredEncryption::Key(id.parse()?),
         // All secrets are encrypted in one transaction, so one of them shows whether it was committed.
-        Some((None, server_key)) => Known::Clear { is_begun: encryption::is_encrypted(&server_key) },
+        Some((None, server_key)) => StoredEncryption::Clear { is_begun: encryption::is_encrypted(&server_key) },
     })
 }
 

@@ -64,7 +64,7 @@ impl App {
     }
 
     /// Frees memory of idle read connections.
-    pub fn rest(&self) {
+    pub fn free_idle_memory(&self) {
         self.db.rest();
     }
 
@@ -95,7 +95,7 @@ impl App {
 }
 
 /// Keeps the progress mark up to date, and retries writes while the disk is full.
-pub async fn keep_mark(app: Arc<App>) {
+pub async fn run_mark_task(app: Arc<App>) {
     // Whether the database can be written is known before the first change.
     probe(&app).await;
     let committed = || app.db.stats.changed.load(Ordering::Acquire);

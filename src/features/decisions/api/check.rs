@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
 use crate::kernel::app::App;
-use crate::kernel::app::evaluate::{Evaluation, HOST_FACTS, NOW_MS, PluginAnswer, RequestFacts, has_authorizers};
+use crate::kernel::app::evaluate::{Evaluation, HOST_FACTS, NOW_MS, PluginResult, RequestFacts, has_authorizers};
 use crate::kernel::authn::caller::CheckCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::decide::{AccessRequest, Explanation, MatchedRole, Reason, Target, explain};
@@ -403,7 +403,7 @@ fn answer(evaluation: &Evaluation) -> CheckAnswer {
     }
 }
 
-fn plugin_view(answer: &PluginAnswer, may_see_plugins: bool) -> AskedPlugin {
+fn plugin_view(answer: &PluginResult, may_see_plugins: bool) -> AskedPlugin {
     let fault = answer.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     AskedPlugin {
         name: answer.name.to_string(),
@@ -412,7 +412,7 @@ fn plugin_view(answer: &PluginAnswer, may_see_plugins: bool) -> AskedPlugin {
         mode: answer.mode.as_str().into(),
         outcome: answer.as_str().into(),
         // The reason of a shadow plugin is only for callers who may read plugins.
-        reason: answer.sentence().filter(|_| may_see_plugins || answer.mode == Mode::Enforce).map(str::to_owned),
+        reason: answer.deny_message().filter(|_| may_see_plugins || answer.mode == Mode::Enforce).map(str::to_owned),
         fault: fault.filter(|_| may_see_plugins).map(|fault| fault.message.clone()),
         differed: (answer.mode == Mode::Shadow).then_some(answer.differed),
         duration_us: u64::try_from(answer.duration.as_micros()).unwrap_or(u64::MAX),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::features::members;
 use crate::kernel::app::App;
-use crate::kernel::app::log_entry::{PluginTrace, shown};
+use crate::kernel::app::log_entry::{PluginTrace, redacted_row};
 use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
@@ -143,7 +143,7 @@ impl Api {
                 .into_iter()
                 .map(|(id, row)| {
                     let is_visible = members::is_visible(&snapshot, reach, row.member);
-                    view((id, shown(row, is_visible)))
+                    view((id, redacted_row(row, is_visible)))
                 })
                 .collect(),
             dropped: self.app.decisions.dropped_of(organization),

@@ -231,7 +231,7 @@ impl Api {
                 entry = entry.within(organization);
             }
             let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
-            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).with_policy_changes(changes).with_events([created]))
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
         let made = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, making).await?;
@@ -453,11 +453,11 @@ impl Api {
             permissions::delete_all_roles(t, org_id.0, id.0)?;
             let deleted = writes::delete_membership(t, org_id.0, id.0)? as u64;
             if deleted == 0 {
-                return Ok(Changed::nothing(Deleted { deleted }));
+                return Ok(Changed::unchanged(Deleted { deleted }));
             }
             let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"roles": roles}));
             let change = authz::store::membership(t, org_id.0, id.0)?;
-            Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
+            Ok(Changed::new(Deleted { deleted }, entry).with_policy_changes([change]))
         };
         let unlinked = self.app.change(&caller, "member.unlink", unlink).await?;
         Ok(ok(unlinked.answer).epoch(unlinked.epoch))
@@ -489,7 +489,7 @@ impl Api {
                 created_at: since.0,
             };
             if let Some(since) = store::find_membership(t, organization, member)? {
-                return Ok(Changed::nothing(view(since)));
+                return Ok(Changed::unchanged(view(since)));
             }
             // Rules of the organization, such as the second factor, then apply to the member everywhere. So the check
             // uses the reach of the site, even if the caller acts in one organization.
@@ -497,7 +497,7 @@ impl Api {
             writes::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
             let change = authz::store::membership(t, organization, member)?;
-            Ok(Changed::new(view(t.now()), entry).policy([change]))
+            Ok(Changed::new(view(t.now()), entry).with_policy_changes([change]))
         };
         let made = self.app.change(&caller, "member.link", link).await?;
         Ok(ok(made.answer).epoch(made.epoch))
@@ -579,7 +579,7 @@ fn switch(
     let former = get_not_erased(t, id)?;
     require_may_touch(t, caller, reach, id, Touch::Standing)?;
     if former.is_active() == is_active {
-        return Ok(Changed::nothing(former));
+        return Ok(Changed::unchanged(former));
     }
     let changes = set_active(t, id, is_active)?;
     finish(t, reach, &former, vec!["is_active"], changes)
@@ -594,11 +594,11 @@ fn finish(
 ) -> Result<Changed<Member>> {
     let member = store::get_member(t, former.id)?;
     if fields.is_empty() {
-        return Ok(Changed::nothing(member));
+        return Ok(Changed::unchanged(member));
     }
     let entry = Entry::new("member", member.id)
         .within(reach.organization())
         .after(json!({"fields": &fields, "status": member.status}));
     let events = changed(t, former, &member);
-    Ok(Changed::new(member, entry).policy(changes).event(events))
+    Ok(Changed::new(member, entry).with_policy_changes(changes).with_events(events))
 }

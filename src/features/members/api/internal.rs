@@ -82,7 +82,7 @@ impl Api {
                     entry = entry.within(organization);
                 }
                 let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
-                return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes).event([created]));
+                return Ok(Changed::new(store::get_member(t, id)?, entry).with_policy_changes(changes).with_events([created]));
             };
             require_visible(t.snapshot(), reach, former.id)?;
             let mut member: Member = former.clone();
@@ -93,7 +93,7 @@ impl Api {
             member.display_name = body.display_name.map(|text| text.0).or(member.display_name);
             let is_active = body.is_active.filter(|is_active| *is_active != former.is_active());
             if member == former && is_active.is_none() {
-                return Ok(Changed::nothing(former));
+                return Ok(Changed::unchanged(former));
             }
             require_may_touch(t, caller, reach, former.id, member.touch_since(&former))?;
             if member != former {
@@ -106,7 +106,7 @@ impl Api {
             let entry = Entry::new("member", former.id).after(json!({"updated_by_sub": true, "is_active": is_active}));
             let member = store::get_member(t, former.id)?;
             let events = changed(t, &former, &member);
-            Ok(Changed::new(member, entry).policy(changes).event(events))
+            Ok(Changed::new(member, entry).with_policy_changes(changes).with_events(events))
         };
         let made = self.app.change(&caller, "member.upsert_by_sub", upsert).await?;
         let version = made.answer.version;

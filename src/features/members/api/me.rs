@@ -90,11 +90,11 @@ impl Api {
                 MaybeUndefined::Value(name) => member.display_name = Some(name.0),
             }
             if member == former {
-                return Ok(Changed::nothing(()));
+                return Ok(Changed::unchanged(()));
             }
             writes::update_names(t, &member)?;
             let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
-            Ok(Changed::new((), entry).event(changed(t, &former, &member)))
+            Ok(Changed::new((), entry).with_events(changed(t, &former, &member)))
         };
         let updated = self.app.change(&caller, "member.update_self", update).await?;
         let (me, version) = self.app.read(move |r| me(r, id)).await?;

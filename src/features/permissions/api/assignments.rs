@@ -211,7 +211,7 @@ impl Api {
             let entry =
                 Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.as_str()}));
             let change = authz::store::membership(t, tenant, uid.0)?;
-            Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
+            Ok(Changed::new(UserRoleView::from(made), entry).with_policy_changes([change]))
         };
         let made = self.app.create(&caller, "assignment.create", Permission::ASSIGNMENT_CREATE, assign).await?;
         Ok(ok(made.answer).epoch(made.epoch))
@@ -234,7 +234,7 @@ impl Api {
             store::delete_assignments(t, tenant, uid.0, role.id)?;
             let entry = Entry::new("member", uid.0).within(tenant).before(json!({"role": role.key}));
             let change = authz::store::membership(t, tenant, uid.0)?;
-            Ok(Changed::new((), entry).policy([change]))
+            Ok(Changed::new((), entry).with_policy_changes([change]))
         };
         let revoked = self.app.change(&caller, "assignment.delete", revoke).await?;
         Ok(done().epoch(revoked.epoch))
@@ -262,14 +262,14 @@ impl Api {
                 let tenant = may_sync(t.snapshot(), caller, uid.0, sync_source.source)?;
                 let plan =
                     if tenant == mapped.organization { plan(t, sync_source.source_claims(), &mapped)? } else { None };
-                let Some(plan) = plan else { return Ok(Changed::nothing(None)) };
+                let Some(plan) = plan else { return Ok(Changed::unchanged(None)) };
                 let synced = reconcile(t, caller, (tenant, uid.0), plan, dry_run)?;
                 if dry_run || !synced.is_change() {
-                    return Ok(Changed::nothing(Some(synced)));
+                    return Ok(Changed::unchanged(Some(synced)));
                 }
                 let entry = Entry::new("member", uid.0).within(tenant).after(synced.record());
                 let change = authz::store::membership(t, tenant, uid.0)?;
-                Ok(Changed::new(Some(synced), entry).policy([change]))
+                Ok(Changed::new(Some(synced), entry).with_policy_changes([change]))
             };
             let done = self.app.change(&caller, "assignment.sync", synchronize).await?;
             if let Some(synced) = done.answer {

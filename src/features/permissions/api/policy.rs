@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{OpenClose, PermissionNode, PermissionType, flat, tree};
 use crate::features::permissions::{import, publish};
-use crate::kernel::app::{App, Changed, Large, Transaction};
+use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{GatewayCaller, GatewayOrKey, MemberCaller};
 use crate::kernel::authz::catalog::PermissionIndex;
@@ -248,7 +248,7 @@ impl Api {
         if_match: Header<Option<String>>,
         _document: CatalogDocument,
     ) -> Reply<CatalogDifference> {
-        let document = self.app.take_large(&caller, Large::Catalog).await?.clone();
+        let document = self.app.read_large_body(&caller, LargeBody::Catalog).await?.clone();
         let config = &self.app.config;
         let entries_max = config.catalog_entries_max;
         let listed = |text: String| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
@@ -274,7 +274,7 @@ impl Api {
             require_version(if_match.0.as_deref(), t.snapshot().catalog.version_of(&import.app))?;
             let (imported, change) = publish::write(t, &import, &terms)?;
             let answer = CatalogDifference::of(t.snapshot(), &import, imported);
-            let Some(change) = change else { return Ok(Changed::nothing(answer)) };
+            let Some(change) = change else { return Ok(Changed::unchanged(answer)) };
             let renamed = answer.renamed.iter().flatten().map(|one| json!({"from": one.from, "to": one.to}));
             let entry = Entry::new("catalog", &import.app).after(json!({
                 "added": answer.added,
@@ -283,7 +283,7 @@ impl Api {
                 "orphaned": answer.orphaned,
                 "organizations": answer.organizations,
             }));
-            Ok(Changed::new(answer, entry).policy([change]))
+            Ok(Changed::new(answer, entry).with_policy_changes([change]))
         };
         let done = self.app.change(&caller, "catalog.import", write).await?;
         Ok(ok(done.answer).epoch(done.epoch))
@@ -340,7 +340,7 @@ impl Api {
         };
         let found = match reach {
             Reach::Site => self.app.reload(tenant).await?,
-            Reach::Tenant(own) => self.app.reload_now_and_then(own).await?,
+            Reach::Tenant(own) => self.app.reload_rate_limited(own).await?,
         };
         Ok(ok(PolicyReloaded {
             tenant: tenant.map_or_else(|| "*".to_owned(), |tenant| tenant.to_string()),

@@ -178,7 +178,7 @@ impl Api {
             store::insert_role(t, &role, "ticked")?;
             let entry = Entry::new("role", role.id).within(tenant).after(described(&role));
             let change = authz::store::role(t, tenant, role.id)?;
-            Ok(Changed::new(RoleView::of(role), entry).policy([change]))
+            Ok(Changed::new(RoleView::of(role), entry).with_policy_changes([change]))
         };
         let made = self.app.create(&caller, "role.create", Permission::ROLE_CREATE, create).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -230,13 +230,13 @@ impl Api {
                 role.display_name = name.0;
             }
             if role == former {
-                return Ok(Changed::nothing(role));
+                return Ok(Changed::unchanged(role));
             }
             store::update_role(t, &role)?;
             let role = store::get_role(t, tenant, role.id)?;
             let entry = Entry::new("role", role.id).within(tenant).before(described(&former)).after(described(&role));
             let change = authz::store::role(t, tenant, role.id)?;
-            Ok(Changed::new(role, entry).policy([change]))
+            Ok(Changed::new(role, entry).with_policy_changes([change]))
         };
         let updated = self.app.change(&caller, "role.update", update).await?;
         let version = updated.answer.version;
@@ -267,13 +267,13 @@ impl Api {
             delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             // Open invitations with this role are withdrawn.
             let withdrawn = store::count_open_invitations(t, role.id)?;
-            t.happened(&Occurrence::RoleDeleted(role.id))?;
+            t.react_to(&Occurrence::RoleDeleted(role.id))?;
             store::delete_role(t, &role)?;
             let mut entry = Entry::new("role", role.id).within(tenant).before(described(&role));
             if withdrawn > 0 {
                 entry = entry.after(json!({"invitations_withdrawn": withdrawn}));
             }
-            Ok(Changed::new((), entry).policy([Change::RoleGone(tenant, role.id)]))
+            Ok(Changed::new((), entry).with_policy_changes([Change::RoleGone(tenant, role.id)]))
         };
         let deleted = self.app.change(&caller, "role.delete", delete).await?;
         Ok(done().epoch(deleted.epoch))
@@ -322,7 +322,7 @@ impl Api {
                 .before(json!({"permissions": before}))
                 .after(json!({"permissions": after}));
             let change = authz::store::role(t, tenant, role.id)?;
-            Ok(Changed::new(role.permissions_version + 1, entry).policy([change]))
+            Ok(Changed::new(role.permissions_version + 1, entry).with_policy_changes([change]))
         };
         let replaced = self.app.change(&caller, "role.grant", replace).await?;
         Ok(done().version(replaced.answer).epoch(replaced.epoch))

@@ -268,16 +268,16 @@ impl Api {
             let (former, before) = (whole.plugin.clone(), whole.described());
             change(t, caller, &mut whole)?;
             if whole.plugin == former {
-                return Ok(Changed::nothing(whole));
+                return Ok(Changed::unchanged(whole));
             }
             store::update_plugin(t, &whole.plugin)?;
             let entry = Entry::new("plugin", &name).within(tenant).before(before).after(whole.described());
             let policy = authz::store::plugins(t, tenant)?;
-            Ok(Changed::new(store::get(t, tenant, &name)?, entry).policy([policy]))
+            Ok(Changed::new(store::get(t, tenant, &name)?, entry).with_policy_changes([policy]))
         };
         let changed = self.app.change(caller, action, change).await;
         // This also unloads a version that was loaded for a change that failed.
-        self.app.keep_plugins();
+        self.app.update_plugins_in_force();
         let changed = changed?;
         let version = changed.answer.plugin.version;
         let view = PluginView::of(&self.app.snapshot(), changed.answer);

@@ -13,7 +13,7 @@ use crate::features::plugins::replay::{self, Candidate, ChangedDecision, Recorde
 use crate::features::plugins::run::{self, invalid_input};
 use crate::features::plugins::{CallSummary, Version, PluginWithVersions, store};
 use crate::kernel::app::App;
-use crate::kernel::app::log_entry::shown;
+use crate::kernel::app::log_entry::redacted_row;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Exports};
@@ -299,7 +299,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let recorded = rows.into_iter().filter_map(|(id, row)| {
             let is_visible = members::is_visible(&snapshot, reach, row.member);
-            Recorded::of(id, shown(row, is_visible))
+            Recorded::of(id, redacted_row(row, is_visible))
         });
         let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &call).await;
         Ok(ok(DryRunAnswer::of_replay(version, replay)))

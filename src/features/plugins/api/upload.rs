@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{PluginState, ReportView, VersionView};
 use crate::features::plugins::{self, CallSummary, Report, PluginQuota, TrialResult, Upload, Uploads, Version, PluginWithVersions, store};
-use crate::kernel::app::{App, Changed, Large, Transaction};
+use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
@@ -94,7 +94,7 @@ impl Api {
         plugins::require_name(&name)?;
         self.uploads.take(tenant, Timestamp::now(), config.plugin_uploads_per_min)?;
         let tier = self.app.tier_of(&snapshot, tenant);
-        let bytes = self.app.take_large(&caller, Large::Component).await?.clone();
+        let bytes = self.app.read_large_body(&caller, LargeBody::Component).await?.clone();
         let quota = PluginQuota {
             plugins_max: config.plugins_max,
             versions_max: config.plugin_versions_max,
@@ -114,7 +114,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_UPLOAD)?;
             let (whole, number, is_new) = plugins::store_version(t, tenant, upload, quota)?;
             if !is_new {
-                return Ok(Changed::nothing((whole, number)));
+                return Ok(Changed::unchanged((whole, number)));
             }
             let version = whole.find(number)?;
             let entry = Entry::new("plugin", &whole.plugin.name).within(tenant).after(json!({

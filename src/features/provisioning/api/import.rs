@@ -12,7 +12,7 @@ use crate::features::members::require_may_touch;
 use crate::features::provisioning::import::{self, COLUMNS, Plan, Row, RowOutcome};
 use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::QuotaSettings;
-use crate::kernel::app::{App, Changed, Large, Transaction};
+use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::permission::Permission;
@@ -117,7 +117,7 @@ impl Api {
         welcome: Query<Option<bool>>,
         file: UsersFile,
     ) -> Reply<ImportDifference> {
-        let bytes = self.app.take_large(&caller, Large::Users).await?.clone();
+        let bytes = self.app.read_large_body(&caller, LargeBody::Users).await?.clone();
         let (dry_run, welcome) = (dry_run.0.unwrap_or(false), welcome.0.unwrap_or(false));
         let rows_max = self.app.config.import_rows_max;
         let read = move || file.rows(&bytes, rows_max);
@@ -174,7 +174,7 @@ impl Api {
                 require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
                 Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
             }
-            other => Ok(Changed::nothing(predicted(other))),
+            other => Ok(Changed::unchanged(predicted(other))),
         };
         let outcome = match self.app.change(caller, "user.import", write).await {
             Ok(done) => done.answer,

@@ -248,7 +248,7 @@ impl Api {
             let mut made = provisioning::make(t, &rules, &new, members_max)?;
             let id = made.answer;
             if is_suspended {
-                made = made.and(provisioning::switch(t, Reach::Site, id, false, None)?);
+                made = made.merge(provisioning::switch(t, Reach::Site, id, false, None)?);
             }
             let key = NewKey {
                 kind: &key::USER,
@@ -275,7 +275,7 @@ impl Api {
                 status: MemberStatus::of(&user.member.status),
                 created_at: user.member.created_at.0,
             };
-            Ok(made.map(|_| created).policy([created_key.change]))
+            Ok(made.map(|_| created).with_policy_changes([created_key.change]))
         };
         let mut made = self.app.create_secret(&caller, "user.create", Permission::USER_CREATE, make).await?;
         // The organization's default size applies only now: the membership is in the snapshot since the commit.
@@ -337,7 +337,7 @@ impl Api {
                 let is_active = status == UserStatus::Active;
                 let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
                 authz::require(t.snapshot(), caller, needed)?;
-                changed = changed.and(provisioning::switch(t, reach, id.0, is_active, reason.as_deref())?);
+                changed = changed.merge(provisioning::switch(t, reach, id.0, is_active, reason.as_deref())?);
             }
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             Ok(changed.map(|()| user))

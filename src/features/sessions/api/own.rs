@@ -99,10 +99,10 @@ impl Api {
             let changes = end_sessions(t, member, kept)?;
             let ended = changes.len() as u64;
             if ended == 0 {
-                return Ok(Changed::nothing(EndedSessions { ended }));
+                return Ok(Changed::unchanged(EndedSessions { ended }));
             }
             let entry = Entry::new("member", member).after(json!({"sessions_ended": ended}));
-            Ok(Changed::new(EndedSessions { ended }, entry).policy(changes))
+            Ok(Changed::new(EndedSessions { ended }, entry).with_policy_changes(changes))
         };
         let answer = self.app.change(&caller, "session.end_all", end_all).await?.answer;
         if kept.is_none() {

@@ -237,7 +237,7 @@ impl Api {
             let changes = second_factor::reset(t, id.0)?;
             let after = json!({"sessions_ended": changes.len()});
             let entry = Entry::new("member", id.0).within(reach.organization()).after(after);
-            Ok(Changed::new((), entry).policy(changes))
+            Ok(Changed::new((), entry).with_policy_changes(changes))
         };
         let removed = self.app.change(&caller, "second_factor.reset", reset).await?;
         Ok(done().epoch(removed.epoch))

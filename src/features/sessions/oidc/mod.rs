@@ -19,7 +19,7 @@ use super::jit_provisioning::provision;
 use super::{VerifiedFactors, Tokens, open_session, second_factor};
 use crate::features::members;
 use crate::features::sessions::consume_once;
-use crate::kernel::app::{App, ms};
+use crate::kernel::app::{App, seconds_to_ms};
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::login_throttle::Attempt;
@@ -101,7 +101,7 @@ pub async fn authorize_url(
     let browser = if value.is_none() { remember_browser(app, visitor)? } else { String::new() };
     let binding = value.map_or(Binding::Cookie(&browser), Binding::Value);
     let purpose = Purpose { provider: &provider.settings.name, redirect_uri, binding };
-    let state = state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(ms(app.config.oidc_state_ttl_s)))?;
+    let state = state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(seconds_to_ms(app.config.oidc_state_ttl_s)))?;
     let (verifier, nonce) = (pkce_verifier(app, &state), nonce(app, &state));
     Ok(provider.authorize_url(&published, redirect_uri, &state, (&verifier, &nonce)))
 }
@@ -117,7 +117,7 @@ fn remember_browser(app: &App, visitor: &Visitor) -> Result<String> {
         Some(known) => known.clone(),
         None => secret::token("")?,
     };
-    let max_age_s = ms(app.config.oidc_state_ttl_s) / 1_000;
+    let max_age_s = seconds_to_ms(app.config.oidc_state_ttl_s) / 1_000;
     visitor.context.set_cookie(app.guard.cookies.set(cookie::OIDC, &browser, max_age_s));
     Ok(browser)
 }

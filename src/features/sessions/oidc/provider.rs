@@ -14,7 +14,7 @@ use reqwest::{Request, Url};
 use serde_json::Value;
 
 use super::claims::{is_client_token, subject};
-use crate::kernel::app::{App, ms};
+use crate::kernel::app::{App, seconds_to_ms};
 use crate::kernel::authn::token::{self, Distrust, ForeignKeys, Use};
 use crate::kernel::config::providers::{self, Provider as Settings};
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -71,7 +71,7 @@ impl Provider {
     /// Returns the provider's document and keys, from the cache while they are fresh. `stale` is a version that lacked
     /// a key: a newer one is fetched, unless `auth.oidc_keys_retry_s` has not passed since the last such fetch.
     pub async fn published(&self, app: &App, stale: Option<&Arc<ProviderMetadata>>) -> Result<Arc<ProviderMetadata>> {
-        let ttl_ms = ms(app.config.oidc_keys_ttl_s);
+        let ttl_ms = seconds_to_ms(app.config.oidc_keys_ttl_s);
         let fresh = || self.published.load_full().filter(|p| Timestamp::now() < p.fetched_at.plus_ms(ttl_ms));
         if let (None, Some(published)) = (stale, fresh()) {
             return Ok(published);
@@ -82,7 +82,7 @@ impl Provider {
         let former = fresh();
         if let Some(published) = &former {
             let now = Timestamp::now();
-            let retry_ms = ms(app.config.oidc_keys_retry_s);
+            let retry_ms = seconds_to_ms(app.config.oidc_keys_retry_s);
             let is_missing = stale.is_some_and(|stale| Arc::ptr_eq(stale, published));
             if !is_missing || state.missed_at.is_some_and(|at| now < at.plus_ms(retry_ms)) {
                 return Ok(published.clone());

@@ -84,7 +84,7 @@ impl Api {
             plugin_check?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             let registered = match videos::check_admission(t, &rules, new)? {
-                Admission::Known(known) => Changed::nothing(known),
+                Admission::Known(known) => Changed::unchanged(known),
                 Admission::New(admitted) => {
                     t.decided()?;
                     videos::insert(t, caller, admitted)?

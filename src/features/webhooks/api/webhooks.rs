@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::features::webhooks::sender::{Sender, key_id, secret};
 use crate::features::webhooks::{Webhook, delete_target_deliveries, store};
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
@@ -220,7 +220,7 @@ impl Api {
             webhook.kinds = edit.kinds.map_or(webhook.kinds, words);
             webhook.is_active = edit.status.map_or(webhook.is_active, ActiveInactive::is_active);
             if webhook == former {
-                return Ok(Changed::nothing(former));
+                return Ok(Changed::unchanged(former));
             }
             require_maker(t, caller, &former, &webhook)?;
             store::update_webhook(t, &webhook)?;
@@ -270,7 +270,7 @@ impl Api {
         id: Path<WebhookId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<WebhookSecret> {
-        let (sealer, overlap_ms) = (self.app.sealer, ms(self.app.config.webhook_rotation_overlap_s));
+        let (sealer, overlap_ms) = (self.app.sealer, seconds_to_ms(self.app.config.webhook_rotation_overlap_s));
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
             let former = store::get_webhook(t, reach.organization(), id.0)?;
