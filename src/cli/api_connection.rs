@@ -218,7 +218,7 @@ pub fn invalid_input(error: &crate::kernel::error::Error, common: &Common) -> Fa
         let location: Vec<&str> = field.location.iter().skip(1).map(String::as_str).collect();
         format!("\n  {}", fault(&common.spelling, &location, &field.message))
     });
-    let replacement = COMMAND_LINE_MESSAGES.iter().find(|(of, _)| *of == error.cause.as_str());
+    let replacement = COMMAND_LINE_MESSAGES.iter().find(|(of, _)| *of == error.code.as_str());
     let message = replacement.map_or(error.message(), |(_, text)| *text);
     Failed(format!("{message}{}", faults.collect::<String>()))
 }

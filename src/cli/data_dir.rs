@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Failed;
 use crate::kernel::config;
 use crate::kernel::error::Result;
-use crate::kernel::runtime::health::WatchedFolder;
+use crate::kernel::runtime::health::WatchedFile;
 
 /// Creates the directory (0700) and a `roster.toml` that sets nothing (0600). Existing files stay as they are.
 pub fn create(data: &Path) -> Result<(), Failed> {
@@ -88,7 +88,7 @@ const NOT_PERMITTED: i32 = 1;
 /// The exclusive lock on a data directory, held until it is dropped.
 pub struct Lock {
     file: File,
-    watched: WatchedFolder,
+    watched: WatchedFile,
     _directory: Option<File>,
 }
 
@@ -119,7 +119,7 @@ pub fn lock(data: &Path) -> Result<Owner, Failed> {
             Err(TryLockError::Error(e)) => return Err(failed(&e)),
         }
         // The file may have been removed meanwhile, and another process may have locked its replacement.
-        if let Ok(watched) = WatchedFolder::of(&path)
+        if let Ok(watched) = WatchedFile::of(&path)
             && watched.is(&file)
         {
             return Ok(Owner::ThisProcess(Lock { file, watched, _directory: directory }));
@@ -175,7 +175,7 @@ fn announced_socket(data: &Path, lock: &Path) -> PathBuf {
 
 impl Lock {
     /// The identity of the lock file at the time it was locked.
-    pub fn watched_file(&self) -> WatchedFolder {
+    pub fn watched_file(&self) -> WatchedFile {
         self.watched.clone()
     }
 

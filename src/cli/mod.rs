@@ -284,7 +284,7 @@ pub async fn open(config: Config) -> Result<Site> {
     for result in seeded {
         match result {
             // With a full disk, an existing site is served without the new rows.
-            Err(e) if e.cause == ErrorCode::DatabaseFull && app.snapshot().platform().is_some() => {
+            Err(e) if e.code == ErrorCode::DatabaseFull && app.snapshot().platform().is_some() => {
                 tracing::warn!(error = %e, "the built-in rows of this version were not written: restart the server when there is space");
             }
             result => result?,

@@ -7,7 +7,7 @@ use super::api_connection::ApiConnection;
 use super::commands::{query, segment};
 use crate::features::quotas::SIZE_MAX;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::units::{self, Side};
+use crate::kernel::units::{self, Direction};
 
 /// Resolves an organization's id or code to its id. Fails if there is none.
 pub(super) async fn organization_id(api: &mut ApiConnection, named: &str) -> Result<String, Failed> {
@@ -51,13 +51,13 @@ const MOMENT_FORMATS: &str =
 /// Parses an expiry, in Unix milliseconds. Fails for a moment in the past.
 pub(super) fn parse_expiry(text: &str) -> Result<i64, String> {
     let now = Timestamp::now();
-    let moment = units::moment_of(text, now, Side::Ahead).ok_or_else(|| format!("write {MOMENT_FORMATS}"))?;
+    let moment = units::parse_time(text, now, Direction::Ahead).ok_or_else(|| format!("write {MOMENT_FORMATS}"))?;
     if moment > now.0 { Ok(moment) } else { Err(format!("is in the past: write {MOMENT_FORMATS}, later than now")) }
 }
 
 /// Parses the beginning of a period in the past, in Unix milliseconds.
 pub(super) fn parse_since(text: &str) -> Result<i64, String> {
-    units::moment_of(text, Timestamp::now(), Side::Ago).ok_or_else(|| format!("write {MOMENT_FORMATS}"))
+    units::parse_time(text, Timestamp::now(), Direction::Ago).ok_or_else(|| format!("write {MOMENT_FORMATS}"))
 }
 
 /// Parses a quota: bytes, `unlimited`, or `default`.
@@ -67,7 +67,7 @@ pub(super) fn parse_size(text: &str) -> Result<Size, String> {
         "default" => Ok(Size(None)),
         "unlimited" => Ok(Size(Some(SIZE_MAX))),
         text => {
-            let bytes = units::bytes_of(text).and_then(|bytes| i64::try_from(bytes).ok());
+            let bytes = units::parse_bytes(text).and_then(|bytes| i64::try_from(bytes).ok());
             bytes.filter(|bytes| *bytes <= SIZE_MAX).map(|bytes| Size(Some(bytes))).ok_or_else(|| WRITE.to_owned())
         }
     }

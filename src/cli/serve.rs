@@ -45,7 +45,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let public_url = config.public_url.clone();
     let connections_max = process::connections(config.connections_max);
     let Site { app, endpoint } = match open(config).await {
-        Err(e) if matches!(e.cause, ErrorCode::DatabaseLost | ErrorCode::DatabaseDamaged) => {
+        Err(e) if matches!(e.code, ErrorCode::DatabaseLost | ErrorCode::DatabaseDamaged) => {
             log::flush();
             super::fail(&e.into(), common.json);
             return Ok(ExitCode::from(EXIT_NEEDS_OPERATOR));

@@ -74,7 +74,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     match accept(&app, context, &submitted.0).await {
         Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs(&app.config))),
         Err(e) => {
-            let faults = match e.cause {
+            let faults = match e.code {
                 ErrorCode::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
                 ErrorCode::UsernameExists | ErrorCode::EmailExists => {
                     let text = format!(
@@ -85,7 +85,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
                 }
                 _ => return refusal(TITLE, &e),
             };
-            form_again(e.cause.status(), &faults)
+            form_again(e.code.status(), &faults)
         }
     }
 }

@@ -36,7 +36,7 @@ pub fn page(status: StatusCode, title: &str, body: &str) -> Response {
 
 /// Renders a failure as a page.
 pub fn refusal(title: &str, error: &Error) -> Response {
-    let status = StatusCode::from_u16(error.cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     page(status, title, &format!("<h1>This does not work</h1><p>{}.</p>", escaped(&capitalized(error.message()))))
 }
 

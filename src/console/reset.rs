@@ -68,7 +68,7 @@ pub async fn submit(
             "<h1>Done</h1><p>Your new password is set, and all your sessions have ended. Sign in with the new password. \
              This link cannot be used again.</p>",
         ),
-        Err(e) if e.cause == ErrorCode::BadInput => {
+        Err(e) if e.code == ErrorCode::BadInput => {
             let fault = |message: &str| Fault { field: "password", text: format!("The password {message}.") };
             let faults: Vec<Fault> = e.fields.iter().map(|field| fault(&field.message)).collect();
             page(StatusCode::BAD_REQUEST, TITLE, &form_html(&public_path(&app.config, "/reset"), &token, &faults))

@@ -82,7 +82,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
                 docs(&app.config)
             ),
         ),
-        Err(e) if e.cause == ErrorCode::BadInput => {
+        Err(e) if e.code == ErrorCode::BadInput => {
             let fault = |field: &Field| Fault {
                 field: if field.name() == "login" { "login" } else { "password" },
                 text: format!("The {} {}.", field.name(), field.message),

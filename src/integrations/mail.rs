@@ -17,18 +17,18 @@ use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 /// Sends the mail of an event to the member it is about.
 pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !mail::is_configured(&app.config) {
-        return Ok(DeliveryOutcome::Gone("mail is switched off: set mail.host".into()));
+        return Ok(DeliveryOutcome::TargetGone("mail is switched off: set mail.host".into()));
     }
     let Some(member) = app.read(move |r| members::find(r, id)).await?.filter(Member::is_active) else {
-        return Ok(DeliveryOutcome::Needless("the member is not active"));
+        return Ok(DeliveryOutcome::Skipped("the member is not active"));
     };
-    let Some(to) = member.email else { return Ok(DeliveryOutcome::Needless("the member has no e-mail")) };
+    let Some(to) = member.email else { return Ok(DeliveryOutcome::Skipped("the member has no e-mail")) };
     let Some(mail) = write(app, id, to, delivery).await? else {
-        return Ok(DeliveryOutcome::Needless("no mail is sent for this event, or its creator lacks the right now"));
+        return Ok(DeliveryOutcome::Skipped("no mail is sent for this event, or its creator lacks the right now"));
     };
     Ok(match mail::deliver(&app.config, mail).await {
         Ok(()) => DeliveryOutcome::Delivered,
-        Err(e) if e.is_final => DeliveryOutcome::Refused(e.why),
+        Err(e) if e.is_final => DeliveryOutcome::PermanentFailure(e.why),
         Err(e) => DeliveryOutcome::failed(e.why),
     })
 }

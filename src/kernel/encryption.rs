@@ -126,7 +126,7 @@ impl Encryption {
     }
 
     /// Like `open`, but generates the key if there is none. Only for a database without encrypted secrets.
-    pub fn open_or_make(file: &Path) -> Result<Self> {
+    pub fn open_or_generate(file: &Path) -> Result<Self> {
         if read(file)?.is_none() && read(&next_of(file))?.is_none() {
             generate(file)?;
         }
@@ -140,7 +140,7 @@ impl Encryption {
 
     /// Completes or undoes a rotation: the key that the database names becomes that of the key file, and any other is
     /// deleted.
-    pub fn settle(&self, current: KeyId) -> Result<()> {
+    pub fn finish_rotation(&self, current: KeyId) -> Result<()> {
         let next = next_of(&self.file);
         let (current_id, next_id) = (read(&self.file)?.map(|key| key.id), read(&next)?.map(|key| key.id));
         let done = match (current_id, next_id) {
@@ -161,7 +161,7 @@ impl Encryption {
 
     /// Generates the next key of a rotation beside the key file. It can be used at once, and is on disk before anything
     /// is encrypted with it.
-    pub fn make_next(&self) -> Result<KeyId> {
+    pub fn generate_next(&self) -> Result<KeyId> {
         let key = generate(&next_of(&self.file))?;
         let mut keys = self.keys.load().as_ref().clone();
         let id = key.id;
@@ -283,7 +283,7 @@ mod tests {
 
     fn made(folder: &tempfile::TempDir) -> (PathBuf, Encryption, KeyId) {
         let file = folder.path().join("encryption.key");
-        let encryption = Encryption::open_or_make(&file).expect("a key");
+        let encryption = Encryption::open_or_generate(&file).expect("a key");
         let id = encryption.key_id().expect("its id");
         (file, encryption, id)
     }
@@ -330,7 +330,7 @@ mod tests {
         let (file, encryption, id) = made(&folder);
         assert_eq!(std::fs::metadata(&file).expect("the file").permissions().mode() & 0o777, 0o600);
         let stored = encryption.encrypt(id, LOCATION, b"s").expect("encrypted");
-        let again = Encryption::open_or_make(&file).expect("the same");
+        let again = Encryption::open_or_generate(&file).expect("the same");
         assert_eq!(again.decrypt(LOCATION, &stored).expect("decrypted"), b"s");
         for (mode, is_taken) in [(0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o601, false)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("set");
@@ -339,7 +339,7 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
         for wrong in ["", "00", &"0".repeat(63), &"0".repeat(65), &"x".repeat(64)] {
             std::fs::write(&file, wrong).expect("written");
-            assert!(Encryption::open_or_make(&file).is_err(), "{wrong}");
+            assert!(Encryption::open_or_generate(&file).is_err(), "{wrong}");
             assert_eq!(std::fs::read_to_string(&file).expect("read"), wrong);
         }
         std::fs::remove_file(&file).expect("removed");
@@ -351,21 +351,21 @@ mod tests {
         let folder = folder();
         let (file, encryption, old) = made(&folder);
         let stored = encryption.encrypt(old, LOCATION, b"s").expect("encrypted");
-        let abandoned = encryption.make_next().expect("a key");
+        let abandoned = encryption.generate_next().expect("a key");
         // Nothing was committed: the next key is deleted.
         let opened = Encryption::open(&file).expect("both");
-        opened.settle(old).expect("settled");
-        assert!(!next_of(&file).exists() && opened.settle(abandoned).is_err());
+        opened.finish_rotation(old).expect("settled");
+        assert!(!next_of(&file).exists() && opened.finish_rotation(abandoned).is_err());
         // It was committed: the next key replaces the key file.
-        let new = encryption.make_next().expect("a key");
+        let new = encryption.generate_next().expect("a key");
         let renewed = encryption.encrypt(new, LOCATION, b"s").expect("encrypted");
         let opened = Encryption::open(&file).expect("both");
         assert!(opened.decrypt(LOCATION, &stored).is_ok() && opened.decrypt(LOCATION, &renewed).is_ok());
-        opened.settle(new).expect("settled");
-        opened.settle(new).expect("settled again");
+        opened.finish_rotation(new).expect("settled");
+        opened.finish_rotation(new).expect("settled again");
         assert!(!next_of(&file).exists());
         let after = Encryption::open(&file).expect("the new one");
         assert!(after.decrypt(LOCATION, &stored).is_err() && after.decrypt(LOCATION, &renewed).is_ok());
-        assert!(after.settle(old).is_err());
+        assert!(after.finish_rotation(old).is_err());
     }
 }

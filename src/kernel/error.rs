@@ -91,7 +91,7 @@ error_codes! {
     MailNotConfigured 28 605 "mail_not_configured" "set mail.host and mail.from to send mail";
     WordPressNotConfigured 28 605 "wordpress_not_configured" "set wordpress.url to sign in with WordPress";
     AuthentikNotConfigured 29 605 "authentik_not_configured" "set authentik.url and authentik.token_file";
-    NeighbourFailed 0 602 "neighbour_failed" "an external system failed or gave an unexpected answer: try again later";
+    ExternalSystemFailed 0 602 "neighbour_failed" "an external system failed or gave an unexpected answer: try again later";
     InvitationNotFound 29 301 "invitation_not_found" "there is no such invitation";
     InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
     ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
@@ -238,7 +238,7 @@ impl ErrorCode {
 /// An error with the details for the response and for the log.
 #[derive(Debug, Clone)]
 pub struct Error {
-    pub cause: ErrorCode,
+    pub code: ErrorCode,
     pub fields: Vec<Field>,
     /// Seconds after which the client can retry.
     pub retry_after_s: Option<NonZeroU32>,
@@ -257,7 +257,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn new(cause: ErrorCode) -> Self {
         Self {
-            cause,
+            code: cause,
             fields: Vec::new(),
             retry_after_s: None,
             headers: Vec::new(),
@@ -317,12 +317,12 @@ impl Error {
     }
 
     pub fn message(&self) -> &str {
-        self.message.as_deref().unwrap_or_else(|| self.cause.message())
+        self.message.as_deref().unwrap_or_else(|| self.code.message())
     }
 
     /// Whether the caller lacks a right (category 505).
     pub fn is_denial(&self) -> bool {
-        self.cause.category() == 505
+        self.code.category() == 505
     }
 }
 

@@ -74,7 +74,7 @@ impl BodyBudget {
     }
 
     /// Parses a body of this length. A long one is parsed without delaying other requests, and only some at a time.
-    pub async fn read_long<T>(&self, bytes: usize, parse: impl FnOnce() -> T) -> T {
+    pub async fn parse_long<T>(&self, bytes: usize, parse: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES || Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             return parse();
         }
@@ -316,7 +316,7 @@ impl BodySlot {
 
     /// Discards an unread body after the response is ready: part of it is drained, so that the client can read the
     /// response. Returns whether the connection must be closed after the response.
-    pub fn let_go(&self, is_known: bool) -> bool {
+    pub fn discard(&self, is_known: bool) -> bool {
         let Some(mut unread) = self.take() else { return false };
         if unread.is_held_back {
             // Reading would make the server ask the client for the body.

@@ -29,9 +29,9 @@ pub fn hash(secret: &str) -> Hash {
 
 /// Computes keyed digests that only this site can compute.
 #[derive(Clone, Copy)]
-pub struct Sealer([u8; 32]);
+pub struct KeyedDigest([u8; 32]);
 
-impl Sealer {
+impl KeyedDigest {
     pub fn new(key: [u8; 32]) -> Self {
         Self(key)
     }

@@ -32,7 +32,7 @@ fn number_and_unit(text: &str) -> (&str, &str) {
 
 /// Parses `20GB`, `1.5 TB`, `512MiB` or `1024` to bytes; units in any case. `1.5B` is an error; other fractions of a
 /// byte are cut off.
-pub fn bytes_of(text: &str) -> Option<u64> {
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text);
     let unit = if unit.is_empty() { "B" } else { unit };
     let (_, times) = SIZES.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
@@ -66,14 +66,14 @@ pub fn shown_bytes(bytes: i64) -> String {
 
 /// Whether a duration is added to the current time or subtracted from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum Direction {
     Ahead,
     Ago,
 }
 
 /// Parses a time to Unix milliseconds: `2026-12-31` (its beginning) or `2026-12-31T18:00`, both in UTC; `90d` after or
 /// before `now`; or milliseconds.
-pub fn moment_of(text: &str, now: Timestamp, side: Side) -> Option<i64> {
+pub fn parse_time(text: &str, now: Timestamp, side: Direction) -> Option<i64> {
     let text = text.trim();
     if let Ok(ms) = text.parse::<i64>() {
         return Some(ms);
@@ -91,8 +91,8 @@ pub fn moment_of(text: &str, now: Timestamp, side: Side) -> Option<i64> {
     let (_, ms) = DURATIONS.into_iter().find(|(name, _)| *name == unit)?;
     let duration = number.parse::<i64>().ok()?.checked_mul(ms)?;
     match side {
-        Side::Ahead => now.0.checked_add(duration),
-        Side::Ago => now.0.checked_sub(duration),
+        Direction::Ahead => now.0.checked_add(duration),
+        Direction::Ago => now.0.checked_sub(duration),
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
             ("GB", None),
             ("", None),
         ] {
-            assert_eq!(bytes_of(text), bytes, "{text}");
+            assert_eq!(parse_bytes(text), bytes, "{text}");
         }
     }
 
@@ -173,8 +173,8 @@ mod tests {
             ("90x", None, None),
             ("", None, None),
         ] {
-            assert_eq!(moment_of(text, now, Side::Ahead), ahead, "{text}");
-            assert_eq!(moment_of(text, now, Side::Ago), ago, "{text}");
+            assert_eq!(parse_time(text, now, Direction::Ahead), ahead, "{text}");
+            assert_eq!(parse_time(text, now, Direction::Ago), ago, "{text}");
         }
         assert_eq!(shown_moment(1_798_740_000_000), "2026-12-31 18:00");
     }

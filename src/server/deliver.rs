@@ -17,7 +17,7 @@ use crate::kernel::app::{App, seconds_to_ms};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, Target, kind_of};
-use crate::kernel::outbox::delivery_store::{self as store, Head};
+use crate::kernel::outbox::delivery_store::{self as store, PendingTarget};
 use crate::kernel::secret;
 
 /// Webhooks that are served concurrently. Further ones wait; a webhook between two attempts does not count.
@@ -44,9 +44,9 @@ impl Pool {
     /// How many of its targets are served concurrently.
     fn concurrency_max(&self) -> usize {
         match self.kind.as_str() {
-            "mail" => crate::kernel::outbound::mail::AT_ONCE_MAX,
-            "sftpgo" => sftpgo::AT_ONCE_MAX,
-            "wordpress" => status::AT_ONCE_MAX,
+            "mail" => crate::kernel::outbound::mail::CONCURRENT_MAX,
+            "sftpgo" => sftpgo::CONCURRENT_MAX,
+            "wordpress" => status::CONCURRENT_MAX,
             _ => WEBHOOKS_PER_OWNER_MAX,
         }
     }
@@ -91,7 +91,7 @@ pub async fn run(app: Arc<App>) {
 fn start_due(
     app: &Arc<App>,
     sender: &Arc<Sender>,
-    heads: Vec<Head>,
+    heads: Vec<PendingTarget>,
     busy: &mut HashMap<String, Pool>,
     batches: &mut JoinSet<String>,
 ) -> Duration {
@@ -112,14 +112,14 @@ fn start_due(
 
 /// Chooses the due targets to serve now, longest waiting first, within the limits of their pools. Also returns how long
 /// until the next target is due. Targets that exceed a limit are considered again when a task ends, which wakes `run`.
-fn choose(mut heads: Vec<Head>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
+fn choose(mut heads: Vec<PendingTarget>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
     heads.retain(|head| !busy.contains_key(&head.target));
     heads.sort_by_key(|head| head.next_at);
     let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
     let mut used: HashMap<Pool, usize> = HashMap::new();
     busy.values().for_each(|pool| *used.entry(pool.clone()).or_default() += 1);
     let mut chosen = Vec::new();
-    for Head { target, organization, next_at } in heads {
+    for PendingTarget { target, organization, next_at } in heads {
         if next_at > now {
             let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
             return (chosen, SLEEP_MAX.min(ahead));
@@ -160,10 +160,10 @@ async fn deliver_batch(app: &App, sender: &Sender, target: &str) -> Result<()> {
 async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<DeliveryOutcome> {
     match Target::parse(&delivery.target) {
         Some(Target::Webhook(id)) => sender::deliver(app, sender, id, delivery).await,
-        Some(Target::Letters(member)) => mail::deliver(app, member, delivery).await,
+        Some(Target::Mail(member)) => mail::deliver(app, member, delivery).await,
         Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,
         Some(Target::Wordpress(member)) => status::deliver(app, member).await,
-        None => Ok(DeliveryOutcome::Gone("this version of Roster does not know this target".into())),
+        None => Ok(DeliveryOutcome::TargetGone("this version of Roster does not know this target".into())),
     }
 }
 
@@ -177,11 +177,11 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
     match outcome {
         DeliveryOutcome::Delivered => {
             count("delivered");
-            app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), None)).await
+            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "delivered", w.now(), None)).await
         }
-        DeliveryOutcome::Needless(why) => {
+        DeliveryOutcome::Skipped(why) => {
             count("delivered");
-            app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), Some(why))).await
+            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "delivered", w.now(), Some(why))).await
         }
         DeliveryOutcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
@@ -189,10 +189,10 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
             let requested = seconds_to_ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(requested);
-            app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
+            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
                 .await
         }
-        DeliveryOutcome::Failed { why, .. } | DeliveryOutcome::Refused(why) => {
+        DeliveryOutcome::Failed { why, .. } | DeliveryOutcome::PermanentFailure(why) => {
             count("dead");
             tracing::warn!(
                 delivery = id,
@@ -200,12 +200,12 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
                 why,
                 "a delivery is dead after its last attempt: `roster outbox retry` tries it again"
             );
-            app.write_unaudited(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
+            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "dead", w.now(), Some(&why))).await
         }
-        DeliveryOutcome::Gone(why) => {
+        DeliveryOutcome::TargetGone(why) => {
             count("dead");
             tracing::warn!(delivery = id, why, "a target no longer exists: its pending deliveries are marked dead");
-            app.write_in_batches(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)
+            app.write_in_batches(move |w, most| store::give_up(w, &delivery.target, &why, most)).await.map(drop)
         }
     }
 }
@@ -259,15 +259,15 @@ mod tests {
     #[test]
     fn an_owner_of_many_slow_targets_does_not_delay_others() {
         let webhooks = |organization: Option<OrganizationId>, count: usize, at: i64| {
-            let head = move |n| Head { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
+            let head = move |n| PendingTarget { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
             (0..count).map(head)
         };
-        let targets_of = |kind: &str| -> Vec<Head> {
-            let head = |n| Head { target: format!("{kind} {n}"), organization: None, next_at: Timestamp(9) };
+        let targets_of = |kind: &str| -> Vec<PendingTarget> {
+            let head = |n| PendingTarget { target: format!("{kind} {n}"), organization: None, next_at: Timestamp(9) };
             (0..40).map(head).collect()
         };
         let (many, few) = (OrganizationId::new(), OrganizationId::new());
-        let mut heads: Vec<Head> = webhooks(Some(many), 1_000, 1).chain(webhooks(Some(few), 3, 2)).collect();
+        let mut heads: Vec<PendingTarget> = webhooks(Some(many), 1_000, 1).chain(webhooks(Some(few), 3, 2)).collect();
         heads.extend(targets_of("mail").into_iter().chain(targets_of("sftpgo")));
 
         let (chosen, _) = choose(heads, &HashMap::new(), Timestamp(10));
@@ -278,13 +278,13 @@ mod tests {
         assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_PER_OWNER_MAX, 3]);
         assert_eq!(
             [count("mail", None), count("sftpgo", None)],
-            [crate::kernel::outbound::mail::AT_ONCE_MAX, sftpgo::AT_ONCE_MAX]
+            [crate::kernel::outbound::mail::CONCURRENT_MAX, sftpgo::CONCURRENT_MAX]
         );
         // Webhooks leave capacity for mail and account updates, and a busy target gets no second delivery.
         let busy: HashMap<_, _> = chosen.into_iter().collect();
         let others = (0..20).flat_map(|_| webhooks(Some(OrganizationId::new()), 20, 3).collect::<Vec<_>>());
-        let all = others.enumerate().map(|(n, head)| Head { target: format!("webhook x {n}"), ..head });
-        let all: Vec<Head> = all.chain(webhooks(Some(few), 3, 2)).collect();
+        let all = others.enumerate().map(|(n, head)| PendingTarget { target: format!("webhook x {n}"), ..head });
+        let all: Vec<PendingTarget> = all.chain(webhooks(Some(few), 3, 2)).collect();
         assert_eq!(choose(all, &busy, Timestamp(10)).0.len(), WEBHOOKS_AT_ONCE_MAX - WEBHOOKS_PER_OWNER_MAX - 3);
         let (chosen, wait) = choose(targets_of("mail"), &HashMap::new(), Timestamp(2));
         assert_eq!((chosen.len(), wait), (0, Duration::from_millis(7)));

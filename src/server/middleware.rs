@@ -85,7 +85,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
                 }
             }
         };
-        if context.body.let_go(context.is_known()) {
+        if context.body.discard(context.is_known()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.add_headers(&mut response, origin.as_ref(), is_preflight, &context);
@@ -103,12 +103,12 @@ impl<E> Middleware<E> {
     fn rendered(&self, error: poem::Error, method: &Method, context: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {
-                if failure.cause == ErrorCode::MethodNotAllowed
+                if failure.code == ErrorCode::MethodNotAllowed
                     && let Ok(found) = self.methods.at(&context.path)
                 {
                     failure = failure.header("Allow", found.value.clone());
                 }
-                if failure.cause == ErrorCode::RouteNotFound {
+                if failure.code == ErrorCode::RouteNotFound {
                     let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
                     failure = failure.with_message(message);
                 }
@@ -130,10 +130,10 @@ impl<E> Middleware<E> {
     /// Logs a failure and renders its envelope.
     fn failed(&self, failure: &Error, context: &RequestContext) -> Response {
         let request_id = &context.request_id;
-        let status = failure.cause.status();
+        let status = failure.code.status();
         self.log(failure, context);
         let (kind, name) = context.actor();
-        if failure.cause == ErrorCode::RateLimited && kind == CLIENT_KIND {
+        if failure.code == ErrorCode::RateLimited && kind == CLIENT_KIND {
             self.app.metrics.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
         let body = failure_body(failure, self.area(&context.path), request_id, self.app.config.debug && status >= 500);
@@ -155,7 +155,7 @@ impl<E> Middleware<E> {
     /// Logs a failure. The level depends on its status. Repeated failures of one caller are logged once a minute.
     fn log(&self, failure: &Error, context: &RequestContext) {
         let path = loggable_path(&context.path);
-        let (cause, request_id, path) = (failure.cause, &context.request_id, &*path);
+        let (cause, request_id, path) = (failure.code, &context.request_id, &*path);
         let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = context.actor();
         if cause == ErrorCode::Internal {

@@ -379,7 +379,7 @@ impl Operations {
         if is_change
             && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
             && let Some(context) = context
-            && let Err(e) = self.app.record_denial(&context, operation.unwrap_or("none"), denied.cause.as_str()).await
+            && let Err(e) = self.app.record_denial(&context, operation.unwrap_or("none"), denied.code.as_str()).await
         {
             tracing::error!(error = %e, "a denial could not be recorded");
         }
@@ -389,7 +389,7 @@ impl Operations {
 
 /// Replaces the error code by the one that the gateway's API definition requires for this operation.
 fn as_defined(operation: &str, error: poem::Error) -> poem::Error {
-    let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.cause) else { return error };
+    let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.code) else { return error };
     let defined = permissions::api::as_defined(operation, cause);
     if defined == cause { error } else { Error::new(defined).into() }
 }

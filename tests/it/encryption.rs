@@ -505,7 +505,7 @@ async fn an_upgrade_that_is_killed_anywhere_is_resumed() {
 #[test]
 fn a_second_factor_secret_is_bound_to_its_member() {
     let folder = tempfile::tempdir().expect("a folder");
-    let encryption = Encryption::open_or_make(&key_file(folder.path())).expect("a key");
+    let encryption = Encryption::open_or_generate(&key_file(folder.path())).expect("a key");
     let id = encryption.key_id().expect("an id");
     let (one, other) = (MemberId::new(), MemberId::new());
     let stored = encryption.encrypt(id, SecretLocation::second_factor(&one), b"secret").expect("encrypted");

@@ -550,7 +550,7 @@ async fn a_replaced_file_is_measured_again_and_a_renamed_one_keeps_its_bytes_and
         })
     };
     let refused = resize(former.clone(), 71, QuotaCheck::Enforced).await.expect_err("too large");
-    assert_eq!(refused.cause.as_str(), "quota_exceeded");
+    assert_eq!(refused.code.as_str(), "quota_exceeded");
     assert_eq!(used(kim).await, 70);
     assert_eq!(resize(former.clone(), 60, QuotaCheck::Enforced).await.expect("it fits"), Some(80));
     assert_eq!(used(kim).await, 90);

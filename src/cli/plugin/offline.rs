@@ -96,7 +96,7 @@ fn exit_code(is_success: bool) -> ExitCode {
 }
 
 fn problem(error: &Error) -> String {
-    format!("{}: {}", error.cause.as_str(), error.message())
+    format!("{}: {}", error.code.as_str(), error.message())
 }
 
 /// `roster plugin check`.

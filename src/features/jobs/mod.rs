@@ -286,9 +286,9 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
 /// Releases expired leases. Each counts as a failed attempt at the time when the lease ended, no matter when this runs.
 pub fn expire(t: &Transaction<'_>, rules: RetrySettings) -> Result<Changed<()>> {
     /// The rest is left to the next call: each is a job and an audit row, and all other writers wait for them.
-    const AT_ONCE_MAX: u64 = 20;
+    const CONCURRENT_MAX: u64 = 20;
     let mut changed = Changed::unchanged(());
-    for id in store::list_expired(t, AT_ONCE_MAX)? {
+    for id in store::list_expired(t, CONCURRENT_MAX)? {
         let mut job = store::get(t, id)?;
         let ended_at = job.leased_until.unwrap_or(t.now());
         // The lease is cleared, so a late report from its worker is not mistaken for a repeated request.

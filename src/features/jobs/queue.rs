@@ -131,8 +131,8 @@ pub fn release_member(w: &Writer<'_>, member: MemberId) -> Result<()> {
 /// [`super::maintain`] opens those soon after.
 pub fn release_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<bool> {
     /// Takes about two milliseconds of writer time.
-    const AT_ONCE_MAX: u64 = 500;
-    Ok(store::open_closed(w, organization, AT_ONCE_MAX)? as u64 == AT_ONCE_MAX)
+    const CONCURRENT_MAX: u64 = 500;
+    Ok(store::open_closed(w, organization, CONCURRENT_MAX)? as u64 == CONCURRENT_MAX)
 }
 
 /// Lists active organizations that still have closed queues.

@@ -398,10 +398,10 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
 pub async fn purge_expired_registrations(app: &App) -> Result<()> {
     const REGISTRATION_TTL_MS: i64 = 86_400_000;
     /// The next run deletes the rest.
-    const AT_ONCE_MAX: usize = 10_000;
+    const CONCURRENT_MAX: usize = 10_000;
     let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
     // Selected with a reader, not in the writer thread, because there can be many pending members.
-    let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
+    let lapsed = app.read(move |r| store::list_lapsed(r, before, CONCURRENT_MAX)).await?;
     for piece in maintenance::batches(lapsed) {
         let forget = move |t: &Transaction<'_>, _: &Identity| {
             let gone = writes::delete_lapsed(t, before, &piece)?;
@@ -454,7 +454,7 @@ pub async fn bounded_guesses<T>(
     throttle.check(attempt, false, Timestamp::now())?;
     organization.as_ref().map_or(Ok(()), |of| throttle.require_patience_with(of, Timestamp::now()))?;
     let done = change.await;
-    let is_taken = |refused: &Error| matches!(refused.cause, ErrorCode::UsernameExists | ErrorCode::EmailExists);
+    let is_taken = |refused: &Error| matches!(refused.code, ErrorCode::UsernameExists | ErrorCode::EmailExists);
     if done.as_ref().is_err_and(is_taken) {
         let snapshot = app.snapshot();
         let is_elsewhere = move |r: &Reader<'_>| -> Result<bool> {

@@ -503,14 +503,14 @@ mod tests {
     #[test]
     fn rollback_restores_former_activations_up_to_the_history_limit() {
         let mut plugin = plugin();
-        assert_eq!(plugin.roll_back().expect_err("nothing yet").cause, ErrorCode::NothingToRollBack);
+        assert_eq!(plugin.roll_back().expect_err("nothing yet").code, ErrorCode::NothingToRollBack);
         (1..=8).for_each(|n| plugin.activate(Mode::Enforce, activation(n)));
         let history: Vec<u32> = plugin.history.iter().map(|activation| activation.version).collect();
         assert_eq!(history, [3, 4, 5, 6, 7]);
         for n in [7, 6, 5, 4, 3] {
             assert_eq!(plugin.roll_back().expect("kept").version, n);
         }
-        assert_eq!(plugin.roll_back().expect_err("no more").cause, ErrorCode::NothingToRollBack);
+        assert_eq!(plugin.roll_back().expect_err("no more").code, ErrorCode::NothingToRollBack);
         assert!(plugin.is_enforced(3));
     }
 
@@ -564,7 +564,7 @@ mod tests {
         assert!(uploads.take(acme, at(0), 2).is_ok() && uploads.take(acme, at(20_000), 2).is_ok());
         let refused = uploads.take(acme, at(20_001), 2).expect_err("one too many");
         assert_eq!(
-            (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
+            (refused.code, refused.retry_after_s.map(std::num::NonZeroU32::get)),
             (ErrorCode::UploadsLimited, Some(40))
         );
         assert!(uploads.take(bolt, at(20_001), 2).is_ok());

@@ -77,7 +77,7 @@ struct ParsedRow {
 
 /// Parses a size within the limits of a quota.
 fn size_of(text: &str) -> Option<i64> {
-    units::bytes_of(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes <= SIZE_MAX)
+    units::parse_bytes(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes <= SIZE_MAX)
 }
 
 /// Parses a row, or returns all its errors.

@@ -314,7 +314,7 @@ pub fn event(kind: EventKind, member: MemberId, account: &Account, more: serde_j
 /// Releases expired reservations, deletes old ones, and reports members whose full quota has free space again.
 pub async fn maintain(app: &App) -> Result<()> {
     /// The maximum number of members per read and per change.
-    const AT_ONCE_MAX: usize = 200;
+    const CONCURRENT_MAX: usize = 200;
     app.write_in_batches(store::expire).await?;
     app.write_in_batches(reservations::forget_old).await?;
     let rules = QuotaSettings::from_config(&app.config);
@@ -322,8 +322,8 @@ pub async fn maintain(app: &App) -> Result<()> {
     loop {
         let snapshot = app.snapshot();
         let look = move |r: &Reader<'_>| {
-            let full = store::list_full(r, after, AT_ONCE_MAX)?;
-            let last = full.last().copied().filter(|_| full.len() == AT_ONCE_MAX);
+            let full = store::list_full(r, after, CONCURRENT_MAX)?;
+            let last = full.last().copied().filter(|_| full.len() == CONCURRENT_MAX);
             let mut freed = Vec::new();
             for member in full {
                 if has_room(r, &rules, &snapshot, member)? {
@@ -400,7 +400,7 @@ pub fn set_quota(
 /// Whether the error is in the category for exceeded quotas.
 pub fn is_over_quota(error: &Error) -> bool {
     const QUOTA: u32 = 506;
-    error.cause.category() == QUOTA
+    error.code.category() == QUOTA
 }
 
 /// Records the event and the audit row of an exceeded quota, in a separate change because the failed one was rolled
@@ -409,7 +409,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     if !is_over_quota(error) {
         return;
     }
-    let (rules, word) = (QuotaSettings::from_config(&app.config), error.cause.as_str());
+    let (rules, word) = (QuotaSettings::from_config(&app.config), error.code.as_str());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = note_refusal(t, &rules, member, need)? else {
             return Ok(Changed::unchanged(()));

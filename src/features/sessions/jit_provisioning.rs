@@ -73,7 +73,7 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if external_user.subject.is_empty() || external_user.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", external_user.provider);
-        return Err(Error::new(ErrorCode::NeighbourFailed).with_source(why));
+        return Err(Error::new(ErrorCode::ExternalSystemFailed).with_source(why));
     }
     let (provider, subject) = (external_user.provider.clone(), external_user.subject.clone());
     let known = app.read(move |r| members::find_by_identity(r, &provider, &subject)).await?;

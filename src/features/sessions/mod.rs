@@ -38,7 +38,7 @@ use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
-use crate::kernel::secret::{self, Sealer};
+use crate::kernel::secret::{self, KeyedDigest};
 use store::SessionRow;
 
 pub use factor_store::SECRET;
@@ -248,7 +248,7 @@ pub async fn renew_cookies(
     let renewed = refresh_session(app, context, session, refresh).await;
     match &renewed {
         Ok(tokens) => tokens.set_cookies(app, context),
-        Err(error) if error.cause.status() == 401 => clear_cookies(app, context),
+        Err(error) if error.code.status() == 401 => clear_cookies(app, context),
         Err(_) => {}
     }
     renewed
@@ -310,13 +310,13 @@ async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<
 }
 
 /// Derives the successor of a refresh token. The database holds neither token, only a hash.
-fn successor(sealer: &Sealer, session: SessionId, refresh: &str) -> String {
+fn successor(sealer: &KeyedDigest, session: SessionId, refresh: &str) -> String {
     let derived = sealer.digest("refresh", &[session.0.as_bytes(), refresh.as_bytes()]);
     format!("rt_{}", URL_SAFE_NO_PAD.encode(derived))
 }
 
 /// Whether this is one of the last `LOOK_BACK_MAX` refresh tokens of the session.
-fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
+fn was_valid(sealer: &KeyedDigest, row: &SessionRow, refresh: &str) -> bool {
     const LOOK_BACK_MAX: u64 = 256;
     let mut token = refresh.to_owned();
     (0..row.refresh_generation.min(LOOK_BACK_MAX)).any(|_| {

@@ -20,7 +20,7 @@ use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::outbox::EventKind;
-use crate::kernel::secret::{self, Hash, Sealer};
+use crate::kernel::secret::{self, Hash, KeyedDigest};
 
 const PURPOSE: &str = "email_code";
 
@@ -178,11 +178,11 @@ fn new_code() -> Result<String> {
 }
 
 /// Derives the token hash under which a member's only code is stored.
-fn code_hash(sealer: &Sealer, id: MemberId) -> Hash {
+fn code_hash(sealer: &KeyedDigest, id: MemberId) -> Hash {
     sealer.digest("email code of", &[id.0.as_bytes()])
 }
 
 /// Hashes a code with the site's key: a code has only a million values, so a plain hash would not hide it.
-fn sealed(sealer: &Sealer, id: MemberId, code: &str) -> Hash {
+fn sealed(sealer: &KeyedDigest, id: MemberId, code: &str) -> Hash {
     sealer.digest("email code", &[id.0.as_bytes(), code.as_bytes()])
 }

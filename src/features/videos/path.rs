@@ -149,7 +149,7 @@ mod tests {
             "/srv/media/kim",
         ] {
             let refused = parse(text).expect_err(text);
-            assert_eq!(refused.cause, ErrorCode::VideoPath, "{text:?}");
+            assert_eq!(refused.code, ErrorCode::VideoPath, "{text:?}");
             assert_eq!(refused.fields.len(), 1, "{text:?}");
         }
     }

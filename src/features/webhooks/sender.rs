@@ -22,12 +22,12 @@ use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
-use crate::kernel::outbound::{builder, made_once, retry_after};
+use crate::kernel::outbound::{builder, get_or_build, retry_after};
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
-use crate::kernel::secret::{self, Sealer};
+use crate::kernel::secret::{self, KeyedDigest};
 
 /// Derives the secret of a webhook's generation, in the form in which the receiver stores it.
-pub fn secret(sealer: &Sealer, id: WebhookId, generation: i64) -> String {
+pub fn secret(sealer: &KeyedDigest, id: WebhookId, generation: i64) -> String {
     let digest = sealer.digest("webhook", &[id.0.as_bytes(), &generation.to_le_bytes()]);
     format!("whsec_{}", URL_SAFE_NO_PAD.encode(digest))
 }
@@ -38,7 +38,7 @@ pub fn key_id(id: WebhookId, generation: i64) -> String {
 }
 
 /// Returns the key ids and the `v1=…` signatures: for the current secret and, during a rotation, for the previous one.
-fn signatures(sealer: &Sealer, webhook: &Webhook, seconds: i64, body: &str, now: Timestamp) -> (String, String) {
+fn signatures(sealer: &KeyedDigest, webhook: &Webhook, seconds: i64, body: &str, now: Timestamp) -> (String, String) {
     let is_former_valid = webhook.generation > 1 && webhook.previous_until.is_some_and(|until| now < until);
     let generations = [Some(webhook.generation), is_former_valid.then(|| webhook.generation - 1)];
     let signed = format!("{seconds}.{body}");
@@ -83,11 +83,11 @@ impl Sender {
     }
 
     fn client(&self) -> Result<&Client> {
-        made_once(&self.client, || builder(self.timeout).dns_resolver(self.hosts.clone()))
+        get_or_build(&self.client, || builder(self.timeout).dns_resolver(self.hosts.clone()))
     }
 
     /// Sends one signed request.
-    pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> WebhookResponse {
+    pub async fn send(&self, sealer: &KeyedDigest, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> WebhookResponse {
         let started = Instant::now();
         let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
         let duration = started.elapsed();
@@ -99,7 +99,7 @@ impl Sender {
 
     async fn exchange(
         &self,
-        sealer: &Sealer,
+        sealer: &KeyedDigest,
         webhook: &Webhook,
         (kind, name): (&str, &str),
         body: String,
@@ -199,14 +199,14 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
 /// Delivers an event to a webhook.
 pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     let Some(webhook) = app.read(move |r| store::find_webhook(r, id)).await? else {
-        return Ok(DeliveryOutcome::Gone("the webhook was deleted".into()));
+        return Ok(DeliveryOutcome::TargetGone("the webhook was deleted".into()));
     };
     if !webhook.is_active {
-        return Ok(DeliveryOutcome::Gone("the webhook is inactive".into()));
+        return Ok(DeliveryOutcome::TargetGone("the webhook is inactive".into()));
     }
     let snapshot = app.snapshot();
     if webhook.organization.is_some_and(|id| snapshot.tenant(id).is_none_or(|tenant| !tenant.is_active)) {
-        return Ok(DeliveryOutcome::Gone("its organization is not active".into()));
+        return Ok(DeliveryOutcome::TargetGone("its organization is not active".into()));
     }
     let (seen_by, event) = (webhook.organization, delivery.clone());
     let body = app.read(move |r| body_of(r, seen_by, &event)).await?;
@@ -215,7 +215,7 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
         Some(200..=299) => DeliveryOutcome::Delivered,
         Some(410) => {
             deactivate(app, id).await?;
-            DeliveryOutcome::Gone("it answered 410, which switched the webhook off".into())
+            DeliveryOutcome::TargetGone("it answered 410, which switched the webhook off".into())
         }
         Some(status @ (429 | 503)) => {
             DeliveryOutcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn requests_are_signed_with_both_secrets_during_a_rotation() {
-        let sealer = Sealer::new([7; 32]);
+        let sealer = KeyedDigest::new([7; 32]);
         let id = WebhookId::new();
         let webhook = |generation: i64, previous_until: Option<i64>| Webhook {
             id,

@@ -48,7 +48,7 @@ struct EnsuredAuthentikUser {
 
 crate::document! {
     ensure_authentik_user: [
-        AuthentikNotConfigured, NeighbourFailed, NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists,
+        AuthentikNotConfigured, ExternalSystemFailed, NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists,
         SiteFull,
     ] ["x-policy-epoch"];
 

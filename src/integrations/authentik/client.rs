@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::outbound::Answer;
+use crate::kernel::outbound::Response;
 
 /// An account, with the fields that are used here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -137,7 +137,7 @@ enum Sent<'a> {
     Body(Value),
 }
 
-async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> Result<Answer> {
+async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> Result<Response> {
     let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
         return Err(ErrorCode::AuthentikNotConfigured.into());
     };
@@ -158,24 +158,24 @@ async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> 
     app.outbound.send(request.build().map_err(|e| impossible(e.to_string()))?).await
 }
 
-fn account(answer: &Answer, expected: u16) -> Result<Account> {
+fn account(answer: &Response, expected: u16) -> Result<Account> {
     if answer.status != expected {
         return Err(refused(answer));
     }
     let account: Account = read(answer)?;
     if account.pk < 1 || account.uid.is_empty() {
-        return Err(Error::new(ErrorCode::NeighbourFailed).with_source("Authentik: an account without a pk or uid"));
+        return Err(Error::new(ErrorCode::ExternalSystemFailed).with_source("Authentik: an account without a pk or uid"));
     }
     Ok(account)
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
+fn read<T: serde::de::DeserializeOwned>(answer: &Response) -> Result<T> {
     serde_json::from_value(answer.json()?)
-        .map_err(|e| Error::new(ErrorCode::NeighbourFailed).with_source(format!("Authentik: unexpected answer: {e}")))
+        .map_err(|e| Error::new(ErrorCode::ExternalSystemFailed).with_source(format!("Authentik: unexpected answer: {e}")))
 }
 
 /// Converts a failed answer. The error names the invalid fields but not their values, which can be personal data.
-fn refused(answer: &Answer) -> Error {
+fn refused(answer: &Response) -> Error {
     let fields: Vec<String> = match serde_json::from_slice(&answer.body) {
         Ok(Value::Object(fields)) => fields.keys().map(|name| name.chars().take(40).collect()).collect(),
         _ => Vec::new(),
@@ -183,5 +183,5 @@ fn refused(answer: &Answer) -> Error {
     let advice =
         if matches!(answer.status, 401 | 403) { ": does authentik.token_file have this permission?" } else { "" };
     let why = format!("Authentik: status {} {}{advice}", answer.status, fields.join(" "));
-    Error::new(ErrorCode::NeighbourFailed).with_source(why)
+    Error::new(ErrorCode::ExternalSystemFailed).with_source(why)
 }

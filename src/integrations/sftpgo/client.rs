@@ -8,7 +8,7 @@ use super::account::name_of;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
 use crate::kernel::ids::Timestamp;
-use crate::kernel::outbound::{Answer, retry_after};
+use crate::kernel::outbound::{Response, retry_after};
 
 /// A user of SFTPGo, including all fields that are unknown here, because an update replaces the user as a whole.
 pub type Account = Map<String, Value>;
@@ -110,7 +110,7 @@ impl<'a> Connection<'a> {
         path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Account>,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Response, ClientError> {
         if path.iter().any(|part| [".", "..", ""].contains(part)) {
             return Err(ClientError::Refused("this name cannot be part of a URL".into()));
         }
@@ -124,7 +124,7 @@ impl<'a> Connection<'a> {
         require_usable(answer)
     }
 
-    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Answer, ClientError> {
+    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Response, ClientError> {
         let secret = self.app.config.sftpgo_secret.clone().unwrap_or_default();
         let request = self.app.outbound.client()?.request(method.clone(), url.clone());
         let request = match self.app.config.sftpgo_username.is_empty() {
@@ -174,7 +174,7 @@ fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Clie
 
 /// Rejects answers that say nothing about the request: server errors, rejected credentials, and pages of a proxy in
 /// between.
-fn require_usable(answer: Answer) -> Result<Answer, ClientError> {
+fn require_usable(answer: Response) -> Result<Response, ClientError> {
     let status = answer.status;
     let not_before_s = retry_after(&answer.headers, Timestamp::now());
     match status {
@@ -190,7 +190,7 @@ fn require_usable(answer: Answer) -> Result<Answer, ClientError> {
 }
 
 /// Converts an unexpected answer. A validation error is final; its text names fields, not persons, but can be long.
-fn unexpected(answer: &Answer) -> ClientError {
+fn unexpected(answer: &Response) -> ClientError {
     const TEXT_CHARS_MAX: usize = 200;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = [&body["message"], &body["error"]].into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
@@ -202,7 +202,7 @@ fn unexpected(answer: &Answer) -> ClientError {
     }
 }
 
-fn user_of(answer: &Answer, name: &str) -> Result<Account, ClientError> {
+fn user_of(answer: &Response, name: &str) -> Result<Account, ClientError> {
     // SFTPGo can be configured to fold names.
     let is_same = |user: &Account| name_of(user).trim().to_lowercase() == name.trim().to_lowercase();
     match answer.json()? {

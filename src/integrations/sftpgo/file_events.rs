@@ -29,7 +29,7 @@ use crate::kernel::secret::{self, Hash};
 /// How long events and path histories are kept. SFTPGo stops retrying within minutes.
 const REMEMBERED_MS: i64 = 7 * 86_400_000;
 /// The maximum number of files of a folder that one change moves; the rest follows in further changes.
-const AT_ONCE_MAX: u64 = 500;
+const CONCURRENT_MAX: u64 = 500;
 
 /// Handles a file event.
 pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<EventOutcome> {
@@ -191,7 +191,7 @@ async fn measured(app: &App, event: &FileEvent) -> Measured {
     };
     match measure::measure(&app.config.media_root, path).await {
         Ok(size) => Measured::Size(size),
-        Err(refused) if refused.cause == ErrorCode::FileNotFound && event.disk == Disk::Home => Measured::Nothing,
+        Err(refused) if refused.code == ErrorCode::FileNotFound && event.disk == Disk::Home => Measured::Nothing,
         Err(_) => Measured::Unknown,
     }
 }
@@ -443,7 +443,7 @@ impl PendingEvent {
     fn apply_to_folder(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Option<Changed<()>>> {
         let path = &self.file_event.path;
         let is_another = history_at(t, path.as_str())?.is_some_and(|history| history.at > self.file_event.at);
-        let below = videos::list_below(t, path, AT_ONCE_MAX)?;
+        let below = videos::list_below(t, path, CONCURRENT_MAX)?;
         // Videos that were added after the event belong to a new folder of this name.
         let mut changed = None;
         for video in below {

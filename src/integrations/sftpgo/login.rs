@@ -65,7 +65,7 @@ pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
         _ => Ok(false),
     };
     let is_verified = match verified {
-        Err(refused) if refused.cause == ErrorCode::TooManyFailures => {
+        Err(refused) if refused.code == ErrorCode::TooManyFailures => {
             tracing::info!(member = ?claim.member, "an SFTPGo login is throttled after too many failures");
             false
         }

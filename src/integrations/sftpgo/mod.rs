@@ -35,14 +35,14 @@ impl From<ClientError> for DeliveryOutcome {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Later { why, not_before_s } => Self::Failed { why, not_before_s },
-            ClientError::Refused(why) => Self::Refused(why),
+            ClientError::Refused(why) => Self::PermanentFailure(why),
         }
     }
 }
 
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
-        let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).with_source(format!("SFTPGo: {why}"));
+        let failed = |why: String| Self::new(ErrorCode::ExternalSystemFailed).with_source(format!("SFTPGo: {why}"));
         match error {
             ClientError::Later { why, not_before_s } => match not_before_s {
                 Some(seconds) => failed(why).retry_after(seconds),
@@ -54,25 +54,25 @@ impl From<ClientError> for Error {
 }
 
 /// The maximum number of concurrent deliveries. They share one connection, so more would only wait.
-pub const AT_ONCE_MAX: usize = 4;
+pub const CONCURRENT_MAX: usize = 4;
 
 /// Synchronizes the account of an event's member.
 pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !app.config.has_sftpgo() {
-        return Ok(DeliveryOutcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
+        return Ok(DeliveryOutcome::TargetGone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
     let done = match delivery.kind == EventKind::MemberDeleted.as_str() {
         true => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
             let Some(name) = data["sftpgo_username"].as_str() else {
-                return Ok(DeliveryOutcome::Needless("the member had no name at SFTPGo"));
+                return Ok(DeliveryOutcome::Skipped("the member had no name at SFTPGo"));
             };
             erase(app, member, name).await
         }
         false => follow(app, member).await?,
     };
     Ok(match done {
-        Ok(Some(why)) => DeliveryOutcome::Needless(why),
+        Ok(Some(why)) => DeliveryOutcome::Skipped(why),
         Ok(None) => DeliveryOutcome::Delivered,
         Err(error) => error.into(),
     })

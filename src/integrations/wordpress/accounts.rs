@@ -161,7 +161,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
         }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
-            Err(error) if matches!(error.cause, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
+            Err(error) if matches!(error.code, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
                 let why = "is the last owner of an organization, or the last administrator";
                 return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
             }

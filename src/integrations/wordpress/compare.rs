@@ -17,7 +17,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// The maximum number of concurrent changes; they share commits.
-const AT_ONCE_MAX: usize = 16;
+const CONCURRENT_MAX: usize = 16;
 
 /// Where a comparison continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ async fn scan(
         sync_member(app, caller, person, effect).await.map(|outcome| (id, outcome))
     };
     let outcomes: Vec<(u64, AccountOutcome)> =
-        stream::iter(people.into_iter().map(sync_one)).buffered(AT_ONCE_MAX).try_collect().await?;
+        stream::iter(people.into_iter().map(sync_one)).buffered(CONCURRENT_MAX).try_collect().await?;
     found.outcomes.extend(outcomes.into_iter().filter(|(_, outcome)| is_reported(outcome)));
     Ok(if is_last { CompareCursor::Known(0) } else { CompareCursor::Page(page + 1) })
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::outbound::{Answer, is_true, text_of};
+use crate::kernel::outbound::{Response, is_true, text_of};
 use crate::kernel::secret::{self, Hash};
 
 /// A WordPress user. Number and login are required; malformed other fields count as missing.
@@ -104,7 +104,7 @@ pub async fn users(
     (login, application_password): (&str, &str),
     path: &str,
     query: &[(&str, &str)],
-) -> Result<Answer> {
+) -> Result<Response> {
     let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", app.config.wordpress_url))
         .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
     url.query_pairs_mut()
@@ -124,7 +124,7 @@ pub async fn users(
 }
 
 /// Parses a successful answer.
-pub fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
+pub fn read<T: DeserializeOwned>(answer: &Response) -> Result<T> {
     if answer.status != 200 {
         let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let status = answer.status;
@@ -134,7 +134,7 @@ pub fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
 }
 
 /// Parses an answer from `/me`, and fails if it is about another user.
-pub fn read_oneself(answer: &Answer, login: &str) -> Result<WordPressUser> {
+pub fn read_oneself(answer: &Response, login: &str) -> Result<WordPressUser> {
     let person: WordPressUser = read(answer)?;
     // WordPress ignores case and surrounding blanks in names.
     let folded = |text: &str| text.trim().to_lowercase();
@@ -146,7 +146,7 @@ pub fn read_oneself(answer: &Answer, login: &str) -> Result<WordPressUser> {
 }
 
 pub fn failed(why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::NeighbourFailed).with_source(format!("WordPress: {why}"))
+    Error::new(ErrorCode::ExternalSystemFailed).with_source(format!("WordPress: {why}"))
 }
 
 /// A valid ticket. A caller that accepts it must mark it as used until it expires.

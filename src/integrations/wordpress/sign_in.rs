@@ -19,8 +19,8 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
 /// The maximum number of concurrent credential checks at WordPress.
-const AT_ONCE_MAX: usize = 4;
-static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+const CONCURRENT_MAX: usize = 4;
+static PERMITS: Semaphore = Semaphore::const_new(CONCURRENT_MAX);
 
 /// Signs in with a username (or e-mail) of the site and an application password.
 pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {

@@ -14,7 +14,7 @@ use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::delivery::DeliveryOutcome;
 
 /// The maximum number of concurrent deliveries.
-pub const AT_ONCE_MAX: usize = 2;
+pub const CONCURRENT_MAX: usize = 2;
 
 /// The user meta field in which the must-use plugin reads the suspension.
 const SUSPENDED: &str = "roster_suspended";
@@ -22,13 +22,13 @@ const SUSPENDED: &str = "roster_suspended";
 /// Sends WordPress whether an event's member is suspended.
 pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     if !app.config.has_wordpress_administrator() {
-        return Ok(DeliveryOutcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
+        return Ok(DeliveryOutcome::TargetGone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
     }
     let look = move |r: &crate::kernel::db::Reader<'_>| {
         Ok((members::find(r, member)?, members::wordpress_id(r, member)?))
     };
     let (Some(found), Some(number)) = app.read(look).await? else {
-        return Ok(DeliveryOutcome::Needless("the member has no account at WordPress"));
+        return Ok(DeliveryOutcome::Skipped("the member has no account at WordPress"));
     };
     let is_suspended = found.status == "suspended";
     let config = &app.config;
@@ -52,14 +52,14 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     let body = answer.json().unwrap_or_default();
     Ok(match answer.status {
         200 if body["meta"][SUSPENDED] == is_suspended => DeliveryOutcome::Delivered,
-        200 => DeliveryOutcome::Refused(
+        200 => DeliveryOutcome::PermanentFailure(
             "the WordPress plugin is too old for suspensions: install packaging/wordpress/roster-events.php again"
                 .into(),
         ),
         404 if body["code"] == "rest_user_invalid_id" => {
-            DeliveryOutcome::Needless("there is no such account at WordPress")
+            DeliveryOutcome::Skipped("there is no such account at WordPress")
         }
-        403 => DeliveryOutcome::Needless("wordpress.username may not edit users"),
+        403 => DeliveryOutcome::Skipped("wordpress.username may not edit users"),
         status => DeliveryOutcome::failed(format!("WordPress answered {status}")),
     })
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{UnreadableUser, WordPressUser, failed, read, read_one, read_oneself, users};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
-use crate::kernel::outbound::Answer;
+use crate::kernel::outbound::Response;
 
 /// The page size, which is also WordPress's maximum.
 pub const PAGE: usize = 100;
@@ -82,7 +82,7 @@ impl<'a> AdminClient<'a> {
         Ok(found)
     }
 
-    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
+    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Response> {
         let answer = users(self.app, (&self.app.config.wordpress_username, self.password), path, query).await?;
         if !matches!(answer.status, 401 | 403) {
             return Ok(answer);

@@ -34,16 +34,16 @@ pub enum StoredEncryption {
 pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
     match db.read(ReaderShare::of_server(), site_store::known_encryption).await? {
-        StoredEncryption::Nothing => Encryption::open_or_make(&file).map(Arc::new),
+        StoredEncryption::Nothing => Encryption::open_or_generate(&file).map(Arc::new),
         StoredEncryption::Key(id) => {
             let encryption = Encryption::open(&file)?;
-            encryption.settle(id)?;
+            encryption.finish_rotation(id)?;
             // Read again, without the key that `settle` removed, if any.
             Encryption::open(&file).map(Arc::new)
         }
         StoredEncryption::Clear { is_begun } => {
             // Secrets that are already encrypted need the key that encrypted them, so none is generated.
-            let opened = if is_begun { Encryption::open(&file) } else { Encryption::open_or_make(&file) };
+            let opened = if is_begun { Encryption::open(&file) } else { Encryption::open_or_generate(&file) };
             let encryption = Arc::new(opened?);
             encrypt_all(db, config, &encryption, secrets).await?;
             Ok(encryption)
@@ -86,7 +86,7 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
     authz::require(&app.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
     // Complete an unfinished rotation first: its key would be overwritten.
     settle(app).await?;
-    let next = on_disk(app, |encryption| encryption.make_next()).await?;
+    let next = on_disk(app, |encryption| encryption.generate_next()).await?;
     let secrets = app.features.secrets;
     let rewrite = move |t: &Transaction<'_>, caller: &Identity| {
         authz::require(t.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
@@ -108,7 +108,7 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
 /// Makes the key file hold the key that is committed in the database.
 async fn settle(app: &App) -> Result<()> {
     let current = app.read(authz::store::encryption_key).await?;
-    on_disk(app, move |encryption| encryption.settle(current)).await
+    on_disk(app, move |encryption| encryption.finish_rotation(current)).await
 }
 
 /// Runs file work on the key file on a blocking thread.

@@ -39,7 +39,7 @@ impl App {
             }
         };
         let taken = caller.context.body.read(Limit::Large(bytes_max), caller.context.party(&snapshot)).await;
-        taken.map_err(|refused| match (large, refused.cause) {
+        taken.map_err(|refused| match (large, refused.code) {
             (LargeBody::Component, ErrorCode::TooLarge) => inspect::too_large(bytes_max),
             _ => refused,
         })

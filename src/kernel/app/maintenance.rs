@@ -64,15 +64,15 @@ impl App {
     /// Deletes stored answers of idempotent requests that contain an erased name, batch by batch.
     pub async fn forget_erased(&self) -> Result<()> {
         /// Answers of one read.
-        const AT_ONCE_MAX: usize = 2_000;
+        const CONCURRENT_MAX: usize = 2_000;
         let erased = self.read(idempotency_store::list_erased_names).await?;
         if erased.is_empty() {
             return Ok(());
         }
         let mut after = idempotency_store::IdempotencyKey::default();
         loop {
-            let answers = self.read(move |r| idempotency_store::list_answers_after(r, &after, AT_ONCE_MAX)).await?;
-            let last = answers.last().map(|(key, _)| key.clone()).filter(|_| answers.len() == AT_ONCE_MAX);
+            let answers = self.read(move |r| idempotency_store::list_answers_after(r, &after, CONCURRENT_MAX)).await?;
+            let last = answers.last().map(|(key, _)| key.clone()).filter(|_| answers.len() == CONCURRENT_MAX);
             let naming = answers.into_iter().filter_map(|(key, names_erased)| names_erased.then_some(key)).collect();
             self.write_each_unaudited(naming, idempotency_store::forget_answer).await?;
             match last {

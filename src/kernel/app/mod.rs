@@ -54,7 +54,7 @@ use crate::kernel::intake::BodyBudget;
 use crate::kernel::outbound::Outbound;
 use crate::kernel::outbox::{self, Event, ExternalTargets};
 use crate::kernel::sandbox::Host;
-use crate::kernel::secret::{self, Hash, Sealer};
+use crate::kernel::secret::{self, Hash, KeyedDigest};
 use denials::{Denials, Refusals};
 pub use large::LargeBody;
 use log_entry::{AllowedCounter, LogEntry};
@@ -93,7 +93,7 @@ pub struct App {
     pub hashing: Arc<Semaphore>,
     pub hash_kinds: HashKinds,
     /// Makes keyed digests, also of data that may hold a secret, and derives secrets from the server key.
-    pub sealer: Sealer,
+    pub sealer: KeyedDigest,
     /// Encrypts and decrypts the secrets stored in the database.
     pub encryption: Arc<Encryption>,
     /// The server's public URL; set once it listens.
@@ -244,7 +244,7 @@ impl App {
             .await?;
         db.mark(State::Idle).await?;
         let keys = keys::key_set(&keys, &config)?;
-        let (sealer, targets) = (Sealer::new(server_key), ExternalTargets::from_config(&config));
+        let (sealer, targets) = (KeyedDigest::new(server_key), ExternalTargets::from_config(&config));
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),

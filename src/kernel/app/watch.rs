@@ -81,11 +81,11 @@ impl App {
             faults.push(LOG_DROPS);
         }
         if let Err(e) = self.db.look(|r| crate::kernel::authz::store::epoch(r).map(drop)).await
-            && faults.iter().all(|fault| fault.word != e.cause.as_str())
+            && faults.iter().all(|fault| fault.word != e.code.as_str())
         {
             faults.push(Fault {
                 part: "database",
-                word: e.cause.as_str(),
+                word: e.code.as_str(),
                 message: "the database cannot be read",
                 is_fatal: true,
             });

@@ -167,7 +167,7 @@ mod tests {
         fails(&throttle, "203.0.113.1", 1, now);
         let refused = throttle.check(attacker, true, now).expect_err("ten failures");
         assert_eq!(
-            (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
+            (refused.code, refused.retry_after_s.map(std::num::NonZeroU32::get)),
             (ErrorCode::TooManyFailures, Some(900))
         );
         let fresh = fails(&throttle, "198.51.100.7", 2, now);

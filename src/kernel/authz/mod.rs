@@ -202,7 +202,7 @@ impl RowScope {
             Ok(reach) => return Ok(Self::All(reach)),
             Err(error) => error,
         };
-        if caller.member().is_none() || error.cause == ErrorCode::OrganizationNotFound {
+        if caller.member().is_none() || error.code == ErrorCode::OrganizationNotFound {
             return Err(error);
         }
         require_own(caller, scope).map(Self::Member)

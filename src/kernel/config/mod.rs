@@ -144,7 +144,7 @@ macro_rules! settings {
 /// Converts a size with a unit (`20GB`) to a number if the setting counts bytes; returns every other value unchanged.
 fn sized(name: &str, value: &Value) -> Value {
     let text = value.as_str().filter(|_| name.ends_with("bytes"));
-    let bytes = text.and_then(units::bytes_of).and_then(|bytes| i64::try_from(bytes).ok());
+    let bytes = text.and_then(units::parse_bytes).and_then(|bytes| i64::try_from(bytes).ok());
     bytes.map_or_else(|| value.clone(), Value::Integer)
 }
 

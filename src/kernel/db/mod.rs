@@ -29,7 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::runtime::health::{self, Fault, Health, WatchedFolder};
+use crate::kernel::runtime::health::{self, Fault, Health, WatchedFile};
 pub use lists::{List, Listed, Window};
 use mark::State;
 pub use readers::ReaderShare;
@@ -160,7 +160,7 @@ impl<S: Clone + Send + 'static> Db<S> {
     {
         let file = config.database_file();
         let connection = schema::open_writer(&file)?;
-        let state = load(&Reader { connection: &connection }).map_err(|e| match e.cause {
+        let state = load(&Reader { connection: &connection }).map_err(|e| match e.code {
             ErrorCode::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
             _ => e,
         })?;
@@ -265,7 +265,7 @@ impl<S: Clone + Send + 'static> Db<S> {
     /// Reports a damaged database when a read or change finds it.
     fn report_if_damaged<T>(&self, outcome: Result<T>) -> Result<T> {
         if let Err(e) = &outcome
-            && e.cause == ErrorCode::DatabaseDamaged
+            && e.code == ErrorCode::DatabaseDamaged
         {
             self.report_damage(&[e.to_string()]);
         }
@@ -373,20 +373,20 @@ fn busy(reason: &'static str) -> Error {
 }
 
 /// The files of an open database, to watch. The database must have been read, which creates its write-ahead log.
-fn watched_files(file: &Path) -> Result<Vec<WatchedFolder>> {
+fn watched_files(file: &Path) -> Result<Vec<WatchedFile>> {
     let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).with_source(e.to_string());
     let log = file.with_extension("db-wal");
-    let mut watched_files = vec![WatchedFolder::of(file).map_err(gone)?];
+    let mut watched_files = vec![WatchedFile::of(file).map_err(gone)?];
     // On a file system without shared memory SQLite uses another journal mode.
     if log.exists() {
-        watched_files.push(WatchedFolder::of(&log).map_err(gone)?);
+        watched_files.push(WatchedFile::of(&log).map_err(gone)?);
     }
     Ok(watched_files)
 }
 
 /// Fails with `database_lost` unless the files are still the ones that were opened.
-fn require_unchanged_files(watched_files: &[WatchedFolder]) -> Result<()> {
-    match watched_files.iter().find(|watched| !watched.is_kept()) {
+fn require_unchanged_files(watched_files: &[WatchedFile]) -> Result<()> {
+    match watched_files.iter().find(|watched| !watched.is_in_place()) {
         Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).with_source(gone.path().display().to_string())),
         None => Ok(()),
     }
@@ -438,7 +438,7 @@ struct WriterLoop<S, P> {
     stats: Arc<WriterStats>,
     committed: Arc<Notify>,
     batch_max: usize,
-    watched_files: Vec<WatchedFolder>,
+    watched_files: Vec<WatchedFile>,
     health: Arc<Health>,
     mark_due: Arc<Notify>,
 }
@@ -531,7 +531,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             Ok(()) => {}
             Err(failure) => {
                 tracing::error!(error = %failure, "a commit failed; the whole batch was rolled back");
-                if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.as_str()) {
+                if let Some(fault) = known.iter().find(|fault| fault.word == failure.code.as_str()) {
                     let folder =
                         self.watched_files.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
                     self.health.report(*fault, &format!("{failure}; {}", free_space(folder)));
@@ -664,7 +664,7 @@ mod tests {
             let (file, aside) = (fixture.directory.path().join(name), fixture.directory.path().join("aside"));
             let refused = |why: &str| {
                 let answer = fixture.runtime.block_on(fixture.write(|w| insert(w, "lost"))).unwrap();
-                assert_eq!(answer.map_err(|e| e.cause), Err(ErrorCode::DatabaseLost), "{name}: {why}");
+                assert_eq!(answer.map_err(|e| e.code), Err(ErrorCode::DatabaseLost), "{name}: {why}");
                 assert_eq!(fixture.db.health.faults(), [LOST], "{name}: {why}");
             };
             std::fs::rename(&file, &aside).unwrap();

@@ -22,16 +22,16 @@ use tokio::time::timeout;
 use super::{Reader, busy, schema, size, sql};
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::runtime::health::WatchedFolder;
+use crate::kernel::runtime::health::WatchedFile;
 
 /// A connection that is idle for this long is closed, unless it is the last one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Opens the connections of the pool, and those outside it.
-fn manager(watched_files: Vec<WatchedFolder>, config: &Config) -> SqliteConnectionManager {
+fn manager(watched_files: Vec<WatchedFile>, config: &Config) -> SqliteConnectionManager {
     SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
         move |connection| {
             // A file that replaced the open one is not the database of this server.
-            match watched_files.iter().find(|watched| !watched.is_kept()) {
+            match watched_files.iter().find(|watched| !watched.is_in_place()) {
                 Some(changed) => Err(rusqlite::Error::InvalidPath(changed.path().to_owned())),
                 None => schema::prepare_reader(connection),
             }
@@ -111,7 +111,7 @@ struct Permit {
 pub type Apart = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Readers {
-    pub fn open(watched_files: Vec<WatchedFolder>, config: &Config) -> Result<Arc<Self>> {
+    pub fn open(watched_files: Vec<WatchedFile>, config: &Config) -> Result<Arc<Self>> {
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
             .min_idle(Some(1))
@@ -530,7 +530,7 @@ mod tests {
         let mut config = Config::of(directory);
         change(&mut config);
         drop(schema::open_writer(&config.database_file()).unwrap());
-        let watched_files = vec![WatchedFolder::of(&config.database_file()).unwrap()];
+        let watched_files = vec![WatchedFile::of(&config.database_file()).unwrap()];
         Readers::open(watched_files, &config).unwrap()
     }
 
@@ -554,7 +554,7 @@ mod tests {
         });
         for _ in 0..3 {
             let error = readers.read(share("a", "1"), endless).await.unwrap_err();
-            assert_eq!(error.cause, ErrorCode::Busy, "{error}");
+            assert_eq!(error.code, ErrorCode::Busy, "{error}");
             assert_eq!(readers.read(ReaderShare::of_server(), one).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());

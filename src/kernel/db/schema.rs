@@ -54,7 +54,7 @@ pub fn open_writer(file: &Path) -> Result<Connection> {
     let log = file.with_extension("db-wal");
     let was_killed = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     let with_instructions =
-        |error: Error| if error.cause == ErrorCode::DatabaseDamaged { damaged(file, &[]) } else { error };
+        |error: Error| if error.code == ErrorCode::DatabaseDamaged { damaged(file, &[]) } else { error };
     let mut connection = open_connection(file).map_err(|e| cannot_open(file, e))?;
     mark::require_progress(&connection, file).map_err(with_instructions)?;
     upgrade(&mut connection, file).map_err(with_instructions)?;
@@ -84,7 +84,7 @@ fn create_file(file: &Path) -> Result<()> {
 fn open_connection(file: &Path) -> Result<Connection> {
     let connection = Connection::open(file).map_err(failed).and_then(prepared_writer);
     match connection {
-        Err(e) if e.cause == ErrorCode::DatabaseFull => {
+        Err(e) if e.code == ErrorCode::DatabaseFull => {
             tracing::warn!(file = %file.display(), error = %e, "the disk is full: no other program can read the database until Roster is restarted");
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(failed).and_then(prepared_writer)
@@ -107,7 +107,7 @@ fn prepared_writer(connection: Connection) -> Result<Connection> {
 }
 
 fn cannot_open(file: &Path, error: Error) -> Error {
-    if error.cause == ErrorCode::DatabaseDamaged {
+    if error.code == ErrorCode::DatabaseDamaged {
         return damaged(file, &[error.to_string()]);
     }
     let text = format!("{} cannot be used as a database: {error}", file.display());
@@ -201,7 +201,7 @@ const FAULTS_MAX: usize = 20;
 pub fn damage(connection: &Connection) -> Result<Vec<String>> {
     match lines(connection, &format!("pragma quick_check({FAULTS_MAX})")) {
         Ok(found) => Ok(found.into_iter().filter(|line| line != "ok").collect()),
-        Err(e) if e.cause == ErrorCode::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
+        Err(e) if e.code == ErrorCode::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
         Err(e) => Err(e),
     }
 }

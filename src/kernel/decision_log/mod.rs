@@ -69,7 +69,7 @@ pub struct Row {
 
 /// The filter of a query.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct DecisionFilter {
     pub organization: OrganizationId,
     /// Not before this time, in Unix milliseconds.
     pub from: Option<i64>,
@@ -83,7 +83,7 @@ pub struct Wanted {
     pub differed: Option<bool>,
 }
 
-impl Wanted {
+impl DecisionFilter {
     /// All decisions of an organization.
     pub fn of(organization: OrganizationId) -> Self {
         let (from, to, member, allow, reason, plugin, differed) = (None, None, None, None, None, None, None);
@@ -177,7 +177,7 @@ impl<T: Send + 'static> DecisionLog<T> {
     }
 
     /// Lists decisions, newest first, with their total number. Fails with `busy` when too many queries run.
-    pub async fn read(&self, wanted: Wanted, window: Window) -> Result<Listed<(i64, Row)>> {
+    pub async fn read(&self, wanted: DecisionFilter, window: Window) -> Result<Listed<(i64, Row)>> {
         self.send_and_wait(Message::Flush).await;
         let busy = || Error::new(ErrorCode::Busy).retry_after(1);
         let permit = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
@@ -186,7 +186,7 @@ impl<T: Send + 'static> DecisionLog<T> {
         let query = tokio::task::spawn_blocking(move || {
             // Held until the query ends, even if its caller disconnects.
             let _permit = permit;
-            list(&file, &wanted, &window).map_err(|e| match e.cause {
+            list(&file, &wanted, &window).map_err(|e| match e.code {
                 ErrorCode::DatabaseDamaged => {
                     e.with_message("the file decisions.db is damaged: stop Roster and delete it")
                 }
@@ -393,7 +393,7 @@ fn move_aside(file: &Path) {
 /// is busy.
 fn open_or_replace(file: &Path) -> Result<Connection> {
     open(file).or_else(|e| {
-        if [ErrorCode::DatabaseFull, ErrorCode::DatabaseReadOnly, ErrorCode::Busy].contains(&e.cause) {
+        if [ErrorCode::DatabaseFull, ErrorCode::DatabaseReadOnly, ErrorCode::Busy].contains(&e.code) {
             return Err(e);
         }
         tracing::warn!(error = %e, "the decision log cannot be opened");
@@ -478,7 +478,7 @@ const LIST_DECISIONS: List = List {
     kept: &[],
 };
 
-fn list(file: &Path, wanted: &Wanted, window: &Window) -> Result<Listed<(i64, Row)>> {
+fn list(file: &Path, wanted: &DecisionFilter, window: &Window) -> Result<Listed<(i64, Row)>> {
     if !file.exists() {
         return window.of_all(Vec::new(), LIST_DECISIONS.name);
     }
@@ -552,7 +552,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = DecisionLog::open(&Config::of(directory.path()), form);
         let organization = OrganizationId(uuid::Uuid::nil());
-        let total = async || log.read(Wanted::of(organization), Window::first(50)).await.unwrap().total;
+        let total = async || log.read(DecisionFilter::of(organization), Window::first(50)).await.unwrap().total;
         log.put(Some(organization), 1);
         assert_eq!(total().await, 1);
         log.put(Some(organization), 7);
@@ -580,7 +580,7 @@ mod tests {
             (config.decisions_rows_max, config.decisions_bytes_max) = (rows_max, bytes_max);
             let log = DecisionLog::open(&config, form_of_two);
             log.put(Some(QUIET), 1);
-            let total = async |of| log.read(Wanted::of(of), Window::first(50)).await.unwrap().total;
+            let total = async |of| log.read(DecisionFilter::of(of), Window::first(50)).await.unwrap().total;
             for _ in 0..6 {
                 for _ in 0..100 {
                     log.put(Some(LOUD), n);
@@ -594,7 +594,7 @@ mod tests {
             let log = DecisionLog::open(&config, form_of_two);
             log.put(Some(LOUD), n);
             log.send_and_wait(Message::Flush).await;
-            assert_eq!(log.read(Wanted::of(QUIET), Window::first(50)).await.unwrap().total, 1);
+            assert_eq!(log.read(DecisionFilter::of(QUIET), Window::first(50)).await.unwrap().total, 1);
             log.close().await;
         }
     }

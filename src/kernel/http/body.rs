@@ -83,7 +83,7 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
         // An error here means that the schema accepts a value that the type rejects: a bug, but the caller gets a 400.
         T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "is not valid").with_source(e.into_message()))
     };
-    intake.read_long(bytes.len(), parse).await.map(Some)
+    intake.parse_long(bytes.len(), parse).await.map(Some)
 }
 
 /// An optional JSON body: some operations do not need one, and some clients and proxies drop it.

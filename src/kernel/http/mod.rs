@@ -49,7 +49,7 @@ impl std::error::Error for Failure {}
 
 impl poem::error::ResponseError for Failure {
     fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
@@ -61,12 +61,12 @@ impl From<Error> for poem::Error {
 
 /// The envelope of a failure. `area` is the scope of its code; `with_cause` adds the internal cause (`debug`).
 pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool) -> Value {
-    let code = crate::kernel::error::code(error.cause, area);
+    let code = crate::kernel::error::code(error.code, area);
     let mut body = json!({
         "code": code,
         "message": error.message(),
         "error": {"biz_code": code.to_string(), "scope": code / 1_000_000, "category": code / 1_000 % 1_000, "detail": code % 1_000},
-        "detail": error.cause.as_str(),
+        "detail": error.code.as_str(),
         "request_id": request_id,
     });
     if !error.fields.is_empty() {

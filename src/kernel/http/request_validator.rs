@@ -543,7 +543,7 @@ mod tests {
             assert!(parse_within(text.as_bytes(), 4).is_ok(), "{text}");
             let error = parse_within(text.as_bytes(), 3).expect_err("one too many");
             let wanted = "the body has more than 3 values (limits.body_nodes)";
-            assert_eq!((error.cause, error.message()), (ErrorCode::MalformedBody, wanted), "{text}");
+            assert_eq!((error.code, error.message()), (ErrorCode::MalformedBody, wanted), "{text}");
         }
     }
 
@@ -561,7 +561,7 @@ mod tests {
             assert!(error.message().contains(says), "{}", error.message());
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(parse(deep.as_bytes()).expect_err("too deep").cause, ErrorCode::MalformedBody);
+        assert_eq!(parse(deep.as_bytes()).expect_err("too deep").code, ErrorCode::MalformedBody);
         assert_eq!(parse(b"{\"a\":[1,null,\"x\",1.5,true]}").expect("fine"), json!({"a": [1, null, "x", 1.5, true]}));
     }
 }

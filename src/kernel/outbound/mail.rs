@@ -164,15 +164,15 @@ pub fn faults(config: &Config) -> Vec<String> {
 }
 
 /// The most concurrent deliveries.
-pub const AT_ONCE_MAX: usize = 4;
+pub const CONCURRENT_MAX: usize = 4;
 /// The most mails that wait for delivery outside of the outbox.
 const WAITING_MAX: usize = 1_000;
-static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+static PERMITS: Semaphore = Semaphore::const_new(CONCURRENT_MAX);
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// A failed delivery.
 #[derive(Debug)]
-pub struct Undelivered {
+pub struct DeliveryError {
     pub why: String,
     /// Whether a retry would fail too.
     pub is_final: bool,
@@ -193,7 +193,7 @@ pub async fn send(config: &Config, mail: Mail) {
 }
 
 /// Delivers a mail to the SMTP server.
-pub async fn deliver(config: &Config, mail: Mail) -> Result<(), Undelivered> {
+pub async fn deliver(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
     let member = mail.member;
     let permit = PERMITS.acquire().await;
     let delivered = submit(config, mail).await;
@@ -205,11 +205,11 @@ pub async fn deliver(config: &Config, mail: Mail) -> Result<(), Undelivered> {
     delivered
 }
 
-async fn submit(config: &Config, mail: Mail) -> Result<(), Undelivered> {
+async fn submit(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
     /// SMTP steps of a delivery; each can take up to `neighbours.timeout_ms`.
     const STEPS: u32 = 8;
-    let in_settings = |e: Error| Undelivered { why: e.source.unwrap_or_default().into_owned(), is_final: false };
-    let permanent = |why: String| Undelivered { why, is_final: true };
+    let in_settings = |e: Error| DeliveryError { why: e.source.unwrap_or_default().into_owned(), is_final: false };
+    let permanent = |why: String| DeliveryError { why, is_final: true };
     let to: Address =
         mail.to.parse().map_err(|_| permanent("the member's e-mail is not a valid mail address".into()))?;
     let message = Message::builder()
@@ -222,8 +222,8 @@ async fn submit(config: &Config, mail: Mail) -> Result<(), Undelivered> {
     let transport = transport(config).map_err(in_settings)?;
     match tokio::time::timeout(wait(config) * STEPS, transport.send(message)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(Undelivered { why: explained(&e), is_final: is_about_the_mailbox(&e) }),
-        Err(_) => Err(Undelivered { why: "the server took too long".into(), is_final: false }),
+        Ok(Err(e)) => Err(DeliveryError { why: explained(&e), is_final: is_about_the_mailbox(&e) }),
+        Err(_) => Err(DeliveryError { why: "the server took too long".into(), is_final: false }),
     }
 }
 

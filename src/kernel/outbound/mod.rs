@@ -20,13 +20,13 @@ use crate::kernel::ids::Timestamp;
 
 /// A response of an external system, not validated yet.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// Parses the body as JSON. A byte order mark before it is ignored, because some WordPress plugins send one.
     pub fn json(&self) -> Result<Value> {
         let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
@@ -80,12 +80,12 @@ impl Outbound {
 
     /// Returns the client, to build requests with.
     pub fn client(&self) -> Result<&Client> {
-        made_once(&self.client, || builder(self.timeout))
+        get_or_build(&self.client, || builder(self.timeout))
     }
 
     /// Sends a request. Fails with `neighbour_failed` if there is no complete response in time, it is too long, or the
     /// breaker is open. Only these failures and 5xx responses count for the breaker.
-    pub async fn send(&self, request: Request) -> Result<Answer> {
+    pub async fn send(&self, request: Request) -> Result<Response> {
         let origin = request.url().origin().ascii_serialization();
         self.require_closed_breaker(&origin)?;
         let outcome = self.exchange(request).await;
@@ -97,7 +97,7 @@ impl Outbound {
         })
     }
 
-    async fn exchange(&self, request: Request) -> Result<Answer> {
+    async fn exchange(&self, request: Request) -> Result<Response> {
         let mut response = self.client()?.execute(request).await.map_err(|e| failed(explained(e)))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
@@ -107,7 +107,7 @@ impl Outbound {
             }
             body.extend_from_slice(&piece);
         }
-        Ok(Answer { status, headers, body })
+        Ok(Response { status, headers, body })
     }
 
     fn require_closed_breaker(&self, origin: &str) -> Result<()> {
@@ -158,7 +158,7 @@ pub fn builder(timeout: Duration) -> ClientBuilder {
 }
 
 /// Returns the client in `cell`, and builds it at first use: its certificates take memory that most sites do not need.
-pub fn made_once(cell: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
+pub fn get_or_build(cell: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
     if let Some(client) = cell.get() {
         return Ok(client);
     }
@@ -191,7 +191,7 @@ pub fn is_true(value: &Value) -> bool {
 }
 
 fn failed(why: String) -> Error {
-    Error::new(ErrorCode::NeighbourFailed).with_source(why)
+    Error::new(ErrorCode::ExternalSystemFailed).with_source(why)
 }
 
 /// The error with its causes, because its first line says only that there was one. Without the URL, which may contain a

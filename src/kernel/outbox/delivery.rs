@@ -13,7 +13,7 @@ use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 pub enum Target {
     Webhook(WebhookId),
     /// Mail to one member.
-    Letters(MemberId),
+    Mail(MemberId),
     /// One member's account at SFTPGo.
     Sftpgo(MemberId),
     /// One member's account at WordPress.
@@ -26,7 +26,7 @@ impl Target {
         let id = |prefix: &str| text.strip_prefix(prefix).and_then(|id| uuid::Uuid::try_parse(id).ok());
         id(WEBHOOK)
             .map(|id| Self::Webhook(WebhookId(id)))
-            .or_else(|| id(MAIL).map(|id| Self::Letters(MemberId(id))))
+            .or_else(|| id(MAIL).map(|id| Self::Mail(MemberId(id))))
             .or_else(|| id(SFTPGO).map(|id| Self::Sftpgo(MemberId(id))))
             .or_else(|| id(WORDPRESS).map(|id| Self::Wordpress(MemberId(id))))
     }
@@ -67,7 +67,7 @@ impl Delivery {
 }
 
 /// Parses a delivery's name into event and target.
-pub fn named(name: &str) -> Option<(i64, String)> {
+pub fn parse_delivery_name(name: &str) -> Option<(i64, String)> {
     let (event, target) = name.split_once('.')?;
     Some((event.parse().ok()?, target.replace('.', " ")))
 }
@@ -77,16 +77,16 @@ pub fn named(name: &str) -> Option<(i64, String)> {
 pub enum DeliveryOutcome {
     Delivered,
     /// Nothing has to be delivered, for this reason.
-    Needless(&'static str),
+    Skipped(&'static str),
     /// To be retried; if the target asked for a delay, not before that many seconds.
     Failed {
         why: String,
         not_before_s: Option<u64>,
     },
     /// A retry would fail too.
-    Refused(String),
+    PermanentFailure(String),
     /// The target no longer exists: all its deliveries are given up.
-    Gone(String),
+    TargetGone(String),
 }
 
 impl DeliveryOutcome {
@@ -117,16 +117,16 @@ mod tests {
     fn a_delivery_is_found_by_its_name() {
         let id = WebhookId::new();
         assert_eq!(Target::parse(&webhook_target(id)), Some(Target::Webhook(id)));
-        assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));
+        assert_eq!(parse_delivery_name(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));
         let member = MemberId::new();
         let account = format!("{SFTPGO}{}", member.0.simple());
         assert_eq!(Target::parse(&account), Some(Target::Sftpgo(member)));
         assert_eq!(
-            (named(&format!("17.{}", account.replace(' ', "."))), kind_of(&account)),
+            (parse_delivery_name(&format!("17.{}", account.replace(' ', "."))), kind_of(&account)),
             (Some((17, account.clone())), "sftpgo")
         );
         for name in ["", "17", "x.mail", ".mail", "99999999999999999999.mail"] {
-            assert_eq!(named(name), None, "{name}");
+            assert_eq!(parse_delivery_name(name), None, "{name}");
         }
         for target in ["", "webhook", "webhook x", "sftpgo", "sftpgo x", "pigeon"] {
             assert_eq!(Target::parse(target), None, "{target}");

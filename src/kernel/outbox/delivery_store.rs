@@ -26,7 +26,7 @@ const LIST_HEADS: &str = "
     where d.target not like 'webhook %' or h.id is not null";
 
 /// A target with pending deliveries.
-pub struct Head {
+pub struct PendingTarget {
     pub target: String,
     /// The organization of the webhook.
     pub organization: Option<OrganizationId>,
@@ -35,8 +35,8 @@ pub struct Head {
 }
 
 /// Every target with pending deliveries.
-pub fn list_heads(r: &Reader<'_>) -> Result<Vec<Head>> {
-    r.all(LIST_HEADS, &[], |row| Ok(Head { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
+pub fn list_heads(r: &Reader<'_>) -> Result<Vec<PendingTarget>> {
+    r.all(LIST_HEADS, &[], |row| Ok(PendingTarget { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
 }
 
 const FIND_HEAD: &str = "
@@ -59,7 +59,7 @@ const SETTLE: &str = "
     where target = :target and event_id = :event_id and state = 'pending'";
 
 /// Records the outcome of an attempt.
-pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
+pub fn record_outcome(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
     w.execute(
         SETTLE,
         &[
@@ -81,7 +81,7 @@ const BURY: &str = "
                                  where target = :target and state = 'pending' limit :most)";
 
 /// Gives up pending deliveries of a target, at most `most`; returns their number.
-pub fn bury(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {
+pub fn give_up(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {
     let values: [(&str, &dyn rusqlite::ToSql); 4] =
         [(":last_error", &why), (":now", &w.now()), (":target", &target), (":most", &sql::limit(most))];
     w.execute(BURY, &values)
@@ -275,21 +275,21 @@ const FIND_EVENT_TIME: &str = "select at from events where id = :id";
 
 /// The number of deliveries in one state.
 #[derive(Debug)]
-pub struct Counted {
+pub struct DeliveryCounts {
     /// By kind of target.
     pub counts: Vec<(String, i64)>,
     /// The time of the oldest of their events.
     pub oldest: Option<Timestamp>,
 }
 
-pub fn count(r: &Reader<'_>, state: &str) -> Result<Counted> {
+pub fn count(r: &Reader<'_>, state: &str) -> Result<DeliveryCounts> {
     let counts: Vec<(String, i64, i64)> =
         r.all(COUNT_BY_TARGET, &[(":state", &state)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let oldest = match counts.iter().map(|(.., event)| *event).min() {
         Some(event) => r.find(FIND_EVENT_TIME, &[(":id", &event)], |row| row.get(0))?,
         None => None,
     };
-    Ok(Counted { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
+    Ok(DeliveryCounts { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
 }
 
 fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {

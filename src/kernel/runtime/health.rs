@@ -33,7 +33,7 @@ pub struct Health {
     faults: Mutex<BTreeMap<&'static str, Fault>>,
     /// The number of `faults`.
     count: AtomicUsize,
-    watched: Mutex<Vec<(WatchedFolder, Fault)>>,
+    watched: Mutex<Vec<(WatchedFile, Fault)>>,
 }
 
 impl Health {
@@ -63,7 +63,7 @@ impl Health {
     }
 
     /// Reports this fault as long as the path does not lead to the watched file.
-    pub fn watch(&self, file: WatchedFolder, fault: Fault) {
+    pub fn watch(&self, file: WatchedFile, fault: Fault) {
         if let Ok(mut watched) = self.watched.lock() {
             watched.push((file, fault));
         }
@@ -72,7 +72,7 @@ impl Health {
     pub fn faults(&self) -> Vec<Fault> {
         let known = self.faults.lock().map(|faults| faults.values().copied().collect::<Vec<_>>());
         let watched = self.watched.lock().map(|watched| {
-            watched.iter().filter(|(file, _)| !file.is_kept()).map(|(_, fault)| *fault).collect::<Vec<_>>()
+            watched.iter().filter(|(file, _)| !file.is_in_place()).map(|(_, fault)| *fault).collect::<Vec<_>>()
         });
         let mut all = known.unwrap_or_default();
         all.extend(watched.unwrap_or_default());
@@ -85,13 +85,13 @@ impl Health {
 /// The identity of a file when it was opened. It is checked with `stat` only: to open and close a database file outside
 /// of SQLite would drop SQLite's locks on it.
 #[derive(Debug, Clone)]
-pub struct WatchedFolder {
+pub struct WatchedFile {
     path: PathBuf,
     /// Device and inode.
     id: (u64, u64),
 }
 
-impl WatchedFolder {
+impl WatchedFile {
     pub fn of(path: &Path) -> std::io::Result<Self> {
         Ok(Self { path: path.to_owned(), id: id_of(&std::fs::metadata(path)?) })
     }
@@ -101,7 +101,7 @@ impl WatchedFolder {
     }
 
     /// Whether the path still leads to the file that was opened.
-    pub fn is_kept(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id)
     }
 
@@ -153,7 +153,7 @@ mod tests {
         let (path, aside) = (directory.path().join("file"), directory.path().join("aside"));
         std::fs::write(&path, "a").unwrap();
         let health = Health::default();
-        health.watch(WatchedFolder::of(&path).unwrap(), FAULT);
+        health.watch(WatchedFile::of(&path).unwrap(), FAULT);
         assert!(health.faults().is_empty());
         std::fs::rename(&path, &aside).unwrap();
         assert_eq!(health.faults(), [FAULT]);

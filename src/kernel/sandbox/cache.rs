@@ -19,14 +19,14 @@ use wasmtime::component::Component;
 use super::compile::component_of;
 use super::inspect::STRUCTURE_VERSION;
 use super::memory::Key;
-use crate::kernel::secret::{self, Hash, Sealer};
+use crate::kernel::secret::{self, Hash, KeyedDigest};
 
 const MAC_BYTES: usize = 32;
 
 /// The folder of compiled components.
 pub(super) struct Cache {
     folder: PathBuf,
-    sealer: Sealer,
+    sealer: KeyedDigest,
     bytes_max: u64,
     bytes_per_organization: u64,
     /// Serializes changes.
@@ -55,7 +55,7 @@ impl Cache {
     pub(super) fn new(folder: &Path, key: Hash, bytes_max: u64, bytes_per_organization: u64) -> Self {
         Self {
             folder: folder.to_owned(),
-            sealer: Sealer::new(key),
+            sealer: KeyedDigest::new(key),
             bytes_max,
             bytes_per_organization,
             changing: Mutex::default(),

@@ -216,7 +216,7 @@ mod tests {
         );
         let cause = |status: i32| {
             let error = refusal(ExitStatus::from_raw(status), "why", &limits);
-            (error.cause, error.message().to_owned())
+            (error.code, error.message().to_owned())
         };
         let time = "compiling the component takes longer than the 10 s of CPU time that are allowed";
         for signal in [XCPU, KILL] {

@@ -218,7 +218,7 @@ mod tests {
         let component = small();
         let at = |file_bytes: usize| look(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
         assert!(at(component.len()).is_empty());
-        assert_eq!(at(component.len() - 1)[0].cause, ErrorCode::PluginTooLarge);
+        assert_eq!(at(component.len() - 1)[0].code, ErrorCode::PluginTooLarge);
     }
 
     #[test]
@@ -227,10 +227,10 @@ mod tests {
             (import "wasi:io/streams@0.2.0" (instance)) (import "wasi:cli/run@0.2.0" (instance))
             (core module (memory 1) (memory 1) (memory 1) (memory 1) (memory 1)))"#;
         let component = wat::parse_str(text).expect("text");
-        let causes: Vec<_> = look(&component, &limits()).problems.iter().map(|problem| problem.cause).collect();
+        let causes: Vec<_> = look(&component, &limits()).problems.iter().map(|problem| problem.code).collect();
         assert_eq!(causes, [ErrorCode::PluginImports, ErrorCode::PluginExports, ErrorCode::PluginTooComplex]);
         let refused = inspect(&component, &limits()).expect_err("refused");
-        assert_eq!(refused.cause, ErrorCode::PluginImports);
+        assert_eq!(refused.code, ErrorCode::PluginImports);
         let all = refused.message();
         for part in ["wasi:io/streams@0.2.0, wasi:cli/run@0.2.0", "exports neither", "5 memories, and 4 are allowed"] {
             assert!(all.contains(part), "{part} is not in: {all}");

@@ -287,10 +287,10 @@ async fn waiting_uploads_are_limited_in_total_and_per_organization() {
     for one in &mut waiting {
         assert!(poll!(one).is_pending());
     }
-    assert_eq!(compile(acme).await.expect_err("two of one").cause, ErrorCode::CompilerBusy);
+    assert_eq!(compile(acme).await.expect_err("two of one").code, ErrorCode::CompilerBusy);
     let mut third = compile(bolt);
     assert!(poll!(&mut third).is_pending());
-    assert_eq!(compile(core).await.expect_err("three of all").cause, ErrorCode::CompilerBusy);
+    assert_eq!(compile(core).await.expect_err("three of all").code, ErrorCode::CompilerBusy);
     let [one, _] = waiting;
     drop(one);
     assert!(poll!(&mut compile(acme)).is_pending(), "a dropped upload frees its slot");
@@ -304,7 +304,7 @@ fn the_size_of_a_file_is_limited_by_tier() {
     for (tier, setting) in TIERS.into_iter().zip(settings) {
         let inspected = |bytes| inspect::inspect(&component, host(|c| *setting(c) = bytes).limits(tier));
         assert!(inspected(bytes).is_ok(), "{tier:?}");
-        assert_eq!(inspected(bytes - 1).expect_err("too large").cause, ErrorCode::PluginTooLarge, "{tier:?}");
+        assert_eq!(inspected(bytes - 1).expect_err("too large").code, ErrorCode::PluginTooLarge, "{tier:?}");
     }
 }
 

@@ -331,7 +331,7 @@ mod tests {
         let component = wat::parse_str(text).expect("text");
         let found = measure(&component).expect("whole");
         let problems = found.measures.problems(&limits(tier));
-        assert!(problems.iter().all(|problem| problem.cause == ErrorCode::PluginTooComplex));
+        assert!(problems.iter().all(|problem| problem.code == ErrorCode::PluginTooComplex));
         problems.iter().map(|problem| problem.message().to_owned()).collect()
     }
 

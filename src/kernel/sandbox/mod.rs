@@ -287,7 +287,7 @@ impl Host {
                 }
                 let admitted = self.compile_and_load(organization, &component, tier, true).await;
                 if let Err(e) = &admitted
-                    && e.cause.category() == REFUSAL
+                    && e.code.category() == REFUSAL
                 {
                     let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                     refused.insert(sha256, (Instant::now(), e.clone()));

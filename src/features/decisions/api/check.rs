@@ -179,7 +179,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         authz::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
         let (bytes, input_bytes_max) = (caller.context.body.bytes().len(), self.app.config.plugin_input_bytes);
-        let questions = self.app.intake.read_long(bytes, || questions(body.0, input_bytes_max)).await?;
+        let questions = self.app.intake.parse_long(bytes, || questions(body.0, input_bytes_max)).await?;
         let tenant = match (caller.member(), caller.named_tenant) {
             (None, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => None,
             _ => Some(caller.tenant(&snapshot)?),

@@ -14,7 +14,7 @@ use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::db::Window;
-use crate::kernel::decision_log::{Row, Wanted};
+use crate::kernel::decision_log::{Row, DecisionFilter};
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
@@ -121,7 +121,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let organization = authz::require_in_tenant(&snapshot, &caller, Permission::DECISION_LIST)?;
         let reach = authz::reach_seen(&snapshot, &caller, organization);
-        let filter = Wanted {
+        let filter = DecisionFilter {
             organization,
             from: from.0,
             to: to.0,

@@ -19,7 +19,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::decision_log::Wanted;
+use crate::kernel::decision_log::DecisionFilter;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -283,7 +283,7 @@ impl Api {
             may_grant: bound.is_some_and(|activation| activation.may_grant),
             filter: bound.map(|activation| activation.filter.clone()).unwrap_or_default(),
         };
-        let all = Wanted { from: selection.from, to: selection.to, ..Wanted::of(tenant) };
+        let all = DecisionFilter { from: selection.from, to: selection.to, ..DecisionFilter::of(tenant) };
         let window = Window::first(selection.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
         let rows = self.app.decisions.read(all, window).await?.items;
         let tier = Tier::from_is_large(version.is_large);

@@ -143,7 +143,7 @@ impl Api {
     ) -> Result<(Version, Admitted)> {
         let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
-            if e.cause == ErrorCode::PluginCompile {
+            if e.code == ErrorCode::PluginCompile {
                 self.app.metrics.plugin_compile_failures.inc();
             }
         })?;

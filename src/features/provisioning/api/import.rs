@@ -178,7 +178,7 @@ impl Api {
         };
         let outcome = match self.app.change(caller, "user.import", write).await {
             Ok(done) => done.answer,
-            Err(refused) if refused.cause.status() < 500 => RowOutcome::Failed(if refused.fields.is_empty() {
+            Err(refused) if refused.code.status() < 500 => RowOutcome::Failed(if refused.fields.is_empty() {
                 vec![Field::body("row", refused.message())]
             } else {
                 refused.fields

@@ -60,10 +60,10 @@ struct OidcTokens {
 }
 
 crate::document! {
-    get_oidc_url: [UnknownProvider, NeighbourFailed, NotConfigured];
+    get_oidc_url: [UnknownProvider, ExternalSystemFailed, NotConfigured];
     exchange_oidc_code: [
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidState, OidcRefused, UnknownProvider, CrossSite,
-        NeighbourFailed, SiteFull, NotConfigured,
+        ExternalSystemFailed, SiteFull, NotConfigured,
     ];
 
     "OidcExchange": r#"{"provider":"authentik","code":"SplxlOBeZQQYbYS6WxSbIA","state":"3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","redirect_uri":"https://portal.example.org/callback"}"#;

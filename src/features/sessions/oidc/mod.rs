@@ -161,7 +161,7 @@ pub async fn exchange(
     let verifier = pkce_verifier(app, &state);
     let redeemed = provider.redeem(app, &published, &redirect_uri, (&code, &verifier)).await;
     let redeemed = redeemed.inspect_err(|e| {
-        if e.cause == ErrorCode::OidcRefused {
+        if e.code == ErrorCode::OidcRefused {
             app.guard.login_throttle.failed(attempt, Timestamp::now());
         }
     })?;

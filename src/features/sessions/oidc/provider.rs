@@ -166,7 +166,7 @@ impl Provider {
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
-        Error::new(ErrorCode::NeighbourFailed).with_source(format!("provider {}: {why}", self.settings.name))
+        Error::new(ErrorCode::ExternalSystemFailed).with_source(format!("provider {}: {why}", self.settings.name))
     }
 
     /// Builds the authorization URL of a sign-in.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::secret::{self, Sealer};
+use crate::kernel::secret::{self, KeyedDigest};
 
 /// What a state is bound to. A client that cannot present it again cannot use the state, so an attacker cannot make a
 /// victim's browser complete the attacker's sign-in.
@@ -44,7 +44,7 @@ const BY_COOKIE: u8 = 1;
 const BY_VALUE: u8 = 2;
 
 /// Issues a new state.
-pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Result<String> {
+pub fn issue(sealer: &KeyedDigest, purpose: Purpose<'_>, ends_at: Timestamp) -> Result<String> {
     let mut sealed = secret::random()?[..16].to_vec();
     sealed.extend(ends_at.0.to_be_bytes());
     sealed.push(match purpose.binding {
@@ -57,7 +57,7 @@ pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Resul
 }
 
 /// Verifies a state against what the client presents, and returns its expiry. Fails with `InvalidState`.
-pub fn verify(sealer: &Sealer, presented: PresentedState<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
+pub fn verify(sealer: &KeyedDigest, presented: PresentedState<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
     let refused = |why: &'static str| Error::new(ErrorCode::InvalidState).with_source(why);
     let sealed = URL_SAFE_NO_PAD.decode(offered).map_err(|_| refused("not base64"))?;
     let (head, offered_seal) = sealed.split_at_checked(HEAD_BYTES).ok_or_else(|| refused("too short"))?;
@@ -76,14 +76,14 @@ pub fn verify(sealer: &Sealer, presented: PresentedState<'_>, offered: &str, now
     if Timestamp(ends_at) <= now { Err(refused("expired")) } else { Ok(Timestamp(ends_at)) }
 }
 
-fn seal(sealer: &Sealer, head: &[u8], purpose: Purpose<'_>) -> secret::Hash {
+fn seal(sealer: &KeyedDigest, head: &[u8], purpose: Purpose<'_>) -> secret::Hash {
     let (Binding::Cookie(binding) | Binding::Value(binding)) = purpose.binding;
     let parts = [head, purpose.provider.as_bytes(), purpose.redirect_uri.as_bytes(), binding.as_bytes()];
     sealer.digest("oidc state", &parts)
 }
 
 /// Derives a value from a state instead of storing it: the PKCE verifier or the nonce.
-pub fn derive(sealer: &Sealer, what: &str, state: &str) -> String {
+pub fn derive(sealer: &KeyedDigest, what: &str, state: &str) -> String {
     URL_SAFE_NO_PAD.encode(sealer.digest(what, &[state.as_bytes()]))
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_state_is_valid_for_one_purpose_until_it_expires() {
-        let sealer = Sealer::new([7; 32]);
+        let sealer = KeyedDigest::new([7; 32]);
         let ends_at = NOW.plus_ms(60_000);
         let state = issue(&sealer, purpose(Binding::Cookie("b")), ends_at).expect("state");
         let good = presented("b", None);
@@ -115,12 +115,12 @@ mod tests {
         let others =
             [PresentedState { provider: "other", ..good }, PresentedState { redirect_uri: "https://portal.example.org/cb/", ..good }];
         assert!(others.into_iter().all(|other| verify(&sealer, other, &state, NOW).is_err()));
-        assert!(verify(&Sealer::new([8; 32]), good, &state, NOW).is_err());
+        assert!(verify(&KeyedDigest::new([8; 32]), good, &state, NOW).is_err());
     }
 
     #[test]
     fn a_state_is_valid_only_with_its_binding() {
-        let sealer = Sealer::new([7; 32]);
+        let sealer = KeyedDigest::new([7; 32]);
         let issued = |binding| issue(&sealer, purpose(binding), NOW.plus_ms(1)).expect("state");
         let (by_cookie, by_value) = (issued(Binding::Cookie("a")), issued(Binding::Value("a")));
         for (cookie, value, cookie_state_valid, value_state_valid) in [
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_changed_state_is_invalid() {
-        let sealer = Sealer::new([7; 32]);
+        let sealer = KeyedDigest::new([7; 32]);
         let state = issue(&sealer, purpose(Binding::Cookie("b")), NOW.plus_ms(60_000)).expect("state");
         let bytes = URL_SAFE_NO_PAD.decode(&state).expect("base64");
         let both = presented("b", "b");

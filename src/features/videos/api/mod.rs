@@ -149,7 +149,7 @@ impl StorageOwner {
     /// Returns the measured size. The reported size is used only for a trusted caller if there is no file to measure.
     fn size(&self, measured: Result<i64>, reported_size: Option<i64>) -> Result<i64> {
         measured.or_else(|refused| {
-            let is_missing = matches!(refused.cause, ErrorCode::FileNotFound | ErrorCode::MediaRootNotConfigured);
+            let is_missing = matches!(refused.code, ErrorCode::FileNotFound | ErrorCode::MediaRootNotConfigured);
             reported_size.filter(|_| is_missing && self.is_trusted).ok_or(refused)
         })
     }

@@ -16,7 +16,7 @@ use crate::kernel::db::Window;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
-use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
+use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, parse_delivery_name};
 use crate::kernel::outbox::{self, delivery_store as store};
 
 /// The state of a delivery
@@ -169,7 +169,7 @@ impl Api {
     async fn retry_delivery(&self, caller: MemberCaller, id: Path<String>) -> Reply<DeliveryView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::OUTBOX_RETRY)?;
-            let (event, target) = named(&id.0).ok_or(ErrorCode::DeliveryNotFound)?;
+            let (event, target) = parse_delivery_name(&id.0).ok_or(ErrorCode::DeliveryNotFound)?;
             let former = store::get_delivery(t, reach.organization(), (event, &target))?;
             if !store::retry(t, &target, event)? {
                 return Err(ErrorCode::DeliveryDone.into());

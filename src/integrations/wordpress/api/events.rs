@@ -200,7 +200,7 @@ struct HintTaken {
 }
 
 crate::document! {
-    take_wordpress_hint: [WordPressNotConfigured, NeighbourFailed, NotConfigured];
+    take_wordpress_hint: [WordPressNotConfigured, ExternalSystemFailed, NotConfigured];
 }
 
 pub struct Api {

@@ -43,7 +43,7 @@ struct WordPressTicketRequest {
 crate::document! {
     login_with_wordpress: [
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite, WordPressNotConfigured,
-        NeighbourFailed, SiteFull,
+        ExternalSystemFailed, SiteFull,
     ];
     login_with_wordpress_ticket: [
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidTicket, TooManyFailures, CrossSite,

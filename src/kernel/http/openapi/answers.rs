@@ -107,7 +107,7 @@ const SCHEMES: [(&str, &[ErrorCode]); 7] = [
             ErrorCode::InvalidBearer,
             ErrorCode::NotAMember,
             ErrorCode::SecondFactorRequired,
-            ErrorCode::NeighbourFailed,
+            ErrorCode::ExternalSystemFailed,
         ],
     ),
     (
@@ -167,8 +167,8 @@ impl Declared {
     /// Fails with `internal` if the operation does not declare this failure.
     pub fn check_failure(&self, operation: &str, error: &Error) -> Result<(), Error> {
         match self.0.get(operation) {
-            Some((causes, _)) if !causes.contains(error.cause.as_str()) => {
-                Err(Error::internal(format!("{operation} does not declare {:?} ({error})", error.cause)))
+            Some((causes, _)) if !causes.contains(error.code.as_str()) => {
+                Err(Error::internal(format!("{operation} does not declare {:?} ({error})", error.code)))
             }
             _ => Ok(()),
         }
