@@ -75,7 +75,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
                 }
                 self.inner.call(request).await
             };
-            let call = tracing::Instrument::instrument(context.during(answer), span);
+            let call = tracing::Instrument::instrument(context.scope(answer), span);
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => self.rendered(error, &method, &context),

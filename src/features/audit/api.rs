@@ -217,7 +217,7 @@ impl Api {
         let steps = stream::try_unfold(Some(None), move |position: Option<Option<String>>| {
             let (app, filter, caller) = (app.clone(), filter.clone(), caller.clone());
             // The rows are read while the answer is sent, which is after the handler returns.
-            caller.context.clone().during(async move {
+            caller.context.clone().scope(async move {
                 let Some(after) = position else { return Ok::<_, std::io::Error>(None) };
                 let failed = |e: Error| std::io::Error::other(e.to_string());
                 // A slow client can make the export last long, and the caller can lose the permission meanwhile.

@@ -452,7 +452,7 @@ pub async fn bounded_guesses<T>(
     let Some(Guesser { attempt, reach }) = guesser else { return change.await };
     let (throttle, organization) = (&app.guard.mail_throttle, reach.organization().map(|id| format!("names in {id}")));
     throttle.check(attempt, false, Timestamp::now())?;
-    organization.as_ref().map_or(Ok(()), |of| throttle.require_patience_with(of, Timestamp::now()))?;
+    organization.as_ref().map_or(Ok(()), |of| throttle.check_account(of, Timestamp::now()))?;
     let done = change.await;
     let is_taken = |refused: &Error| matches!(refused.code, ErrorCode::UsernameExists | ErrorCode::EmailExists);
     if done.as_ref().is_err_and(is_taken) {
@@ -464,8 +464,8 @@ pub async fn bounded_guesses<T>(
             })
         };
         if app.read(is_elsewhere).await? {
-            throttle.failed(attempt, Timestamp::now());
-            organization.iter().for_each(|of| throttle.failed_at(of, Timestamp::now()));
+            throttle.record_failure(attempt, Timestamp::now());
+            organization.iter().for_each(|of| throttle.record_account_failure(of, Timestamp::now()));
         }
     }
     done

@@ -49,13 +49,13 @@ pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Res
     let fits = password::verify(app, offered, stored, check_throttle).await?.fits;
     let snapshot = app.snapshot();
     let Some(id) = member.filter(|id| fits && snapshot.is_active(*id)) else {
-        app.guard.login_throttle.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.record_failure(attempt, Timestamp::now());
         return Ok(false);
     };
     if is_enrolled || snapshot.requires_second_factor(id) {
         return Ok(false);
     }
-    app.guard.login_throttle.succeeded(attempt);
+    app.guard.login_throttle.record_success(attempt);
     Ok(true)
 }
 
@@ -67,7 +67,7 @@ pub fn has_key(app: &App, claim: &LoginClaim, offered: &str, scope: &str) -> Res
         claim.member.is_some() && key.member() == claim.member && !key.is_emergency && key.has_scope(scope)
     });
     if !fits {
-        app.guard.login_throttle.failed(attempt, now);
+        app.guard.login_throttle.record_failure(attempt, now);
     }
     Ok(fits)
 }

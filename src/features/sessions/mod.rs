@@ -31,7 +31,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{BoxFuture, SessionBackend, Visitor};
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authn::token::Named;
+use crate::kernel::authn::token::TokenSubject;
 use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
@@ -139,11 +139,11 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 passwords::renew_hash(app, id, password, former).await;
             }
             let tokens = opened?;
-            app.guard.login_throttle.succeeded(attempt);
+            app.guard.login_throttle.record_success(attempt);
             Ok(tokens)
         }
         None => {
-            app.guard.login_throttle.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.record_failure(attempt, Timestamp::now());
             Err(ErrorCode::InvalidLogin.into())
         }
     }
@@ -226,7 +226,7 @@ async fn open_while(
 
 fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> {
     let now = Timestamp::now();
-    let named = Named { member: row.member, session: row.id };
+    let named = TokenSubject { member: row.member, session: row.id };
     let (access_token, expires_in_s) = app.guard.keys.load().issue(named, now, row.ends_at)?;
     let refresh_expires_in_s = (row.expires_at.0 - now.0 + 999) / 1_000;
     Ok(Tokens { access_token, expires_in_s, refresh_token, refresh_expires_in_s, session: row.id })
@@ -402,18 +402,18 @@ impl SessionBackend for StoredSessions {
         context: &'a Arc<RequestContext>,
         session: SessionId,
         refresh: &'a str,
-    ) -> BoxFuture<'a, Named> {
+    ) -> BoxFuture<'a, TokenSubject> {
         Box::pin(async move {
             let tokens = renew_cookies(&self.app, context, session, refresh).await?;
             self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
         })
     }
 
-    fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
+    fn member_of_provider_token<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
         Box::pin(oidc::member_of_bearer(&self.app, &self.providers, context, token))
     }
 
-    fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
+    fn consume_emergency_key<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
         Box::pin(api_keys::consume_emergency_key(&self.app, context, key))
     }
 }

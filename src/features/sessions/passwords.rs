@@ -61,10 +61,10 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     check_throttle()?;
     let is_same = old == new;
     if !password::verify(app, old, Some(stored.clone()), check_throttle).await?.fits {
-        app.guard.login_throttle.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.record_failure(attempt, Timestamp::now());
         return Err(wrong("is wrong"));
     }
-    app.guard.login_throttle.succeeded(attempt);
+    app.guard.login_throttle.record_success(attempt);
     if is_same {
         return Err(Error::field("new_password", "is the current password: choose another one"));
     }
@@ -102,7 +102,7 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
     }
     let attempt = Attempt::new(&members::folded(&login), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
-    app.guard.mail_throttle.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.record_failure(attempt, Timestamp::now());
     send_in_background(app, visitor.context.clone(), login);
     Ok(())
 }
@@ -110,7 +110,7 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
 /// Like [`send_link`], but without throttling.
 pub fn send_in_background(app: &Arc<App>, context: Arc<RequestContext>, login: String) {
     let (app, request) = (app.clone(), context.clone());
-    tokio::spawn(request.during(async move {
+    tokio::spawn(request.scope(async move {
         if let Err(e) = find_and_send(&app, context, login).await {
             tracing::warn!(error = %e, "a password link was not sent");
         }

@@ -45,7 +45,7 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, registration: Registrat
     let Registration { email, password, username, display_name } = registration;
     let attempt = Attempt::new(&members::folded(&email), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
-    app.guard.mail_throttle.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.record_failure(attempt, Timestamp::now());
     members::require_capacity(&app.snapshot(), app.config.members_max)?;
     if let Some(username) = username.clone() {
         let folded = members::folded(&email);
@@ -164,7 +164,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         }
         return Ok(());
     }
-    app.guard.mail_throttle.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.record_failure(attempt, Timestamp::now());
     Err(ErrorCode::InvalidCode.into())
 }
 

@@ -156,11 +156,11 @@ impl CodeThrottle {
     }
 
     fn failed(&self, now: Timestamp) {
-        self.guard.login_throttle.failed(self.attempt, now);
+        self.guard.login_throttle.record_failure(self.attempt, now);
     }
 
     fn succeeded(&self) {
-        self.guard.login_throttle.succeeded(self.attempt);
+        self.guard.login_throttle.record_success(self.attempt);
     }
 }
 
@@ -328,10 +328,10 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         let check_throttle = move || guard.login_throttle.check(attempt, false, Timestamp::now());
         check_throttle()?;
         if !password::verify(app, password, Some(stored), check_throttle).await?.fits {
-            app.guard.login_throttle.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.record_failure(attempt, Timestamp::now());
             return Err(ErrorCode::WrongPassword.into());
         }
-        app.guard.login_throttle.succeeded(attempt);
+        app.guard.login_throttle.record_success(attempt);
     }
     store_new_secret(app, caller, member, move |t| require_signed_in(t, member, session)).await
 }

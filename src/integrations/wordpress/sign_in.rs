@@ -37,11 +37,11 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     let person = ask(app, login, application_password).await?;
     drop(permit);
     let Some(person) = person else {
-        app.guard.login_throttle.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.record_failure(attempt, Timestamp::now());
         return Err(ErrorCode::InvalidLogin.into());
     };
     let tokens = provision_and_open(app, visitor, person).await?;
-    app.guard.login_throttle.succeeded(attempt);
+    app.guard.login_throttle.record_success(attempt);
     Ok(tokens)
 }
 

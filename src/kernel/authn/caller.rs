@@ -17,7 +17,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::cookie::{self, Cookies};
 use super::login_throttle::Throttle;
-use super::token::{Keys, Named};
+use super::token::{Keys, TokenSubject};
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::authz::snapshot::Snapshot;
@@ -138,11 +138,11 @@ pub trait SessionBackend: Send + Sync {
         context: &'a Arc<RequestContext>,
         session: SessionId,
         refresh: &'a str,
-    ) -> BoxFuture<'a, Named>;
+    ) -> BoxFuture<'a, TokenSubject>;
     /// Returns the member that an identity provider's access token identifies.
-    fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
+    fn member_of_provider_token<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
     /// Consumes an emergency key, which works once.
-    fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
+    fn consume_emergency_key<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
 }
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;

@@ -96,7 +96,7 @@ impl Throttle {
     }
 
     /// Fails with `too_many_failures` while the account is at its limit, from any address.
-    pub fn require_patience_with(&self, account: &str, now: Timestamp) -> Result<()> {
+    pub fn check_account(&self, account: &str, now: Timestamp) -> Result<()> {
         let Ok(counts) = self.counts.lock() else { return Ok(()) };
         let count = counts.get(&Key::Account(secret::hash(account))).filter(|count| now < count.until);
         match count.filter(|count| count.failures >= self.account_max) {
@@ -106,12 +106,12 @@ impl Throttle {
     }
 
     /// Counts a failure of an account, from any address.
-    pub fn failed_at(&self, account: &str, now: Timestamp) {
+    pub fn record_account_failure(&self, account: &str, now: Timestamp) {
         self.count(&[Key::Account(secret::hash(account))], now);
     }
 
     /// Counts a failure of the account, of the address, and of the pair.
-    pub fn failed(&self, attempt: Attempt, now: Timestamp) {
+    pub fn record_failure(&self, attempt: Attempt, now: Timestamp) {
         let Attempt { account, address } = attempt;
         self.count(&[Key::Account(account), Key::Address(address), Key::Pair(account, address)], now);
     }
@@ -139,7 +139,7 @@ impl Throttle {
     }
 
     /// Resets the failures of this account at this address, after a sign-in.
-    pub fn succeeded(&self, attempt: Attempt) {
+    pub fn record_success(&self, attempt: Attempt) {
         if let Ok(mut counts) = self.counts.lock() {
             counts.remove(&Key::Pair(attempt.account, attempt.address));
         }
@@ -154,7 +154,7 @@ mod tests {
 
     fn fails(throttle: &Throttle, address: &str, times: u64, now: Timestamp) -> Attempt {
         let attempt = Attempt::new("kim", address.parse().ok());
-        (0..times).for_each(|_| throttle.failed(attempt, now));
+        (0..times).for_each(|_| throttle.record_failure(attempt, now));
         attempt
     }
 
@@ -208,9 +208,9 @@ mod tests {
         let throttle = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         let attempt = |n: usize| Attempt::new(&format!("member{n}"), "203.0.113.1".parse().ok());
-        (0..49).for_each(|n| throttle.failed(attempt(n), now));
+        (0..49).for_each(|n| throttle.record_failure(attempt(n), now));
         assert!(throttle.check(attempt(100), false, now).is_ok());
-        throttle.failed(attempt(49), now);
+        throttle.record_failure(attempt(49), now);
         assert!(throttle.check(attempt(100), false, now).is_err());
     }
 }

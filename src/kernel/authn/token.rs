@@ -55,7 +55,7 @@ struct TokenFields<'a> {
 
 /// The member and the session that a valid token names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Named {
+pub struct TokenSubject {
     pub member: MemberId,
     pub session: SessionId,
 }
@@ -139,7 +139,7 @@ impl Keys {
     }
 
     /// Issues a token for a session that ends at `ends_at`. Returns the token and its lifetime in seconds.
-    pub fn issue(&self, named: Named, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
+    pub fn issue(&self, named: TokenSubject, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
         let (key_id, key) = &self.signing;
         let iat = now.0 / 1_000;
         let exp = (iat + self.ttl_s).min(ends_at.0 / 1_000);
@@ -165,11 +165,11 @@ impl Keys {
 
     /// Verifies a token of this site. Fails with `invalid_bearer` unless signature, issuer, audience and time are
     /// valid.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Named> {
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenSubject> {
         self.verified(token, now).map_err(|why| Error::new(ErrorCode::InvalidBearer).with_source(why))
     }
 
-    fn verified(&self, token: &str, now: Timestamp) -> Result<Named, &'static str> {
+    fn verified(&self, token: &str, now: Timestamp) -> Result<TokenSubject, &'static str> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("too long");
         }
@@ -208,7 +208,7 @@ impl Keys {
             () if fields.iss != self.issuer => Err("another issuer"),
             () if fields.aud != self.audience => Err("another audience"),
             () => Ok(Verified {
-                named: Named { member: MemberId::of(fields.sub), session: SessionId::of(fields.sid) },
+                named: TokenSubject { member: MemberId::of(fields.sub), session: SessionId::of(fields.sid) },
                 from_s: fields.iat.max(fields.nbf.unwrap_or(0)),
                 until_s: fields.exp,
             }),
@@ -216,14 +216,14 @@ impl Keys {
     }
 
     /// Whether the token, unverified, names this site as its issuer or names none.
-    pub fn may_be_ours(&self, token: &str) -> bool {
-        let issuer = unverified(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
+    pub fn claims_own_issuer(&self, token: &str) -> bool {
+        let issuer = unverified_claims(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
         issuer.unwrap_or(true)
     }
 }
 
 /// The public keys of an identity provider.
-pub struct ForeignKeys(Vec<ForeignKey>);
+pub struct ProviderKeys(Vec<ForeignKey>);
 
 struct ForeignKey {
     id: Option<String>,
@@ -234,14 +234,14 @@ struct ForeignKey {
 
 /// The purpose of a provider's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
+pub enum TokenPurpose {
     /// An ID token: identifies the member who signed in.
     Id,
     /// An access token.
     Access,
 }
 
-impl Use {
+impl TokenPurpose {
     /// The accepted values of `typ`, in lower case. A token without `typ` is accepted too.
     fn types(self) -> &'static [&'static str] {
         match self {
@@ -264,14 +264,14 @@ const AHEAD_S_MAX: i64 = 30;
 
 /// The reason why a provider's token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Distrust {
+pub enum TokenError {
     /// The key is not in the cached key set, or it was replaced under the same id: the key set may have to be loaded
     /// again.
     UnknownKey,
     Wrong(String),
 }
 
-impl std::fmt::Display for Distrust {
+impl std::fmt::Display for TokenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::UnknownKey => f.write_str("not signed by a known key of the provider"),
@@ -280,7 +280,7 @@ impl std::fmt::Display for Distrust {
     }
 }
 
-impl ForeignKeys {
+impl ProviderKeys {
     /// Reads the signing keys of a JWKS document that have a supported type; ignores the others.
     pub fn new(document: &Value) -> Self {
         let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -288,9 +288,9 @@ impl ForeignKeys {
     }
 
     /// Verifies a token of this issuer for this audience and purpose, and returns its claims.
-    pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: Use) -> Result<Value, Distrust> {
-        let wrong = |why: &str| Distrust::Wrong(why.to_owned());
-        let header = jsonwebtoken::decode_header(token).map_err(|e| Distrust::Wrong(e.to_string()))?;
+    pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: TokenPurpose) -> Result<Value, TokenError> {
+        let wrong = |why: &str| TokenError::Wrong(why.to_owned());
+        let header = jsonwebtoken::decode_header(token).map_err(|e| TokenError::Wrong(e.to_string()))?;
         let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
         if kind.is_some_and(|kind| !purpose.types().contains(&kind.as_str())) || header.crit.is_some() {
             return Err(wrong("wrong token type or a critical header extension"));
@@ -303,8 +303,8 @@ impl ForeignKeys {
         validation.set_audience(&[audience]);
         let decoded = jsonwebtoken::decode::<Value>(token, &key.key, &validation);
         let claims = decoded.map_err(|e| match e.kind() {
-            ErrorKind::InvalidSignature => Distrust::UnknownKey,
-            _ => Distrust::Wrong(e.to_string()),
+            ErrorKind::InvalidSignature => TokenError::UnknownKey,
+            _ => TokenError::Wrong(e.to_string()),
         })?;
         let claims = claims.claims;
         // jsonwebtoken also accepts a list of issuers.
@@ -319,15 +319,15 @@ impl ForeignKeys {
     }
 
     /// The key with this id. Without an id, the only key that supports the algorithm (OpenID Connect Core, 10.1).
-    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&ForeignKey, Distrust> {
+    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&ForeignKey, TokenError> {
         let named = || self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
         if named().next().is_none() {
-            return Err(Distrust::UnknownKey);
+            return Err(TokenError::UnknownKey);
         }
         let mut fitting = named().filter(|key| key.algorithms.contains(&algorithm));
-        let key = fitting.next().ok_or_else(|| Distrust::Wrong("wrong algorithm".into()))?;
+        let key = fitting.next().ok_or_else(|| TokenError::Wrong("wrong algorithm".into()))?;
         if id.is_none() && fitting.next().is_some() {
-            return Err(Distrust::Wrong("no key id, but the provider has several keys".into()));
+            return Err(TokenError::Wrong("no key id, but the provider has several keys".into()));
         }
         Ok(key)
     }
@@ -370,7 +370,7 @@ impl ForeignKey {
 }
 
 /// Reads the claims of a token without verification, only to select the keys to verify it with.
-pub fn unverified(token: &str) -> Option<Value> {
+pub fn unverified_claims(token: &str) -> Option<Value> {
     let claims = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_token_is_valid_for_its_audience_its_key_and_its_time_only() {
         let (ours, theirs) = (new_key().expect("key"), new_key().expect("key"));
-        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let named = TokenSubject { member: MemberId::new(), session: SessionId::new() };
         let (now, later) = (Timestamp::now(), Timestamp(i64::MAX));
         let (token, ttl_s) = keys(&ours, "roster").issue(named, now, later).expect("token");
         assert_eq!(ttl_s, 60);
@@ -436,7 +436,7 @@ mod tests {
     fn only_tokens_with_a_valid_signature_are_cached() {
         let stored = new_key().expect("key");
         let ours = keys(&stored, "roster");
-        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let named = TokenSubject { member: MemberId::new(), session: SessionId::new() };
         let now = Timestamp::now();
         let (token, ttl_s) = ours.issue(named, now, Timestamp(i64::MAX)).expect("token");
         // A rejected token is not cached, for any reason of rejection.
@@ -463,7 +463,7 @@ mod tests {
     fn a_standard_library_verifies_issued_tokens() {
         let stored = new_key().expect("key");
         let keys = keys(&stored, "roster");
-        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let named = TokenSubject { member: MemberId::new(), session: SessionId::new() };
         let (token, _) = keys.issue(named, Timestamp::now(), Timestamp(i64::MAX)).expect("token");
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(keys.jwks()).expect("a key set");
         let key = jsonwebtoken::DecodingKey::from_jwk(set.find(&stored.id).expect("the key")).expect("usable");
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn a_token_never_outlives_its_session() {
         let keys = keys(&new_key().expect("key"), "roster");
-        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let named = TokenSubject { member: MemberId::new(), session: SessionId::new() };
         let now = Timestamp::now();
         assert_eq!(keys.issue(named, now, now.plus_ms(5_000)).expect("token").1, 5);
     }
@@ -493,14 +493,14 @@ mod tests {
     fn a_provider_s_token_is_valid_for_one_issuer_audience_key_and_time_only() {
         let (theirs, other) = (new_key().expect("key"), new_key().expect("key"));
         let jwks: Value = serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set");
-        let foreign_keys = ForeignKeys::new(&jwks);
+        let foreign_keys = ProviderKeys::new(&jwks);
         let now_s = Timestamp::now().0 / 1_000;
         let good = json!({"iss": "https://id.example.org", "aud": ["a", "roster"], "sub": "1", "exp": now_s + 60});
-        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Access);
+        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", TokenPurpose::Access);
         let header = |kid: &str| json!({"alg": "EdDSA", "kid": kid});
         assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &good)), Ok(good.clone()));
         for id in [&other.id, &theirs.id] {
-            assert_eq!(verify(&foreign(&other, header(id), &good)), Err(Distrust::UnknownKey));
+            assert_eq!(verify(&foreign(&other, header(id), &good)), Err(TokenError::UnknownKey));
         }
         // A single key needs no id.
         assert_eq!(verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &good)), Ok(good.clone()));
@@ -530,14 +530,14 @@ mod tests {
             wrong.push(foreign(&theirs, header(&theirs.id), &claims));
         }
         for token in &wrong {
-            assert!(matches!(verify(token), Err(Distrust::Wrong(_))), "{token}");
+            assert!(matches!(verify(token), Err(TokenError::Wrong(_))), "{token}");
         }
         let mut late = good.clone();
         (late["exp"], late["nbf"]) = (json!(now_s - 25), json!(now_s + 25));
         let late = foreign(&theirs, header(&theirs.id), &late);
         assert!(verify(&late).is_ok());
         // An ID token has no leeway at its end, and another type.
-        let id_token = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Id);
+        let id_token = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", TokenPurpose::Id);
         assert!(id_token(&late).is_err());
         for (kind, is_access) in [("JWT", false), ("at+jwt", true)] {
             let header = json!({"alg": "EdDSA", "kid": theirs.id, "typ": kind});
@@ -548,7 +548,7 @@ mod tests {
     #[test]
     fn claims_that_are_not_verified_can_have_any_value() {
         let theirs = new_key().expect("key");
-        let foreign_keys = ForeignKeys::new(&serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set"));
+        let foreign_keys = ProviderKeys::new(&serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set"));
         let now_s = Timestamp::now().0 / 1_000;
         for (name, value) in [
             ("iat", json!("2026-11-01T10:00:00Z")),
@@ -564,13 +564,13 @@ mod tests {
             let mut claims = json!({"iss": "i", "aud": "roster", "sub": "1", "exp": now_s + 60});
             claims[name] = value;
             let token = foreign(&theirs, json!({"alg": "EdDSA"}), &claims);
-            for purpose in [Use::Id, Use::Access] {
+            for purpose in [TokenPurpose::Id, TokenPurpose::Access] {
                 assert_eq!(foreign_keys.verify(&token, "i", "roster", purpose), Ok(claims.clone()), "{name}");
             }
         }
         let late = json!({"iss": "i", "aud": "roster", "exp": now_s + 60, "nbf": (now_s + 35).to_string()});
         assert!(
-            foreign_keys.verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", Use::Id).is_err()
+            foreign_keys.verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", TokenPurpose::Id).is_err()
         );
     }
 
@@ -580,12 +580,12 @@ mod tests {
         let jwk = |stored: &StoredKey| {
             serde_json::from_str::<Value>(keys(stored, "x").jwks()).expect("a key set")["keys"][0].clone()
         };
-        let foreign_keys = ForeignKeys::new(&json!({"keys": [jwk(&one), jwk(&two)]}));
+        let foreign_keys = ProviderKeys::new(&json!({"keys": [jwk(&one), jwk(&two)]}));
         let claims = json!({"iss": "i", "aud": "roster", "exp": Timestamp::now().0 / 1_000 + 60});
-        let verify = |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", Use::Id);
+        let verify = |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", TokenPurpose::Id);
         assert!(verify(json!({"alg": "EdDSA", "kid": two.id})).is_ok());
-        assert!(matches!(verify(json!({"alg": "EdDSA"})), Err(Distrust::Wrong(_))));
-        assert_eq!(verify(json!({"alg": "EdDSA", "kid": "three"})), Err(Distrust::UnknownKey));
+        assert!(matches!(verify(json!({"alg": "EdDSA"})), Err(TokenError::Wrong(_))));
+        assert_eq!(verify(json!({"alg": "EdDSA", "kid": "three"})), Err(TokenError::UnknownKey));
     }
 
     #[test]
@@ -593,7 +593,7 @@ mod tests {
         let stored = new_key().expect("key");
         let jwks: Value = serde_json::from_str(keys(&stored, "x").jwks()).expect("a key set");
         let count = |key: Value| {
-            ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
+            ProviderKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
         };
         assert_eq!(count(jwks["keys"][0].clone()), 1);
         for (name, value) in [("use", json!("enc")), ("crv", json!("X25519"))] {
@@ -601,6 +601,6 @@ mod tests {
             key[name] = value;
             assert_eq!(count(key), 0, "{name}");
         }
-        assert!(ForeignKeys::new(&json!([])).0.is_empty());
+        assert!(ProviderKeys::new(&json!([])).0.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Mutex;
 
-use super::token::Named;
+use super::token::TokenSubject;
 use crate::kernel::authz::cow_map::IdHasher;
 use crate::kernel::secret::Hash;
 
@@ -21,7 +21,7 @@ const HALF_MAX: usize = REMEMBERED_MAX / SHARDS / 2;
 /// The claims of a token with a valid signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    pub named: Named,
+    pub named: TokenSubject,
     /// The first second of validity, in Unix seconds.
     pub from_s: i64,
     /// The end of validity, exclusive, in Unix seconds.
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_shard_is_full_at_its_limit_and_drops_the_old_half_one_past_it() {
         let verified =
-            Verified { named: Named { member: MemberId::new(), session: SessionId::new() }, from_s: 0, until_s: 1 };
+            Verified { named: TokenSubject { member: MemberId::new(), session: SessionId::new() }, from_s: 0, until_s: 1 };
         let tokens = VerifiedTokens::default();
         (0..2 * HALF_MAX).for_each(|n| tokens.put(token(n), verified));
         assert_eq!((tokens.count(), tokens.find(&token(HALF_MAX))), (2 * HALF_MAX, Some(verified)));

@@ -98,7 +98,7 @@ pub(in crate::kernel) enum Actor {
     Known(Principal),
     /// An existing client whose authentication failed. A value that names no client is not stored anywhere, because it
     /// can be a secret that was sent in the wrong header.
-    TurnedAway(Arc<Client>),
+    Rejected(Arc<Client>),
 }
 
 impl RequestContext {
@@ -106,7 +106,7 @@ impl RequestContext {
     pub fn actor(&self) -> (&'static str, String) {
         match self.actor.get() {
             Some(Actor::Known(who)) => who.actor(),
-            Some(Actor::TurnedAway(client)) => (CLIENT_KIND, client.client_key.to_string()),
+            Some(Actor::Rejected(client)) => (CLIENT_KIND, client.client_key.to_string()),
             None => ("nobody", String::new()),
         }
     }
@@ -119,7 +119,7 @@ tokio::task_local! {
 
 impl RequestContext {
     /// Runs `work` with this request as the current one.
-    pub fn during<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
+    pub fn scope<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), work)
     }
 
@@ -204,7 +204,7 @@ impl Idempotency {
 pub enum Credential {
     /// Nothing: the command line, the site's own services, and callers that authenticate in the change itself
     /// (sign-ins, links, accepted invitations).
-    Lasting,
+    Permanent,
     /// A token, of a session if there is one, or the assertion of a gateway.
     Token,
     /// The digest of an API key's text.
@@ -238,7 +238,7 @@ impl Identity {
     pub fn new(principal: Principal, context: Arc<RequestContext>) -> Self {
         Self {
             principal,
-            credential: Credential::Lasting,
+            credential: Credential::Permanent,
             session: None,
             named_tenant: None,
             context,

@@ -23,7 +23,7 @@ use crate::kernel::app::{App, seconds_to_ms};
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authn::token::{self, Use};
+use crate::kernel::authn::token::{self, TokenPurpose};
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
@@ -162,7 +162,7 @@ pub async fn exchange(
     let redeemed = provider.redeem(app, &published, &redirect_uri, (&code, &verifier)).await;
     let redeemed = redeemed.inspect_err(|e| {
         if e.code == ErrorCode::OidcRefused {
-            app.guard.login_throttle.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.record_failure(attempt, Timestamp::now());
         }
     })?;
     let verified = provider.verified(app, &published, &redeemed.id_token, &nonce(app, &state)).await?;
@@ -189,7 +189,7 @@ async fn collect_claims(
     if !collected.has_gaps(role_claims) {
         return collected;
     }
-    let token_claims = token::unverified(access_token).filter(|token| {
+    let token_claims = token::unverified_claims(access_token).filter(|token| {
         token["iss"].as_str() == Some(&provider.settings.issuer)
             && claims::subject(token).as_ref() == Some(&collected.subject)
     });
@@ -226,7 +226,7 @@ pub async fn member_of_bearer(
     token: &str,
 ) -> Result<MemberId> {
     let refused = |why: String| Error::new(ErrorCode::InvalidBearer).with_source(why);
-    let unverified = token::unverified(token).ok_or_else(|| refused("not a token".into()))?;
+    let unverified = token::unverified_claims(token).ok_or_else(|| refused("not a token".into()))?;
     let issuer = unverified["iss"].as_str().unwrap_or_default();
     let of_issuer = |provider: &&Provider| provider.settings.issuer == issuer;
     let found = providers.0.iter().find(of_issuer).and_then(|p| Some((p, p.settings.audience.as_deref()?)));
@@ -234,7 +234,7 @@ pub async fn member_of_bearer(
         found.ok_or_else(|| refused("of no provider whose access tokens are accepted".into()))?;
 
     let published = provider.published(app, None).await?;
-    let (published, outcome) = provider.verify_with_refresh(app, &published, token, (audience, Use::Access)).await?;
+    let (published, outcome) = provider.verify_with_refresh(app, &published, token, (audience, TokenPurpose::Access)).await?;
     let claims = outcome.map_err(|distrust| refused(format!("provider {}: {distrust}", provider.settings.name)))?;
     let subject = user_subject(&claims).map_err(|why| refused(why.into()))?;
 

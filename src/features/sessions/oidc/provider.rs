@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::claims::{is_client_token, subject};
 use crate::kernel::app::{App, seconds_to_ms};
-use crate::kernel::authn::token::{self, Distrust, ForeignKeys, Use};
+use crate::kernel::authn::token::{self, TokenError, ProviderKeys, TokenPurpose};
 use crate::kernel::config::providers::{self, Provider as Settings};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
@@ -24,7 +24,7 @@ use crate::kernel::secret;
 /// A provider's discovery document and key set.
 pub struct ProviderMetadata {
     document: Document,
-    pub keys: ForeignKeys,
+    pub keys: ProviderKeys,
     fetched_at: Timestamp,
 }
 
@@ -119,7 +119,7 @@ impl Provider {
         if !keys["keys"].is_array() {
             return Err(self.failed("its key set has no keys"));
         }
-        Ok(ProviderMetadata { keys: ForeignKeys::new(&keys), document, fetched_at: Timestamp::now() })
+        Ok(ProviderMetadata { keys: ProviderKeys::new(&keys), document, fetched_at: Timestamp::now() })
     }
 
     async fn get(&self, app: &App, url: Url, what: &str) -> Result<Value> {
@@ -209,7 +209,7 @@ impl Provider {
         let body = answer.json().unwrap_or_default();
         let tokens = (body["id_token"].as_str(), body["access_token"].as_str());
         let (id_token, access_token) = match (answer.status, tokens) {
-            (200, (Some(id_token), Some(access_token))) if token::unverified(id_token).is_some() => {
+            (200, (Some(id_token), Some(access_token))) if token::unverified_claims(id_token).is_some() => {
                 (id_token.to_owned(), access_token.to_owned())
             }
             (500.., _) => return Err(self.failed(format!("its token endpoint: status {}", answer.status))),
@@ -276,7 +276,7 @@ impl Provider {
         id_token: &str,
         nonce: &str,
     ) -> Result<(String, Value)> {
-        let claims = self.verify_with_refresh(app, published, id_token, (&self.settings.client_id, Use::Id)).await?.1;
+        let claims = self.verify_with_refresh(app, published, id_token, (&self.settings.client_id, TokenPurpose::Id)).await?.1;
         let claims = claims.map_err(|why| refused(format!("provider {}: its id token: {why}", self.settings.name)))?;
         let subject = self.require_ours(&claims, nonce).map_err(|why| refused(format!("its id token {why}")))?;
         Ok((subject, claims))
@@ -289,11 +289,11 @@ impl Provider {
         app: &App,
         published: &Arc<ProviderMetadata>,
         token: &str,
-        (audience, purpose): (&str, Use),
-    ) -> Result<(Arc<ProviderMetadata>, Result<Value, Distrust>)> {
+        (audience, purpose): (&str, TokenPurpose),
+    ) -> Result<(Arc<ProviderMetadata>, Result<Value, TokenError>)> {
         let verify = |published: &ProviderMetadata| published.keys.verify(token, &self.settings.issuer, audience, purpose);
         let outcome = verify(published);
-        if outcome != Err(Distrust::UnknownKey) {
+        if outcome != Err(TokenError::UnknownKey) {
             return Ok((published.clone(), outcome));
         }
         let fresh = self.published(app, Some(published)).await?;

@@ -9,7 +9,7 @@ use poem::http::uri::Authority;
 
 use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, SessionBackend};
 use crate::kernel::authn::cookie::{self, Provenance};
-use crate::kernel::authn::token::Named;
+use crate::kernel::authn::token::TokenSubject;
 use crate::kernel::authz::client::{self, Client, Presented};
 use crate::kernel::authz::key::{self, ApiKey};
 use crate::kernel::authz::principal::{Actor, Credential, Idempotency, Identity, Principal, RequestContext};
@@ -28,7 +28,7 @@ static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
     let context = context_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
-    let (mut session, mut credential) = (None, Credential::Lasting);
+    let (mut session, mut credential) = (None, Credential::Permanent);
     let principal = if request.data::<FromCommandLine>().is_some() {
         Principal::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
@@ -147,10 +147,10 @@ async fn bearer(
 ) -> Result<(MemberId, Option<SessionId>)> {
     let verified = guard.keys.load().verify(token, Timestamp::now());
     match verified {
-        Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
-        Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
+        Ok(named) => guard.require_valid_session(named).map(|named| (named.member, Some(named.session))),
+        Err(refused) if guard.keys.load().claims_own_issuer(token) => Err(refused),
         Err(_) => {
-            let member = backend_of(request)?.foreign(context, token).await?;
+            let member = backend_of(request)?.member_of_provider_token(context, token).await?;
             // A provider's token belongs to no session of this site, so no second factor was verified with it.
             require_one_factor_enough(&guard.snapshot.load(), member)?;
             Ok((member, None))
@@ -161,7 +161,7 @@ async fn bearer(
 impl Guard {
     /// Fails unless the member is active, the session has not ended, and the session has a second factor if an
     /// organization of the member requires one.
-    pub fn admit(&self, named: Named) -> Result<Named> {
+    pub fn require_valid_session(&self, named: TokenSubject) -> Result<TokenSubject> {
         let snapshot = self.snapshot.load();
         let invalid = |why: &'static str| Error::new(ErrorCode::InvalidBearer).with_source(why);
         if !snapshot.is_active(named.member) {
@@ -190,7 +190,7 @@ async fn api_key(
         return Err(Error::new(ErrorCode::Forbidden).with_message("API keys cannot call this operation: sign in"));
     }
     if key.is_emergency {
-        backend_of(request)?.spend(context, &key).await?;
+        backend_of(request)?.consume_emergency_key(context, &key).await?;
     }
     Ok((key, hash))
 }
@@ -201,7 +201,7 @@ async fn by_cookie(
     request: &Request,
     context: &Arc<RequestContext>,
     takes: u8,
-) -> Result<Option<Named>> {
+) -> Result<Option<TokenSubject>> {
     if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
         return Ok(None);
     }
@@ -216,12 +216,12 @@ async fn by_cookie(
         return Err(ErrorCode::CrossSite.into());
     }
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
-    match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
+    match (verified.map(|verified| verified.and_then(|named| guard.require_valid_session(named))), refresh) {
         (Some(Ok(named)), _) => Ok(Some(named)),
         // Also for a session that has ended: the renewal then removes the invalid cookies.
         (_, Some((refresh, session))) => {
             let named = backend_of(request)?.renew(context, SessionId::of(session), refresh).await?;
-            guard.admit(named).map(Some)
+            guard.require_valid_session(named).map(Some)
         }
         (Some(Err(refused)), None) => Err(refused),
         (None, None) => Ok(None),
@@ -261,7 +261,7 @@ fn client(guard: &Guard, client_key: &str, presented: &Credential, context: &Req
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // The log and the audit log name the client even when it is rejected.
-        let _ = context.actor.set(Actor::TurnedAway(named.clone()));
+        let _ = context.actor.set(Actor::Rejected(named.clone()));
     }
     admitted
 }
