@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use roster::kernel::authz::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
+use roster::kernel::authz::catalog::{PermissionSet, Catalog, Node, PermissionIndex, UserType};
 use roster::kernel::authz::decide::{AccessRequest, Target, decide};
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
-use roster::kernel::authz::snapshot::{Change, Holds, Role, Snapshot, Status};
+use roster::kernel::authz::snapshot::{Change, RoleKind, Role, Snapshot, Status};
 use roster::kernel::authz::template::Template;
 use roster::kernel::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
@@ -92,9 +92,9 @@ impl PolicyRows {
         snapshot.apply(tenant(self.tenant, "acme"));
         let slots = PermissionIndex::try_from(self.templates.len() * METHODS.len()).expect("small");
         for (n, id) in self.roles.iter().enumerate() {
-            let ticked: Bits = (0..slots).filter(|_| dice.roll(TICKED_OF) == 0).collect();
+            let ticked: PermissionSet = (0..slots).filter(|_| dice.roll(TICKED_OF) == 0).collect();
             let key = format!("role{n}").into();
-            let role = Role { id: *id, key, is_open: true, holds: Holds::Ticked, ticked: Arc::new(ticked) };
+            let role = Role { id: *id, key, is_open: true, holds: RoleKind::Ticked, ticked: Arc::new(ticked) };
             snapshot.apply(Change::Role(self.tenant, role));
         }
         for member in &self.members {
@@ -125,7 +125,7 @@ impl PolicyRows {
     fn trie(&self) -> matchit::Router<usize> {
         let mut trie = matchit::Router::new();
         for (n, template) in self.templates.iter().enumerate() {
-            trie.insert(Template::parse(template).expect("a template").shape(), n).expect("no conflict");
+            trie.insert(Template::parse(template).expect("a template").trie_route(), n).expect("no conflict");
         }
         trie
     }

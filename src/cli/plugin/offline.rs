@@ -106,7 +106,7 @@ pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Fa
     let mut problems: Vec<String> = inspection.problems.iter().map(problem).collect();
     let mut result = json!({
         "ok": false,
-        "exports": inspection.inspected.exports.words(),
+        "exports": inspection.inspected.exports.names(),
         "imports": inspection.inspected.imports,
         "bytes": offline.bytes.len(),
         "problems": [],

@@ -11,7 +11,7 @@ use crate::features::api_clients::{ApiClient, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
-use crate::kernel::authz::deferred_grant::{self, Maker};
+use crate::kernel::authz::deferred_grant::{self, Grantor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Change;
@@ -207,7 +207,7 @@ impl Api {
             require_future(client.expires_at, t.now())?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
-            store::set_client_maker(t, &client.client_key, &Maker::from_caller(caller))?;
+            store::set_client_maker(t, &client.client_key, &Grantor::from_caller(caller))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = authz::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
@@ -282,7 +282,7 @@ impl Api {
             require_version(if_match.0.as_deref(), client.version)?;
             store::delete_client(t, &client.client_key)?;
             let entry = Entry::new("client", &client.client_key).before(described(&client));
-            Ok(Changed::new((), entry).with_policy_changes([Change::ClientGone(client.client_key.into())]))
+            Ok(Changed::new((), entry).with_policy_changes([Change::ClientDeleted(client.client_key.into())]))
         };
         let deleted = self.app.change(&caller, "client.delete", delete).await?;
         Ok(done().epoch(deleted.epoch))
@@ -308,9 +308,9 @@ impl Api {
             let client = store::get_client(t, &client_key.0)?;
             require_version(if_match.0.as_deref(), client.version)?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
-            let maker = Maker::from_caller(caller);
+            let maker = Grantor::from_caller(caller);
             let former = t.snapshot().client(&client.client_key);
-            let former_maker = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
+            let former_maker = former.map(|former| (&former.maker, former.require_grantor_authorized(t.snapshot(), t.now()).is_ok()));
             let grace_ms = former_maker.map_or(0, |former| deferred_grant::grace_ms(former, &maker, overlap_ms));
             let former_ends_at = t.now().plus_ms(grace_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), former_ends_at)?;

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::ApiClient;
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
@@ -124,7 +124,7 @@ pub fn rotate_client(w: &Writer<'_>, client_key: &str, hash: &Hash, until: Times
 const SET_CLIENT_MAKER: &str = "update api_clients set maker = :maker where client_key = :client_key";
 
 /// Sets the principal whose rights the client's scopes depend on.
-pub fn set_client_maker(w: &Writer<'_>, client_key: &str, maker: &Maker) -> Result<()> {
+pub fn set_client_maker(w: &Writer<'_>, client_key: &str, maker: &Grantor) -> Result<()> {
     w.execute(SET_CLIENT_MAKER, &[(":maker", &maker.to_text()), (":client_key", &client_key)]).map(drop)
 }
 

@@ -282,7 +282,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::MEMBER_KEY_LIST)?;
         members::require_visible(&snapshot, reach, id.0)?;
-        delegation::require_whole(&snapshot, reach, id.0)?;
+        delegation::require_sole_organization(&snapshot, reach, id.0)?;
         self.app.read(move |r| members::get(r, id.0)).await?;
         self.list(Some(id.0), None, Window::new(limit.0, offset.0, after.0)?).await
     }

@@ -14,8 +14,8 @@ use crate::features::members;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
-use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
+use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, ApiKeyKind, Owner};
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -33,7 +33,7 @@ const NOTICE_PART: i64 = 5;
 #[derive(Debug, Clone)]
 pub struct KeyRow {
     pub id: ApiKeyId,
-    pub kind: &'static Kind,
+    pub kind: &'static ApiKeyKind,
     pub name: String,
     pub owner: Owner,
     pub is_imported: bool,
@@ -65,7 +65,7 @@ impl KeyRow {
 /// The data of a new key.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    pub kind: &'static Kind,
+    pub kind: &'static ApiKeyKind,
     pub name: String,
     pub owner: Owner,
     pub scopes: Vec<String>,
@@ -114,24 +114,24 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, keys_max: u6
 
 /// Returns the principal whose rights the caller's new key depends on. For a member's own key this is the principal who
 /// set the member's password, if it was not the member.
-fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Maker> {
-    let maker = Maker::from_caller(caller);
+fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Grantor> {
+    let maker = Grantor::from_caller(caller);
     match *owner {
-        Owner::Member(id) if maker == Maker::Member(id) => Ok(members::password_maker(t, id)?.unwrap_or(maker)),
+        Owner::Member(id) if maker == Grantor::Member(id) => Ok(members::password_maker(t, id)?.unwrap_or(maker)),
         _ => Ok(maker),
     }
 }
 
 /// Fails with `NotHeld` unless `maker` may give this member a key. A member's key that somebody else creates or rotates
 /// is a deferred grant from the beginning.
-fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result<()> {
+fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Grantor) -> Result<()> {
     let Owner::Member(member) = *owner else { return Ok(()) };
     // A member created in this same transaction holds no rights yet and is not in the snapshot.
-    if *maker == Maker::Member(member) || t.snapshot().member_state(member).is_none() {
+    if *maker == Grantor::Member(member) || t.snapshot().member_state(member).is_none() {
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;
-    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(
+    deferred_grant::require_grantor_authorized(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(
         |lost| {
             let message =
                 "who set the member's password may not create keys for it: the member must change the password first";
@@ -144,7 +144,7 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
 }
 
 /// When a key expires: after the lifetime of its type, or earlier if requested.
-fn end_of(kind: &Kind, requested: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
+fn end_of(kind: &ApiKeyKind, requested: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
     let latest = now.plus_ms(kind.ttl_s * 1_000);
     match requested {
         None => Ok(latest),
@@ -172,7 +172,7 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
     require_may_give(t, &former.owner, &maker)?;
     // The principal who imported a key by its digest counts as knowing its text.
     let key = t.snapshot().api_key(former.id);
-    let former_maker = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
+    let former_maker = key.map(|key| (&key.maker, key.require_grantor_authorized(t.snapshot(), t.now()).is_ok()));
     let grace_ms = former_maker.map_or(0, |known| deferred_grant::grace_ms(known, &maker, former.kind.grace_s * 1_000));
     // A rotation never extends the validity of the former text.
     let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
@@ -189,7 +189,7 @@ fn created_key(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Resul
 /// Deletes a key; it is rejected from the next request on.
 pub fn revoke(t: &Transaction<'_>, id: ApiKeyId) -> Result<Change> {
     store::delete_key(t, id)?;
-    Ok(Change::ApiKeyGone(id))
+    Ok(Change::ApiKeyDeleted(id))
 }
 
 /// Describes a key for the audit log. Its name is free text of its owner, so it is left out.
@@ -285,13 +285,13 @@ async fn delete_expired(app: &App) -> Result<()> {
             return Ok(Changed::unchanged(0));
         }
         let entry = Entry::new("api_keys", "expired").after(json!({"count": expired.len()}));
-        Ok(Changed::new(expired.len(), entry).with_policy_changes(expired.into_iter().map(Change::ApiKeyGone)))
+        Ok(Changed::new(expired.len(), entry).with_policy_changes(expired.into_iter().map(Change::ApiKeyDeleted)))
     })
     .await
 }
 
 fn key_changes(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
-    Ok(keys.into_iter().map(Change::ApiKeyGone).collect())
+    Ok(keys.into_iter().map(Change::ApiKeyDeleted).collect())
 }
 
 /// Deletes keys after changes in other features: an erased member, a reset password, a withdrawn key.

@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::FromSqlError;
 
 use super::{KeyRow, NewKey};
-use crate::kernel::authz::deferred_grant::Maker;
-use crate::kernel::authz::key::{Kind, Owner};
+use crate::kernel::authz::deferred_grant::Grantor;
+use crate::kernel::authz::key::{ApiKeyKind, Owner};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
@@ -87,7 +87,7 @@ const INSERT_KEY: &str = "
 
 pub fn insert_key(
     w: &Writer<'_>,
-    (id, maker): (ApiKeyId, &Maker),
+    (id, maker): (ApiKeyId, &Grantor),
     new: &NewKey,
     hash: &Hash,
     expires_at: Timestamp,
@@ -121,7 +121,7 @@ const ROTATE_KEY: &str = "
 /// Stores the hash of a key's new text; the former text remains valid until `former_ends_at`.
 pub fn rotate_key(
     w: &Writer<'_>,
-    (key, maker): (&KeyRow, &Maker),
+    (key, maker): (&KeyRow, &Grantor),
     hash: &Hash,
     expires_at: Timestamp,
     former_ends_at: Timestamp,
@@ -173,8 +173,8 @@ pub fn touch_key(w: &Writer<'_>, id: ApiKeyId, at: Timestamp, address: Option<&s
 }
 
 /// The `maker` column of a key: null for a key that the member created.
-fn maker_of(owner: &Owner, maker: &Maker) -> Option<String> {
-    let is_own = matches!((owner, maker), (Owner::Member(owner), Maker::Member(maker)) if owner == maker);
+fn maker_of(owner: &Owner, maker: &Grantor) -> Option<String> {
+    let is_own = matches!((owner, maker), (Owner::Member(owner), Grantor::Member(maker)) if owner == maker);
     (!is_own).then(|| maker.to_text())
 }
 
@@ -191,7 +191,7 @@ fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     let (member, service): (Option<MemberId>, Option<String>) = (row.get(3)?, row.get(4)?);
     Ok(KeyRow {
         id: row.get(0)?,
-        kind: Kind::of(prefix).ok_or(FromSqlError::InvalidType)?,
+        kind: ApiKeyKind::of(prefix).ok_or(FromSqlError::InvalidType)?,
         name: row.get(2)?,
         owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
         is_imported: row.get(5)?,

@@ -6,7 +6,7 @@ mod store;
 
 use crate::kernel::app::{Occurrence, Transaction};
 use crate::kernel::authz::Reach;
-use crate::kernel::authz::decide::{is_elsewhere, is_of_inactive_organization};
+use crate::kernel::authz::decide::{is_in_other_organization, is_of_inactive_organization};
 use crate::kernel::authz::snapshot::{Change, Right, Snapshot};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
@@ -62,7 +62,7 @@ pub fn list_effective(
     });
     let is_shown = |right: &OwnedRight| {
         let right = right.as_right();
-        let is_beyond = reach.organization().is_some_and(|tenant| is_elsewhere(snapshot, tenant, &right));
+        let is_beyond = reach.organization().is_some_and(|tenant| is_in_other_organization(snapshot, tenant, &right));
         !is_beyond && !is_of_inactive_organization(snapshot, &right)
     };
     Ok(rights.filter(is_shown).collect())

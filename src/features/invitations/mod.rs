@@ -15,7 +15,7 @@ use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, delegation};
@@ -38,7 +38,7 @@ pub struct Invitation {
     /// The member who accepted it.
     pub member: Option<MemberId>,
     pub created_at: Timestamp,
-    pub maker: Maker,
+    pub maker: Grantor,
 }
 
 impl Invitation {
@@ -101,7 +101,7 @@ pub fn invite(
         accepted_at: None,
         member: None,
         created_at: t.now(),
-        maker: Maker::from_caller(caller),
+        maker: Grantor::from_caller(caller),
     };
     store::insert_invitation(t, &invitation, &secret::hash(token))?;
     let after =
@@ -153,7 +153,7 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
     let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(ErrorCode::InvalidLink)?;
     let Invitation { organization, role, maker, .. } = &invited.invitation;
     let deferred_grant = DeferredGrant::Invitation { tenant: *organization, role: *role };
-    deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
+    deferred_grant::require_grantor_authorized(snapshot, maker, deferred_grant, now)
         .map_err(|error| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", error.message())))?;
     Ok(invited)
 }

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::{Invitation, InvitationPreview};
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
@@ -79,7 +79,7 @@ fn invitation_of(row: &Row<'_>) -> rusqlite::Result<Invitation> {
         accepted_at: row.get(6)?,
         member: row.get(7)?,
         created_at: row.get(8)?,
-        maker: Maker::parse(row.get::<_, Option<String>>(9)?.as_deref()),
+        maker: Grantor::parse(row.get::<_, Option<String>>(9)?.as_deref()),
     })
 }
 

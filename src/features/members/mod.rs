@@ -20,8 +20,8 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Transaction, maintenance, consume_setup_token};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
-use crate::kernel::authz::delegation::{self, Touch};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
+use crate::kernel::authz::delegation::{self, MemberPart};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
@@ -81,9 +81,9 @@ impl Member {
     }
 
     /// Returns what the change from a former state touches.
-    fn touch_since(&self, former: &Self) -> Touch {
+    fn touch_since(&self, former: &Self) -> MemberPart {
         let names = |member: &Self| (member.username.clone(), member.username_by_site, member.email.clone());
-        if names(self) == names(former) { Touch::Standing } else { Touch::Account }
+        if names(self) == names(former) { MemberPart::Standing } else { MemberPart::Account }
     }
 
     /// Returns the names of the fields that differ from a former state, without their values.
@@ -336,7 +336,7 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
 }
 
 /// Returns who chose the member's password, if it was not the member.
-pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
+pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Grantor>> {
     store::find_password_maker(r, id)
 }
 
@@ -344,7 +344,7 @@ pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
 pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
     let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
     let rights = &authz::store::rights_of(t, id)?;
-    deferred_grant::require_kept(t.snapshot(), &maker, DeferredGrant::Password { member: id, rights }, t.now())
+    deferred_grant::require_grantor_authorized(t.snapshot(), &maker, DeferredGrant::Password { member: id, rights }, t.now())
 }
 
 /// Returns the hash of a member's password, if any.
@@ -409,7 +409,7 @@ pub async fn purge_expired_registrations(app: &App) -> Result<()> {
                 return Ok(Changed::unchanged(()));
             }
             let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
-            Ok(Changed::new((), entry).with_policy_changes(gone.into_iter().map(Change::MemberGone)))
+            Ok(Changed::new((), entry).with_policy_changes(gone.into_iter().map(Change::MemberDeleted)))
         };
         app.change(&Identity::command_line(), "member.lapse", forget).await?;
     }
@@ -425,7 +425,7 @@ pub fn require_not_self(caller: &Identity, id: MemberId) -> Result<()> {
 
 /// Fails unless the caller may change this member's e-mail, credentials and other data (`kernel::authz::delegation`).
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
-    require_may_touch(t, caller, reach, id, Touch::Account)
+    require_may_touch(t, caller, reach, id, MemberPart::Account)
 }
 
 /// Fails unless the caller may change the member in this way.
@@ -434,7 +434,7 @@ pub fn require_may_touch(
     caller: &Identity,
     reach: Reach,
     id: MemberId,
-    touch: Touch,
+    touch: MemberPart,
 ) -> Result<()> {
     let rights = authz::store::rights_of(t, id)?;
     delegation::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
@@ -483,11 +483,11 @@ impl Guesser {
     /// and for programs.
     pub fn from_caller(caller: &Identity, reach: Reach) -> Option<Self> {
         let is_counted = matches!(caller.principal, Principal::Member(_)) && reach != Reach::Site;
-        is_counted.then(|| Self::by(&Maker::from_caller(caller), caller.context.address, reach))
+        is_counted.then(|| Self::by(&Grantor::from_caller(caller), caller.context.address, reach))
     }
 
     /// Returns the guesser for a deferred grant: the attempts count for its maker.
-    pub fn by(maker: &Maker, address: Option<IpAddr>, reach: Reach) -> Self {
+    pub fn by(maker: &Grantor, address: Option<IpAddr>, reach: Reach) -> Self {
         Self { attempt: Attempt::new(&format!("names {}", maker.to_text()), address), reach }
     }
 }

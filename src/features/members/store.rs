@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Result};
@@ -354,7 +354,7 @@ const SET_PASSWORD: &str = "
     set password_hash = :password_hash, password_maker = :maker, version = version + 1, updated_at = :now
     where id = :id";
 
-pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str, maker: Option<&Maker>) -> Result<()> {
+pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str, maker: Option<&Grantor>) -> Result<()> {
     let maker = maker.and_then(text_of_maker);
     w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":maker", &maker), (":now", &w.now()), (":id", &id)])
         .map(drop)
@@ -366,20 +366,20 @@ const SET_PASSWORD_MAKER: &str = "
     where id = :id and password_hash is not null";
 
 /// Stores who chose the member's current password.
-pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Maker) -> Result<()> {
+pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Grantor) -> Result<()> {
     w.execute(SET_PASSWORD_MAKER, &[(":maker", &text_of_maker(maker)), (":id", &id)]).map(drop)
 }
 
 /// `Maker::Site` is stored as null: the owner of the machine needs no password to act as a member.
-fn text_of_maker(maker: &Maker) -> Option<String> {
-    (*maker != Maker::Site).then(|| maker.to_text())
+fn text_of_maker(maker: &Grantor) -> Option<String> {
+    (*maker != Grantor::Site).then(|| maker.to_text())
 }
 
 const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id";
 
-pub fn find_password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
+pub fn find_password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Grantor>> {
     let text = r.find(FIND_PASSWORD_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?.flatten();
-    Ok(text.map(|text| Maker::parse(Some(&text))))
+    Ok(text.map(|text| Grantor::parse(Some(&text))))
 }
 
 const END_PASSWORD: &str = "

@@ -7,7 +7,7 @@ use super::{Member, erased, folded, store};
 use crate::features::permissions;
 use crate::kernel::app::{Changed, Occurrence, Transaction, mark_erased};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{ErrorCode, Result};
@@ -48,7 +48,7 @@ pub fn delete_membership(t: &Transaction<'_>, organization: OrganizationId, memb
 pub fn set_password(
     t: &Transaction<'_>,
     id: MemberId,
-    (hash, maker): (&str, Option<&Maker>),
+    (hash, maker): (&str, Option<&Grantor>),
     kept: Option<SessionId>,
 ) -> Result<()> {
     let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();

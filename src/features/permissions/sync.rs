@@ -156,7 +156,7 @@ pub fn reconcile(
         }
     }
     for (id, key) in held.iter().filter(|(id, _)| !wanted.iter().any(|(wanted, _)| wanted == id)) {
-        delegation::require_may_take(t.snapshot(), caller, organization, role(*id)?)?;
+        delegation::require_may_revoke(t.snapshot(), caller, organization, role(*id)?)?;
         synced.removed.push(key.clone());
         if !dry_run {
             store::delete_sourced_assignment(t, organization, member, *id, source)?;

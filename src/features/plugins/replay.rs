@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::kernel::app::log_entry::PluginTrace;
 use crate::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
-use crate::kernel::authz::plugin::{Filter, Mode, Topic};
-use crate::kernel::authz::resolved_request::Kind;
+use crate::kernel::authz::plugin::{Filter, Mode, FilterInput};
+use crate::kernel::authz::resolved_request::RequestKind;
 use crate::kernel::decision_log::Row;
 use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, Ruling};
 
@@ -107,8 +107,8 @@ impl Recorded {
 
     /// Whether the candidate would be called for this decision.
     fn asks(&self, candidate: &Candidate, base: Reason) -> bool {
-        let is_route = self.facts("question") == [Kind::Route.as_str()];
-        let topic = Topic {
+        let is_route = self.facts("question") == [RequestKind::Route.as_str()];
+        let topic = FilterInput {
             permissions: &self.facts("permission"),
             route: is_route.then_some((&self.input.action, &self.input.path)),
             module: self.facts("module").first().copied(),

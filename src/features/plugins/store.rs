@@ -175,7 +175,7 @@ pub fn insert_version(w: &Writer<'_>, plugin: PluginId, version: &Version) -> Re
             (":plugin_id", &plugin),
             (":version", &version.number),
             (":sha256", &version.sha256),
-            (":exports", &sql::text_of(&version.exports.words())?),
+            (":exports", &sql::text_of(&version.exports.names())?),
             (":imports", &sql::text_of(&version.imports)?),
             (":is_large", &version.is_large),
             (":is_tested", &version.is_tested),

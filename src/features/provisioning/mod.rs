@@ -14,8 +14,8 @@ use crate::features::members::{
 use crate::features::quotas::{self, Account, QuotaSettings};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::deferred_grant::Maker;
-use crate::kernel::authz::delegation::{self, Touch};
+use crate::kernel::authz::deferred_grant::Grantor;
+use crate::kernel::authz::delegation::{self, MemberPart};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
@@ -39,7 +39,7 @@ impl User {
     /// Returns the user as a caller with this reach can see it. For a member that also belongs to other organizations,
     /// an organization sees the profile, but neither external names nor the stored bytes.
     pub fn seen(self, snapshot: &Snapshot, reach: Reach) -> Self {
-        if delegation::require_whole(snapshot, reach, self.member.id).is_ok() {
+        if delegation::require_sole_organization(snapshot, reach, self.member.id).is_ok() {
             return self;
         }
         let account = Account { size: 0, used: 0, own_size: None, ..self.account };
@@ -60,7 +60,7 @@ pub struct NewUser {
     pub quota_size: Option<i64>,
     pub organization: Option<OrganizationId>,
     /// The creator of the welcome mail's link; `None` sends no mail.
-    pub welcome: Option<Maker>,
+    pub welcome: Option<Grantor>,
 }
 
 impl NewUser {
@@ -209,9 +209,9 @@ pub struct Edit {
 }
 
 /// Returns what a change of these fields affects.
-pub fn touch_of(fields: &[&str]) -> Touch {
+pub fn touch_of(fields: &[&str]) -> MemberPart {
     let opens = |field: &&str| ["email", "wordpress_id", "sftpgo_username"].contains(field);
-    if fields.iter().any(opens) { Touch::Account } else { Touch::Standing }
+    if fields.iter().any(opens) { MemberPart::Account } else { MemberPart::Standing }
 }
 
 impl Edit {

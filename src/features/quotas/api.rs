@@ -14,7 +14,7 @@ use crate::features::quotas::{self, Account, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
-use crate::kernel::authz::delegation::{self, Gift};
+use crate::kernel::authz::delegation::{self, Delegable};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
@@ -380,7 +380,7 @@ impl Api {
     ) -> Reply<MemberQuota> {
         let rules = QuotaSettings::from_config(&self.app.config);
         let update = move |t: &Transaction<'_>, caller: &Identity| {
-            delegation::require_any(caller, Gift::Quota)?;
+            delegation::require_any(caller, Delegable::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
             members::require_visible(t.snapshot(), reach, id.0)?;
             let member = members::get(t, id.0)?;
@@ -418,7 +418,7 @@ impl Api {
         body: Body<UpdateCeiling>,
     ) -> Reply<OrganizationQuota> {
         let update = move |t: &Transaction<'_>, caller: &Identity| {
-            delegation::require_any(caller, Gift::Quota)?;
+            delegation::require_any(caller, Delegable::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_CEILING)?;
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
             tenant.ok_or(ErrorCode::OrganizationNotFound)?;

@@ -15,7 +15,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz;
-use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
@@ -147,7 +147,7 @@ pub async fn create_mail_link(
     app: &App,
     id: MemberId,
     ttl_s: u64,
-    welcome_maker: Option<Maker>,
+    welcome_maker: Option<Grantor>,
 ) -> Result<Option<String>> {
     let token = secret::token("pr_")?;
     let hash = secret::hash(&token);
@@ -197,7 +197,7 @@ pub fn create_link(
             "deleted" => return Err(ErrorCode::MemberDeleted.into()),
             _ => return Err(ErrorCode::MemberNotActive.into()),
         }
-        let maker = Maker::from_caller(caller);
+        let maker = Grantor::from_caller(caller);
         let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;
         let after = json!({"expires_at": expires_at.0});
         let entry = Entry::new("member", id).within(reach.organization()).after(after);
@@ -208,7 +208,7 @@ pub fn create_link(
 /// Stores a link, deletes the member's previous ones, and returns its expiry.
 fn insert_link(
     t: &Transaction<'_>,
-    (hash, maker): (&secret::Hash, Option<&Maker>),
+    (hash, maker): (&secret::Hash, Option<&Grantor>),
     data: Option<&str>,
     (member, ttl_s): (MemberId, u64),
 ) -> Result<Timestamp> {
@@ -225,7 +225,7 @@ fn insert_link(
 fn require_kept(
     r: &Reader<'_>,
     snapshot: &Snapshot,
-    (maker, data): (&Maker, Option<&str>),
+    (maker, data): (&Grantor, Option<&str>),
     member: MemberId,
     now: Timestamp,
 ) -> Result<()> {
@@ -234,7 +234,7 @@ fn require_kept(
         Some(WELCOME) => DeferredGrant::Welcome { member, rights },
         _ => DeferredGrant::PasswordLink { member, rights },
     };
-    deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
+    deferred_grant::require_grantor_authorized(snapshot, maker, deferred_grant, now)
         .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its creator: {}", lost.message())))
 }
 
@@ -244,7 +244,7 @@ fn link(app: &App, token: &str) -> String {
 
 /// Returns the member of a valid link, and its creator if the creator knows the link too. (Links in welcome mails are
 /// known only to the owner of the mailbox.)
-fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<(MemberId, Option<Maker>)> {
+fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<(MemberId, Option<Grantor>)> {
     let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(ErrorCode::InvalidLink)?;
     let member = match link.member {
         Some(id) => members::find(r, id)?,
@@ -275,7 +275,7 @@ pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: Str
     let set = move |t: &Transaction<'_>, _: &Identity| {
         let (member, maker) = member_of(t, t.snapshot(), &token, t.now())?;
         members::set_password(t, member, (&hash, maker.as_ref()), None)?;
-        let keys = t.count_policy_changes(|change| matches!(change, Change::ApiKeyGone(_)));
+        let keys = t.count_policy_changes(|change| matches!(change, Change::ApiKeyDeleted(_)));
         let after = json!({"fields": ["password"], "sessions_ended": t.count_policy_changes(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };

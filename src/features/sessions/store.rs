@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
@@ -172,7 +172,7 @@ pub struct OneTimeToken {
     pub data: Option<String>,
     pub tries: u64,
     /// Who created it for the member; `None` when the member requested it.
-    pub maker: Option<Maker>,
+    pub maker: Option<Grantor>,
 }
 
 const INSERT_TOKEN: &str = "
@@ -204,7 +204,7 @@ pub fn insert_token(
 const SET_MAKER: &str = "update one_time_tokens set maker = :maker where hash = :hash";
 
 /// Records who created a one-time token for its member.
-pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Maker) -> Result<()> {
+pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Grantor) -> Result<()> {
     w.execute(SET_MAKER, &[(":maker", &maker.to_text()), (":hash", hash)]).map(drop)
 }
 
@@ -221,7 +221,7 @@ pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) ->
             member: row.get(0)?,
             data: row.get(1)?,
             tries: row.get::<_, i64>(2)?.unsigned_abs(),
-            maker: maker.map(|text| Maker::parse(Some(&text))),
+            maker: maker.map(|text| Grantor::parse(Some(&text))),
         })
     })
 }

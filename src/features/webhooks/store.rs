@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::Webhook;
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
@@ -104,15 +104,15 @@ pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result
 const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :id";
 
 /// Sets the principal whose rights the webhook depends on.
-pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
+pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Grantor) -> Result<()> {
     w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.to_text()), (":id", &id)]).map(drop)
 }
 
 const WEBHOOK_MAKER: &str = "select maker from webhooks where id = :id";
 
-pub fn get_webhook_maker(r: &Reader<'_>, id: WebhookId) -> Result<Maker> {
+pub fn get_webhook_maker(r: &Reader<'_>, id: WebhookId) -> Result<Grantor> {
     let text = r.find(WEBHOOK_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?;
-    Ok(Maker::parse(text.flatten().as_deref()))
+    Ok(Grantor::parse(text.flatten().as_deref()))
 }
 
 const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";

@@ -22,7 +22,7 @@ use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
-use crate::kernel::authz::delegation::Touch;
+use crate::kernel::authz::delegation::MemberPart;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
@@ -155,7 +155,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
         let Some(member) = members::find_by_identity(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::unchanged(AccountOutcome::Nobody));
         };
-        if members::require_may_touch(t, &identity, Reach::Site, member.id, Touch::Standing).is_err() {
+        if members::require_may_touch(t, &identity, Reach::Site, member.id, MemberPart::Standing).is_err() {
             let why = "is an administrator, or has more rights than the caller: suspend it by hand";
             return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
         }

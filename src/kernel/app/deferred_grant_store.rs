@@ -1,6 +1,6 @@
 //! SQL that finds open deferred grants by their creator, in all tables that hold them.
 
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{ApiKeyId, GrantId, InvitationId, MemberId, OrganizationId, RoleId, WebhookId};
@@ -53,7 +53,7 @@ const LIST_CLIENTS_BY: &str = "select client_key from api_clients where maker = 
 const LIST_WEBHOOKS_BY: &str = "select id, organization_id from webhooks where maker = :maker and status = 'active'";
 
 /// All open deferred grants of a creator, except member keys and passwords if the creator is an API client.
-pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
+pub(super) fn list_open(r: &Reader<'_>, maker: &Grantor) -> Result<Vec<Open>> {
     let text = maker.to_text();
     let mut open = r.all(LIST_INVITATIONS_BY, &[(":maker", &text)], |row| {
         Ok(Open::Invitation { id: row.get(0)?, organization: row.get(1)?, role: row.get(2)? })
@@ -63,7 +63,7 @@ pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
     })?);
     // Keys that a client created are checked at every use, and passwords at every sign-in. There can be one for each
     // member, and they become valid again if the client does.
-    if !matches!(maker, Maker::Client(_)) {
+    if !matches!(maker, Grantor::Client(_)) {
         open.extend(r.all(LIST_KEYS_BY, &[(":maker", &text)], |row| {
             let id = row.get(0)?;
             Ok(row.get::<_, Option<_>>(1)?.map_or(Open::ServiceKey { id }, |member| Open::Key { id, member }))
@@ -82,9 +82,9 @@ pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
 const LIST_KEYS_OF: &str = "select id, maker from api_keys where member_id = :member_id and maker is not null";
 
 /// The API keys that others created for a member, with their creators.
-pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Maker, Open)>> {
+pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Grantor, Open)>> {
     r.all(LIST_KEYS_OF, &[(":member_id", &member)], |row| {
-        let maker = Maker::parse(row.get::<_, Option<String>>(1)?.as_deref());
+        let maker = Grantor::parse(row.get::<_, Option<String>>(1)?.as_deref());
         Ok((maker, Open::Key { id: row.get(0)?, member }))
     })
 }
@@ -92,9 +92,9 @@ pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Make
 const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id and password_maker is not null";
 
 /// The password that somebody else set for a member, with its creator.
-pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Option<(Maker, Open)>> {
+pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Option<(Grantor, Open)>> {
     let maker = r.find(FIND_PASSWORD_MAKER, &[(":id", &member)], |row| row.get::<_, String>(0))?;
-    Ok(maker.map(|maker| (Maker::parse(Some(&maker)), Open::Password { member })))
+    Ok(maker.map(|maker| (Grantor::parse(Some(&maker)), Open::Password { member })))
 }
 
 const FIND_GRANTEE: &str = "select member_id from grants where id = :id";
@@ -127,7 +127,7 @@ const LIST_MAKERS: &str = "
     select maker from webhooks where maker >= 'member ' and maker < 'member!'";
 
 /// All members with open deferred grants. Creators of other kinds can be in the list too.
-pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Maker>> {
+pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Grantor>> {
     r.all(LIST_MAKERS, &[], |row| row.get::<_, String>(0))
-        .map(|all| all.iter().map(|text| Maker::parse(Some(text))).collect())
+        .map(|all| all.iter().map(|text| Grantor::parse(Some(text))).collect())
 }

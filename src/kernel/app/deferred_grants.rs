@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::deferred_grant_store::{self as store, Open};
 use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::deferred_grant::{DeferredGrant, Maker, require_kept};
+use crate::kernel::authz::deferred_grant::{DeferredGrant, Grantor, require_grantor_authorized};
 use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
@@ -15,28 +15,28 @@ use crate::kernel::ids::{MemberId, Timestamp};
 
 /// Returns the open deferred grants that these changes may invalidate: those of every creator who may lose rights, and
 /// those for every member who may gain rights. It is not checked here whether they do.
-pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) -> Result<Vec<(Maker, Open)>> {
+pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) -> Result<Vec<(Grantor, Open)>> {
     let mut makers: BTreeSet<String> = BTreeSet::new();
     let mut may_gain: BTreeSet<MemberId> = BTreeSet::new();
-    let mut all_makers: Option<Vec<Maker>> = None;
+    let mut all_makers: Option<Vec<Grantor>> = None;
     for change in changes {
         match change {
             Change::Member(id, status) if *status != Status::Active => {
-                makers.insert(Maker::Member(*id).to_text());
+                makers.insert(Grantor::Member(*id).to_text());
             }
-            Change::MemberGone(id) => {
-                makers.insert(Maker::Member(*id).to_text());
+            Change::MemberDeleted(id) => {
+                makers.insert(Grantor::Member(*id).to_text());
             }
             Change::Membership(_, id, _) => {
-                makers.insert(Maker::Member(*id).to_text());
+                makers.insert(Grantor::Member(*id).to_text());
                 may_gain.insert(*id);
             }
             Change::Grant(_, Some(id)) => may_gain.extend(store::find_grantee(w, *id)?),
             Change::Client(client) => {
-                makers.insert(Maker::Client(client.client_key.clone()).to_text());
+                makers.insert(Grantor::Client(client.client_key.clone()).to_text());
             }
-            Change::ClientGone(client_key) => {
-                makers.insert(Maker::Client(client_key.clone()).to_text());
+            Change::ClientDeleted(client_key) => {
+                makers.insert(Grantor::Client(client_key.clone()).to_text());
             }
             Change::Role(tenant, role) => {
                 // Everybody who holds the role may have lost rights.
@@ -44,13 +44,13 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
                     Some(all) => all,
                     None => store::list_makers(w)?,
                 };
-                let holds = |maker: &&Maker| match maker {
-                    Maker::Member(id) => {
+                let holds = |maker: &&Grantor| match maker {
+                    Grantor::Member(id) => {
                         before.tenant(*tenant).is_some_and(|tenant| tenant.roles_of(*id).any(|held| held.id == role.id))
                     }
                     _ => false,
                 };
-                makers.extend(all.iter().filter(holds).map(Maker::to_text));
+                makers.extend(all.iter().filter(holds).map(Grantor::to_text));
                 all_makers = Some(all);
             }
             _ => {}
@@ -58,16 +58,16 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     }
     // A client is valid only as long as its creator's rights, and so are the deferred grants of the client.
     let clients = before.clients().filter(|client| makers.contains(&client.maker.to_text()));
-    let clients: Vec<_> = clients.map(|client| Maker::Client(client.client_key.clone()).to_text()).collect();
+    let clients: Vec<_> = clients.map(|client| Grantor::Client(client.client_key.clone()).to_text()).collect();
     makers.extend(clients);
     let mut open = Vec::new();
     for text in &makers {
-        let maker = Maker::parse(Some(text));
+        let maker = Grantor::parse(Some(text));
         open.extend(store::list_open(w, &maker)?.into_iter().map(|deferred_grant| (maker.clone(), deferred_grant)));
     }
     for member in may_gain {
         let keys = store::list_keys_of(w, member)?;
-        let is_listed = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.to_text());
+        let is_listed = |maker: &Grantor| matches!(maker, Grantor::Member(_)) && makers.contains(&maker.to_text());
         let given = keys.into_iter().chain(store::find_password_of(w, member)?);
         open.extend(given.filter(|(maker, _)| !is_listed(maker)));
     }
@@ -85,7 +85,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
 pub(super) fn withdraw(
     t: &Transaction<'_>,
     after: &Snapshot,
-    deferred_grants: Vec<(Maker, Open)>,
+    deferred_grants: Vec<(Grantor, Open)>,
 ) -> Result<Vec<Entry>> {
     let (w, before) = (&**t, t.snapshot());
     let mut entries = Vec::new();
@@ -112,7 +112,7 @@ pub(super) fn withdraw(
                 continue;
             }
         };
-        if require_kept(after, &maker, deferred_grant, w.now()).is_ok() {
+        if require_grantor_authorized(after, &maker, deferred_grant, w.now()).is_ok() {
             continue;
         }
         let why = serde_json::json!({"withdrawn": "its creator no longer has the right to give it"});
@@ -148,12 +148,12 @@ fn invalidated((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timest
     let (entry, is_kept): (Entry, [bool; 2]) = match open {
         Open::ServiceKey { id } => {
             let is_kept =
-                |snapshot: &Snapshot| snapshot.api_key(*id).is_some_and(|key| key.require_kept(snapshot, now).is_ok());
+                |snapshot: &Snapshot| snapshot.api_key(*id).is_some_and(|key| key.require_grantor_authorized(snapshot, now).is_ok());
             (Entry::new("api_key", id), [is_kept(before), is_kept(after)])
         }
         Open::Client { client_key } => {
             let is_kept = |snapshot: &Snapshot| {
-                snapshot.client(client_key).is_some_and(|client| client.require_kept(snapshot, now).is_ok())
+                snapshot.client(client_key).is_some_and(|client| client.require_grantor_authorized(snapshot, now).is_ok())
             };
             (Entry::new("client", client_key), [is_kept(before), is_kept(after) || after.client(client_key).is_none()])
         }

@@ -204,7 +204,7 @@ impl App {
         let input = authorizer_input(snapshot, request, &resolved, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
         let shadow: Vec<&Binding> =
-            authorizers().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
+            authorizers().filter(|binding| binding.mode == Mode::Shadow && !binding.run_state.is_quarantined()).collect();
         let mut enforced_answers: Vec<(&Binding, PluginResult)> = Vec::new();
         for binding in enforced().filter(|binding| resolved.consults(base.reason, binding)) {
             let answer = self.call_authorizer(tenant, binding, &input, spent).await;
@@ -236,7 +236,7 @@ impl App {
             let effects = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginResult::effect);
             answer.differed = combine_deny_overrides(base.reason, effects).allows() != decision.allow;
             if answer.differed {
-                binding.live.count(|stats| stats.differed += 1);
+                binding.run_state.count(|stats| stats.differed += 1);
             }
             if answer.differed || answer.outcome.is_some() {
                 shadow_answers.push(answer);

@@ -242,7 +242,7 @@ pub fn render(app: &App) -> Result<String> {
     let as_i64 = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     gauges.epoch.set(as_i64(snapshot.epoch));
     gauges.body_bytes.set(as_i64(app.intake.in_flight()));
-    gauges.members.set(as_i64(snapshot.member_states() as u64));
+    gauges.members.set(as_i64(snapshot.member_state_count() as u64));
     gauges.queued.set(as_i64(queued as u64));
     gauges.jobs.set(as_i64(db.jobs.load(Relaxed)));
     gauges.batches.set(as_i64(db.batches.load(Relaxed)));
@@ -274,9 +274,9 @@ fn count_plugins(metrics: &Metrics, snapshot: &Snapshot) {
     let (mut in_force, mut quarantined) = (0, 0);
     for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
         in_force += 1;
-        quarantined += i64::from(binding.live.is_quarantined());
+        quarantined += i64::from(binding.run_state.is_quarantined());
         let sha256 = hex::encode(binding.sha256);
-        for (outcome, count) in binding.live.look(|stats| stats.outcomes.clone()) {
+        for (outcome, count) in binding.run_state.read(|stats| stats.outcomes.clone()) {
             let runs = metrics.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
             runs.add(i64::try_from(count).unwrap_or(i64::MAX));
         }

@@ -60,7 +60,7 @@ impl App {
         if let Err(e) = self.require_tier(organization, binding.is_large) {
             return Err(Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() });
         }
-        if binding.live.is_quarantined() {
+        if binding.run_state.is_quarantined() {
             return Err(Fault {
                 kind: FaultKind::Quarantined,
                 message: "the plugin is in quarantine: it failed too often".into(),
@@ -105,7 +105,7 @@ impl App {
     /// Loads all plugins in force at the start, so that no request waits for it. Some may have to be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
+        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.run_state.is_quarantined()) {
             let key = (organization, binding.sha256);
             if let Err(e) = self.load_plugin(key, Tier::from_is_large(binding.is_large)).await {
                 tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be loaded");
@@ -117,7 +117,7 @@ impl App {
     pub async fn ready_cached_plugins(&self) -> bool {
         let snapshot = self.snapshot();
         let mut is_all = true;
-        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
+        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.run_state.is_quarantined()) {
             let fetch = async { Err(Error::new(ErrorCode::NotFound)) };
             let key = (organization, binding.sha256);
             is_all &= self.host.load(key, Tier::from_is_large(binding.is_large), fetch).await.is_ok();
@@ -154,7 +154,7 @@ impl App {
     /// Counts that the result of a shadow plugin differs from that in force, and writes it to the plugin's log.
     pub fn record_shadow_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
         tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a shadow plugin differs");
-        binding.live.count(|stats| {
+        binding.run_state.count(|stats| {
             stats.differed += 1;
             push_line(stats, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: "info", message });
         });
@@ -175,7 +175,7 @@ impl App {
         self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.as_str()), called.duration);
         self.metrics.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
-        binding.live.count(|stats| {
+        binding.run_state.count(|stats| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.as_str());
             *stats.outcomes.entry(word).or_default() += 1;
             let duration_us = u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX);
@@ -198,7 +198,7 @@ impl App {
         let (failures_max, window_ms) = (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
         if let Err(fault) = outcome
             && fault.kind.is_of_guest()
-            && binding.live.has_failed_too_often(now, failures_max, window_ms)
+            && binding.run_state.has_failed_too_often(now, failures_max, window_ms)
         {
             self.quarantine(organization, binding, fault);
         }

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use super::maintenance::batches;
 use super::{App, seconds_to_ms};
 use crate::kernel::audit_log::{self, Entry};
-use crate::kernel::authz::compare_store::{Mark, PAGE_ROWS};
+use crate::kernel::authz::compare_store::{Cursor, PAGE_ROWS};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::{Change, Part, RowLocation, Snapshot};
+use crate::kernel::authz::snapshot::{Change, Part, SnapshotCursor, Snapshot};
 use crate::kernel::authz::{self, compare_store as rows};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -137,7 +137,7 @@ impl App {
         organization: Option<OrganizationId>,
         repaired: &mut Repaired,
     ) -> Result<()> {
-        let mut next = Some(Mark::first(organization));
+        let mut next = Some(Cursor::first(organization));
         while let Some(mark) = next.take() {
             let cell = self.guard.snapshot.clone();
             let look = move |r: &Reader<'_>| {
@@ -165,14 +165,14 @@ impl App {
         }
         // Facts that are added from here on are added together with their rows.
         let known = self.snapshot();
-        let mut next = Some(RowLocation::default());
+        let mut next = Some(SnapshotCursor::default());
         while let Some(location) = next.take() {
             let (cell, known) = (self.guard.snapshot.clone(), known.clone());
             let look = move |r: &Reader<'_>| {
                 let (facts, following) = known.known(part, organization, location, PAGE_ROWS);
                 let mut suspects = Vec::new();
                 for fact in facts {
-                    let now = rows::again(r, &cell.load(), &fact)?;
+                    let now = rows::reread(r, &cell.load(), &fact)?;
                     if now.iter().any(|now| cell.load().differs(now)) {
                         suspects.push(fact);
                     }
@@ -237,7 +237,7 @@ fn repair(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Resul
     let mut after = snapshot.clone();
     let mut facts = 0;
     for suspect in suspects {
-        for now in rows::again(w, &after, suspect)? {
+        for now in rows::reread(w, &after, suspect)? {
             if after.differs(&now) {
                 after.apply(now);
                 facts += 1;
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::kernel::app::{Changed, Transaction};
     use crate::kernel::authz::catalog::Catalog;
-    use crate::kernel::authz::snapshot::{GrantKey, Holds, Right, Role, Session, Status};
+    use crate::kernel::authz::snapshot::{GrantKey, RoleKind, Right, Role, Session, Status};
     use crate::kernel::config::Config;
     use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, RoleId, SessionId};
 
@@ -401,7 +401,7 @@ mod tests {
     }
 
     fn role(id: RoleId, key: &str) -> Role {
-        Role { id, key: key.into(), is_open: true, holds: Holds::Ticked, ticked: Arc::default() }
+        Role { id, key: key.into(), is_open: true, holds: RoleKind::Ticked, ticked: Arc::default() }
     }
 
     /// Every kind of damage to the policy in memory, with its name.
@@ -415,31 +415,31 @@ mod tests {
         let session = Session { member: member(1), second_factor: true };
         vec![
             ("a status", vec![Change::Member(member(0), Status::Suspended)]),
-            ("a member is missing", vec![Change::MemberGone(member(0))]),
+            ("a member is missing", vec![Change::MemberDeleted(member(0))]),
             ("a surplus member", vec![Change::Member(member(1 << 40), Status::Active)]),
-            ("a placement", vec![Change::Placed(member(2), None)]),
+            ("a placement", vec![Change::OrganizationCount(member(2), None)]),
             ("an inactive organization", vec![tenant("acme", false)]),
             ("a name", vec![tenant("other", true)]),
             ("a membership is missing", vec![Change::Membership(BOLT, member(0), None)]),
             ("a surplus membership", vec![Change::Membership(BOLT, member(2), Some(Vec::new()))]),
             ("a role that is not held", vec![Change::Membership(ACME, member(0), Some(Vec::new()))]),
             ("a permission of a role", vec![Change::Role(ACME, role(READER, "reader"))]),
-            ("a role is missing", vec![Change::RoleGone(ACME, READER)]),
+            ("a role is missing", vec![Change::RoleDeleted(ACME, READER)]),
             ("a surplus role", vec![Change::Role(BOLT, role(RoleId::new(), "ghost"))]),
             (
                 "a role instead of another",
-                vec![Change::RoleGone(ACME, READER), Change::Role(ACME, role(RoleId::new(), "ghost"))],
+                vec![Change::RoleDeleted(ACME, READER), Change::Role(ACME, role(RoleId::new(), "ghost"))],
             ),
             ("plugins", vec![Change::Plugins(ACME, Vec::new())]),
             ("the catalog", vec![Change::Catalog(Arc::new(Catalog::build(Vec::new())))]),
             ("a grant is missing", vec![Change::Grant(right(0), None)]),
             ("a surplus grant", vec![Change::Grant(right(1 << 40), Some(GrantId::new()))]),
             ("a grant of another row", vec![Change::Grant(right(0), Some(GrantId::new()))]),
-            ("a client", vec![Change::ClientGone("office".into())]),
+            ("a client", vec![Change::ClientDeleted("office".into())]),
             ("a session is missing", vec![Change::Session(SESSION, None)]),
             ("a surplus session", vec![Change::Session(SessionId::new(), Some(session))]),
             ("the session of another member", vec![Change::Session(SESSION, Some(session))]),
-            ("an API key", vec![Change::ApiKeyGone(KEY)]),
+            ("an API key", vec![Change::ApiKeyDeleted(KEY)]),
         ]
     }
 

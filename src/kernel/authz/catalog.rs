@@ -15,9 +15,9 @@ pub type PermissionIndex = u32;
 
 /// A set of permissions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bits(Vec<u64>);
+pub struct PermissionSet(Vec<u64>);
 
-impl Bits {
+impl PermissionSet {
     pub fn contains(&self, slot: PermissionIndex) -> bool {
         self.0.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
     }
@@ -47,7 +47,7 @@ impl Bits {
     }
 }
 
-impl FromIterator<PermissionIndex> for Bits {
+impl FromIterator<PermissionIndex> for PermissionSet {
     fn from_iter<I: IntoIterator<Item = PermissionIndex>>(slots: I) -> Self {
         let mut bits = Self::default();
         slots.into_iter().for_each(|slot| bits.insert(slot));
@@ -152,12 +152,12 @@ pub struct Catalog {
     /// There are few, so a linear search is faster than hashing a name.
     apps: Vec<(Arc<str>, Routes)>,
     /// Permissions of applications that not all organizations have, and the organizations that have each of these.
-    reserved: Bits,
+    reserved: PermissionSet,
     organizations: HashMap<Arc<str>, Vec<OrganizationId>>,
     /// Permissions that are open and not orphaned, and whose ancestors are open.
-    open: Bits,
+    open: PermissionSet,
     /// Permissions that an owner of a tenant holds without ticks: all except site-wide operations.
-    tenant: Bits,
+    tenant: PermissionSet,
     /// The index of each of Roster's own permissions.
     builtin: Vec<PermissionIndex>,
     len: usize,
@@ -179,7 +179,7 @@ impl Catalog {
             .map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX))
             .collect();
         let open = open_nodes(&nodes);
-        let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
+        let (tenant, reserved, organizations) = (PermissionSet::default(), PermissionSet::default(), HashMap::new());
         let mut catalog =
             Self { apps: Vec::new(), reserved, organizations, open, tenant, builtin, by_name, nodes, len };
         catalog.tenant = catalog.iter().map(|node| node.slot).filter(|slot| !catalog.is_site_only(*slot)).collect();
@@ -325,7 +325,7 @@ impl Routes {
                 wide if wide.is_wide() => routes.wide.push(index),
                 mixed if !mixed.is_plain() => routes.mixed.insert(mixed, index),
                 plain => {
-                    if let Err(e) = routes.trie.insert(plain.shape(), index) {
+                    if let Err(e) = routes.trie.insert(plain.trie_route(), index) {
                         tracing::error!(template = %route.text, error = %e, "a template cannot be routed; its paths are denied");
                     }
                 }
@@ -365,7 +365,7 @@ fn add_umbrella(route: &mut Route, umbrella: &Route) {
     }
 }
 
-fn open_nodes(nodes: &[Option<Node>]) -> Bits {
+fn open_nodes(nodes: &[Option<Node>]) -> PermissionSet {
     let at = |slot: PermissionIndex| nodes.get(slot as usize).and_then(Option::as_ref);
     let is_in_effect = |node: &Node| {
         let parents = std::iter::successors(node.parent.and_then(at), |parent| parent.parent.and_then(at));

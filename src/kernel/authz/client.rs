@@ -12,7 +12,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ipnet::IpNet;
 
-use super::deferred_grant::{self, Maker};
+use super::deferred_grant::{self, Grantor};
 use super::snapshot::Snapshot;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
@@ -33,7 +33,7 @@ pub struct Client {
     pub expires_at: Option<Timestamp>,
     pub rate_limit_per_min: Option<NonZeroU32>,
     /// The principal that created the client or rotated it last.
-    pub maker: Maker,
+    pub maker: Grantor,
     pub counters: Arc<Counters>,
 }
 
@@ -56,7 +56,7 @@ impl Counters {
 }
 
 /// The properties of a request that a client's restrictions are checked against.
-pub struct Presented<'a> {
+pub struct PresentedCredential<'a> {
     /// The digest of the secret.
     pub secret: Hash,
     pub origin: Option<&'a str>,
@@ -73,7 +73,7 @@ pub struct Rate {
 }
 
 /// Authenticates the client. An unknown, inactive or expired client and a wrong secret take the same time.
-fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
+fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &PresentedCredential<'_>) -> Result<&'c Arc<Client>> {
     let offered = presented.secret;
     let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
     let is_its_secret = secret::is_current_or_former(&offered, current, former, presented.now);
@@ -89,16 +89,16 @@ fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> R
 
 /// Returns the client if all checks succeed: its secret, its maker's rights, and its restrictions of origin, address
 /// and path.
-pub fn admitted(snapshot: &Snapshot, client_key: &str, presented: &Presented<'_>) -> Result<Arc<Client>> {
+pub fn authenticate(snapshot: &Snapshot, client_key: &str, presented: &PresentedCredential<'_>) -> Result<Arc<Client>> {
     let client = identify(snapshot.client(client_key), presented)?;
-    client.require_kept(snapshot, presented.now)?;
+    client.require_grantor_authorized(snapshot, presented.now)?;
     client.check_restrictions(presented)?;
     Ok(client.clone())
 }
 
 impl Client {
     /// Fails with `invalid_client` unless the maker may still give the scopes.
-    pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+    pub fn require_grantor_authorized(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         deferred_grant::require_client_kept(snapshot, self, now).map_err(|_| {
             let message = "the creator of this client can no longer give its scopes: an administrator must rotate it";
             Error::new(ErrorCode::InvalidClient).with_source("its maker lost the rights").with_message(message)
@@ -116,7 +116,7 @@ impl Client {
     }
 
     /// Checks the restrictions of origin, address and path. An empty list allows everything.
-    fn check_restrictions(&self, presented: &Presented<'_>) -> Result<()> {
+    fn check_restrictions(&self, presented: &PresentedCredential<'_>) -> Result<()> {
         let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);
         if !self.allowed_origins.is_empty() && !presented.origin.is_some_and(|o| in_list(&self.allowed_origins, o)) {
             return Err(ErrorCode::OriginNotAllowed.into());

@@ -15,13 +15,13 @@ pub const PAGE_ROWS: usize = 2_000;
 
 /// The row after which a page begins. Each part uses only some of the fields.
 #[derive(Debug, Clone, Default)]
-pub struct Mark {
+pub struct Cursor {
     organization: [u8; 16],
     id: [u8; 16],
     text: String,
 }
 
-impl Mark {
+impl Cursor {
     /// The mark before the first row.
     pub fn first(organization: Option<OrganizationId>) -> Self {
         Self { organization: organization.map_or([0; 16], |id| *id.0.as_bytes()), ..Self::default() }
@@ -32,12 +32,12 @@ impl Mark {
 pub struct Page {
     pub facts: Vec<Change>,
     /// The start of the next page, if there can be one.
-    pub next: Option<Mark>,
+    pub next: Option<Cursor>,
 }
 
 impl Page {
     /// From ordered rows, each with its mark.
-    fn of(rows: Vec<(Mark, Change)>) -> Self {
+    fn of(rows: Vec<(Cursor, Change)>) -> Self {
         Self { next: mark_after(&rows), facts: rows.into_iter().map(|(_, change)| change).collect() }
     }
 
@@ -48,7 +48,7 @@ impl Page {
 
 /// Reads the rows of a part after a mark, of one organization or of all. Grants, clients, sessions and keys belong to
 /// no organization.
-pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, after: &Cursor) -> Result<Page> {
     match part {
         Part::Catalog => Ok(Page::whole(vec![store::catalog(r)?])),
         // Computed, not stored.
@@ -71,7 +71,7 @@ pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, af
 }
 
 /// The mark of the last row, if the page is full.
-fn mark_after<T>(rows: &[(Mark, T)]) -> Option<Mark> {
+fn mark_after<T>(rows: &[(Cursor, T)]) -> Option<Cursor> {
     rows.last().filter(|_| rows.len() == PAGE_ROWS).map(|(mark, _)| mark.clone())
 }
 
@@ -82,9 +82,9 @@ const PAGE_OF_TENANTS: &str = "
     order by id
     limit :most";
 
-fn tenants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+fn tenants(r: &Reader<'_>, after: &Cursor) -> Result<Page> {
     let rows = r.all(PAGE_OF_TENANTS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
-        Ok((Mark { id: row.get(0)?, ..Mark::default() }, (row.get(0)?, store::tenant_of(row)?)))
+        Ok((Cursor { id: row.get(0)?, ..Cursor::default() }, (row.get(0)?, store::tenant_of(row)?)))
     })?;
     let next = mark_after(&rows);
     let mut facts = Vec::new();
@@ -101,7 +101,7 @@ const PAGE_OF_ROLES: &str = "
     order by organization_id, key
     limit :most";
 
-fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Cursor) -> Result<Page> {
     let parameters: Parameters<'_> =
         &[(":organization_id", &after.organization), (":key", &after.text), (":most", &limit(PAGE_ROWS))];
     let rows: Vec<(OrganizationId, Role)> =
@@ -110,7 +110,7 @@ fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<P
     for (organization, role) in
         rows.into_iter().filter(|(organization, _)| only.is_none_or(|only| only == *organization))
     {
-        let mark = Mark { organization: *organization.0.as_bytes(), text: role.key.to_string(), ..Mark::default() };
+        let mark = Cursor { organization: *organization.0.as_bytes(), text: role.key.to_string(), ..Cursor::default() };
         let ticked = store::ticks(r, role.id)?.into();
         roles.push((mark, Change::Role(organization, Role { ticked, ..role })));
     }
@@ -135,12 +135,12 @@ const PAGE_OF_MEMBERS_IN: &str = "
     order by s.member_id
     limit :most";
 
-fn members(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
-    let of_row = |row: &Row<'_>| -> rusqlite::Result<(Mark, [Change; 2])> {
+fn members(r: &Reader<'_>, only: Option<OrganizationId>, after: &Cursor) -> Result<Page> {
+    let of_row = |row: &Row<'_>| -> rusqlite::Result<(Cursor, [Change; 2])> {
         let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
         let id: MemberId = row.get(0)?;
-        let mark = Mark { id: row.get(0)?, ..Mark::default() };
-        Ok((mark, [Change::Member(id, store::status_of(row, 1)?), Change::Placed(id, ends)]))
+        let mark = Cursor { id: row.get(0)?, ..Cursor::default() };
+        Ok((mark, [Change::Member(id, store::status_of(row, 1)?), Change::OrganizationCount(id, ends)]))
     };
     let rows = match &only {
         None => r.all(PAGE_OF_MEMBERS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], of_row)?,
@@ -161,7 +161,7 @@ const PAGE_OF_MEMBERSHIPS: &str = "
     order by organization_id, member_id
     limit :most";
 
-fn memberships(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+fn memberships(r: &Reader<'_>, only: Option<OrganizationId>, after: &Cursor) -> Result<Page> {
     let parameters: Parameters<'_> =
         &[(":organization_id", &after.organization), (":member_id", &after.id), (":most", &limit(PAGE_ROWS))];
     let mut rows: Vec<(OrganizationId, MemberId)> =
@@ -169,7 +169,7 @@ fn memberships(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Re
     rows.retain(|(organization, _)| only.is_none_or(|only| only == *organization));
     let mut memberships = Vec::with_capacity(rows.len());
     for (organization, member) in rows {
-        let mark = Mark { organization: *organization.0.as_bytes(), id: *member.0.as_bytes(), ..Mark::default() };
+        let mark = Cursor { organization: *organization.0.as_bytes(), id: *member.0.as_bytes(), ..Cursor::default() };
         memberships.push((mark, store::membership(r, organization, member)?));
     }
     Ok(Page::of(memberships))
@@ -182,7 +182,7 @@ const PAGE_OF_GRANTS: &str = "
     order by id
     limit :most";
 
-fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+fn grants(r: &Reader<'_>, after: &Cursor) -> Result<Page> {
     page_by_id(r, PAGE_OF_GRANTS, after, store::grant_of)
 }
 
@@ -190,11 +190,11 @@ fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
 fn page_by_id(
     r: &Reader<'_>,
     page: &'static str,
-    after: &Mark,
+    after: &Cursor,
     change_of: fn(&Row<'_>) -> rusqlite::Result<Change>,
 ) -> Result<Page> {
     r.all(page, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
-        Ok((Mark { id: row.get(0)?, ..Mark::default() }, change_of(row)?))
+        Ok((Cursor { id: row.get(0)?, ..Cursor::default() }, change_of(row)?))
     })
     .map(Page::of)
 }
@@ -207,9 +207,9 @@ const PAGE_OF_CLIENTS: &str = "
     order by client_key
     limit :most";
 
-fn clients(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+fn clients(r: &Reader<'_>, after: &Cursor) -> Result<Page> {
     r.all(PAGE_OF_CLIENTS, &[(":after", &after.text), (":most", &limit(PAGE_ROWS))], |row| {
-        Ok((Mark { text: row.get(0)?, ..Mark::default() }, Change::Client(Box::new(store::client_of(row)?))))
+        Ok((Cursor { text: row.get(0)?, ..Cursor::default() }, Change::Client(Box::new(store::client_of(row)?))))
     })
     .map(Page::of)
 }
@@ -221,7 +221,7 @@ const PAGE_OF_SESSIONS: &str = "
     order by id
     limit :most";
 
-fn sessions(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+fn sessions(r: &Reader<'_>, after: &Cursor) -> Result<Page> {
     page_by_id(r, PAGE_OF_SESSIONS, after, store::session_of)
 }
 
@@ -233,7 +233,7 @@ const PAGE_OF_API_KEYS: &str = "
     order by id
     limit :most";
 
-fn api_keys(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+fn api_keys(r: &Reader<'_>, after: &Cursor) -> Result<Page> {
     page_by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
 }
 
@@ -269,10 +269,10 @@ pub fn may_lack_rows(
 }
 
 /// Reads the current rows of the object that a change is about, with the changes that follow from them.
-pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec<Change>> {
+pub fn reread(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec<Change>> {
     Ok(match change {
         Change::Catalog(_) => vec![store::catalog(r)?],
-        Change::Member(id, _) | Change::MemberGone(id) | Change::Placed(id, _) => member(r, *id)?,
+        Change::Member(id, _) | Change::MemberDeleted(id) | Change::OrganizationCount(id, _) => member(r, *id)?,
         Change::Tenant { id, org_code, .. } => vec![store::find_tenant(r, *id)?.unwrap_or_else(|| Change::Tenant {
             // The snapshot keeps a deleted organization until the next start. Until then it is inactive.
             id: *id,
@@ -283,10 +283,10 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
         Change::Membership(organization, member, _) => {
             vec![store::membership(r, *organization, *member)?, placed(r, *member)?]
         }
-        Change::Role(organization, Role { id, .. }) | Change::RoleGone(organization, id) => {
+        Change::Role(organization, Role { id, .. }) | Change::RoleDeleted(organization, id) => {
             vec![role(r, *organization, *id)?]
         }
-        Change::Folded(organization) => vec![Change::Folded(*organization)],
+        Change::RoleSetsRecomputed(organization) => vec![Change::RoleSetsRecomputed(*organization)],
         Change::Plugins(organization, _) => vec![store::plugins(r, *organization)?],
         Change::Grant(key, Some(id)) => match find_grant(r, *id)? {
             Some(Change::Grant(now, id)) if now == *key => vec![Change::Grant(now, id)],
@@ -296,17 +296,17 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
         },
         Change::Grant(_, None) => Vec::new(),
         Change::Client(client) => vec![client_named(r, &client.client_key)?],
-        Change::ClientGone(client_key) => vec![client_named(r, client_key)?],
+        Change::ClientDeleted(client_key) => vec![client_named(r, client_key)?],
         Change::Session(id, _) => vec![session(r, *id)?],
         Change::ApiKey(key) => vec![api_key(r, key.id)?],
-        Change::ApiKeyGone(id) => vec![api_key(r, *id)?],
+        Change::ApiKeyDeleted(id) => vec![api_key(r, *id)?],
     })
 }
 
 fn member(r: &Reader<'_>, id: MemberId) -> Result<Vec<Change>> {
     Ok(match store::find_member_state(r, id)? {
         Some(state) => vec![state, placed(r, id)?],
-        None => vec![Change::MemberGone(id)],
+        None => vec![Change::MemberDeleted(id)],
     })
 }
 
@@ -317,11 +317,11 @@ const FIND_PLACES: &str = "
 
 fn placed(r: &Reader<'_>, id: MemberId) -> Result<Change> {
     let ends = r.one(FIND_PLACES, &[(":member_id", &id)], |row| Ok(row.get::<_, Option<_>>(0)?.zip(row.get(1)?)))?;
-    Ok(Change::Placed(id, ends))
+    Ok(Change::OrganizationCount(id, ends))
 }
 
 fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
-    Ok(store::find_role(r, organization, id)?.unwrap_or(Change::RoleGone(organization, id)))
+    Ok(store::find_role(r, organization, id)?.unwrap_or(Change::RoleDeleted(organization, id)))
 }
 
 const FIND_GRANT: &str = "select id, member_id, scope_type, scope_id, module, action from grants where id = :id";
@@ -331,7 +331,7 @@ fn find_grant(r: &Reader<'_>, id: GrantId) -> Result<Option<Change>> {
 }
 
 fn client_named(r: &Reader<'_>, client_key: &str) -> Result<Change> {
-    Ok(store::find_client(r, client_key)?.unwrap_or_else(|| Change::ClientGone(client_key.into())))
+    Ok(store::find_client(r, client_key)?.unwrap_or_else(|| Change::ClientDeleted(client_key.into())))
 }
 
 const FIND_SESSION: &str = "select member_id, second_factor from sessions where id = :id";
@@ -343,5 +343,5 @@ fn session(r: &Reader<'_>, id: SessionId) -> Result<Change> {
 }
 
 fn api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Change> {
-    Ok(store::find_api_key(r, id)?.unwrap_or(Change::ApiKeyGone(id)))
+    Ok(store::find_api_key(r, id)?.unwrap_or(Change::ApiKeyDeleted(id)))
 }

@@ -137,7 +137,7 @@ pub struct MatchedRole {
 }
 
 /// The `scope_id` that means every scope of its type.
-pub const EVERY_SCOPE: &str = "*";
+pub const ANY_SCOPE_ID: &str = "*";
 
 /// Scope types whose `scope_id` names an organization: their grants end when the organization is deactivated.
 pub const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
@@ -237,23 +237,23 @@ fn grant(snapshot: &Snapshot, request: &AccessRequest<'_>, right: &Right<'_>) ->
 
 fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> impl Iterator<Item = GrantId> {
     let exact = snapshot.grant(&right.key(member));
-    let everywhere = Right { scope_id: EVERY_SCOPE, ..*right };
+    let everywhere = Right { scope_id: ANY_SCOPE_ID, ..*right };
     // If the request is for every scope, both keys are the same.
-    let every = if right.scope_id == EVERY_SCOPE { None } else { snapshot.grant(&everywhere.key(member)) };
+    let every = if right.scope_id == ANY_SCOPE_ID { None } else { snapshot.grant(&everywhere.key(member)) };
     exact.into_iter().chain(every)
 }
 
 /// Whether the request, of a tenant, is about a right in another organization or in all organizations.
 fn is_foreign(snapshot: &Snapshot, request: &AccessRequest<'_>, right: &Right<'_>) -> bool {
-    let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == EVERY_SCOPE;
-    let is_beyond = |tenant| is_of_all() || is_elsewhere(snapshot, tenant, right);
+    let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == ANY_SCOPE_ID;
+    let is_beyond = |tenant| is_of_all() || is_in_other_organization(snapshot, tenant, right);
     !request.with_platform && request.tenant.is_some_and(is_beyond)
 }
 
 /// Whether the right is for another organization. A right for all organizations is not: it also counts in this one.
-pub fn is_elsewhere(snapshot: &Snapshot, tenant: OrganizationId, right: &Right<'_>) -> bool {
+pub fn is_in_other_organization(snapshot: &Snapshot, tenant: OrganizationId, right: &Right<'_>) -> bool {
     ORGANIZATION_SCOPES.contains(&right.scope_type)
-        && right.scope_id != EVERY_SCOPE
+        && right.scope_id != ANY_SCOPE_ID
         && snapshot.tenant_named(right.scope_id).is_none_or(|named| named.id != tenant)
 }
 

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::delegation::{self, RightRow, Touch};
+use super::delegation::{self, RightRow, MemberPart};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
@@ -23,7 +23,7 @@ use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
 /// The principal that made a deferred grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Maker {
+pub enum Grantor {
     /// The command line, which belongs to the owner of the machine; also the site itself.
     Site,
     Member(MemberId),
@@ -32,7 +32,7 @@ pub enum Maker {
     Nobody,
 }
 
-impl Maker {
+impl Grantor {
     pub fn from_caller(caller: &Identity) -> Self {
         match &caller.principal {
             Principal::CommandLine => Self::Site,
@@ -106,9 +106,9 @@ pub enum DeferredGrant<'a> {
 }
 
 /// Fails with an error such as `not_held` unless the maker may still make this grant.
-pub fn require_kept(
+pub fn require_grantor_authorized(
     snapshot: &Snapshot,
-    maker: &Maker,
+    maker: &Grantor,
     deferred_grant: DeferredGrant<'_>,
     now: Timestamp,
 ) -> Result<()> {
@@ -128,17 +128,17 @@ pub fn require_kept(
         }
         DeferredGrant::PasswordLink { member, rights } => {
             let permissions = [Permission::MEMBER_PASSWORD_LINK];
-            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, MemberPart::Account, rights))
         }
         DeferredGrant::Welcome { member, rights } => {
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
-            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+            require_maker_may_change(snapshot, &as_caller_in, &permissions, (member, MemberPart::Account, rights))
         }
         DeferredGrant::ServiceKey { .. }
         | DeferredGrant::ClientScopes { .. }
         | DeferredGrant::MemberKey { .. }
         | DeferredGrant::Password { .. }
-            if *maker == Maker::Site =>
+            if *maker == Grantor::Site =>
         {
             Ok(())
         }
@@ -156,7 +156,7 @@ pub fn require_kept(
         DeferredGrant::MemberKey { member, rights } | DeferredGrant::Password { member, rights } => {
             // Nothing records who held a grant that has ended. So only platform administrators and API clients can be
             // makers for members with direct rights.
-            let is_plain_member = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
+            let is_plain_member = matches!(maker, Grantor::Member(id) if !snapshot.is_platform_admin(*id));
             if is_plain_member && !rights.is_empty() {
                 return Err(ErrorCode::NotHeld.into());
             }
@@ -165,7 +165,7 @@ pub fn require_kept(
             const PASSWORDS: &[Permission] =
                 &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
             let permissions = if matches!(deferred_grant, DeferredGrant::Password { .. }) { PASSWORDS } else { KEYS };
-            require_maker_may_change(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
+            require_maker_may_change(snapshot, &as_caller_in, permissions, (member, MemberPart::Standing, rights))
         }
         DeferredGrant::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
@@ -179,19 +179,19 @@ pub fn require_kept(
 /// The milliseconds for which the former secret of a client or key stays valid after a rotation. It is 0 if the former
 /// secret was not valid any more, or if a principal other than the rotator may know it. The site is no such principal:
 /// the owner of the machine has access to all secrets anyway.
-pub fn grace_ms((former, is_kept): (&Maker, bool), rotator: &Maker, grace_ms: i64) -> i64 {
-    let is_known_to_others = former != rotator && *former != Maker::Site;
+pub fn grace_ms((former, is_kept): (&Grantor, bool), rotator: &Grantor, grace_ms: i64) -> i64 {
+    let is_known_to_others = former != rotator && *former != Grantor::Site;
     if is_kept && !is_known_to_others { grace_ms } else { 0 }
 }
 
 /// Fails unless the principal that created this client, or rotated it last, may still give its scopes.
 pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
-    if matches!(client.maker, Maker::Client(_)) {
+    if matches!(client.maker, Grantor::Client(_)) {
         // A client cannot create clients.
         return Err(ErrorCode::NotHeld.into());
     }
     let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
-    require_kept(snapshot, &client.maker, DeferredGrant::ClientScopes { scopes: &scopes }, now)
+    require_grantor_authorized(snapshot, &client.maker, DeferredGrant::ClientScopes { scopes: &scopes }, now)
 }
 
 /// Returns the reach of the first of these permissions that the caller has.
@@ -212,7 +212,7 @@ fn require_maker_may_change(
     snapshot: &Snapshot,
     as_caller_in: &dyn Fn(Option<OrganizationId>) -> Result<Identity>,
     permissions: &[Permission],
-    (member, touch, rights): (MemberId, Touch, &[RightRow]),
+    (member, touch, rights): (MemberId, MemberPart, &[RightRow]),
 ) -> Result<()> {
     let may = |tenant: Option<OrganizationId>| -> Result<()> {
         let caller = as_caller_in(tenant)?;
@@ -235,25 +235,25 @@ mod tests {
 
     #[test]
     fn a_maker_survives_storing_and_reading() {
-        for maker in [Maker::Site, Maker::Member(MemberId::new()), Maker::Client("rc_1".into()), Maker::Nobody] {
-            assert_eq!(Maker::parse(Some(&maker.to_text())), maker);
+        for maker in [Grantor::Site, Grantor::Member(MemberId::new()), Grantor::Client("rc_1".into()), Grantor::Nobody] {
+            assert_eq!(Grantor::parse(Some(&maker.to_text())), maker);
         }
         for text in [None, Some(""), Some("cli x"), Some("internal internal"), Some("nobody")] {
-            assert_eq!(Maker::parse(text), Maker::Nobody, "{text:?}");
+            assert_eq!(Grantor::parse(text), Grantor::Nobody, "{text:?}");
         }
     }
 
     #[test]
     fn a_former_secret_stays_valid_only_if_nobody_but_the_rotator_knows_it() {
-        let (one, other) = (Maker::Member(MemberId::new()), Maker::Member(MemberId::new()));
+        let (one, other) = (Grantor::Member(MemberId::new()), Grantor::Member(MemberId::new()));
         for (former, is_kept, rotator, grace) in [
             (&one, true, &one, 5),
             (&one, false, &one, 0),
             (&one, true, &other, 0),
-            (&one, true, &Maker::Site, 0),
-            (&Maker::Site, true, &one, 5),
-            (&Maker::Client("rc_1".into()), true, &one, 0),
-            (&Maker::Nobody, false, &one, 0),
+            (&one, true, &Grantor::Site, 0),
+            (&Grantor::Site, true, &one, 5),
+            (&Grantor::Client("rc_1".into()), true, &one, 0),
+            (&Grantor::Nobody, false, &one, 0),
         ] {
             assert_eq!(grace_ms((former, is_kept), rotator, 5), grace, "{former:?} {is_kept} {rotator:?}");
         }
@@ -269,9 +269,9 @@ mod tests {
             DeferredGrant::Password { member: MemberId::new(), rights: &[] },
             DeferredGrant::Webhook { organization: None },
         ] {
-            let is_kept = |maker: &Maker| require_kept(&snapshot, maker, deferred_grant, Timestamp::now()).is_ok();
-            assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{deferred_grant:?}");
-            assert!(!is_kept(&Maker::Client("rc_1".into())) && is_kept(&Maker::Site), "{deferred_grant:?}");
+            let is_kept = |maker: &Grantor| require_grantor_authorized(&snapshot, maker, deferred_grant, Timestamp::now()).is_ok();
+            assert!(!is_kept(&Grantor::Nobody) && !is_kept(&Grantor::Member(MemberId::new())), "{deferred_grant:?}");
+            assert!(!is_kept(&Grantor::Client("rc_1".into())) && is_kept(&Grantor::Site), "{deferred_grant:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::kernel::ids::{MemberId, OrganizationId};
 
 /// The kinds of principals that the rules distinguish, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PrincipalKind {
     CommandLine,
     Member,
     /// A member whom a trusted gateway asserts.
@@ -34,7 +34,7 @@ pub enum Kind {
 
 /// What is granted, changed or created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gift {
+pub enum Delegable {
     /// A permission or a role of an organization: in a role, by assignment, mapping, sync or invitation.
     Role,
     /// The role of an owner or of a platform administrator, by invitation.
@@ -64,7 +64,7 @@ pub enum Limit {
     /// What the principal holds itself.
     Held,
     /// What the scopes of the program allow.
-    Opened,
+    ByScope,
     Nothing,
 }
 
@@ -72,26 +72,26 @@ const KINDS: usize = 8;
 
 #[rustfmt::skip]
 mod table {
-    use super::Gift;
-    use super::Limit::{self, All, Held, Nothing, Opened};
+    use super::Delegable;
+    use super::Limit::{self, All, Held, Nothing, ByScope};
 
-    pub const TABLE: [(Gift, [Limit; super::KINDS]); 10] = [
+    pub const TABLE: [(Delegable, [Limit; super::KINDS]); 10] = [
         //                    command line  member   asserted  client   service key  member's key  internal  visitor
-        (Gift::Role,         [All,          Held,    Held,     Opened,  Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Ownership,    [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Right,        [All,          Held,    Nothing,  Opened,  Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::PlatformSeat, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Account,      [All,          Held,    Nothing,  Opened,  Nothing,     Nothing,      Opened,   Nothing]),
-        (Gift::PasswordHash, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Scope,        [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Plugin,       [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
-        (Gift::Quota,        [All,          Held,    Nothing,  Opened,  Opened,      Held,         Nothing,  Nothing]),
-        (Gift::SecondFactorRule,
+        (Delegable::Role,         [All,          Held,    Held,     ByScope,  Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Ownership,    [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Right,        [All,          Held,    Nothing,  ByScope,  Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::PlatformSeat, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Account,      [All,          Held,    Nothing,  ByScope,  Nothing,     Nothing,      ByScope,   Nothing]),
+        (Delegable::PasswordHash, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Scope,        [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Plugin,       [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
+        (Delegable::Quota,        [All,          Held,    Nothing,  ByScope,  ByScope,      Held,         Nothing,  Nothing]),
+        (Delegable::SecondFactorRule,
                              [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
     ];
 }
 
-impl Kind {
+impl PrincipalKind {
     fn of(principal: &Principal) -> Self {
         match principal {
             Principal::CommandLine => Self::CommandLine,
@@ -107,20 +107,20 @@ impl Kind {
 }
 
 /// Looks up the limit of a principal in the table.
-fn limit(principal: &Principal, gift: Gift) -> Limit {
-    let column = Kind::of(principal) as usize;
+fn limit(principal: &Principal, gift: Delegable) -> Limit {
+    let column = PrincipalKind::of(principal) as usize;
     table::TABLE.iter().find(|(of, _)| *of == gift).map_or(Limit::Nothing, |(_, limits)| limits[column])
 }
 
 /// Fails with `forbidden` for kinds of principals that can grant nothing of this. The limits of the others are checked
 /// by the functions below.
-pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
+pub fn require_any(caller: &Identity, gift: Delegable) -> Result<()> {
     let message = match gift {
-        Gift::PlatformSeat => "programs cannot add members to `platform`",
-        Gift::PasswordHash => {
+        Delegable::PlatformSeat => "programs cannot add members to `platform`",
+        Delegable::PasswordHash => {
             "programs cannot set a password hash: only a platform administrator or the command line can"
         }
-        Gift::SecondFactorRule => {
+        Delegable::SecondFactorRule => {
             "programs cannot decide who needs a second factor: only a signed-in member or the command line can"
         }
         _ => "programs cannot grant this",
@@ -174,7 +174,7 @@ fn opens_builtin(principal: &Principal, permission: Permission) -> bool {
 /// `platform`, or a role with a changing operation of Roster that the program's scopes do not cover.
 fn is_administrative(snapshot: &Snapshot, principal: &Principal, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
-    let is_change = |permission: &Permission| !permission.builtin().method.is_empty() && !permission.is_question();
+    let is_change = |permission: &Permission| !permission.builtin().method.is_empty() && !permission.is_read_only();
     snapshot.is_platform(tenant)
         || is_administrators(role)
         || Permission::all()
@@ -198,11 +198,11 @@ fn is_administrators(role: &Role) -> bool {
 /// Whether the caller may grant this permission in the tenant.
 pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
-    match limit(&caller.principal, Gift::Role) {
+    match limit(&caller.principal, Delegable::Role) {
         Limit::All => true,
         Limit::Nothing => false,
         // In `platform` the same permissions are rights over the site, which no program can grant.
-        Limit::Opened => {
+        Limit::ByScope => {
             !snapshot.is_platform(tenant)
                 && catalog.is_in_tenant(slot, tenant)
                 && opens(catalog, &caller.principal, slot)
@@ -223,7 +223,7 @@ fn is_platform_admin(snapshot: &Snapshot, caller: &Identity) -> bool {
 /// Fails with `not_held` unless the caller may grant every permission of the role.
 pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     let catalog = &snapshot.catalog;
-    if limit(&caller.principal, Gift::Role) == Limit::Opened && is_administrators(role) {
+    if limit(&caller.principal, Delegable::Role) == Limit::ByScope && is_administrators(role) {
         let message =
             format!("programs cannot assign the role {}: only a signed-in member or the command line can", role.key);
         return Err(Error::new(ErrorCode::NotHeld).with_message(message));
@@ -278,8 +278,8 @@ pub fn require_may_retick(
 
 /// Fails with `not_held` unless the caller may revoke this role. A member must hold all permissions of the role. A
 /// program need not, so that it can revoke all roles of a member who leaves, but it cannot revoke administrative roles.
-pub fn require_may_take(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
-    if limit(&caller.principal, Gift::Account) != Limit::Opened {
+pub fn require_may_revoke(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
+    if limit(&caller.principal, Delegable::Account) != Limit::ByScope {
         return require_held(snapshot, caller, tenant, role);
     }
     let message =
@@ -297,7 +297,7 @@ pub fn require_may_invite(
 ) -> Result<()> {
     // Members of `platform` can get rights over the site, so only platform administrators can add any.
     let may_change_platform =
-        limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
+        limit(&caller.principal, Delegable::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(tenant) && !may_change_platform {
         return Err(
             Error::new(ErrorCode::Forbidden).with_message("only a platform administrator can invite to `platform`")
@@ -305,7 +305,7 @@ pub fn require_may_invite(
     }
     let Some(role) = role else { return Ok(()) };
     let is_owner_role = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
-    if is_owner_role && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
+    if is_owner_role && limit(&caller.principal, Delegable::Ownership) == Limit::Nothing {
         return Err(Error::new(ErrorCode::SystemRole).with_message(
             "only a signed-in member or the command line can invite an owner or a platform administrator",
         ));
@@ -316,9 +316,9 @@ pub fn require_may_invite(
 /// Fails with `forbidden` unless the caller's kind may decide whether this organization requires a second factor. For
 /// `platform` it must be a platform administrator or the command line.
 pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> Result<()> {
-    require_any(caller, Gift::SecondFactorRule)?;
+    require_any(caller, Delegable::SecondFactorRule)?;
     let may_change_platform =
-        limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
+        limit(&caller.principal, Delegable::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(organization) && !may_change_platform {
         let message = "only a platform administrator can decide who needs a second factor in `platform`";
         return Err(Error::new(ErrorCode::Forbidden).with_message(message));
@@ -331,10 +331,10 @@ pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organi
 /// Fails with `not_held` unless the caller holds the right, is a platform administrator, or is a program with the scope
 /// to grant.
 pub fn require_right_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
-    let held = match limit(&caller.principal, Gift::Right) {
+    let held = match limit(&caller.principal, Delegable::Right) {
         Limit::All => true,
         Limit::Nothing => false,
-        Limit::Opened => has_scope(&caller.principal, GRANT_SCOPE),
+        Limit::ByScope => has_scope(&caller.principal, GRANT_SCOPE),
         Limit::Held => caller.member().is_some_and(|member| {
             let request = AccessRequest { tenant: None, member, with_platform: true, target: Target::Grant(*right) };
             is_platform_admin(snapshot, caller) || decide(snapshot, &request).allow
@@ -350,7 +350,7 @@ pub type RightRow = [String; 4];
 
 /// The part of a member that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
+pub enum MemberPart {
     /// Credentials, e-mail and identities: a principal that sets them can sign in as the member.
     Account,
     /// Status, quota, membership and deletion: they do not let anybody sign in as the member.
@@ -359,7 +359,7 @@ pub enum Touch {
 
 /// Fails with `forbidden` if the caller reaches one organization only and the member belongs to others too. The
 /// member's own data is then visible to and changeable by the platform only.
-pub fn require_whole(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
+pub fn require_sole_organization(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
     if reach == Reach::Site || snapshot.only_tenant(id).is_some() {
         return Ok(());
     }
@@ -376,19 +376,19 @@ pub fn require_may_change(
     snapshot: &Snapshot,
     caller: &Identity,
     (reach, id): (Reach, MemberId),
-    (touch, rights): (Touch, &[RightRow]),
+    (touch, rights): (MemberPart, &[RightRow]),
 ) -> Result<()> {
     if caller.member() == Some(id) && matches!(caller.principal, Principal::Member(_)) {
         let has_session = caller.session.is_some_and(|session| snapshot.session(session).is_some());
         let message = "sign in to this site first: credentials cannot be changed with a provider's token";
         return if has_session { Ok(()) } else { Err(Error::new(ErrorCode::Forbidden).with_message(message)) };
     }
-    require_whole(snapshot, reach, id)?;
+    require_sole_organization(snapshot, reach, id)?;
     let mut roles = snapshot.tenants_of(id).flat_map(|tenant| tenant.roles_of(id).map(move |role| (tenant.id, role)));
-    match limit(&caller.principal, Gift::Account) {
+    match limit(&caller.principal, Delegable::Account) {
         Limit::All => Ok(()),
         Limit::Nothing => Err(ErrorCode::NotHeld.into()),
-        Limit::Opened => {
+        Limit::ByScope => {
             let roles: Vec<_> = roles.collect();
             let not_held = |message: &'static str| Err(Error::new(ErrorCode::NotHeld).with_message(message));
             if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.principal, *tenant, role)) {
@@ -397,7 +397,7 @@ pub fn require_may_change(
                 );
             }
             // The services of this site synchronize the members who sign in with the site's own provider.
-            let may = touch == Touch::Standing
+            let may = touch == MemberPart::Standing
                 || matches!(caller.principal, Principal::Internal)
                 || has_scope(&caller.principal, GRANT_SCOPE);
             if !may
@@ -424,7 +424,7 @@ pub fn require_may_change(
 
 /// Fails with `not_held` unless the caller holds, site-wide, every permission that the scopes allow.
 pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity, scopes: &[S]) -> Result<()> {
-    let limit = limit(&caller.principal, Gift::Scope);
+    let limit = limit(&caller.principal, Delegable::Scope);
     let is_unlimited = limit == Limit::All || is_platform_admin(snapshot, caller);
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.index_of(permission);
@@ -446,14 +446,14 @@ pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity
 
 /// Whether the caller is an owner of this organization, who may activate a plugin that can grant rights.
 pub fn is_owner(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> bool {
-    match limit(&caller.principal, Gift::Plugin) {
+    match limit(&caller.principal, Delegable::Plugin) {
         Limit::All => true,
         Limit::Held => {
             let tenant = snapshot.tenant(organization);
             let set = tenant.zip(caller.member()).and_then(|(tenant, id)| tenant.set_of(id));
             is_platform_admin(snapshot, caller) || set.is_some_and(super::snapshot::RoleSet::is_of_owner)
         }
-        Limit::Opened | Limit::Nothing => false,
+        Limit::ByScope | Limit::Nothing => false,
     }
 }
 
@@ -465,23 +465,23 @@ mod tests {
     #[test]
     fn every_gift_is_in_the_table() {
         for gift in [
-            Gift::Role,
-            Gift::Ownership,
-            Gift::Right,
-            Gift::PlatformSeat,
-            Gift::Account,
-            Gift::PasswordHash,
-            Gift::Scope,
-            Gift::Plugin,
-            Gift::Quota,
-            Gift::SecondFactorRule,
+            Delegable::Role,
+            Delegable::Ownership,
+            Delegable::Right,
+            Delegable::PlatformSeat,
+            Delegable::Account,
+            Delegable::PasswordHash,
+            Delegable::Scope,
+            Delegable::Plugin,
+            Delegable::Quota,
+            Delegable::SecondFactorRule,
         ] {
             assert_eq!(limit(&Principal::CommandLine, gift), Limit::All, "{gift:?}");
             assert_eq!(limit(&Principal::Visitor, gift), Nothing, "{gift:?}");
             assert_eq!(limit(&Principal::Member(MemberId::new()), gift), Held, "{gift:?}");
         }
-        assert_eq!(limit(&Principal::Internal, Gift::Role), Nothing);
-        assert_eq!(limit(&Principal::Internal, Gift::Account), Limit::Opened);
+        assert_eq!(limit(&Principal::Internal, Delegable::Role), Nothing);
+        assert_eq!(limit(&Principal::Internal, Delegable::Account), Limit::ByScope);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::client;
-use super::deferred_grant::{self, DeferredGrant, Maker};
+use super::deferred_grant::{self, DeferredGrant, Grantor};
 use super::snapshot::{Snapshot, Status};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
@@ -17,7 +17,7 @@ use crate::kernel::secret::{self, Hash};
 
 /// A kind of API key: its prefix, its lifetime, and how long the former text stays valid after a rotation.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct ApiKeyKind {
     pub prefix: &'static str,
     pub ttl_s: i64,
     pub grace_s: i64,
@@ -28,22 +28,22 @@ pub const DAY: i64 = 24 * HOUR;
 
 #[rustfmt::skip]
 mod kinds {
-    use super::{DAY, HOUR, Kind};
+    use super::{DAY, HOUR, ApiKeyKind};
 
-    pub const SYSTEM: Kind      = Kind { prefix: "msys",  ttl_s: 365 * DAY, grace_s: 72 * HOUR };
-    pub const USER: Kind        = Kind { prefix: "muser", ttl_s: 90 * DAY,  grace_s: 24 * HOUR };
-    pub const SERVICE: Kind     = Kind { prefix: "msvc",  ttl_s: 180 * DAY, grace_s: 48 * HOUR };
-    pub const INTEGRATION: Kind = Kind { prefix: "mint",  ttl_s: 30 * DAY,  grace_s: 24 * HOUR };
+    pub const SYSTEM: ApiKeyKind      = ApiKeyKind { prefix: "msys",  ttl_s: 365 * DAY, grace_s: 72 * HOUR };
+    pub const USER: ApiKeyKind        = ApiKeyKind { prefix: "muser", ttl_s: 90 * DAY,  grace_s: 24 * HOUR };
+    pub const SERVICE: ApiKeyKind     = ApiKeyKind { prefix: "msvc",  ttl_s: 180 * DAY, grace_s: 48 * HOUR };
+    pub const INTEGRATION: ApiKeyKind = ApiKeyKind { prefix: "mint",  ttl_s: 30 * DAY,  grace_s: 24 * HOUR };
     /// Works once.
-    pub const EMERGENCY: Kind   = Kind { prefix: "memg",  ttl_s: DAY,       grace_s: 0 };
+    pub const EMERGENCY: ApiKeyKind   = ApiKeyKind { prefix: "memg",  ttl_s: DAY,       grace_s: 0 };
 }
 
 pub use kinds::{EMERGENCY, INTEGRATION, SERVICE, SYSTEM, USER};
 
 /// The five kinds of API keys (CONTRACT §6).
-pub const KINDS: [&Kind; 5] = [&SYSTEM, &USER, &SERVICE, &INTEGRATION, &EMERGENCY];
+pub const KINDS: [&ApiKeyKind; 5] = [&SYSTEM, &USER, &SERVICE, &INTEGRATION, &EMERGENCY];
 
-impl Kind {
+impl ApiKeyKind {
     /// The kind with this prefix.
     pub fn of(prefix: &str) -> Option<&'static Self> {
         KINDS.into_iter().find(|kind| kind.prefix == prefix)
@@ -72,24 +72,24 @@ pub struct ApiKey {
     pub is_imported: bool,
     pub owner: Owner,
     /// The principal that created the key or rotated it last. For a member's own key it is the member.
-    pub maker: Maker,
+    pub maker: Grantor,
     pub hash: Hash,
     /// The hash of the text before the last rotation, and when that text expires.
     pub previous: Option<(Hash, Timestamp)>,
     pub scopes: BTreeSet<Box<str>>,
     pub expires_at: Timestamp,
-    pub counters: Arc<Used>,
+    pub counters: Arc<KeyUsage>,
 }
 
 /// When and from where the key was last used, written to the row in batches.
 #[derive(Debug, Default)]
-pub struct Used {
+pub struct KeyUsage {
     /// Unix milliseconds; 0 if the key was not used since the last batch.
     pub at: AtomicI64,
     pub address: Mutex<Option<IpAddr>>,
 }
 
-impl Used {
+impl KeyUsage {
     fn record(&self, now: Timestamp, address: Option<IpAddr>) {
         self.at.store(now.0, Ordering::Relaxed);
         // If the lock is taken, a concurrent request stores its address instead.
@@ -113,8 +113,8 @@ impl ApiKey {
     }
 
     /// Fails with `invalid_key` if the maker is not the key's own member and can no longer grant the rights of the key.
-    pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
-        if self.member().is_some_and(|id| self.maker == Maker::Member(id)) {
+    pub fn require_grantor_authorized(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        if self.member().is_some_and(|id| self.maker == Grantor::Member(id)) {
             return Ok(());
         }
         let scopes: Vec<&str> = self.scopes.iter().map(|scope| &**scope).collect();
@@ -122,7 +122,7 @@ impl ApiKey {
             Owner::Member(member) => DeferredGrant::MemberKey { member, rights: &[] },
             Owner::Service(_) => DeferredGrant::ServiceKey { scopes: &scopes },
         };
-        deferred_grant::require_kept(snapshot, &self.maker, deferred_grant, now).map_err(|_| {
+        deferred_grant::require_grantor_authorized(snapshot, &self.maker, deferred_grant, now).map_err(|_| {
             let message = "the creator of this key can no longer grant its rights: an administrator must rotate it";
             Error::new(ErrorCode::InvalidKey).with_source("its maker lost the rights").with_message(message)
         })
@@ -144,7 +144,7 @@ impl ApiKey {
                 false => invalid("its member is not active"),
             });
         }
-        self.require_kept(snapshot, now)
+        self.require_grantor_authorized(snapshot, now)
     }
 
     /// The digests of the key's text and of the text before the last rotation.
@@ -224,7 +224,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
 
 /// Checks again that the key of a running request is valid, and returns its current state. `text` is the digest of the
 /// presented text. An emergency key can be spent: by this request.
-pub fn still(snapshot: &Snapshot, presented: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
+pub fn revalidate(snapshot: &Snapshot, presented: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
     let key = snapshot.api_key(presented.id);
     let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
     let key = key.ok_or_else(|| {

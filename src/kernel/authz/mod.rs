@@ -115,7 +115,7 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
 /// Whether the caller's questions cover the site as well as this tenant. Members of a tenant must not see the rights
 /// that a member has over the site or in another organization. Programs belong to the site and enforce its decisions,
 /// so they do.
-pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
+pub fn includes_site_rights(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
     match &caller.principal {
         Principal::Member(id) => {
             snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant))
@@ -127,8 +127,8 @@ pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<Orga
 }
 
 /// The reach of a caller's reads in this tenant.
-pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Reach {
-    if asks_for_site(snapshot, caller, Some(tenant)) { Reach::Site } else { Reach::Tenant(tenant) }
+pub fn read_reach(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Reach {
+    if includes_site_rights(snapshot, caller, Some(tenant)) { Reach::Site } else { Reach::Tenant(tenant) }
 }
 
 /// Fails with `second_factor_required` if an organization of the member requires a second factor. Call it for
@@ -209,7 +209,7 @@ impl RowScope {
     }
 
     /// The organization to which the view of somebody else's video is limited; `None` for the site and for own videos.
-    pub fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
+    pub fn viewing_organization(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
         match self {
             Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),
             Self::All(_) | Self::Member(_) => None,

@@ -61,7 +61,7 @@ impl Permission {
     }
 
     /// Whether the operation changes nothing.
-    pub fn is_question(self) -> bool {
+    pub fn is_read_only(self) -> bool {
         self.builtin().method == "GET" || self == Self::POLICY_CHECK
     }
 

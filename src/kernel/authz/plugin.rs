@@ -42,7 +42,7 @@ impl Exports {
     pub const AUTHORIZER: &'static str = "authorizer";
     pub const ROLE_MAPPER: &'static str = "role-mapper";
 
-    pub fn words(self) -> Vec<&'static str> {
+    pub fn names(self) -> Vec<&'static str> {
         let all = [(self.authorizer, Self::AUTHORIZER), (self.role_mapper, Self::ROLE_MAPPER)];
         all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect()
     }
@@ -69,7 +69,7 @@ pub struct Filter {
 
 /// The properties of an access request that a filter compares.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Topic<'a> {
+pub struct FilterInput<'a> {
     /// Names of the permissions of which any one is enough.
     pub permissions: &'a [&'a str],
     /// Method and canonical path.
@@ -85,7 +85,7 @@ impl Filter {
     }
 
     /// Whether the filter covers the request. One matching entry is enough.
-    pub fn covers(&self, topic: &Topic<'_>) -> bool {
+    pub fn covers(&self, topic: &FilterInput<'_>) -> bool {
         self.is_empty()
             || topic.permissions.iter().any(|name| self.permissions.iter().any(|own| is_below(own, name)))
             || topic.route.is_some_and(|(method, path)| self.routes.cover(method, path))
@@ -225,7 +225,7 @@ impl RunState {
     }
 
     /// Reads from the counters. Calls that count wait for it, so `read` must be quick.
-    pub fn look<T: Default>(&self, read: impl FnOnce(&CallStats) -> T) -> T {
+    pub fn read<T: Default>(&self, read: impl FnOnce(&CallStats) -> T) -> T {
         self.with(|stats| read(stats)).unwrap_or_default()
     }
 
@@ -267,7 +267,7 @@ pub struct Binding {
     pub is_large: bool,
     /// The time of activation in Unix milliseconds. Plugins are called in this order.
     pub since: i64,
-    pub live: Arc<RunState>,
+    pub run_state: Arc<RunState>,
 }
 
 impl Binding {
@@ -290,7 +290,7 @@ impl Binding {
             deadline_ms,
             is_large,
             since,
-            live: _,
+            run_state: _,
         } = self;
         format!(
             "{plugin} {name} {version} {} {mode:?} {exports:?} {may_grant} {filter:?} {deadline_ms:?} {is_large} {since}",
@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn an_empty_filter_covers_everything_and_any_other_only_what_it_names() {
-        let route = Topic { permissions: &["video.edit"], route: Some(("PUT", "/videos/7")), module: None };
-        let grant = Topic { module: Some("cameras"), ..Topic::default() };
+        let route = FilterInput { permissions: &["video.edit"], route: Some(("PUT", "/videos/7")), module: None };
+        let grant = FilterInput { module: Some("cameras"), ..FilterInput::default() };
         assert!(Filter::default().covers(&route) && Filter::default().covers(&grant));
         for (own, covers_route, covers_grant) in [
             (filter(&["video.edit"], &[], &[]), true, false),

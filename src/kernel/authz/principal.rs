@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::client::{self, Client, Presented, Rate};
+use super::client::{self, Client, PresentedCredential, Rate};
 use super::key::{self, ApiKey};
 use super::require_one_factor_enough;
 use super::snapshot::{Session, Snapshot};
@@ -286,11 +286,11 @@ impl Identity {
                 self.principal.clone()
             }
             (Principal::Asserted(member), Credential::Token) if !snapshot.is_active(*member) => return Err(ended()),
-            (Principal::Key(key), Credential::Key(text)) => Principal::Key(key::still(snapshot, key, text, now)?),
+            (Principal::Key(key), Credential::Key(text)) => Principal::Key(key::revalidate(snapshot, key, text, now)?),
             (Principal::Client(client), Credential::Client { secret, origin, path }) => {
                 let (address, origin) = (self.context.address, origin.as_deref());
-                let presented = Presented { secret: *secret, origin, address, path, now };
-                Principal::Client(client::admitted(snapshot, &client.client_key, &presented)?)
+                let presented = PresentedCredential { secret: *secret, origin, address, path, now };
+                Principal::Client(client::authenticate(snapshot, &client.client_key, &presented)?)
             }
             _ => self.principal.clone(),
         };

@@ -10,19 +10,19 @@ use super::catalog::{PermissionIndex, RouteMatch};
 use super::decide::{AccessRequest, ORGANIZATION_SCOPES, Reason, Target};
 use super::path;
 use super::permission::ROSTER_APP;
-use super::plugin::{Binding, Topic};
+use super::plugin::{Binding, FilterInput};
 use super::snapshot::{Right, Snapshot};
 use crate::kernel::ids::OrganizationId;
 
 /// The kind of a request, by the name that plugins see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     Route,
     Permission,
     Grant,
 }
 
-impl Kind {
+impl RequestKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Route => "route",
@@ -35,7 +35,7 @@ impl Kind {
 /// An access request with its permissions looked up in the catalog.
 #[derive(Debug, Clone)]
 pub struct ResolvedRequest<'a> {
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The method, the permission's name, or the grant's action.
     pub action: &'a str,
     /// The canonical path of a route. If it has no canonical form: the path as sent, without its query.
@@ -65,19 +65,19 @@ impl<'a> ResolvedRequest<'a> {
             Target::Operation(name) => Self {
                 permissions: vec![name.into()],
                 covered: vec![name.into()],
-                ..Self::bare(Kind::Permission, name)
+                ..Self::bare(RequestKind::Permission, name)
             },
             Target::Grant(right) => Self {
                 right: Some(right),
                 can_open: is_in_tenant(snapshot, request.tenant, &right),
-                ..Self::bare(Kind::Grant, right.action)
+                ..Self::bare(RequestKind::Grant, right.action)
             },
         };
         resolved.is_protected |= request.tenant.is_none();
         resolved
     }
 
-    fn bare(kind: Kind, action: &'a str) -> Self {
+    fn bare(kind: RequestKind, action: &'a str) -> Self {
         Self {
             kind,
             action,
@@ -110,9 +110,9 @@ impl<'a> ResolvedRequest<'a> {
     /// Whether the filter of this plugin covers the request.
     pub fn is_covered_by(&self, binding: &Binding) -> bool {
         let permissions: Vec<&str> = self.covered.iter().map(AsRef::as_ref).collect();
-        binding.filter.covers(&Topic {
+        binding.filter.covers(&FilterInput {
             permissions: &permissions,
-            route: (self.kind == Kind::Route).then_some((self.action, &self.path)),
+            route: (self.kind == RequestKind::Route).then_some((self.action, &self.path)),
             module: self.right.map(|right| right.module),
         })
     }
@@ -129,7 +129,7 @@ fn of_route<'a>(
         app: Some(app.into()),
         is_protected: app == ROSTER_APP,
         path: Cow::Borrowed(target.split('?').next().unwrap_or_default()),
-        ..ResolvedRequest::bare(Kind::Route, method)
+        ..ResolvedRequest::bare(RequestKind::Route, method)
     };
     let Some(path) = path::canonical(target) else { return bare };
     let slots: Vec<PermissionIndex> = match snapshot.catalog.route(app, method, &path) {
@@ -141,7 +141,7 @@ fn of_route<'a>(
 }
 
 fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> ResolvedRequest<'a> {
-    let bare = ResolvedRequest::bare(Kind::Permission, name);
+    let bare = ResolvedRequest::bare(RequestKind::Permission, name);
     // A name that is not in the catalog is treated like an unmapped path.
     let Some(node) = snapshot.catalog.find(name) else { return ResolvedRequest { is_protected: true, ..bare } };
     let permissions = open_names(snapshot, tenant, &[node.slot]);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rusqlite::Row;
 
-use super::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
+use super::catalog::{PermissionSet, Catalog, Node, PermissionIndex, UserType};
 use super::client::{Client, Counters};
-use super::deferred_grant::Maker;
+use super::deferred_grant::Grantor;
 use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, Mode, RunState};
-use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
+use super::snapshot::{Change, RoleKind, Right, Role, Session, Snapshot, Status};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};
 use crate::kernel::encryption::{Encryption, KeyId, SecretLocation};
@@ -150,7 +150,7 @@ fn roles(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 }
 
 /// The ticked permissions of a role, without the implied ancestors.
-pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<Bits> {
+pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<PermissionSet> {
     Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, PermissionIndex>(0))?.into_iter().collect())
 }
 
@@ -169,9 +169,9 @@ pub fn find_role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Re
 
 pub fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
     let holds = match row.get_ref(first + 3)?.as_str()? {
-        "tenant" => Holds::Tenant,
-        "everything" => Holds::Everything,
-        _ => Holds::Ticked,
+        "tenant" => RoleKind::Tenant,
+        "everything" => RoleKind::Everything,
+        _ => RoleKind::Ticked,
     };
     Ok(Role {
         id: row.get(first)?,
@@ -296,7 +296,7 @@ pub fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         allowed_paths: sql::json(row, 8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,
-        maker: Maker::parse(row.get::<_, Option<String>>(11)?.as_deref()),
+        maker: Grantor::parse(row.get::<_, Option<String>>(11)?.as_deref()),
         counters: Arc::new(Counters::new(rate_limit_per_min)),
     })
 }
@@ -357,8 +357,8 @@ pub fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         is_spent: row.get(9)?,
         is_imported: row.get(10)?,
         maker: match (member, row.get::<_, Option<String>>(11)?) {
-            (Some(id), None) => Maker::Member(id),
-            (_, text) => Maker::parse(text.as_deref()),
+            (Some(id), None) => Grantor::Member(id),
+            (_, text) => Grantor::parse(text.as_deref()),
         },
         counters: Arc::default(),
     })
@@ -402,7 +402,7 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
             deadline_ms: activation.deadline_ms,
             is_large: row.get(6)?,
             since: activation.since,
-            live: Arc::new(RunState::new(row.get(7)?)),
+            run_state: Arc::new(RunState::new(row.get(7)?)),
         })
     })?;
     bound.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));

@@ -154,7 +154,7 @@ impl Template {
     }
 
     /// The form for the trie, which holds only plain templates; see `Template::is_plain`.
-    pub fn shape(&self) -> String {
+    pub fn trie_route(&self) -> String {
         let part = |(n, part): (usize, &Part)| match part {
             Part::One(pattern) if pattern.is_literal() => format!("/{}", pattern.0[0]),
             Part::One(_) => format!("/{{p{n}}}"),
@@ -521,7 +521,7 @@ mod tests {
     fn plain_templates_have_a_shape_for_the_trie() {
         for (text, shape) in [("/", "/"), ("/a/:b/{c}", "/a/{p1}/{p2}"), ("/a/", "/a"), ("/*", "/{*rest}")] {
             let template = Template::parse(text).expect(text);
-            assert_eq!((template.shape().as_str(), template.is_plain()), (shape, !text.contains('*')));
+            assert_eq!((template.trie_route().as_str(), template.is_plain()), (shape, !text.contains('*')));
         }
         assert!(!Template::parse("/a.{b}").expect("a template").is_plain());
     }

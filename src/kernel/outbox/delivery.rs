@@ -5,7 +5,7 @@
 //! response.
 
 use super::{MAIL, SFTPGO, WEBHOOK, WORDPRESS};
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 
 /// The receiver of an event.
@@ -56,7 +56,7 @@ pub struct Delivery {
     pub last_error: Option<String>,
     pub updated_at: Timestamp,
     /// The creator of the deferred grant that the event is about.
-    pub maker: Maker,
+    pub maker: Grantor,
 }
 
 impl Delivery {

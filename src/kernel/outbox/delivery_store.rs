@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::delivery::{Delivery, Filter};
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Result};
@@ -306,6 +306,6 @@ fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         next_at: row.get(9)?,
         last_error: row.get(10)?,
         updated_at: row.get(11)?,
-        maker: Maker::parse(row.get::<_, Option<String>>(12)?.as_deref()),
+        maker: Grantor::parse(row.get::<_, Option<String>>(12)?.as_deref()),
     })
 }

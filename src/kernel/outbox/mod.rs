@@ -10,7 +10,7 @@ pub mod delivery_store;
 
 use serde_json::Value;
 
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
@@ -67,7 +67,7 @@ pub struct Event {
     pub member: Option<MemberId>,
     pub data: Value,
     /// The creator of the deferred grant that the event is about; never part of a message.
-    pub maker: Option<Maker>,
+    pub maker: Option<Grantor>,
 }
 
 impl Event {
@@ -82,7 +82,7 @@ impl Event {
     }
 
     #[must_use]
-    pub fn granted_by(mut self, maker: &Maker) -> Self {
+    pub fn granted_by(mut self, maker: &Grantor) -> Self {
         self.maker = Some(maker.clone());
         self
     }
@@ -138,7 +138,7 @@ const ADDRESS: &str = "
 /// Adds an event with one delivery per target; returns the number of deliveries.
 pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.as_str(), event.data.to_string());
-    let maker = event.maker.as_ref().map(Maker::to_text);
+    let maker = event.maker.as_ref().map(Grantor::to_text);
     let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
         (":at", &now),
         (":kind", &kind),

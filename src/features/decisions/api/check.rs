@@ -190,7 +190,7 @@ impl Api {
         }
         // One snapshot decides all access requests of a call.
         let snapshot = self.app.snapshot();
-        let asks_for_site = authz::asks_for_site(&snapshot, &caller, tenant);
+        let asks_for_site = authz::includes_site_rights(&snapshot, &caller, tenant);
         if has_authorizers(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
             return self.check_with_plugins(&caller, snapshot, (tenant, asks_for_site), questions).await;
         }

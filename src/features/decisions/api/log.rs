@@ -120,7 +120,7 @@ impl Api {
     ) -> Reply<DecisionPage> {
         let snapshot = self.app.snapshot();
         let organization = authz::require_in_tenant(&snapshot, &caller, Permission::DECISION_LIST)?;
-        let reach = authz::reach_seen(&snapshot, &caller, organization);
+        let reach = authz::read_reach(&snapshot, &caller, organization);
         let filter = DecisionFilter {
             organization,
             from: from.0,

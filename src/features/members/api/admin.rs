@@ -18,8 +18,8 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::AdminCaller;
-use crate::kernel::authz::deferred_grant::Maker;
-use crate::kernel::authz::delegation::{self, Gift, Touch};
+use crate::kernel::authz::deferred_grant::Grantor;
+use crate::kernel::authz::delegation::{self, Delegable, MemberPart};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
@@ -222,7 +222,7 @@ impl Api {
                 require_importer(caller, reach)?;
             }
             let id = create(t, capacity, &new)?;
-            store::set_password_maker(t, id, &Maker::from_caller(caller))?;
+            store::set_password_maker(t, id, &Grantor::from_caller(caller))?;
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![authz::store::member_state(t, id)?];
             if let Reach::Tenant(organization) = reach {
@@ -282,10 +282,10 @@ impl Api {
             let account = account.filter(|text| former.authentik_user_id.as_ref() != Some(text));
             let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
             let is_account = password_hash.is_some() || account.is_some();
-            let touch = if is_account { Touch::Account } else { member.touch_since(&former) };
+            let touch = if is_account { MemberPart::Account } else { member.touch_since(&former) };
             // Members can change their own profile without a session of Roster.
             let is_others = member != former && caller.member() != Some(id.0);
-            if touch == Touch::Account || is_active.is_some() || is_others {
+            if touch == MemberPart::Account || is_active.is_some() || is_others {
                 require_may_touch(t, caller, reach, id.0, touch)?;
             }
             password_hash.as_ref().map_or(Ok(()), |_| require_not_self(caller, id.0))?;
@@ -312,7 +312,7 @@ impl Api {
             // Names have no effect on decisions: the policy changes with status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                set_password(t, id.0, (hash, Some(&Maker::from_caller(caller))), None)?;
+                set_password(t, id.0, (hash, Some(&Grantor::from_caller(caller))), None)?;
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
@@ -366,7 +366,7 @@ impl Api {
             require_visible(t.snapshot(), reach, id.0)?;
             let former = get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
+            require_may_touch(t, caller, reach, id.0, MemberPart::Standing)?;
             members::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
@@ -447,7 +447,7 @@ impl Api {
                 .filter(|tenant| reach.includes(tenant.id))
                 .ok_or(ErrorCode::OrganizationNotFound)?;
             for role in tenant.roles_of(id.0) {
-                delegation::require_may_take(t.snapshot(), caller, tenant.id, role)?;
+                delegation::require_may_revoke(t.snapshot(), caller, tenant.id, role)?;
             }
             let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
             permissions::delete_all_roles(t, org_id.0, id.0)?;
@@ -481,7 +481,7 @@ impl Api {
                 .filter(|t| reach.includes(t.id))
                 .ok_or(ErrorCode::OrganizationNotFound)?;
             if t.snapshot().is_platform(organization) {
-                delegation::require_any(caller, Gift::PlatformSeat)?;
+                delegation::require_any(caller, Delegable::PlatformSeat)?;
             }
             let view = |since: Timestamp| MembershipView {
                 member_id: member,
@@ -493,7 +493,7 @@ impl Api {
             }
             // Rules of the organization, such as the second factor, then apply to the member everywhere. So the check
             // uses the reach of the site, even if the caller acts in one organization.
-            require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
+            require_may_touch(t, caller, Reach::Site, member, MemberPart::Standing)?;
             writes::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
             let change = authz::store::membership(t, organization, member)?;
@@ -537,7 +537,7 @@ fn status_permission(is_active: bool) -> Permission {
 /// Fails unless the caller may import a password hash. A hash bypasses the password rules and sets the work of a
 /// sign-in.
 fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
-    delegation::require_any(caller, Gift::PasswordHash)?;
+    delegation::require_any(caller, Delegable::PasswordHash)?;
     if reach == Reach::Site {
         return Ok(());
     }
@@ -577,7 +577,7 @@ fn switch(
 ) -> Result<Changed<Member>> {
     require_visible(t.snapshot(), reach, id)?;
     let former = get_not_erased(t, id)?;
-    require_may_touch(t, caller, reach, id, Touch::Standing)?;
+    require_may_touch(t, caller, reach, id, MemberPart::Standing)?;
     if former.is_active() == is_active {
         return Ok(Changed::unchanged(former));
     }

@@ -146,7 +146,7 @@ impl Api {
             if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
                 // The next sync removes the former role from all members who have it by this mapping.
                 let lost = get_role_in_snapshot(t.snapshot(), tenant, former.role)?;
-                delegation::require_may_take(t.snapshot(), caller, tenant, lost)?;
+                delegation::require_may_revoke(t.snapshot(), caller, tenant, lost)?;
             }
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
                 let message = format!("this organization already has {mappings_max} mappings (limits.role_mappings)");
@@ -196,7 +196,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(ErrorCode::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
-            delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, former.role)?)?;
+            delegation::require_may_revoke(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.as_str(), "external_key": former.external_key, "role": former.role_key}),

@@ -224,7 +224,7 @@ impl Api {
                 delegation::require_held(t.snapshot(), caller, tenant, known)?;
             }
             if !role.is_open && former.is_open {
-                delegation::require_may_take(t.snapshot(), caller, tenant, known)?;
+                delegation::require_may_revoke(t.snapshot(), caller, tenant, known)?;
             }
             if let Some(name) = body.0.display_name {
                 role.display_name = name.0;
@@ -264,7 +264,7 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(ErrorCode::RoleInUse.into());
             }
-            delegation::require_may_take(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_revoke(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
             // Open invitations with this role are withdrawn.
             let withdrawn = store::count_open_invitations(t, role.id)?;
             t.react_to(&Occurrence::RoleDeleted(role.id))?;
@@ -273,7 +273,7 @@ impl Api {
             if withdrawn > 0 {
                 entry = entry.after(json!({"invitations_withdrawn": withdrawn}));
             }
-            Ok(Changed::new((), entry).with_policy_changes([Change::RoleGone(tenant, role.id)]))
+            Ok(Changed::new((), entry).with_policy_changes([Change::RoleDeleted(tenant, role.id)]))
         };
         let deleted = self.app.change(&caller, "role.delete", delete).await?;
         Ok(done().epoch(deleted.epoch))

@@ -92,7 +92,7 @@ impl Api {
             // A quarantine that exists only in memory, because it could not be stored, counts too.
             let is_failing = bindings_of(t.snapshot(), plugin)
                 .iter()
-                .any(|binding| (binding.version, binding.mode) == (number, mode) && binding.live.is_quarantined());
+                .any(|binding| (binding.version, binding.mode) == (number, mode) && binding.run_state.is_quarantined());
             if is_released || is_failing || !plugin.is_already_active(mode, &activation) {
                 plugin.activate(mode, activation);
             }

@@ -199,7 +199,7 @@ impl VersionView {
             version: version.number,
             sha256: hex::encode(version.sha256),
             state: state.into(),
-            exports: words(version.exports.words()),
+            exports: words(version.exports.names()),
             imports: version.imports,
             size_bytes: version.size_bytes,
             large: version.is_large,
@@ -238,7 +238,7 @@ struct FiguresView {
 
 impl FiguresView {
     fn of(binding: &Binding) -> Self {
-        binding.live.look(|statistics| {
+        binding.run_state.read(|statistics| {
             let calls: u64 = statistics.outcomes.values().sum();
             Self {
                 calls: statistics.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
@@ -283,7 +283,7 @@ impl ActivationView {
             filter: activation.filter.clone().into(),
             deadline_ms: activation.deadline_ms,
             since: activation.since,
-            quarantined: binding.map(|binding| binding.live.is_quarantined()),
+            quarantined: binding.map(|binding| binding.run_state.is_quarantined()),
             figures: binding.map(FiguresView::of),
         }
     }
@@ -310,7 +310,7 @@ impl PluginView {
     fn of(snapshot: &Snapshot, whole: PluginWithVersions) -> Self {
         let PluginWithVersions { plugin, versions } = whole;
         let bound = bindings_of(snapshot, &plugin);
-        let is_failing = |number| bound.iter().any(|b| b.version == number && b.live.is_quarantined());
+        let is_failing = |number| bound.iter().any(|b| b.version == number && b.run_state.is_quarantined());
         let binding = |mode: Mode, version: u32| bound.iter().find(|b| b.mode == mode && b.version == version);
         Self {
             activations: plugin
@@ -367,12 +367,12 @@ impl PluginSummary {
         Self {
             name: plugin.name.clone(),
             version: whole.versions.last().map(|version| version.number),
-            exports: whole.default_version().map(|version| words(version.exports.words())).unwrap_or_default(),
+            exports: whole.default_version().map(|version| words(version.exports.names())).unwrap_or_default(),
             versions: whole.versions.len() as u64,
             enforced_version: plugin.enforced.as_ref().map(|activation| activation.version),
             shadow_version: plugin.shadow.as_ref().map(|activation| activation.version),
             mode: plugin.activations().next().map(|(mode, _)| mode.into()),
-            quarantined: bindings_of(snapshot, plugin).iter().any(|binding| binding.live.is_quarantined()),
+            quarantined: bindings_of(snapshot, plugin).iter().any(|binding| binding.run_state.is_quarantined()),
             updated_at: plugin.updated_at.0,
         }
     }
@@ -452,7 +452,7 @@ impl Api {
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
         let mut lines: Vec<PluginLogLine> = Vec::new();
         for binding in bindings_of(&self.app.snapshot(), &whole.plugin) {
-            lines.extend(binding.live.look(|statistics| statistics.log.clone()).into_iter().rev().map(|line| {
+            lines.extend(binding.run_state.read(|statistics| statistics.log.clone()).into_iter().rev().map(|line| {
                 PluginLogLine {
                     at: line.at.0,
                     level: line.level.to_owned(),

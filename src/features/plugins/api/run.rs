@@ -230,7 +230,7 @@ impl Api {
                 return Err(invalid_input(&[], "cannot be combined with `recorded`").into());
             }
             authz::require(&snapshot, &caller, Permission::DECISION_LIST)?;
-            let reach = authz::reach_seen(&snapshot, &caller, tenant);
+            let reach = authz::read_reach(&snapshot, &caller, tenant);
             return self.replay_recorded((tenant, reach), name.0, version, recorded).await;
         }
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;

@@ -120,7 +120,7 @@ impl Api {
             let entry = Entry::new("plugin", &whole.plugin.name).within(tenant).after(json!({
                 "version": number,
                 "sha256": hex::encode(version.sha256),
-                "exports": version.exports.words(),
+                "exports": version.exports.names(),
                 "size_bytes": version.size_bytes,
                 "tested": version.is_tested,
             }));

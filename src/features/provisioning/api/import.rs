@@ -14,7 +14,7 @@ use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::QuotaSettings;
 use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
-use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Error, Field, Result};
@@ -165,7 +165,7 @@ impl Api {
         {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
-                new.welcome = welcome.then(|| Maker::from_caller(caller));
+                new.welcome = welcome.then(|| Grantor::from_caller(caller));
                 Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {

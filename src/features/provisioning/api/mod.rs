@@ -15,8 +15,8 @@ use crate::features::provisioning::{self, Edit, NewUser, User};
 use crate::features::quotas::{self, QuotaSettings};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
-use crate::kernel::authz::deferred_grant::Maker;
-use crate::kernel::authz::delegation::{self, Gift, Touch};
+use crate::kernel::authz::deferred_grant::Grantor;
+use crate::kernel::authz::delegation::{self, Delegable, MemberPart};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -244,7 +244,7 @@ impl Api {
                 body.org_code.as_ref().map(|named| organization(t.snapshot(), caller, named)).transpose()?;
             let is_suspended = body.status == Some(UserStatus::Suspended);
             let welcomes = body.welcome.unwrap_or(has_mail && !is_suspended);
-            let new = NewUser { welcome: welcomes.then(|| Maker::from_caller(caller)), ..new_user(body, organization) };
+            let new = NewUser { welcome: welcomes.then(|| Grantor::from_caller(caller)), ..new_user(body, organization) };
             let mut made = provisioning::make(t, &rules, &new, members_max)?;
             let id = made.answer;
             if is_suspended {
@@ -361,7 +361,7 @@ impl Api {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
             let previous = members::get_not_erased(t, id.0)?;
             require_version(if_match.0.as_deref(), previous.version)?;
-            require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
+            require_may_touch(t, caller, reach, id.0, MemberPart::Standing)?;
             members::erase(t, reach, &previous)
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
@@ -379,7 +379,7 @@ const FIRST_KEY_SCOPES: [&str; 4] = ["me:read", "videos:write", "quotas:read", "
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = authz::require(t.snapshot(), caller, permission)?;
     if sets_quota {
-        delegation::require_any(caller, Gift::Quota)?;
+        delegation::require_any(caller, Delegable::Quota)?;
         authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
     let message = "users belong to the site: omit X-Tenant-ID, and name the organization in org_code";
@@ -390,7 +390,7 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
     let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(ErrorCode::OrganizationNotFound)?;
     if snapshot.is_platform(id) {
-        delegation::require_any(caller, Gift::PlatformSeat)?;
+        delegation::require_any(caller, Delegable::PlatformSeat)?;
     }
     Ok(id)
 }

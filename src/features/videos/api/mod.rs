@@ -233,7 +233,7 @@ impl MeasuredFile {
 impl RowScope {
     /// Returns a video as the caller can see it.
     pub fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
-        let path = members::visible_path(r, self.seen_by(caller, video.member), video.member, video.path.as_str())?;
+        let path = members::visible_path(r, self.viewing_organization(caller, video.member), video.member, video.path.as_str())?;
         Ok(VideoView { path, ..video.into() })
     }
 

@@ -12,7 +12,7 @@ use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
-use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
@@ -186,7 +186,7 @@ impl Api {
                 updated_at: t.now(),
             };
             store::insert_webhook(t, &webhook)?;
-            store::set_webhook_maker(t, webhook.id, &Maker::from_caller(caller))?;
+            store::set_webhook_maker(t, webhook.id, &Grantor::from_caller(caller))?;
             let entry = entry_of(&webhook).after(described(&webhook));
             Ok(Changed::new(secret_view(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
@@ -275,7 +275,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
             let former = store::get_webhook(t, reach.organization(), id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            let (maker, known) = (Maker::from_caller(caller), store::get_webhook_maker(t, id.0)?);
+            let (maker, known) = (Grantor::from_caller(caller), store::get_webhook_maker(t, id.0)?);
             let is_kept = require_kept(t, &known, &former).is_ok();
             let grace_ms = deferred_grant::grace_ms((&known, is_kept), &maker, overlap_ms);
             store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
@@ -331,8 +331,8 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
     Err(error)
 }
 
-fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result<()> {
-    deferred_grant::require_kept(
+fn require_kept(t: &Transaction<'_>, maker: &Grantor, webhook: &Webhook) -> Result<()> {
+    deferred_grant::require_grantor_authorized(
         t.snapshot(),
         maker,
         DeferredGrant::Webhook { organization: webhook.organization },
@@ -344,7 +344,7 @@ fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result
 /// although its maker has lost the right to create it. In both cases it must be rotated first.
 fn require_maker(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
     let maker = store::get_webhook_maker(t, webhook.id)?;
-    let is_moved = webhook.url != former.url && maker != Maker::from_caller(caller);
+    let is_moved = webhook.url != former.url && maker != Grantor::from_caller(caller);
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
         let message = "this webhook depends on the rights of another principal: rotate its secret first";

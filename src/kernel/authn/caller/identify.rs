@@ -10,7 +10,7 @@ use poem::http::uri::Authority;
 use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, SessionBackend};
 use crate::kernel::authn::cookie::{self, Provenance};
 use crate::kernel::authn::token::TokenSubject;
-use crate::kernel::authz::client::{self, Client, Presented};
+use crate::kernel::authz::client::{self, Client, PresentedCredential};
 use crate::kernel::authz::key::{self, ApiKey};
 use crate::kernel::authz::principal::{Actor, Credential, Idempotency, Identity, Principal, RequestContext};
 use crate::kernel::authz::require_one_factor_enough;
@@ -258,7 +258,7 @@ fn client(guard: &Guard, client_key: &str, presented: &Credential, context: &Req
     let Credential::Client { secret, origin, path } = presented else { return Err(ErrorCode::InvalidClient.into()) };
     let (address, origin, now) = (context.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
-    let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
+    let admitted = client::authenticate(&snapshot, client_key, &PresentedCredential { secret: *secret, origin, address, path, now });
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // The log and the audit log name the client even when it is rejected.
         let _ = context.actor.set(Actor::Rejected(named.clone()));

@@ -30,7 +30,7 @@ pub enum Part {
 
 /// A position in the iteration over a part.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RowLocation {
+pub struct SnapshotCursor {
     tenant: usize,
     bucket: usize,
 }
@@ -40,8 +40,8 @@ impl Snapshot {
     pub fn differs(&self, change: &Change) -> bool {
         match change {
             Change::Member(id, status) => self.people.get(id).is_none_or(|state| state.status != *status),
-            Change::MemberGone(id) => self.people.get(id).is_some(),
-            Change::Placed(id, ends) => {
+            Change::MemberDeleted(id) => self.people.get(id).is_some(),
+            Change::OrganizationCount(id, ends) => {
                 let memberships = self.memberships_between(*ends);
                 self.people
                     .get(id)
@@ -54,8 +54,8 @@ impl Snapshot {
                 self.tenant(*tenant).is_some_and(|tenant| tenant.differs_membership(*member, roles.as_deref()))
             }
             Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
-            Change::RoleGone(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
-            Change::Folded(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
+            Change::RoleDeleted(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
+            Change::RoleSetsRecomputed(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
             Change::Plugins(tenant, bindings) => self.tenant(*tenant).is_some_and(|tenant| {
                 !tenant.plugins.iter().map(Binding::digest_input).eq(bindings.iter().map(Binding::digest_input))
             }),
@@ -68,14 +68,14 @@ impl Snapshot {
             Change::Client(client) => {
                 self.client(&client.client_key).is_none_or(|known| known.digest_input() != client.digest_input())
             }
-            Change::ClientGone(client_key) => self.client(client_key).is_some(),
+            Change::ClientDeleted(client_key) => self.client(client_key).is_some(),
             Change::Session(id, session) => self.session(*id) != *session,
             Change::ApiKey(key) => {
                 let is_found = |hash: Hash| self.imported_keys.get(&hash) == Some(&key.id);
                 self.api_key(key.id).is_none_or(|known| known.digest_input() != key.digest_input())
                     || (key.is_imported && !key.hashes().all(is_found))
             }
-            Change::ApiKeyGone(id) => self.api_key(*id).is_some(),
+            Change::ApiKeyDeleted(id) => self.api_key(*id).is_some(),
         }
     }
 
@@ -128,10 +128,10 @@ impl Snapshot {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        position: RowLocation,
+        position: SnapshotCursor,
         enough: usize,
-    ) -> (Vec<Change>, Option<RowLocation>) {
-        let next_location = |next: Option<usize>| next.map(|bucket| RowLocation { tenant: 0, bucket });
+    ) -> (Vec<Change>, Option<SnapshotCursor>) {
+        let next_location = |next: Option<usize>| next.map(|bucket| SnapshotCursor { tenant: 0, bucket });
         match part {
             Part::Catalog => (vec![Change::Catalog(self.catalog.clone())], None),
             Part::Tenants | Part::Roles | Part::Memberships | Part::RoleSets => {
@@ -139,20 +139,20 @@ impl Snapshot {
             }
             Part::Members => {
                 let (people, next) = self.people.keys_from(position.bucket, enough);
-                (people.into_iter().map(Change::MemberGone).collect(), next_location(next))
+                (people.into_iter().map(Change::MemberDeleted).collect(), next_location(next))
             }
             Part::Grants => {
                 let (grants, next) = self.grants.keys_from(position.bucket, enough);
                 (grants.into_iter().map(|key| Change::Grant(key, self.grant(&key))).collect(), next_location(next))
             }
-            Part::Clients => (self.clients.keys().cloned().map(Change::ClientGone).collect(), None),
+            Part::Clients => (self.clients.keys().cloned().map(Change::ClientDeleted).collect(), None),
             Part::Sessions => {
                 let (sessions, next) = self.sessions.keys_from(position.bucket, enough);
                 (sessions.into_iter().map(|id| Change::Session(id, None)).collect(), next_location(next))
             }
             Part::ApiKeys => {
                 let (keys, next) = self.api_keys.keys_from(position.bucket, enough);
-                (keys.into_iter().map(Change::ApiKeyGone).collect(), next_location(next))
+                (keys.into_iter().map(Change::ApiKeyDeleted).collect(), next_location(next))
             }
         }
     }
@@ -161,9 +161,9 @@ impl Snapshot {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mut position: RowLocation,
+        mut position: SnapshotCursor,
         enough: usize,
-    ) -> (Vec<Change>, Option<RowLocation>) {
+    ) -> (Vec<Change>, Option<SnapshotCursor>) {
         let mut known = Vec::new();
         while let Some(tenant) = self.tenants.get(position.tenant) {
             if known.len() >= enough {
@@ -181,11 +181,11 @@ impl Snapshot {
                     None
                 }
                 Part::Roles => {
-                    known.extend(tenant.roles().map(|role| Change::RoleGone(tenant.id, role.id)));
+                    known.extend(tenant.roles().map(|role| Change::RoleDeleted(tenant.id, role.id)));
                     None
                 }
                 Part::RoleSets => {
-                    known.push(Change::Folded(tenant.id));
+                    known.push(Change::RoleSetsRecomputed(tenant.id));
                     None
                 }
                 _ => {
@@ -195,8 +195,8 @@ impl Snapshot {
                 }
             };
             position = match next {
-                Some(bucket) => RowLocation { bucket, ..position },
-                None => RowLocation { tenant: position.tenant + 1, bucket: 0 },
+                Some(bucket) => SnapshotCursor { bucket, ..position },
+                None => SnapshotCursor { tenant: position.tenant + 1, bucket: 0 },
             };
         }
         (known, None)

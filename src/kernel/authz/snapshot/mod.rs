@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use differ::{Part, RowLocation};
-pub use tenant::{Holds, Role, RoleSet, Tenant};
+pub use differ::{Part, SnapshotCursor};
+pub use tenant::{RoleKind, Role, RoleSet, Tenant};
 
 use super::catalog::Catalog;
 use super::client::Client;
@@ -125,10 +125,10 @@ enum OrganizationCount {
 pub enum Change {
     Member(MemberId, Status),
     /// The member has no row. It has no membership, no session and no grant either.
-    MemberGone(MemberId),
+    MemberDeleted(MemberId),
     /// The first and the last organization, by id, that a member belongs to. It follows from the memberships; a reload
     /// compares it again.
-    Placed(MemberId, Option<(OrganizationId, OrganizationId)>),
+    OrganizationCount(MemberId, Option<(OrganizationId, OrganizationId)>),
     Tenant {
         id: OrganizationId,
         org_code: Arc<str>,
@@ -138,19 +138,19 @@ pub enum Change {
     /// The roles that a member holds in an organization; `None` if it does not belong to it.
     Membership(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
-    RoleGone(OrganizationId, RoleId),
+    RoleDeleted(OrganizationId, RoleId),
     /// Computes the role sets of an organization again. They follow from its roles.
-    Folded(OrganizationId),
+    RoleSetsRecomputed(OrganizationId),
     /// All active plugins of an organization, in enforce or shadow mode, in the order in which they are called.
     Plugins(OrganizationId, Vec<Binding>),
     Catalog(Arc<Catalog>),
     Grant(GrantKey, Option<GrantId>),
     Client(Box<Client>),
-    ClientGone(Arc<str>),
+    ClientDeleted(Arc<str>),
     /// `None` if the session has ended.
     Session(SessionId, Option<Session>),
     ApiKey(Box<ApiKey>),
-    ApiKeyGone(ApiKeyId),
+    ApiKeyDeleted(ApiKeyId),
 }
 
 /// The policy of one epoch.
@@ -233,7 +233,7 @@ impl Snapshot {
     }
 
     /// The number of members, including erased ones.
-    pub fn member_states(&self) -> usize {
+    pub fn member_state_count(&self) -> usize {
         self.people.len()
     }
 
@@ -317,11 +317,11 @@ impl Snapshot {
                 self.erased += usize::from(status == Status::Deleted);
                 self.people.insert(id, MemberState { status, memberships });
             }
-            Change::MemberGone(id) => {
+            Change::MemberDeleted(id) => {
                 self.erased -= usize::from(self.people.get(&id).is_some_and(|state| state.is_erased()));
                 self.people.remove(&id);
             }
-            Change::Placed(id, ends) => {
+            Change::OrganizationCount(id, ends) => {
                 if let (Some(state), Some(memberships)) =
                     (self.people.get(&id).copied(), self.memberships_between(ends))
                 {
@@ -333,18 +333,18 @@ impl Snapshot {
             }
             Change::Membership(tenant, member, roles) => self.apply_membership(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
-            Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
-            Change::Folded(tenant) => self.with_tenant(tenant, Tenant::fold),
-            Change::Plugins(tenant, bindings) => self.with_tenant(tenant, |tenant| tenant.bind(bindings)),
+            Change::RoleDeleted(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
+            Change::RoleSetsRecomputed(tenant) => self.with_tenant(tenant, Tenant::fold),
+            Change::Plugins(tenant, bindings) => self.with_tenant(tenant, |tenant| tenant.replace_plugins(bindings)),
             Change::Catalog(catalog) => self.catalog = catalog,
             Change::Grant(key, Some(id)) => drop(self.grants.insert(key, id)),
             Change::Grant(key, None) => drop(self.grants.remove(&key)),
             Change::Client(client) => self.apply_client(client),
-            Change::ClientGone(client_key) => drop(Arc::make_mut(&mut self.clients).remove(&client_key)),
+            Change::ClientDeleted(client_key) => drop(Arc::make_mut(&mut self.clients).remove(&client_key)),
             Change::Session(id, Some(session)) => drop(self.sessions.insert(id, session)),
             Change::Session(id, None) => drop(self.sessions.remove(&id)),
             Change::ApiKey(key) => self.apply_api_key(*key),
-            Change::ApiKeyGone(id) => drop(self.drop_api_key(id)),
+            Change::ApiKeyDeleted(id) => drop(self.drop_api_key(id)),
         }
     }
 

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernel::authz::catalog::{Bits, Catalog, PermissionIndex};
+use crate::kernel::authz::catalog::{PermissionSet, Catalog, PermissionIndex};
 use crate::kernel::authz::cow_map::CowMap;
 use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 /// The permissions that a role holds in addition to its ticked ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub enum RoleKind {
     /// None.
     Ticked,
     /// Every permission of the tenant's catalog.
@@ -24,24 +24,24 @@ pub struct Role {
     pub id: RoleId,
     pub key: Arc<str>,
     pub is_open: bool,
-    pub holds: Holds,
-    pub ticked: Arc<Bits>,
+    pub holds: RoleKind,
+    pub ticked: Arc<PermissionSet>,
 }
 
 impl Role {
     /// Whether it is the role of an owner or a platform administrator, which no role source and no plugin can assign.
     pub fn is_protected(&self) -> bool {
-        self.holds != Holds::Ticked
+        self.holds != RoleKind::Ticked
     }
 
     /// Whether the role holds the permission, ticked or by its kind.
     pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: PermissionIndex) -> bool {
         match self.holds {
-            Holds::Everything => true,
-            Holds::Tenant => {
+            RoleKind::Everything => true,
+            RoleKind::Tenant => {
                 (self.ticked.contains(slot) && catalog.is_for(slot, tenant)) || catalog.is_in_tenant(slot, tenant)
             }
-            Holds::Ticked => self.ticked.contains(slot) && catalog.is_for(slot, tenant),
+            RoleKind::Ticked => self.ticked.contains(slot) && catalog.is_for(slot, tenant),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Role {
 pub struct RoleSet {
     /// Sorted indexes of roles, closed ones included.
     roles: Box<[u32]>,
-    pub ticked: Bits,
+    pub ticked: PermissionSet,
     pub holds_tenant: bool,
     pub holds_everything: bool,
 }
@@ -126,13 +126,13 @@ impl Tenant {
     }
 
     /// Replaces the plugins. A version that keeps running keeps its counters.
-    pub fn bind(&mut self, mut bindings: Vec<Binding>) {
+    pub fn replace_plugins(&mut self, mut bindings: Vec<Binding>) {
         for binding in &mut bindings {
             if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
-                let is_quarantined = binding.live.is_quarantined();
-                binding.live = former.live.clone();
+                let is_quarantined = binding.run_state.is_quarantined();
+                binding.run_state = former.run_state.clone();
                 if is_quarantined {
-                    binding.live.quarantine();
+                    binding.run_state.quarantine();
                 }
             }
         }
@@ -254,8 +254,8 @@ fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
     let mut set = RoleSet { roles: indexes, ..RoleSet::default() };
     for role in set.roles.iter().filter_map(|index| roles[*index as usize].as_ref()).filter(|role| role.is_open) {
         set.ticked.union(&role.ticked);
-        set.holds_tenant |= role.holds == Holds::Tenant;
-        set.holds_everything |= role.holds == Holds::Everything;
+        set.holds_tenant |= role.holds == RoleKind::Tenant;
+        set.holds_everything |= role.holds == RoleKind::Everything;
     }
     set
 }
@@ -279,11 +279,11 @@ mod tests {
             plugins: Arc::default(),
         };
         let ticked = Arc::new([3].into_iter().collect());
-        tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: Holds::Ticked, ticked });
+        tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: RoleKind::Ticked, ticked });
         tenant.membership(member, Some(vec![role]));
         assert!(tenant.is_folded() && !tenant.differs_membership(member, Some(&[role])));
         for set in &mut Arc::make_mut(&mut tenant.sets).all {
-            Arc::make_mut(set).ticked = Bits::default();
+            Arc::make_mut(set).ticked = PermissionSet::default();
         }
         assert!(!tenant.is_folded());
         tenant.fold();
