@@ -267,7 +267,7 @@ async fn purge_expired(app: &App) {
         ("signing keys", keys::maintain(app).await),
         ("API keys", api_keys::maintain(app).await),
         ("password hashes", members::password::reload_hash_kinds(app).await),
-        ("jobs", jobs::forget_done(app).await),
+        ("jobs", jobs::delete_done(app).await),
         ("videos", quotas::maintain(app).await),
         ("deliveries", deliver::purge_expired(app).await),
         ("sftpgo", sftpgo::tidy(app).await),

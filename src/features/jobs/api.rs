@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::jobs::wait::{self, WaitingWorkers};
 use crate::features::jobs::{
-    self, ClaimRequest, Filter, Job, LeaseHolder, Processor, Report, RetrySettings, StepState, store,
+    self, ClaimRequest, Filter, Job, LeaseReport, Processor, Report, RetrySettings, StepState, store,
 };
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
@@ -172,7 +172,7 @@ fn steps(job: &Job) -> Vec<JobStep> {
         state: step.state.as_str().into(),
         progress_percent: step.progress_percent,
         error: step.error.clone(),
-        needs: step.processor.needs().iter().map(|need| need.as_str().to_owned()).collect(),
+        needs: step.processor.dependencies().iter().map(|need| need.as_str().to_owned()).collect(),
     };
     job.steps.iter().map(view).collect()
 }
@@ -509,9 +509,9 @@ fn holder(
     caller: &Identity,
     permission: Permission,
     (job, lease): (JobId, Option<LeaseId>),
-) -> Result<LeaseHolder> {
+) -> Result<LeaseReport> {
     let reach: Reach = authz::require(t.snapshot(), caller, permission)?;
-    Ok(LeaseHolder { job, worker: worker(caller), lease, reach })
+    Ok(LeaseReport { job, worker: worker(caller), lease, reach })
 }
 
 /// Returns the job as this organization can see it, or unchanged for `None`: for an organization, neither the path nor

@@ -32,7 +32,7 @@ use crate::kernel::db::Writer;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
-use queue::{Queue, Wanted};
+use queue::{Queue, ProcessorFilter};
 
 /// One kind of work on a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ use Processor::{Asr, Cut, Face, Ocr, Pose, Yolo};
 
 /// The steps of an `auto_ingestion` job and their dependencies: speech recognition needs only the audio track; the
 /// visual processors work on the scenes that `cut` found.
-pub const NEEDS: [(Processor, &[Processor]); 6] =
+pub const DEPENDENCIES: [(Processor, &[Processor]); 6] =
     [(Asr, &[]), (Cut, &[]), (Yolo, &[Cut]), (Ocr, &[Cut]), (Face, &[Cut]), (Pose, &[Cut])];
 
 impl Processor {
@@ -66,8 +66,8 @@ impl Processor {
     }
 
     /// The processors that must be finished before this one can start.
-    pub fn needs(self) -> &'static [Self] {
-        NEEDS.into_iter().find(|(processor, _)| *processor == self).map_or(&[], |(_, needs)| needs)
+    pub fn dependencies(self) -> &'static [Self] {
+        DEPENDENCIES.into_iter().find(|(processor, _)| *processor == self).map_or(&[], |(_, needs)| needs)
     }
 }
 
@@ -128,7 +128,7 @@ fn is_zero(percent: &i64) -> bool {
 
 impl Step {
     fn new(processor: Processor) -> Self {
-        let state = if processor.needs().is_empty() { StepState::Ready } else { StepState::Waiting };
+        let state = if processor.dependencies().is_empty() { StepState::Ready } else { StepState::Waiting };
         Self { processor, state, progress_percent: 0, error: None }
     }
 }
@@ -221,7 +221,7 @@ impl RetrySettings {
 }
 
 /// Queues the job of a new video.
-pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
+pub fn enqueue_video(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
     let (steps, ready) = &*FIRST_STEPS;
     let queue = Queue { member, organization, ready: *ready };
     store::insert(w, JobId::new(), video, queue, steps)?;
@@ -230,12 +230,12 @@ pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization:
 
 /// The initial steps of every job, serialized as they are stored, with the set of ready processors.
 static FIRST_STEPS: LazyLock<(String, queue::Ready)> = LazyLock::new(|| {
-    let steps = NEEDS.map(|(processor, _)| Step::new(processor));
+    let steps = DEPENDENCIES.map(|(processor, _)| Step::new(processor));
     (json!(steps).to_string(), queue::ready(&steps))
 });
 
 /// Deletes the jobs of a video. Their workers get `job_not_found` at the next report.
-pub fn forget_video(w: &Writer<'_>, video: &str) -> Result<()> {
+pub fn delete_of_video(w: &Writer<'_>, video: &str) -> Result<()> {
     store::delete_of_video(w, video)
 }
 
@@ -264,8 +264,8 @@ pub struct ClaimRequest {
 }
 
 impl ClaimRequest {
-    pub fn wanted(&self) -> Wanted {
-        Wanted::new(self.processors.as_deref())
+    pub fn wanted(&self) -> ProcessorFilter {
+        ProcessorFilter::new(self.processors.as_deref())
     }
 }
 
@@ -275,7 +275,7 @@ impl ClaimRequest {
 /// was due first. A member with thousands of jobs does not block the others.
 pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
-    let claimed = queue::take(t, request)?;
+    let claimed = queue::lease_next(t, request)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
     let changed = claimed
         .iter()
@@ -367,7 +367,7 @@ fn mark_ready(steps: &mut [Step]) {
     let finished: Vec<Processor> =
         steps.iter().filter(|step| step.state.is_finished()).map(|step| step.processor).collect();
     for step in steps.iter_mut().filter(|step| step.state == StepState::Waiting) {
-        if step.processor.needs().iter().all(|need| finished.contains(need)) {
+        if step.processor.dependencies().iter().all(|need| finished.contains(need)) {
             step.state = StepState::Ready;
         }
     }
@@ -381,7 +381,7 @@ fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
 
 /// The caller of a report: the worker, the job, and the organizations that the caller can act in.
 #[derive(Debug, Clone)]
-pub struct LeaseHolder {
+pub struct LeaseReport {
     pub job: JobId,
     pub worker: String,
     /// Distinguishes the leases of workers that share an API key.
@@ -389,7 +389,7 @@ pub struct LeaseHolder {
     pub reach: Reach,
 }
 
-impl LeaseHolder {
+impl LeaseReport {
     fn find(&self, t: &Transaction<'_>) -> Result<Job> {
         let job = store::find(t, self.job)?.ok_or(ErrorCode::JobNotFound)?;
         let is_in_reach = self.reach.organization().is_none_or(|only| job.organization == Some(only));
@@ -410,7 +410,7 @@ impl LeaseHolder {
 /// Extends the lease and applies the worker's reports. When all steps are finished, the job is done.
 pub fn heartbeat(
     t: &Transaction<'_>,
-    holder: &LeaseHolder,
+    holder: &LeaseReport,
     reports: &[Report],
     rules: RetrySettings,
 ) -> Result<Changed<Job>> {
@@ -440,7 +440,7 @@ fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Res
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
         if step.state != report.state && !step.state.allows(report.state) {
             let (from, to) = (step.state.as_str(), report.state.as_str());
-            let needs = step.processor.needs().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
+            let needs = step.processor.dependencies().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
             return Err(Error::new(ErrorCode::StepState)
                 .with_message(format!("{processor} is {from}{why}, and cannot become {to}")));
@@ -459,7 +459,7 @@ fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Res
 
 /// Completes the worker's part of a job: claimed steps that were not reported as skipped are completed. Steps outside
 /// the claim wait for another worker.
-pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job>> {
+pub fn complete(t: &Transaction<'_>, holder: &LeaseReport) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.matches(&job);
     if is_repeat {
@@ -471,7 +471,7 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job
         return Err(Error::new(ErrorCode::StepState).with_message(message));
     }
     let claimed = job.processors.take();
-    for (processor, _) in NEEDS {
+    for (processor, _) in DEPENDENCIES {
         // In the order of `NEEDS`: dependencies are finished before the steps that need them.
         if claimed.as_ref().is_some_and(|claimed| !claimed.contains(&processor)) {
             continue;
@@ -504,7 +504,7 @@ fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
 /// Records that the worker failed to do the job.
 pub fn fail(
     t: &Transaction<'_>,
-    holder: &LeaseHolder,
+    holder: &LeaseReport,
     why: &str,
     retry: bool,
     rules: RetrySettings,
@@ -523,7 +523,7 @@ pub fn fail(
 
 /// Queues a dead job again, with its attempts reset. Fails with `job_not_dead` for other jobs.
 pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job>> {
-    let mut job = LeaseHolder { job: id, worker: String::new(), lease: None, reach }.find(t)?;
+    let mut job = LeaseReport { job: id, worker: String::new(), lease: None, reach }.find(t)?;
     if job.state != "dead" {
         return Err(ErrorCode::JobNotDead.into());
     }
@@ -561,7 +561,7 @@ pub async fn maintain(app: &App) -> Result<()> {
 }
 
 /// Deletes jobs that were done more than `jobs.keep_s` ago.
-pub async fn forget_done(app: &App) -> Result<()> {
+pub async fn delete_done(app: &App) -> Result<()> {
     let keep_ms = seconds_to_ms(app.config.job_keep_s);
     app.write_in_batches(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
 }
@@ -584,8 +584,8 @@ mod tests {
 
     #[test]
     fn dependencies_come_before_the_steps_that_need_them() {
-        for (n, (processor, needs)) in NEEDS.into_iter().enumerate() {
-            assert!(needs.iter().all(|need| NEEDS[..n].iter().any(|(earlier, _)| earlier == need)), "{processor:?}");
+        for (n, (processor, needs)) in DEPENDENCIES.into_iter().enumerate() {
+            assert!(needs.iter().all(|need| DEPENDENCIES[..n].iter().any(|(earlier, _)| earlier == need)), "{processor:?}");
         }
     }
 

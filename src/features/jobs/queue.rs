@@ -38,12 +38,12 @@ pub struct Queue {
 
 /// The jobs that a worker can take.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Wanted {
+pub struct ProcessorFilter {
     /// At least one of these processors must be ready; `None` accepts any.
     processors: Option<Ready>,
 }
 
-impl Wanted {
+impl ProcessorFilter {
     pub fn new(processors: Option<&[Processor]>) -> Self {
         let set = |processors: &[Processor]| processors.iter().fold(0, |set, processor| set | bit(*processor));
         Self { processors: processors.map(set) }
@@ -58,7 +58,7 @@ impl Wanted {
 }
 
 /// Whether a claim can find a job, or correct a queue or lease that hides one. Checked before the writer is used.
-pub fn may_find(r: &Reader<'_>, wanted: &Wanted) -> Result<bool> {
+pub fn has_candidates(r: &Reader<'_>, wanted: &ProcessorFilter) -> Result<bool> {
     Ok(store::has_due(r, Timestamp::now())? || !wanted.list_ready(r)?.is_empty())
 }
 
@@ -72,7 +72,7 @@ pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
 }
 
 /// Leases the next jobs to a worker.
-pub fn take(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
+pub fn lease_next(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
     /// Stale queues that one claim corrects at most. The next claim continues from there.
     const STALE_QUEUES_MAX: u64 = 50;
     store::open_due(t, STALE_QUEUES_MAX)?;
@@ -89,8 +89,8 @@ pub fn take(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
 }
 
 /// Finds the next queue: the member whose last job was leased longest ago comes first, then the job that was due first.
-fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
-    let mut best: Option<store::Front> = None;
+fn find_front(r: &Reader<'_>, wanted: &ProcessorFilter) -> Result<Option<store::NextQueue>> {
+    let mut best: Option<store::NextQueue> = None;
     for ready in wanted.list_ready(r)? {
         if let Some(front) = store::find_front(r, ready)?
             && best.as_ref().is_none_or(|best| (front.turn, front.since) < (best.turn, best.since))
@@ -102,29 +102,29 @@ fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
 }
 
 /// Leases the first job of a queue, or corrects the state of a stale queue.
-fn take_first(t: &Transaction<'_>, front: &store::Front, request: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
+fn take_first(t: &Transaction<'_>, front: &store::NextQueue, request: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
     if !front.is_organization_active {
-        return store::shut(t, queue, "closed").map(|()| None);
+        return store::set_state(t, queue, "closed").map(|()| None);
     }
     if !front.is_member_active {
-        return store::shut(t, queue, "held").map(|()| None);
+        return store::set_state(t, queue, "held").map(|()| None);
     }
     let mut jobs = store::list_first(t, queue)?.into_iter();
     let first = jobs.next();
     let Some((video, _)) = first.filter(|(_, run_at)| *run_at <= t.now()) else {
-        return store::set_rest(t, queue, first.map(|(_, run_at)| run_at)).map(|()| None);
+        return store::set_next_due(t, queue, first.map(|(_, run_at)| run_at)).map(|()| None);
     };
     let job = store::lease(t, video, LeaseId::new(), request)?;
-    store::set_rest(t, queue, jobs.next().map(|(_, run_at)| run_at))?;
+    store::set_next_due(t, queue, jobs.next().map(|(_, run_at)| run_at))?;
     store::set_turn(t, queue.member, t.now().0.saturating_mul(TURNS_PER_MS).saturating_add(rank))?;
     Ok(Some(job))
 }
 
 /// Reopens the held queues of a member who is active again.
 pub fn release_member(w: &Writer<'_>, member: MemberId) -> Result<()> {
-    store::open_held(w, member)
+    store::reopen_held(w, member)
 }
 
 /// Reopens the closed queues of an organization that is active again. Returns whether some can remain;
@@ -132,23 +132,23 @@ pub fn release_member(w: &Writer<'_>, member: MemberId) -> Result<()> {
 pub fn release_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<bool> {
     /// Takes about two milliseconds of writer time.
     const CONCURRENT_MAX: u64 = 500;
-    Ok(store::open_closed(w, organization, CONCURRENT_MAX)? as u64 == CONCURRENT_MAX)
+    Ok(store::reopen_closed(w, organization, CONCURRENT_MAX)? as u64 == CONCURRENT_MAX)
 }
 
 /// Lists active organizations that still have closed queues.
 pub fn list_unreleased(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {
-    store::list_wrongly_closed(r)
+    store::list_stale_closed(r)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::NEEDS;
+    use super::super::DEPENDENCIES;
     use super::*;
 
     #[test]
     fn each_processor_has_the_bit_that_the_schema_documents() {
         assert_eq!(
-            NEEDS.map(|(processor, _)| (processor.as_str(), bit(processor))),
+            DEPENDENCIES.map(|(processor, _)| (processor.as_str(), bit(processor))),
             [("asr", 1), ("cut", 2), ("yolo", 4), ("ocr", 8), ("face", 16), ("pose", 32)]
         );
     }

@@ -85,7 +85,7 @@ pub fn next_due(r: &Reader<'_>) -> Result<Option<Timestamp>> {
 
 /// The next queue among those with the same set of ready processors.
 #[derive(Debug)]
-pub struct Front {
+pub struct NextQueue {
     pub queue: Queue,
     pub turn: i64,
     pub since: Timestamp,
@@ -103,9 +103,9 @@ const FIND_FRONT: &str = "
     order by q.turn, q.since
     limit 1";
 
-pub fn find_front(r: &Reader<'_>, ready: Ready) -> Result<Option<Front>> {
+pub fn find_front(r: &Reader<'_>, ready: Ready) -> Result<Option<NextQueue>> {
     r.find(FIND_FRONT, &[(":ready", &ready)], |row| {
-        Ok(Front {
+        Ok(NextQueue {
             queue: Queue { member: row.get(0)?, organization: row.get(1)?, ready: row.get(2)? },
             turn: row.get(3)?,
             since: row.get(4)?,
@@ -168,7 +168,7 @@ const SET_QUEUE: &str = "
       and ready = :ready";
 
 /// Deletes a queue if `since` is `None`, otherwise sets when its next job is due.
-pub fn set_rest(w: &Writer<'_>, queue: Queue, since: Option<Timestamp>) -> Result<()> {
+pub fn set_next_due(w: &Writer<'_>, queue: Queue, since: Option<Timestamp>) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     match since {
         None => {
@@ -205,7 +205,7 @@ const SHUT: &str = "
       and ready = :ready";
 
 /// Marks a queue as `held` (member not active) or `closed` (organization not active).
-pub fn shut(w: &Writer<'_>, queue: Queue, state: &'static str) -> Result<()> {
+pub fn set_state(w: &Writer<'_>, queue: Queue, state: &'static str) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     w.execute(
         SHUT,
@@ -219,7 +219,7 @@ const OPEN_HELD: &str = "
     set state = 'open'
     where member_id = :member_id and state = 'held'";
 
-pub fn open_held(w: &Writer<'_>, member: MemberId) -> Result<()> {
+pub fn reopen_held(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(OPEN_HELD, &[(":member_id", &member)]).map(drop)
 }
 
@@ -233,7 +233,7 @@ const OPEN_CLOSED: &str = "
         limit :most)";
 
 /// Reopens closed queues of an organization; returns how many.
-pub fn open_closed(w: &Writer<'_>, organization: OrganizationId, most: u64) -> Result<usize> {
+pub fn reopen_closed(w: &Writer<'_>, organization: OrganizationId, most: u64) -> Result<usize> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     w.execute(OPEN_CLOSED, &[(":organization_id", &organization), (":most", &most)])
 }
@@ -252,7 +252,7 @@ const LIST_WRONGLY_CLOSED: &str = "
       and exists (select 1 from organizations o where o.id = found.id and o.status = 'active')";
 
 /// Lists active organizations that still have closed queues.
-pub fn list_wrongly_closed(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {
+pub fn list_stale_closed(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {
     r.all(LIST_WRONGLY_CLOSED, &[], |row| row.get(0))
 }
 

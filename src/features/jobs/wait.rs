@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::queue::{self, Wanted};
+use super::queue::{self, ProcessorFilter};
 use super::{ClaimRequest, Job, RetrySettings};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz;
@@ -37,7 +37,7 @@ pub struct WaitingWorkers {
     /// The number of waiting workers of each program or organization.
     counts: Mutex<HashMap<String, u64>>,
     /// One line per set of wanted processors, kept while a worker waits in it.
-    lines: Mutex<HashMap<Wanted, Weak<WaitLine>>>,
+    lines: Mutex<HashMap<ProcessorFilter, Weak<WaitLine>>>,
 }
 
 impl WaitingWorkers {
@@ -52,7 +52,7 @@ impl WaitingWorkers {
     }
 
     /// Returns the line for a set of wanted processors, and the number of lines.
-    fn line(&self, wanted: Wanted) -> (Arc<WaitLine>, u32) {
+    fn line(&self, wanted: ProcessorFilter) -> (Arc<WaitLine>, u32) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| line.strong_count() > 0);
         let line = lines.get(&wanted).and_then(Weak::upgrade).unwrap_or_default();
@@ -165,7 +165,7 @@ async fn claim_now(app: &App, caller: &Identity, request: &ClaimRequest) -> Resu
     for _ in 0..ROUNDS_MAX {
         require_worker(&app.snapshot(), caller)?;
         let wanted = request.wanted();
-        if !app.read(move |r| queue::may_find(r, &wanted)).await? {
+        if !app.read(move |r| queue::has_candidates(r, &wanted)).await? {
             break;
         }
         let request = request.clone();

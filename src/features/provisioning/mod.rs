@@ -11,7 +11,7 @@ use crate::features::members::{
     self, Member, NewMember, SFTPGO, WORDPRESS, create, find_by_identity, find_login, folded, join, member_event,
     owner_of_folder, require_capacity,
 };
-use crate::features::quotas::{self, Account, QuotaSettings};
+use crate::features::quotas::{self, QuotaAccount, QuotaSettings};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::Grantor;
@@ -32,7 +32,7 @@ pub struct User {
     pub sftpgo_username: Option<String>,
     /// The only organization it belongs to.
     pub organization: Option<OrganizationId>,
-    pub account: Account,
+    pub account: QuotaAccount,
 }
 
 impl User {
@@ -42,7 +42,7 @@ impl User {
         if delegation::require_sole_organization(snapshot, reach, self.member.id).is_ok() {
             return self;
         }
-        let account = Account { size: 0, used: 0, own_size: None, ..self.account };
+        let account = QuotaAccount { size: 0, used: 0, own_size: None, ..self.account };
         Self { status_reason: None, wordpress_id: None, sftpgo_username: None, account, ..self }
     }
 }

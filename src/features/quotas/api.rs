@@ -8,9 +8,9 @@ use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
 use crate::features::members;
-use crate::features::quotas::recount::{self, Counted, Difference, RecountTarget};
-use crate::features::quotas::store::{self, Ceiling, Held};
-use crate::features::quotas::{self, Account, QuotaSettings, set_quota};
+use crate::features::quotas::recount::{self, RecountResult, Difference, RecountTarget};
+use crate::features::quotas::store::{self, Ceiling, MemberAccount};
+use crate::features::quotas::{self, QuotaAccount, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
@@ -40,8 +40,8 @@ struct QuotaView {
     percent: i64,
 }
 
-impl From<Account> for QuotaView {
-    fn from(account: Account) -> Self {
+impl From<QuotaAccount> for QuotaView {
+    fn from(account: QuotaAccount) -> Self {
         Self {
             size: account.size,
             used: account.used,
@@ -75,7 +75,7 @@ struct MemberQuota {
 }
 
 impl MemberQuota {
-    fn new(uid: MemberId, username: Option<String>, account: Account) -> Self {
+    fn new(uid: MemberId, username: Option<String>, account: QuotaAccount) -> Self {
         Self {
             uid,
             username,
@@ -90,8 +90,8 @@ impl MemberQuota {
     }
 }
 
-impl From<Held> for MemberQuota {
-    fn from(held: Held) -> Self {
+impl From<MemberAccount> for MemberQuota {
+    fn from(held: MemberAccount) -> Self {
         Self::new(held.member, held.username, held.account)
     }
 }
@@ -284,7 +284,7 @@ struct Recounted {
 }
 
 impl Recounted {
-    fn new(counted: Counted, repairs: bool) -> Self {
+    fn new(counted: RecountResult, repairs: bool) -> Self {
         const SHOWN_MAX: usize = 100;
         let drift = counted.differences.len() as u64;
         Self {
@@ -422,7 +422,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_CEILING)?;
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
             tenant.ok_or(ErrorCode::OrganizationNotFound)?;
-            store::settle_organization(t, id.0)?;
+            store::ensure_organization_account(t, id.0)?;
             let previous = ceiling(t, id.0)?;
             require_version(if_match.0.as_deref(), previous.version)?;
             let edited = |previous: Option<i64>, edit: MaybeUndefined<i64>| match edit {
@@ -473,7 +473,7 @@ impl Api {
             store::list_ledger(r, id.0, reach.organization(), &window)
         };
         let found = self.app.read(list).await?;
-        let line = |line: store::Line| LedgerEntry {
+        let line = |line: store::LedgerRow| LedgerEntry {
             id: line.id,
             at: line.at.0,
             cause: LedgerCause::parse(&line.cause),
@@ -506,7 +506,7 @@ impl Api {
             let (now, only) = (Timestamp::now(), reach.organization());
             let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };
             let organizations = store::list_usage(r, only, now, limit)?;
-            let top = store::list_fullest(r, only, (now, default_bytes), limit)?;
+            let top = store::list_top(r, only, (now, default_bytes), limit)?;
             Ok(UsageView {
                 site,
                 organizations: organizations.into_iter().map(Into::into).collect(),

@@ -60,7 +60,7 @@ impl QuotaSettings {
 
 /// A member's quota account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Account {
+pub struct QuotaAccount {
     pub organization: Option<OrganizationId>,
     /// The size set for this member; `None` uses the default of the organization or the site.
     pub own_size: Option<i64>,
@@ -70,18 +70,18 @@ pub struct Account {
     pub reserved: i64,
     pub warned_percent: i64,
     /// The organization's ceiling, if any; set only for an account that was just adjusted.
-    pub above: Option<Above>,
+    pub above: Option<CeilingUsage>,
 }
 
 /// An organization's ceiling and its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Above {
+pub struct CeilingUsage {
     pub size: i64,
     pub used: i64,
     pub warned_percent: i64,
 }
 
-impl Account {
+impl QuotaAccount {
     /// The account of a member that has stored nothing yet.
     pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
         Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, above: None }
@@ -153,7 +153,7 @@ impl Delta {
 
 /// Why an account changed, as recorded in the ledger.
 #[derive(Debug, Clone, Copy)]
-pub struct Reason<'r> {
+pub struct LedgerReason<'r> {
     /// One of the values of the ledger's `cause` column.
     pub cause: &'static str,
     pub video: &'r str,
@@ -163,7 +163,7 @@ pub struct Reason<'r> {
 /// Creates the member's account if needed, and returns the organization it counts under.
 pub fn ensure_account(t: &Transaction<'_>, member: MemberId) -> Result<Option<OrganizationId>> {
     let organization = organization_of(t.snapshot(), member);
-    store::settle(t, member, organization)?;
+    store::ensure_account(t, member, organization)?;
     Ok(organization)
 }
 
@@ -179,10 +179,10 @@ pub fn adjust(
     rules: &QuotaSettings,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
-) -> Result<Account> {
+) -> Result<QuotaAccount> {
     let adjust_member = || store::adjust_member(w, member, delta, rules.default_bytes);
     if !adjust_member()? {
-        store::settle(w, member, organization)?;
+        store::ensure_account(w, member, organization)?;
         if !adjust_member()? {
             return Err(does_not_fit(ErrorCode::QuotaExceeded, delta.need));
         }
@@ -193,15 +193,15 @@ pub fn adjust(
     };
     let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
     let account = account.ok_or_else(|| Error::internal("an account disappeared while it was adjusted"))?;
-    Ok(Account { above, ..account })
+    Ok(QuotaAccount { above, ..account })
 }
 
 /// Adjusts the organization's account; returns its ceiling after the change, if it has one.
-fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<Above>> {
+fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<CeilingUsage>> {
     if let Some(above) = store::adjust_organization(w, organization, delta)? {
         return Ok(above);
     }
-    store::settle_organization(w, organization)?;
+    store::ensure_organization_account(w, organization)?;
     let adjusted = store::adjust_organization(w, organization, delta)?;
     adjusted.ok_or_else(|| does_not_fit(ErrorCode::OrganizationQuotaExceeded, delta.need))
 }
@@ -211,13 +211,13 @@ fn does_not_fit(cause: ErrorCode, need: i64) -> Error {
 }
 
 /// Calls [`adjust`], writes the ledger row, and returns the events that follow from the new usage.
-pub fn count(
+pub fn adjust_and_post(
     w: &Writer<'_>,
     rules: &QuotaSettings,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
-    reason: Reason<'_>,
-) -> Result<(Account, Vec<Event>)> {
+    reason: LedgerReason<'_>,
+) -> Result<(QuotaAccount, Vec<Event>)> {
     let account = adjust(w, rules, (member, organization), delta)?;
     let events = post_ledger(w, (member, organization), &account, delta.used, reason)?;
     Ok((account, events))
@@ -227,18 +227,18 @@ pub fn count(
 pub fn post_ledger(
     w: &Writer<'_>,
     (member, organization): (MemberId, Option<OrganizationId>),
-    account: &Account,
+    account: &QuotaAccount,
     delta: i64,
-    reason: Reason<'_>,
+    reason: LedgerReason<'_>,
 ) -> Result<Vec<Event>> {
     store::insert_ledger(w, (member, organization), delta, account.used, reason)?;
-    let mut events = note_usage(w, member, account)?;
+    let mut events = usage_events(w, member, account)?;
     events.extend(note_ceiling(w, organization, account)?);
     Ok(events)
 }
 
 /// Returns a warning event when the usage of the organization's ceiling crosses a threshold.
-fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &Account) -> Result<Option<Event>> {
+fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &QuotaAccount) -> Result<Option<Event>> {
     let Some((organization, above)) = organization.zip(account.above) else { return Ok(None) };
     let percent = percent(above.size, above.used);
     let warning = warning_at(percent).unwrap_or(0);
@@ -253,11 +253,11 @@ fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &
 
 /// Returns the events of a member's usage: a warning once per crossed threshold, one when the quota becomes full, and
 /// one when a full quota has free space again.
-pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
+pub fn usage_events(w: &Writer<'_>, member: MemberId, account: &QuotaAccount) -> Result<Vec<Event>> {
     let warning = account.warning().unwrap_or(0);
     let event = |kind| event(kind, member, account, json!({"warning": warning}));
     if account.warned_percent == FULL {
-        if !is_open(w, account)? {
+        if !has_free_space(w, account)? {
             return Ok(Vec::new());
         }
         store::set_warned(w, member, warning)?;
@@ -274,7 +274,7 @@ pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result
 }
 
 /// Whether at least one byte is free, both in the account and under the organization's ceiling.
-pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
+pub fn has_free_space(r: &Reader<'_>, account: &QuotaAccount) -> Result<bool> {
     let above = match account.organization {
         Some(organization) => store::find_ceiling(r, organization, Timestamp::now())?,
         None => None,
@@ -290,7 +290,7 @@ pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId
     const COALESCED_MS: i64 = 60_000;
     ensure_account(t, member)?;
     let Some(account) = store::find_account(t, member, t.now(), rules.default_bytes)? else { return Ok(None) };
-    let is_newly_full = account.warned_percent != FULL && !is_open(t, &account)?;
+    let is_newly_full = account.warned_percent != FULL && !has_free_space(t, &account)?;
     if is_newly_full {
         store::set_warned(t, member, FULL)?;
     } else if store::was_refused_since(t, member, t.now().plus_ms(-COALESCED_MS))? {
@@ -300,7 +300,7 @@ pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId
 }
 
 /// Builds a quota event with the account's figures and additional data.
-pub fn event(kind: EventKind, member: MemberId, account: &Account, more: serde_json::Value) -> Event {
+pub fn event(kind: EventKind, member: MemberId, account: &QuotaAccount, more: serde_json::Value) -> Event {
     let mut data = json!({
         "uid": member, "size": account.size, "used": account.used, "reserved": account.reserved,
         "free": account.free(), "percent": account.percent(),
@@ -348,16 +348,16 @@ fn report_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]
     let mut changed = Changed::unchanged(());
     for member in members {
         let account = account(t, rules, t.snapshot(), *member)?;
-        if is_open(t, &account)? {
+        if has_free_space(t, &account)? {
             let entry = Entry::new("quota", *member).within(account.organization);
-            changed = changed.with_entry(entry).with_events(note_usage(t, *member, &account)?);
+            changed = changed.with_entry(entry).with_events(usage_events(t, *member, &account)?);
         }
     }
     Ok(changed)
 }
 
 /// Returns a member's account as it counts now.
-pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
+pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<QuotaAccount> {
     let now = Timestamp::now();
     let organization = organization_of(snapshot, member);
     let above = match organization {
@@ -366,14 +366,14 @@ pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, membe
     };
     let size = above.unwrap_or(rules.default_bytes);
     let found = store::find_account(r, member, now, size)?;
-    let empty = Account::empty(organization, size);
+    let empty = QuotaAccount::empty(organization, size);
     // The stored row moves to the present organization with the next change; the effective size follows at once.
-    Ok(found.map_or(empty, |account| Account { organization, size: account.own_size.unwrap_or(size), ..account }))
+    Ok(found.map_or(empty, |account| QuotaAccount { organization, size: account.own_size.unwrap_or(size), ..account }))
 }
 
 /// Whether a member can store at least one more byte.
 pub fn has_room(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
-    is_open(r, &account(r, rules, snapshot, member)?)
+    has_free_space(r, &account(r, rules, snapshot, member)?)
 }
 
 /// Sets the size of a member's quota; `None` uses the default of the organization or the site. Returns whether it
@@ -391,7 +391,7 @@ pub fn set_quota(
     }
     store::set_member_size(t, member, (size, reach.organization()))?;
     let account = account(t, rules, t.snapshot(), member)?;
-    let events = note_usage(t, member, &account)?;
+    let events = usage_events(t, member, &account)?;
     let entry = Entry::new("quota", member).within(organization);
     let entry = entry.before(json!({"size": previous})).after(json!({"size": size}));
     Ok(Changed::new(true, entry).with_events([event(EventKind::QuotaChanged, member, &account, json!({}))]).with_events(events))
@@ -437,8 +437,8 @@ pub fn react(t: &Transaction<'_>, occurrence: &Occurrence<'_>) -> Result<Vec<Cha
 mod tests {
     use super::*;
 
-    fn account(size: i64, used: i64) -> Account {
-        Account { used, ..Account::empty(None, size) }
+    fn account(size: i64, used: i64) -> QuotaAccount {
+        QuotaAccount { used, ..QuotaAccount::empty(None, size) }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::Reason;
+use super::LedgerReason;
 use super::recount_store as store;
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -35,7 +35,7 @@ pub enum RecountTarget {
 
 /// The number of accounts and videos that were checked, and the differences.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub struct RecountResult {
     pub members: i64,
     pub organizations: i64,
     pub videos: i64,
@@ -43,7 +43,7 @@ pub struct Counted {
 }
 
 /// Checks all accounts without changing anything.
-pub fn count(r: &Reader<'_>) -> Result<Counted> {
+pub fn count(r: &Reader<'_>) -> Result<RecountResult> {
     let [members, organizations, videos, stored_count] = store::totals(r)?;
     let mut differences = store::list_members(r)?;
     differences.extend(store::list_organizations(r)?);
@@ -58,17 +58,17 @@ pub fn count(r: &Reader<'_>) -> Result<Counted> {
         };
         differences.push(difference);
     }
-    Ok(Counted { members, organizations, videos, differences })
+    Ok(RecountResult { members, organizations, videos, differences })
 }
 
 /// Checks all accounts and corrects them from the videos. Returns the differences found before the repair.
-pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>> {
+pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<RecountResult>> {
     let counted = count(t)?;
     if counted.differences.is_empty() {
         return Ok(Changed::unchanged(counted));
     }
-    store::make_rows(t)?;
-    let reason = Reason { cause: "repair", video: "", request_id: &caller.context.request_id };
+    store::insert_missing_accounts(t)?;
+    let reason = LedgerReason { cause: "repair", video: "", request_id: &caller.context.request_id };
     for (member, organization, delta, used) in store::list_missing(t)? {
         super::store::insert_ledger(t, (member, organization), delta, used, reason)?;
     }

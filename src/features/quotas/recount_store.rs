@@ -92,7 +92,7 @@ const MAKE_ORGANIZATION_QUOTAS: &str = "
     on conflict (organization_id) do nothing";
 
 /// Inserts missing account rows.
-pub fn make_rows(w: &Writer<'_>) -> Result<()> {
+pub fn insert_missing_accounts(w: &Writer<'_>) -> Result<()> {
     w.execute(MAKE_QUOTAS, &[(":now", &w.now())])?;
     w.execute(MAKE_ORGANIZATION_QUOTAS, &[(":now", &w.now())]).map(drop)
 }

@@ -81,6 +81,6 @@ const FORGET: &str = "
     where id in (select id from quota_reservations where state <> 'open' and expires_at <= :before limit :most)";
 
 /// Deletes reservations that are not open and expired before this time; returns how many.
-pub fn forget(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
+pub fn delete_old(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
     w.execute(FORGET, &[(":before", &before), (":most", &sql::limit(most))])
 }

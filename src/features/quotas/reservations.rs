@@ -101,11 +101,11 @@ pub fn release_all(t: &Transaction<'_>, member: MemberId) -> Result<()> {
 
 fn close(w: &Writer<'_>, reservation: &Reservation, state: &str) -> Result<()> {
     store::set_state(w, reservation.id, state, None)?;
-    give_back(w, reservation)
+    release_bytes(w, reservation)
 }
 
 /// Subtracts the reserved bytes from both accounts. The caller has set the state already.
-pub fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
+pub fn release_bytes(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
     let delta = Delta { used: 0, reserved: -reservation.size, need: 0 };
     // `need` is 0, so the default size is not used.
     super::store::adjust_member(w, reservation.member, delta, 0)?;
@@ -119,7 +119,7 @@ pub fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
 const KEPT_MS: i64 = 30 * 86_400_000;
 
 pub(super) fn forget_old(w: &Writer<'_>, most: usize) -> Result<usize> {
-    store::forget(w, w.now().plus_ms(-KEPT_MS), most)
+    store::delete_old(w, w.now().plus_ms(-KEPT_MS), most)
 }
 
 pub fn entry(reservation: &Reservation) -> Entry {

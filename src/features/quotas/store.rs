@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{Above, Account, Delta, Reason};
+use super::{CeilingUsage, QuotaAccount, Delta, LedgerReason};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::db::sql::{self, Parameters};
@@ -20,10 +20,10 @@ const SETTLE_ORGANIZATION: &str = "
     on conflict (organization_id) do nothing";
 
 /// Inserts the missing account rows.
-pub fn settle(w: &Writer<'_>, member: MemberId, organization: Option<OrganizationId>) -> Result<()> {
+pub fn ensure_account(w: &Writer<'_>, member: MemberId, organization: Option<OrganizationId>) -> Result<()> {
     let now = w.now();
     w.execute(SETTLE_MEMBER, &[(":member_id", &member), (":organization_id", &organization), (":now", &now)])?;
-    organization.map_or(Ok(()), |organization| settle_organization(w, organization))
+    organization.map_or(Ok(()), |organization| ensure_organization_account(w, organization))
 }
 
 const MEMBERSHIP_CHANGED: &str = "
@@ -39,7 +39,7 @@ pub fn membership_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(MEMBERSHIP_CHANGED, &[(":platform", &PLATFORM_ORG_CODE), (":member_id", &member)]).map(drop)
 }
 
-pub fn settle_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
+pub fn ensure_organization_account(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
     w.execute(SETTLE_ORGANIZATION, &[(":organization_id", &organization), (":now", &w.now())]).map(drop)
 }
 
@@ -74,8 +74,8 @@ pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_byt
     Ok(changed == 1)
 }
 
-fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
-    Ok(Account {
+fn account_of(row: &Row<'_>) -> rusqlite::Result<QuotaAccount> {
+    Ok(QuotaAccount {
         organization: row.get(0)?,
         own_size: row.get(1)?,
         size: row.get(2)?,
@@ -103,7 +103,7 @@ pub fn adjust_organization(
     w: &Writer<'_>,
     organization: OrganizationId,
     delta: Delta,
-) -> Result<Option<Option<Above>>> {
+) -> Result<Option<Option<CeilingUsage>>> {
     w.find(
         ADJUST_ORGANIZATION,
         &[
@@ -115,7 +115,7 @@ pub fn adjust_organization(
         ],
         |row| {
             let (size, used, warned_percent) = (row.get::<_, Option<i64>>(0)?, row.get(1)?, row.get(2)?);
-            Ok(size.map(|size| Above { size, used, warned_percent }))
+            Ok(size.map(|size| CeilingUsage { size, used, warned_percent }))
         },
     )
 }
@@ -162,7 +162,7 @@ pub fn insert_ledger(
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: i64,
     used_after: i64,
-    reason: Reason<'_>,
+    reason: LedgerReason<'_>,
 ) -> Result<()> {
     let video = Some(reason.video).filter(|video| !video.is_empty());
     w.execute(
@@ -222,7 +222,7 @@ const FIND_ACCOUNT: &str = "
     where q.member_id = :member_id";
 
 /// Returns the member's account, if it exists. Bytes of expired reservations count as free.
-pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_bytes: i64) -> Result<Option<Account>> {
+pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_bytes: i64) -> Result<Option<QuotaAccount>> {
     r.find(FIND_ACCOUNT, &[(":member_id", &member), (":now", &now), (":default_bytes", &default_bytes)], account_of)
 }
 
@@ -306,10 +306,10 @@ pub fn set_ceiling(
 
 /// A member with its account.
 #[derive(Debug)]
-pub struct Held {
+pub struct MemberAccount {
     pub member: MemberId,
     pub username: Option<String>,
-    pub account: Account,
+    pub account: QuotaAccount,
 }
 
 const BY_KEYWORD: &str = "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
@@ -403,7 +403,7 @@ pub fn list_quotas(
     (organization, keyword): (Option<OrganizationId>, Option<&str>),
     (now, default_bytes): (Timestamp, i64),
     window: &Window,
-) -> Result<Listed<Held>> {
+) -> Result<Listed<MemberAccount>> {
     let among = keyword.map(|keyword| members::find_among(r, keyword)).transpose()?.flatten();
     let keyword = keyword.map(str::to_lowercase);
     let parameters: Parameters<'_> = &[
@@ -428,12 +428,12 @@ pub fn list_quotas(
 }
 
 /// Lists the accounts with the highest usage.
-pub fn list_fullest(
+pub fn list_top(
     r: &Reader<'_>,
     organization: Option<OrganizationId>,
     (now, default_bytes): (Timestamp, i64),
     limit: u64,
-) -> Result<Vec<Held>> {
+) -> Result<Vec<MemberAccount>> {
     let parameters: Parameters<'_> = &[
         (":organization_id", &organization),
         (":seen_by", &organization),
@@ -444,8 +444,8 @@ pub fn list_fullest(
     Ok(r.some_of_two(lists, parameters, &Window::first(limit), held_of)?.items)
 }
 
-fn held_of(row: &Row<'_>) -> rusqlite::Result<Held> {
-    let account = Account {
+fn held_of(row: &Row<'_>) -> rusqlite::Result<MemberAccount> {
+    let account = QuotaAccount {
         organization: row.get(2)?,
         own_size: row.get(3)?,
         size: row.get(4)?,
@@ -454,12 +454,12 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<Held> {
         warned_percent: row.get(7)?,
         above: None,
     };
-    Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
+    Ok(MemberAccount { member: row.get(0)?, username: row.get(1)?, account })
 }
 
 /// A row of the ledger.
 #[derive(Debug)]
-pub struct Line {
+pub struct LedgerRow {
     pub id: i64,
     pub at: Timestamp,
     pub organization: Option<OrganizationId>,
@@ -488,9 +488,9 @@ pub fn list_ledger(
     member: MemberId,
     organization: Option<OrganizationId>,
     window: &Window,
-) -> Result<Listed<Line>> {
+) -> Result<Listed<LedgerRow>> {
     r.page(&LIST_LEDGER, &[(":member_id", &member), (":within", &organization)], window, |row| {
-        Ok(Line {
+        Ok(LedgerRow {
             id: row.get(0)?,
             at: row.get(1)?,
             organization: row.get(2)?,

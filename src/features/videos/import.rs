@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::walk::{Found, Taken, walk};
+use super::walk::{FoundFile, WalkLimits, walk};
 use super::{Registration, reassign, register, register_ownerless, store};
 use crate::features::members;
 use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
@@ -68,7 +68,7 @@ pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Res
         let (root, prefix, after) = (config.media_root.clone(), request.prefix.clone(), outcome.next.clone());
         let (path_bytes_max, ignored_names) = (config.video_path_bytes_max, config.ignored_names.clone());
         let look = move || {
-            let taken = Taken { most, path_bytes_max, ignored_names: &ignored_names };
+            let taken = WalkLimits { most, path_bytes_max, ignored_names: &ignored_names };
             walk(Path::new(&root), prefix.as_deref(), after.as_deref(), taken)
         };
         let chunk =
@@ -87,7 +87,7 @@ pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Res
 async fn import_chunk(
     app: &App,
     caller: &Identity,
-    found: Vec<Found>,
+    found: Vec<FoundFile>,
     request: &ImportRequest,
     outcome: &mut ImportResult,
 ) -> Result<()> {
@@ -103,7 +103,7 @@ async fn import_chunk(
             authz::require(t.snapshot(), caller, Permission::VIDEO_IMPORT)?;
             let mut owners = Owners::default();
             let mut changed = Changed::unchanged(ImportResult::default());
-            for Found { path, size } in found {
+            for FoundFile { path, size } in found {
                 let owner = owners.of(t, path.folder())?;
                 let registered = match owner {
                     Some(owner) => {
@@ -134,11 +134,11 @@ fn predicted(
     r: &Reader<'_>,
     rules: &QuotaSettings,
     snapshot: &authz::snapshot::Snapshot,
-    found: Vec<Found>,
+    found: Vec<FoundFile>,
 ) -> Result<ImportResult> {
     let (mut owners, mut outcome) = (Owners::default(), ImportResult::default());
     let mut added: HashMap<MemberId, i64> = HashMap::new();
-    for Found { path, size } in found {
+    for FoundFile { path, size } in found {
         let owner = owners.of(r, path.folder())?;
         let already_exists = super::find(r, &path.id())?.is_some();
         outcome.add_file(owner, size, already_exists);

@@ -15,7 +15,7 @@ mod walk;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, Account, Delta, QuotaCheck, QuotaSettings, Reason, reservations};
+use crate::features::quotas::{self, QuotaAccount, Delta, QuotaCheck, QuotaSettings, LedgerReason, reservations};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -71,14 +71,14 @@ pub struct Registration {
 
 /// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
+pub struct RegistrationResult {
     pub id: String,
     pub already_exists: bool,
     /// 80 or 95, if the usage has reached that threshold.
     pub warning: Option<i64>,
 }
 
-impl Registered {
+impl RegistrationResult {
     /// The result for a video that exists already; the usage is unchanged.
     fn known(t: &Transaction<'_>, rules: &QuotaSettings, owner: MemberId, id: String) -> Result<Self> {
         let warning = quotas::account(t, rules, t.snapshot(), owner)?.warning();
@@ -116,8 +116,8 @@ pub fn register(
     rules: &QuotaSettings,
     caller: &Identity,
     new: Registration,
-) -> Result<Changed<Registered>> {
-    match check_admission(t, rules, new)? {
+) -> Result<Changed<RegistrationResult>> {
+    match admit(t, rules, new)? {
         Admission::Known(known) => Ok(Changed::unchanged(known)),
         Admission::New(admitted) => insert(t, caller, admitted),
     }
@@ -125,7 +125,7 @@ pub fn register(
 
 /// The result of the checks of a registration.
 pub enum Admission {
-    Known(Registered),
+    Known(RegistrationResult),
     New(Admitted),
 }
 
@@ -133,14 +133,14 @@ pub enum Admission {
 pub struct Admitted {
     video: Video,
     /// The owner's account with these bytes counted; `None` for a video without an owner.
-    account: Option<Account>,
+    account: Option<QuotaAccount>,
     queues_job: bool,
 }
 
 /// The first half of [`register`]: all checks that can fail.
-pub fn check_admission(t: &Transaction<'_>, rules: &QuotaSettings, new: Registration) -> Result<Admission> {
+pub fn admit(t: &Transaction<'_>, rules: &QuotaSettings, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
-        return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
+        return RegistrationResult::known(t, rules, new.owner, known.id).map(Admission::Known);
     }
     let delta = Delta::take(new.size?, new.fit);
     let owner = (new.owner, quotas::organization_of(t.snapshot(), new.owner));
@@ -162,11 +162,11 @@ fn admit_new(
 }
 
 /// The second half of [`register`]: stores an admitted video. Fails only if the database cannot be written.
-pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
+pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<RegistrationResult>> {
     let Admitted { video, account, queues_job } = admitted;
     let number = store::insert_video(t, &video)?;
     if queues_job {
-        jobs::queue(t, number, video.member, video.organization)?;
+        jobs::enqueue_video(t, number, video.member, video.organization)?;
     }
     let events = match video.account().zip(account) {
         Some((owner, account)) => {
@@ -175,14 +175,14 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
         None => Vec::new(),
     };
     let warning = account.and_then(|account| account.warning());
-    let registered = Registered { id: video.id.clone(), already_exists: false, warning };
+    let registered = RegistrationResult { id: video.id.clone(), already_exists: false, warning };
     Ok(done(registered, EventKind::VideoRegistered, &video, json!({})).with_events(events))
 }
 
 /// Queues the job of a video that was registered without one.
 pub fn queue_job(w: &Writer<'_>, video: &Video) -> Result<()> {
     let number = store::get_number(w, &video.id)?;
-    jobs::queue(w, number, video.member, video.organization)
+    jobs::enqueue_video(w, number, video.member, video.organization)
 }
 
 /// Registers a file without an owner, which counts against no quota.
@@ -192,9 +192,9 @@ pub fn register_ownerless(
     caller: &Identity,
     (path, size): (VideoPath, i64),
     queues_job: bool,
-) -> Result<Changed<Registered>> {
+) -> Result<Changed<RegistrationResult>> {
     if let Some(known) = find_at(t, &path)? {
-        return Ok(Changed::unchanged(Registered { id: known.id, already_exists: true, warning: None }));
+        return Ok(Changed::unchanged(RegistrationResult { id: known.id, already_exists: true, warning: None }));
     }
     count_video(t, rules)?;
     insert(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
@@ -207,21 +207,21 @@ pub fn commit_reservation(
     rules: &QuotaSettings,
     caller: &Identity,
     (id, new): (ReservationId, Registration),
-) -> Result<Changed<Registered>> {
+) -> Result<Changed<RegistrationResult>> {
     let reservation = reservations::get(t, new.owner, id)?;
     let video = new.path.id();
     match reservation.state_at(t.now()) {
         "open" => {}
         "committed" if reservation.video.as_ref() == Some(&video) => {
-            return Registered::known(t, rules, new.owner, video).map(Changed::unchanged);
+            return RegistrationResult::known(t, rules, new.owner, video).map(Changed::unchanged);
         }
         _ => return Err(ErrorCode::ReservationOver.into()),
     }
     reservations::mark_committed(t, id, &video)?;
     let entry = |size: i64| reservations::entry(&reservation).after(json!({"state": "committed", "size": size}));
     if let Some(known) = find_at(t, &new.path)? {
-        reservations::give_back(t, &reservation)?;
-        return Ok(Changed::new(Registered::known(t, rules, new.owner, video)?, entry(known.size)));
+        reservations::release_bytes(t, &reservation)?;
+        return Ok(Changed::new(RegistrationResult::known(t, rules, new.owner, video)?, entry(known.size)));
     }
     let size = new.size?;
     let organization = quotas::organization_of(t.snapshot(), new.owner);
@@ -234,7 +234,7 @@ pub fn commit_reservation(
     if organization != reservation.organization {
         // The reservation counts against another organization's ceiling: it is released there, and the present one must
         // have room for the full size.
-        reservations::give_back(t, &reservation)?;
+        reservations::release_bytes(t, &reservation)?;
         delta = Delta::take(size, new.fit);
     }
     let owner = (new.owner, organization);
@@ -248,23 +248,23 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
 
 /// Adds one to the site's video count. Fails with `videos_full` at the limit.
 fn count_video(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
-    if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
+    if store::increment_count(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
 }
 
 /// Deletes a video and its jobs, and frees its bytes. The file itself is kept.
 pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason("delete", &video.id, caller))?;
-    jobs::forget_video(t, &video.id)?;
+    jobs::delete_of_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
-    store::count_out(t)?;
+    store::decrement_count(t)?;
     Ok(done((), EventKind::VideoDeleted, video, json!({})).with_events(events))
 }
 
 /// Subtracts a video's bytes from the accounts of its owner and the organization.
-fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
+fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: LedgerReason<'_>) -> Result<Vec<Event>> {
     match video.account() {
         None => Ok(Vec::new()),
-        Some(account) => quotas::count(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
+        Some(account) => quotas::adjust_and_post(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
     }
 }
 
@@ -284,7 +284,7 @@ pub fn resize(
     if let Some(account) = video.account() {
         let more = size - video.size;
         let reason = reason("replace", &video.id, caller);
-        let counted = quotas::count(t, rules, account, Delta::take(more, fit), reason)?;
+        let counted = quotas::adjust_and_post(t, rules, account, Delta::take(more, fit), reason)?;
         (warning, events) = (counted.0.warning(), counted.1);
     }
     store::update_video(t, &resized)?;
@@ -345,7 +345,7 @@ pub fn reassign(
     let organization = quotas::organization_of(t.snapshot(), to);
     let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
     let taken =
-        quotas::count(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;
+        quotas::adjust_and_post(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;
     events.extend(taken.1);
     let given = Video { member: Some(to), organization, ..video.clone() };
     store::update_video(t, &given)?;
@@ -359,8 +359,8 @@ pub fn reassign(
     Ok(changed.with_events(events))
 }
 
-fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reason<'r> {
-    Reason { cause, video, request_id: &caller.context.request_id }
+fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> LedgerReason<'r> {
+    LedgerReason { cause, video, request_id: &caller.context.request_id }
 }
 
 /// Builds the answer, audit row and event of a change of a video. The audit row has no path, because a path names a

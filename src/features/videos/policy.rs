@@ -62,13 +62,13 @@ fn organizations(snapshot: &Snapshot, owner: MemberId) -> impl Iterator<Item = O
 }
 
 /// Whether any plugin must be called for a new video of this member.
-pub fn is_asked(snapshot: &Snapshot, owner: MemberId) -> bool {
+pub fn has_plugins(snapshot: &Snapshot, owner: MemberId) -> bool {
     organizations(snapshot, owner).any(|id| has_authorizers(snapshot, Some(id)))
 }
 
 /// Calls the plugins; fails if one denies or fails. Must not run within a transaction: guest code never blocks the
 /// writer.
-pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
+pub async fn check(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
     let (snapshot, facts, spent) = (app.snapshot(), new.facts(), Arc::default());
     for id in organizations(&snapshot, new.owner) {
         if !has_authorizers(&snapshot, Some(id)) {

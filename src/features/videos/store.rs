@@ -35,13 +35,13 @@ const COUNT_IN: &str = "
     where videos < :videos_max";
 
 /// Adds one to the site's video count; returns false at the limit.
-pub fn count_in(w: &Writer<'_>, videos_max: i64) -> Result<bool> {
+pub fn increment_count(w: &Writer<'_>, videos_max: i64) -> Result<bool> {
     w.execute(COUNT_IN, &[(":videos_max", &videos_max)]).map(|changed| changed == 1)
 }
 
 const COUNT_OUT: &str = "update site set videos = videos - 1";
 
-pub fn count_out(w: &Writer<'_>) -> Result<()> {
+pub fn decrement_count(w: &Writer<'_>) -> Result<()> {
     w.execute(COUNT_OUT, &[]).map(drop)
 }
 

@@ -11,15 +11,15 @@ use crate::kernel::error::{Error, Result};
 
 /// A file that can become a video.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundFile {
     pub path: VideoPath,
     pub size: i64,
 }
 
 /// One chunk of a walk.
 #[derive(Debug, Default)]
-pub struct Piece {
-    pub found: Vec<Found>,
+pub struct WalkChunk {
+    pub found: Vec<FoundFile>,
     /// The number of skipped entries: links, names that are not UTF-8 or are ignored, entries that cannot be opened.
     pub skipped: u64,
     /// The path to continue after; `None` at the end.
@@ -31,7 +31,7 @@ const DEPTH_MAX: usize = 64;
 
 /// The limits of a walk.
 #[derive(Debug, Clone, Copy)]
-pub struct Taken<'w> {
+pub struct WalkLimits<'w> {
     /// The maximum number of files.
     pub most: usize,
     pub path_bytes_max: u64,
@@ -41,12 +41,12 @@ pub struct Taken<'w> {
 
 struct Walk<'w> {
     media_root: &'w Path,
-    taken: Taken<'w>,
-    piece: Piece,
+    taken: WalkLimits<'w>,
+    piece: WalkChunk,
 }
 
 /// Returns the next files after `after` below the media root, or below its folder `prefix`.
-pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken: Taken<'_>) -> Result<Piece> {
+pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken: WalkLimits<'_>) -> Result<WalkChunk> {
     let mut folder = open_root(media_root)?;
     let parts: Vec<&str> = prefix.into_iter().flat_map(|prefix| prefix.split('/')).collect();
     for part in &parts {
@@ -59,7 +59,7 @@ pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken:
     let below = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let after: Vec<&str> = after.into_iter().flat_map(|after| after.split('/')).collect();
     let rest = after.get(parts.len()..).unwrap_or_default();
-    let mut walk = Walk { media_root, taken, piece: Piece::default() };
+    let mut walk = Walk { media_root, taken, piece: WalkChunk::default() };
     walk.folder(&folder, &below, rest, parts.len())?;
     Ok(walk.piece)
 }
@@ -104,7 +104,7 @@ impl Walk<'_> {
                 FileType::RegularFile if is_last_seen => {}
                 FileType::RegularFile => match VideoPath::parse(&path, self.media_root, self.taken.path_bytes_max) {
                     Ok(path) => {
-                        self.piece.found.push(Found { path, size: stat.st_size });
+                        self.piece.found.push(FoundFile { path, size: stat.st_size });
                         if self.piece.found.len() >= self.taken.most {
                             self.piece.next = self.piece.found.last().map(|found| found.path.as_str().to_owned());
                             return Ok(false);

@@ -114,7 +114,7 @@ async fn call_plugins(
     (owner, path): (MemberId, VideoPath),
     size: Option<i64>,
 ) -> Result<()> {
-    policy::ask(app, caller, &NewVideo { owner, path, size, source: Source::Sftpgo }).await
+    policy::check(app, caller, &NewVideo { owner, path, size, source: Source::Sftpgo }).await
 }
 
 /// Whether an upload to this path is a new video of a member. A video from an aborted upload, and one without an owner,
@@ -360,7 +360,7 @@ impl PendingEvent {
             .allowed
             .as_ref()
             .is_some_and(|(allowed_path, allowed_size)| allowed_path == path && *allowed_size == size);
-        if is_allowed || !policy::is_asked(t.snapshot(), self.owner) {
+        if is_allowed || !policy::has_plugins(t.snapshot(), self.owner) {
             return Ok(());
         }
         let _ = self.plugin_request.set((path.clone(), size));

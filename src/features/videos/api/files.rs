@@ -83,7 +83,7 @@ impl Api {
         let register = move |t: &Transaction<'_>, caller: &Identity| {
             plugin_check?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
-            let registered = match videos::check_admission(t, &rules, new)? {
+            let registered = match videos::admit(t, &rules, new)? {
                 Admission::Known(known) => Changed::unchanged(known),
                 Admission::New(admitted) => {
                     t.decided()?;
@@ -209,7 +209,7 @@ impl Api {
                 let why = "this member does not count under your organization: only the platform can do this";
                 return Err(Error::new(ErrorCode::Forbidden).with_message(why));
             }
-            require_takes(t, to)?;
+            require_active(t, to)?;
             let changed = videos::transfer(t, &rules, caller, (&video, to, QuotaCheck::Enforced))?;
             let warning = changed.answer;
             let video = videos::get(t, &id.0)?;
@@ -234,6 +234,6 @@ fn reach_of_transfer(t: &Transaction<'_>, scope: RowScope) -> Result<Reach> {
 }
 
 /// Fails with `member_not_active` if the member cannot own videos.
-pub fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
+pub fn require_active(t: &Transaction<'_>, member: MemberId) -> Result<()> {
     if t.snapshot().is_active(member) { Ok(()) } else { Err(ErrorCode::MemberNotActive.into()) }
 }

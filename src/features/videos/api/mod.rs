@@ -6,11 +6,11 @@ pub mod reservations;
 
 use std::sync::{Arc, OnceLock};
 
-use files::require_takes;
+use files::require_active;
 use poem_openapi::Object;
 
 use super::policy::{self, NewVideo, Source};
-use super::{Registered, Registration, Video, measure, path::VideoPath};
+use super::{RegistrationResult, Registration, Video, measure, path::VideoPath};
 use crate::features::quotas::{self, QuotaCheck};
 use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
@@ -77,8 +77,8 @@ pub struct RegisteredView {
     already_exists: bool,
 }
 
-impl From<Registered> for RegisteredView {
-    fn from(registered: Registered) -> Self {
+impl From<RegistrationResult> for RegisteredView {
+    fn from(registered: RegistrationResult) -> Self {
         Self { uuid: registered.id, already_exists: registered.already_exists }
     }
 }
@@ -208,7 +208,7 @@ impl MeasuredFile {
         };
         let Some(owner) = app.read(look).await? else { return Ok(()) };
         let size = self.size.as_ref().ok().copied().or(self.reported_size);
-        policy::ask(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api }).await
+        policy::check(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api }).await
     }
 
     /// Builds the registration, for the caller or the owner it names.
@@ -223,7 +223,7 @@ impl MeasuredFile {
         if self.path.folder() != owner.folder {
             return Err(ErrorCode::NotYourFolder.into());
         }
-        require_takes(t, owner.member)?;
+        require_active(t, owner.member)?;
         let size = owner.size(self.size, self.reported_size);
         wanted.set(owner.member, size.clone().unwrap_or_default());
         Ok(Registration { path: self.path, owner: owner.member, size, fit: QuotaCheck::Enforced, queues_job: true })

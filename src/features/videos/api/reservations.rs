@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use super::files::require_takes;
+use super::files::require_active;
 use super::{FilePath, MeasuredFile, QuotaNeed, RegisteredView, StorageOwner, Warned};
 use crate::features::quotas::QuotaSettings;
 use crate::features::quotas::reservations::{self, Reservation};
@@ -120,7 +120,7 @@ impl Api {
         let need = wanted.clone();
         let reserve = move |t: &Transaction<'_>, caller: &Identity| {
             let member = StorageOwner::find(t, t.snapshot(), caller, named.as_deref())?.member;
-            require_takes(t, member)?;
+            require_active(t, member)?;
             wanted.set(member, size);
             let changed = reservations::reserve(t, &rules, member, size)?;
             Ok(changed.map(|(reservation, warning)| Warned { warning, answer: ReservationView::from(reservation) }))
