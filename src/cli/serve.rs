@@ -270,7 +270,7 @@ async fn purge_expired(app: &App) {
         ("jobs", jobs::delete_done(app).await),
         ("videos", quotas::maintain(app).await),
         ("deliveries", deliver::purge_expired(app).await),
-        ("sftpgo", sftpgo::tidy(app).await),
+        ("sftpgo", sftpgo::purge_expired(app).await),
     ];
     for (part, done) in parts {
         if let Err(e) = done {

@@ -172,10 +172,10 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, row: &Ro
             wordpress_id: new.wordpress_id,
             sftpgo_username: Some(new.sftpgo_username()),
         };
-        let faults = faults(super::taken(r, None, names)?);
+        let faults = faults(super::find_taken_names(r, None, names)?);
         return Ok(if faults.is_empty() { Plan::Create(Box::new(new)) } else { Plan::Failed(faults) });
     };
-    let user = super::complete(r, snapshot, rules, member)?;
+    let user = super::load_user(r, snapshot, rules, member)?;
     if !is_same_user(&user, &parsed) {
         let message = "a member has this username, but the site did not assign it: rename that member, or confirm that it \
                        is the same by setting `username_by_site` at PATCH /admin/members/{id}";
@@ -220,7 +220,7 @@ pub enum RowOutcome {
 
 /// Finds rows that repeat a username, e-mail or external name of an earlier row of the same file. They fail regardless
 /// of the stored data.
-pub fn repeated(rows: &[Row]) -> HashMap<usize, Vec<Field>> {
+pub fn find_duplicates(rows: &[Row]) -> HashMap<usize, Vec<Field>> {
     let mut faults: HashMap<usize, Vec<Field>> = HashMap::new();
     for column in ["username", "email", "wordpress_id", "sftpgo_username"] {
         let mut seen: HashMap<String, &Row> = HashMap::new();

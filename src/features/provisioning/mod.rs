@@ -88,11 +88,11 @@ pub fn require_folder_name(new: &NewUser) -> Result<()> {
 
 /// Returns the user with this id.
 pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, id: MemberId) -> Result<User> {
-    complete(r, snapshot, rules, members::get_member(r, id)?)
+    load_user(r, snapshot, rules, members::get_member(r, id)?)
 }
 
 /// Loads the other parts of a member's user.
-pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, member: Member) -> Result<User> {
+pub fn load_user(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, member: Member) -> Result<User> {
     let id = member.id;
     Ok(User {
         status_reason: members::find_status_reason(r, id)?,
@@ -114,7 +114,7 @@ pub struct Names<'n> {
 }
 
 /// Returns the names that another member has, each with its error.
-pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(ErrorCode, Field)>> {
+pub fn find_taken_names(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(ErrorCode, Field)>> {
     let is_other = |member: &Member| Some(member.id) != own;
     // A registration that is not confirmed yet does not reserve a name.
     let login = |text: &str| -> Result<bool> {
@@ -143,14 +143,14 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
 
 /// Fails if any names are taken, with one error that lists them all; the first determines the error code.
 fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
-    let Some((cause, _)) = taken.first() else { return Ok(()) };
+    let Some((cause, _)) = find_taken_names.first() else { return Ok(()) };
     let mut error = Error::new(*cause);
-    error.fields = taken.into_iter().map(|(_, field)| field).collect();
+    error.fields = find_taken_names.into_iter().map(|(_, field)| field).collect();
     Err(error)
 }
 
 /// Creates a user.
-pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
+pub fn create_user(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
     let capacity = require_capacity(t.snapshot(), members_max)?;
     let sftpgo_username = new.sftpgo_username();
@@ -160,7 +160,7 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
         wordpress_id: new.wordpress_id,
         sftpgo_username: Some(sftpgo_username),
     };
-    refused(taken(t, None, names)?)?;
+    refused(find_taken_names(t, None, names)?)?;
     let id = create(
         t,
         capacity,
@@ -244,7 +244,7 @@ impl Edit {
             wordpress_id: self.wordpress_id.flatten(),
             sftpgo_username: self.sftpgo_username.as_deref(),
         };
-        let mut faults = taken(r, Some(user.member.id), names)?;
+        let mut faults = find_taken_names(r, Some(user.member.id), names)?;
         let renamed = user.sftpgo_username.as_ref().zip(self.sftpgo_username.as_ref()).is_some_and(|(a, b)| a != b);
         if renamed {
             let message = "a folder is never renamed: the member keeps its SFTPGo name";
@@ -255,22 +255,22 @@ impl Edit {
 }
 
 /// Changes the fields that differ; returns their names.
-pub fn edit(
+pub fn update_user(
     t: &Transaction<'_>,
     rules: &QuotaSettings,
     reach: Reach,
     user: &User,
     edit: &Edit,
 ) -> Result<Changed<Vec<&'static str>>> {
-    let (id, fields) = (user.member.id, edit.fields(user, t.snapshot()));
+    let (id, fields) = (user.member.id, update_user.fields(user, t.snapshot()));
     if fields.is_empty() {
         return Ok(Changed::unchanged(fields));
     }
-    refused(edit.faults(t, user)?)?;
+    refused(update_user.faults(t, user)?)?;
     let mut changes = Vec::new();
     let mut member = user.member.clone();
-    member.email = edit.email.clone().or(member.email);
-    member.display_name = edit.display_name.clone().or(member.display_name);
+    member.email = update_user.email.clone().or(member.email);
+    member.display_name = update_user.display_name.clone().or(member.display_name);
     if member != user.member {
         members::update_names(t, &member)?;
     } else {
@@ -278,20 +278,20 @@ pub fn edit(
     }
     if fields.contains(&"wordpress_id") {
         members::delete_subject_at(t, id, WORDPRESS)?;
-        if let Some(number) = edit.wordpress_id.flatten() {
+        if let Some(number) = update_user.wordpress_id.flatten() {
             members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
         }
     }
     if fields.contains(&"sftpgo_username")
-        && let Some(name) = &edit.sftpgo_username
+        && let Some(name) = &update_user.sftpgo_username
     {
         members::insert_identity(t, id, SFTPGO, name, None)?;
     }
-    let quota_changed = match edit.quota_size {
+    let quota_changed = match update_user.quota_size {
         Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
         None => Changed::unchanged(false),
     };
-    if let Some(organization) = edit.join {
+    if let Some(organization) = update_user.join {
         changes.extend(join(t, organization, id)?);
     }
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
@@ -301,7 +301,7 @@ pub fn edit(
 }
 
 /// Suspends or reactivates a member, and stores the reason.
-pub fn switch(
+pub fn set_active(
     t: &Transaction<'_>,
     reach: Reach,
     id: MemberId,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::integrations::authentik::{Wanted, ensure};
+use crate::integrations::authentik::{EnsureRequest, ensure};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz;
@@ -80,7 +80,7 @@ impl Api {
         if body.sub.is_none() && body.uid.is_none() && body.username.is_none() {
             return Err(Error::field("username", "is required unless uid or sub is given").into());
         }
-        let wanted = Wanted {
+        let wanted = EnsureRequest {
             sub: body.sub.map(|text| text.0),
             uid: body.uid,
             username: body.username.map(|text| text.0),

@@ -40,7 +40,7 @@ impl Account {
         self.attributes.get(ROSTER_UID).and_then(Value::as_str)
     }
 
-    pub fn is_a_persons(&self) -> bool {
+    pub fn is_personal(&self) -> bool {
         !self.is_superuser && self.kind.as_deref().is_none_or(|kind| matches!(kind, "internal" | "external"))
     }
 }
@@ -76,7 +76,7 @@ pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Accoun
     struct Page {
         results: Vec<Account>,
     }
-    let answer = send(app, Method::GET, "core/users/", Some(Sent::Query("username", username))).await?;
+    let answer = send(app, Method::GET, "core/users/", Some(Payload::Query("username", username))).await?;
     if answer.status != 200 {
         return Err(refused(&answer));
     }
@@ -95,7 +95,7 @@ pub async fn create(app: &App, desired: &DesiredUser) -> Result<Option<Account>>
     if let Some(email) = &desired.email {
         body.insert("email".into(), json!(email));
     }
-    let answer = send(app, Method::POST, "core/users/", Some(Sent::Body(body.into()))).await?;
+    let answer = send(app, Method::POST, "core/users/", Some(Payload::Body(body.into()))).await?;
     if answer.status == 400 && answer.json()?.get("username").is_some() {
         return Ok(None);
     }
@@ -125,19 +125,19 @@ pub async fn update(app: &App, account_now: &Account, desired: &DesiredUser) -> 
         return Ok(Some(account_now.clone()));
     }
     let path = format!("core/users/{}/", account_now.pk);
-    let answer = send(app, Method::PATCH, &path, Some(Sent::Body(body.into()))).await?;
+    let answer = send(app, Method::PATCH, &path, Some(Payload::Body(body.into()))).await?;
     if answer.status == 400 && answer.json()?.get("username").is_some() {
         return Ok(None);
     }
     account(&answer, 200).map(Some)
 }
 
-enum Sent<'a> {
+enum Payload<'a> {
     Query(&'static str, &'a str),
     Body(Value),
 }
 
-async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> Result<Response> {
+async fn send(app: &App, method: Method, path: &str, sent: Option<Payload<'_>>) -> Result<Response> {
     let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
         return Err(ErrorCode::AuthentikNotConfigured.into());
     };
@@ -146,8 +146,8 @@ async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> 
         Url::parse(&format!("{}/api/v3/{path}", app.config.authentik_url)).map_err(|e| impossible(e.to_string()))?;
     let mut body = None;
     match sent {
-        Some(Sent::Query(name, value)) => drop(url.query_pairs_mut().append_pair(name, value)),
-        Some(Sent::Body(value)) => body = Some(value),
+        Some(Payload::Query(name, value)) => drop(url.query_pairs_mut().append_pair(name, value)),
+        Some(Payload::Body(value)) => body = Some(value),
         None => {}
     }
     let request: RequestBuilder = app.outbound.client()?.request(method, url).bearer_auth(token);

@@ -25,7 +25,7 @@ use client::{Account, DesiredUser};
 
 /// The desired member and account, as a service requests them.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct EnsureRequest {
     /// The subject at Authentik; Authentik's `uid` of the account if absent.
     pub sub: Option<String>,
     pub uid: Option<MemberId>,
@@ -47,7 +47,7 @@ pub struct Ensured {
 }
 
 /// Creates or updates the Authentik account and the member.
-pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<Ensured> {
+pub async fn ensure(app: &App, caller: &Identity, mut wanted: EnsureRequest) -> Result<Ensured> {
     // Another client can take the username between the look-up and the creation.
     const TRIES: usize = 2;
     for _ in 0..TRIES {
@@ -89,7 +89,7 @@ fn taken(message: &'static str) -> Error {
 }
 
 /// Finds the member, if it exists. Every check that can fail runs before Authentik is called.
-async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Member>> {
+async fn plan(app: &App, caller: &Identity, wanted: &EnsureRequest) -> Result<Option<Member>> {
     let (wanted, members_max) = (wanted.clone(), app.config.members_max);
     let check = move |t: &Transaction<'_>, caller: &Identity| {
         let reach = require(t, caller)?;
@@ -109,7 +109,7 @@ fn require(t: &Transaction<'_>, caller: &Identity) -> Result<Reach> {
     authz::require(t.snapshot(), caller, Permission::MEMBER_CREATE)
 }
 
-fn find(t: &Transaction<'_>, wanted: &Wanted) -> Result<Option<Member>> {
+fn find(t: &Transaction<'_>, wanted: &EnsureRequest) -> Result<Option<Member>> {
     let of_sub = match &wanted.sub {
         Some(sub) => members::find_by_identity(t, AUTHENTIK, sub)?,
         None => None,
@@ -129,7 +129,7 @@ fn require_changeable(
     caller: &Identity,
     reach: Reach,
     member: &Member,
-    wanted: &Wanted,
+    wanted: &EnsureRequest,
 ) -> Result<()> {
     require_visible(t.snapshot(), reach, member.id)?;
     let is_kept = |now: &Option<String>, wanted: &Option<String>| wanted.is_none() || now == wanted;
@@ -147,7 +147,7 @@ fn require_changeable(
     require_may_change(t, caller, reach, member.id)
 }
 
-async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<Option<Account>> {
+async fn look_up(app: &App, member: Option<&Member>, wanted: &EnsureRequest) -> Result<Option<Account>> {
     if let Some(account_id) = member.and_then(|member| member.authentik_user_id.as_deref())
         && let Some(account) = client::find(app, account_id).await?
         && is_linked(&account, member)
@@ -165,7 +165,7 @@ async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<
 }
 
 /// Fails if another member has this username or e-mail, before Authentik is called.
-async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<()> {
+async fn require_names_free(app: &App, member: Option<&Member>, wanted: &EnsureRequest) -> Result<()> {
     let own = member.map(|member| member.id);
     let names = [(wanted.username.clone(), ErrorCode::UsernameExists), (wanted.email.clone(), ErrorCode::EmailExists)];
     let check = move |r: &Reader<'_>| {
@@ -186,7 +186,7 @@ async fn owner(app: &App, account: &Account) -> Result<Option<MemberId>> {
 
 /// Fails if this member cannot be linked to the account.
 async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> Result<()> {
-    if !account.is_a_persons() {
+    if !account.is_personal() {
         let message = "this account at Authentik is an administrator's or a program's: it is managed there";
         return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }
@@ -217,7 +217,7 @@ fn is_linked(account: &Account, member: Option<&Member>) -> bool {
     })
 }
 
-fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Result<DesiredUser> {
+fn new_account(uid: MemberId, member: Option<&Member>, wanted: &EnsureRequest) -> Result<DesiredUser> {
     let known = |field: fn(&Member) -> &Option<String>| member.and_then(|member| field(member).clone());
     let username = wanted.username.clone().or_else(|| known(|member| &member.username));
     if username.is_none() {
@@ -234,7 +234,7 @@ fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Resul
 
 /// Returns the desired values for an existing account. An account that was not created here keeps its values, and only
 /// empty ones are filled.
-fn desired_user_of(uid: MemberId, account: &Account, member: Option<&Member>, wanted: &Wanted) -> DesiredUser {
+fn desired_user_of(uid: MemberId, account: &Account, member: Option<&Member>, wanted: &EnsureRequest) -> DesiredUser {
     let is_ours = is_linked(account, member);
     let name = |wanted: &Option<String>, known: Option<&String>, now: &str| {
         let wanted = wanted.clone().filter(|_| is_ours || now.is_empty());
@@ -255,7 +255,7 @@ fn store(
     t: &Transaction<'_>,
     caller: &Identity,
     (uid, sub, account_id): (MemberId, &str, &str),
-    (wanted, members_max): (&Wanted, u64),
+    (wanted, members_max): (&EnsureRequest, u64),
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
     let Some(previous) = members::find_member(t, uid)? else {
@@ -301,7 +301,7 @@ fn store_new(
     t: &Transaction<'_>,
     (reach, capacity): (Reach, Capacity),
     (uid, sub, account_id): (MemberId, &str, &str),
-    wanted: &Wanted,
+    wanted: &EnsureRequest,
 ) -> Result<Changed<()>> {
     let new = NewMember {
         username: wanted.username.clone(),

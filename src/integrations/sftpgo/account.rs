@@ -75,14 +75,14 @@ impl DesiredStateInputs {
             is_active: member.is_active(),
             size: account.size,
             has_room,
-            home: self.home_of(&username),
+            home: self.home_folder(&username),
             used: account.used,
             username,
         })
     }
 
     /// Returns the home folder of an account at SFTPGo; `None` leaves it to SFTPGo.
-    pub fn home_of(&self, username: &str) -> Option<String> {
+    pub fn home_folder(&self, username: &str) -> Option<String> {
         if !self.home.is_empty() {
             return Some(self.home.replace("{username}", username));
         }
@@ -118,8 +118,8 @@ impl DesiredAccount {
     }
 
     /// Whether the account belongs to another member or program.
-    pub fn is_anothers(&self, user: &Account) -> bool {
-        whose(user).is_some_and(|whose| whose != self.member.to_string())
+    pub fn belongs_to_other(&self, user: &Account) -> bool {
+        owner_in(user).is_some_and(|whose| owner_in != self.member.to_string())
     }
 
     pub fn differences(&self, user: &Account) -> Vec<Difference> {
@@ -153,23 +153,23 @@ pub fn name_of(user: &Account) -> &str {
 }
 
 /// Returns the owner named in `additional_info`, if any.
-pub fn whose(user: &Account) -> Option<&str> {
+pub fn owner_in(user: &Account) -> Option<&str> {
     user.get("additional_info").and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
 
 /// Returns the member named in `additional_info`, if it is a member id.
 pub fn member_of(user: &Account) -> Option<MemberId> {
-    uuid::Uuid::try_parse(whose(user)?).ok().map(MemberId)
+    uuid::Uuid::try_parse(owner_in(user)?).ok().map(MemberId)
 }
 
 /// Returns the disabled account.
-pub fn switched_off(user: &Account) -> Account {
+pub fn disabled(user: &Account) -> Account {
     let mut user = user.clone();
     user.insert("status".into(), json!(0));
     user
 }
 
-pub fn is_off(user: &Account) -> bool {
+pub fn is_disabled(user: &Account) -> bool {
     user.get("status").and_then(Value::as_i64).unwrap_or(0) == 0
 }
 
@@ -210,7 +210,7 @@ mod tests {
         ] {
             let user = desired.new_account();
             assert!(desired.differences(&user).is_empty(), "{user:?}");
-            assert!(!desired.is_anothers(&user));
+            assert!(!desired.belongs_to_other(&user));
         }
     }
 
@@ -253,13 +253,13 @@ mod tests {
         let desired = desired();
         let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
         assert!(
-            !desired.is_anothers(&with(""))
-                && !desired.is_anothers(&with(" "))
-                && !desired.is_anothers(&Account::new())
+            !desired.belongs_to_other(&with(""))
+                && !desired.belongs_to_other(&with(" "))
+                && !desired.belongs_to_other(&Account::new())
         );
-        assert!(!desired.is_anothers(&with(&desired.member.to_string())));
+        assert!(!desired.belongs_to_other(&with(&desired.member.to_string())));
         assert!(
-            desired.is_anothers(&with(&MemberId::new().to_string())) && desired.is_anothers(&with("another program's"))
+            desired.belongs_to_other(&with(&MemberId::new().to_string())) && desired.belongs_to_other(&with("another program's"))
         );
     }
 }

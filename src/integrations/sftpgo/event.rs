@@ -220,7 +220,7 @@ fn disk_of(app: &App, body: &Value, username: &str) -> Disk {
     if !matches!(body["fs_provider"].as_i64(), None | Some(0)) {
         return Disk::Elsewhere;
     }
-    let home = DesiredStateInputs::from_app(app).home_of(username);
+    let home = DesiredStateInputs::from_app(app).home_folder(username);
     let (real, below) = (text(body, "path"), text(body, "virtual_path").unwrap_or_default());
     let is_home = home.zip(real).is_some_and(|(home, real)| real.strip_prefix(&home) == Some(below));
     if is_home { Disk::Home } else { Disk::Somewhere }

@@ -263,7 +263,7 @@ impl PendingEvent {
 
     fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
         if let Some(event_id) = &self.file_event.event_id
-            && store::is_marked(t, event_id)?
+            && store::has_event(t, event_id)?
         {
             return Ok(Changed::unchanged(Step::Finished(EventOutcome::Ignored("this event was handled before"))));
         }
@@ -282,7 +282,7 @@ impl PendingEvent {
             Action::Delete | Action::RemoveFolder => self.delete(t, caller),
         }?;
         if let Some(event_id) = &self.file_event.event_id {
-            store::mark(t, event_id, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
+            store::insert_event(t, event_id, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
         }
         Ok(changed.map(Step::Finished))
     }
@@ -524,7 +524,7 @@ fn record_history(t: &Transaction<'_>, current: &CurrentPath, owner: MemberId, w
     }
     let data = serde_json::to_string(&PathHistory { at: current.at, what });
     let data = data.map_err(|e| Error::internal(format!("a path history cannot be serialized: {e}")))?;
-    store::note(t, &hash_of(path), owner, &data, t.now().plus_ms(REMEMBERED_MS))
+    store::set_path_history(t, &hash_of(path), owner, &data, t.now().plus_ms(REMEMBERED_MS))
 }
 
 fn superseded() -> Done {
@@ -536,7 +536,7 @@ fn hash_of(path: &str) -> Hash {
 }
 
 fn history_at(r: &Reader<'_>, path: &str) -> Result<Option<PathHistory>> {
-    let found = store::find_note(r, &hash_of(path), Timestamp::now())?;
+    let found = store::find_path_history(r, &hash_of(path), Timestamp::now())?;
     Ok(found.and_then(|data| serde_json::from_str(&data).ok()))
 }
 

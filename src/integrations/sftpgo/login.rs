@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::account::{Account, DesiredAccount, DesiredStateInputs, is_off, member_of, name_of, switched_off, whose};
+use super::account::{Account, DesiredAccount, DesiredStateInputs, is_disabled, member_of, name_of, disabled, owner_in};
 use crate::features::members::{self, Member};
 use crate::features::sessions::credential_check::{self, LoginClaim};
 use crate::features::videos::path::is_folder;
@@ -72,7 +72,7 @@ pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
         verified => verified?,
     };
     let Some((_, desired)) = found.filter(|(member, _)| is_verified && member.is_active()) else { return Ok(None) };
-    if login.user.as_ref().is_some_and(|user| desired.is_anothers(user)) {
+    if login.user.as_ref().is_some_and(|user| desired.belongs_to_other(user)) {
         tracing::warn!(
             member = %desired.member,
             "the SFTPGo account of this name belongs to another member: the login is refused"
@@ -83,19 +83,19 @@ pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
 }
 
 /// The updated account; `None` if it is up to date or not managed here.
-pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
+pub async fn pre_login(app: &App, user: &Account) -> Result<Option<Account>> {
     let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
     if is_there && is_of_erased(app, user).await? {
-        return Ok((!is_off(user)).then(|| switched_off(user)));
+        return Ok((!is_disabled(user)).then(|| disabled(user)));
     }
     let Some((_, desired)) = find(app, name_of(user)).await? else { return Ok(None) };
     if !is_there && !desired.is_active {
         return Ok(None);
     }
-    if desired.is_anothers(user) {
+    if desired.belongs_to_other(user) {
         tracing::warn!(
             member = %desired.member,
-            claimed = whose(user).is_some(),
+            claimed = owner_in(user).is_some(),
             "the SFTPGo account of this name belongs to another member"
         );
         return Ok(None);

@@ -113,7 +113,7 @@ async fn bring_in_line(connection: &mut Connection<'_>, desired: &DesiredAccount
         },
     };
     let Some(user) = found else { return Err(ClientError::later("the account exists, but was not found")) };
-    if desired.is_anothers(&user) {
+    if desired.belongs_to_other(&user) {
         return Err(ClientError::Refused(
             "an account of this name exists and names another member in additional_info: clear that, or choose another \
              name"
@@ -133,17 +133,17 @@ async fn bring_in_line(connection: &mut Connection<'_>, desired: &DesiredAccount
 async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
     let mut connection = Connection::begin(app).await;
     let Some(user) = connection.find(name).await? else { return Ok(Some("the account no longer exists")) };
-    if account::whose(&user) != Some(member.to_string().as_str()) {
+    if account::owner_in(&user) != Some(member.to_string().as_str()) {
         return Ok(Some("the account with this name belongs to another member"));
     }
     if app.config.sftpgo_delete {
         connection.delete(name).await?;
         return Ok(None);
     }
-    if account::is_off(&user) {
+    if account::is_disabled(&user) {
         return Ok(Some("the account is disabled already"));
     }
-    connection.put(name, &account::switched_off(&user), true).await?;
+    connection.put(name, &account::disabled(&user), true).await?;
     Ok(None)
 }
 
@@ -156,6 +156,6 @@ pub fn react(t: &Transaction<'_>, occurrence: &Occurrence<'_>) -> Result<Vec<Cha
 }
 
 /// Deletes expired events and path histories.
-pub async fn tidy(app: &App) -> Result<()> {
+pub async fn purge_expired(app: &App) -> Result<()> {
     app.write_in_batches(store::forget).await.map(drop)
 }

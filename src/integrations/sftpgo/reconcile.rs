@@ -96,7 +96,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
             }
             continue;
         };
-        if desired.is_anothers(user) {
+        if desired.belongs_to_other(user) {
             drift.conflicts.push((desired.member, name.to_owned()));
             continue;
         }
@@ -110,7 +110,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
 
 /// Returns the users that would need a repair if their member is erased, with the member that each names.
 fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
-    let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_off(user);
+    let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_disabled(user);
     let claim = |user: &Account| Some((account::member_of(user)?, name_of(user).to_owned()));
     users.iter().filter(is_open).filter_map(claim).collect()
 }

@@ -10,7 +10,7 @@ const NOTE: &str = "
     values (:hash, :member_id, :data, :expires_at, :now)";
 
 /// Stores the last event of a path.
-pub fn note(w: &Writer<'_>, hash: &Hash, member: MemberId, data: &str, until: Timestamp) -> Result<()> {
+pub fn set_path_history(w: &Writer<'_>, hash: &Hash, member: MemberId, data: &str, until: Timestamp) -> Result<()> {
     w.execute(
         NOTE,
         &[(":hash", hash), (":member_id", &member), (":data", &data), (":expires_at", &until), (":now", &w.now())],
@@ -23,7 +23,7 @@ const FIND_NOTE: &str = "
     from sftpgo_history
     where hash = :hash and data is not null and expires_at > :now";
 
-pub fn find_note(r: &Reader<'_>, hash: &Hash, now: Timestamp) -> Result<Option<String>> {
+pub fn find_path_history(r: &Reader<'_>, hash: &Hash, now: Timestamp) -> Result<Option<String>> {
     r.find(FIND_NOTE, &[(":hash", hash), (":now", &now)], |row| row.get(0))
 }
 
@@ -33,14 +33,14 @@ const MARK: &str = "
     on conflict (hash) do nothing";
 
 /// Stores that an event was handled.
-pub fn mark(w: &Writer<'_>, hash: &Hash, member: MemberId, until: Timestamp) -> Result<()> {
+pub fn insert_event(w: &Writer<'_>, hash: &Hash, member: MemberId, until: Timestamp) -> Result<()> {
     w.execute(MARK, &[(":hash", hash), (":member_id", &member), (":expires_at", &until), (":now", &w.now())]).map(drop)
 }
 
 const IS_MARKED: &str = "select 1 from sftpgo_history where hash = :hash";
 
 /// Whether this event was handled before.
-pub fn is_marked(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+pub fn has_event(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
     Ok(r.find(IS_MARKED, &[(":hash", hash)], |_| Ok(()))?.is_some())
 }
 

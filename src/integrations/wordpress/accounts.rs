@@ -34,7 +34,7 @@ use crate::kernel::secret;
 pub enum AccountOutcome {
     New(MemberId),
     /// The fields of the member that changed, and the differing names that were kept.
-    Known {
+    Synced {
         member: MemberId,
         changed: Vec<&'static str>,
         kept: Vec<&'static str>,
@@ -42,13 +42,13 @@ pub enum AccountOutcome {
     /// The account is not linked, and this member has its username or e-mail.
     Unlinked(MemberId),
     /// The member stays unchanged, for this reason.
-    Left(MemberId, &'static str),
+    Unchanged(MemberId, &'static str),
     /// The account is gone, and the member was suspended.
     Gone(MemberId),
     /// The account is gone, and was not linked or its member is suspended already.
-    Nobody,
+    NotLinked,
     /// The account cannot be read, for this reason: its member stays unchanged.
-    Odd(String),
+    Unreadable(String),
 }
 
 /// Whether a change is committed or rolled back.
@@ -98,15 +98,15 @@ fn synced(
 ) -> Result<Changed<AccountOutcome>> {
     let member = match members::find_by_identity(t, WORDPRESS, &external_user.subject)? {
         Some(member) if !member.is_active() => {
-            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, "is not active here")));
+            return Ok(Changed::unchanged(AccountOutcome::Unchanged(member.id, "is not active here")));
         }
         Some(member) if is_other_person(t, &member, external_user)? => {
             let why = "has another username and e-mail: WordPress has reused the number";
-            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
+            return Ok(Changed::unchanged(AccountOutcome::Unchanged(member.id, why)));
         }
         // The user signed in at the same time, so this member was just created from the account.
         Some(member) if member.id != id => {
-            let outcome = AccountOutcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
+            let outcome = AccountOutcome::Synced { member: member.id, changed: Vec::new(), kept: Vec::new() };
             return Ok(Changed::unchanged(outcome));
         }
         Some(member) => Some(member),
@@ -118,7 +118,7 @@ fn synced(
     let kept = member.map(|member| differing(&member, external_user)).unwrap_or_default();
     Ok(apply(t, id, external_user, plans, members_max)?.map(|provisioned| match provisioned.is_new {
         true => AccountOutcome::New(id),
-        false => AccountOutcome::Known { member: id, changed: provisioned.fields, kept },
+        false => AccountOutcome::Synced { member: id, changed: provisioned.fields, kept },
     }))
 }
 
@@ -153,17 +153,17 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
     run(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_by_identity(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
-            return Ok(Changed::unchanged(AccountOutcome::Nobody));
+            return Ok(Changed::unchanged(AccountOutcome::NotLinked));
         };
         if members::require_may_touch(t, &identity, Reach::Site, member.id, MemberPart::Standing).is_err() {
             let why = "is an administrator, or has more rights than the caller: suspend it by hand";
-            return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
+            return Ok(Changed::unchanged(AccountOutcome::Unchanged(member.id, why)));
         }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
             Err(error) if matches!(error.code, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
                 let why = "is the last owner of an organization, or the last administrator";
-                return Ok(Changed::unchanged(AccountOutcome::Left(member.id, why)));
+                return Ok(Changed::unchanged(AccountOutcome::Unchanged(member.id, why)));
             }
             Err(error) => return Err(error),
         };
@@ -210,7 +210,7 @@ async fn run<T: Clone + Send + Sync + 'static>(
 pub struct UserEvent {
     pub id: u64,
     /// The account's data from the plugin; `None` if the account was deleted.
-    pub said: Option<WordPressUser>,
+    pub data: Option<WordPressUser>,
 }
 
 /// Verifies the signature and age of a request from the plugin. Returns a mark that identifies the request; fails with
@@ -248,12 +248,12 @@ pub struct RequestMark {
 }
 
 /// Whether this request was processed before.
-pub async fn is_known(app: &App, mark: RequestMark) -> Result<bool> {
+pub async fn is_processed(app: &App, mark: RequestMark) -> Result<bool> {
     app.read(move |r| is_consumed(r, &mark.hash)).await
 }
 
 /// Marks a request as processed, after it was completed: a failed request can be sent again unchanged.
-pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
+pub async fn mark_as_processed(app: &App, mark: RequestMark) -> Result<()> {
     app.write_unaudited(move |w| consume_once(w, &mark.hash, mark.until)).await.map(drop)
 }
 
@@ -266,7 +266,7 @@ pub async fn handle_events(
 ) -> Result<BTreeMap<u64, AccountOutcome>> {
     let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
-    for UserEvent { id, said } in events {
+    for UserEvent { id, data: said } in events {
         let current = match &admin_client {
             Some(admin_client) => admin_client.find(id).await?,
             None => Ok(said),
@@ -274,7 +274,7 @@ pub async fn handle_events(
         let outcome = match current {
             Ok(Some(person)) => sync_member(app, caller, person, Effect::Real).await?,
             Ok(None) => suspend(app, caller, id, Effect::Real).await?,
-            Err(unreadable) => AccountOutcome::Odd(unreadable.why),
+            Err(unreadable) => AccountOutcome::Unreadable(unreadable.why),
         };
         outcomes.insert(id, outcome);
     }

@@ -129,13 +129,13 @@ async fn scan(
 
 fn is_reported(outcome: &AccountOutcome) -> bool {
     match outcome {
-        AccountOutcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
-        AccountOutcome::Nobody => false,
+        AccountOutcome::Synced { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
+        AccountOutcome::NotLinked => false,
         AccountOutcome::New(_)
         | AccountOutcome::Unlinked(_)
-        | AccountOutcome::Left(..)
+        | AccountOutcome::Unchanged(..)
         | AccountOutcome::Gone(_)
-        | AccountOutcome::Odd(_) => true,
+        | AccountOutcome::Unreadable(_) => true,
     }
 }
 

@@ -89,11 +89,11 @@ pub fn read_one(value: &Value) -> std::result::Result<WordPressUser, UnreadableU
 }
 
 /// Returns the user with this username (or e-mail) and application password; `None` if WordPress rejects them.
-pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<WordPressUser>> {
+pub async fn authenticate(app: &App, login: &str, application_password: &str) -> Result<Option<WordPressUser>> {
     let answer = users(app, (login, application_password), "/me", &[]).await?;
     match answer.status {
         401 | 403 => Ok(None),
-        _ => read_oneself(&answer, login).map(Some),
+        _ => read_me(&answer, login).map(Some),
     }
 }
 
@@ -134,7 +134,7 @@ pub fn read<T: DeserializeOwned>(answer: &Response) -> Result<T> {
 }
 
 /// Parses an answer from `/me`, and fails if it is about another user.
-pub fn read_oneself(answer: &Response, login: &str) -> Result<WordPressUser> {
+pub fn read_me(answer: &Response, login: &str) -> Result<WordPressUser> {
     let person: WordPressUser = read(answer)?;
     // WordPress ignores case and surrounding blanks in names.
     let folded = |text: &str| text.trim().to_lowercase();

@@ -11,7 +11,7 @@ use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
 use crate::features::sessions::{VerifiedFactors, Tokens, consume_once, open_session};
-use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
+use crate::integrations::wordpress::{WordPressUser, authenticate, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
@@ -34,7 +34,7 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     // Limited concurrency: parallel guesses must wait for the results of earlier ones, which are counted.
     let permit = PERMITS.acquire().await;
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
-    let person = ask(app, login, application_password).await?;
+    let person = authenticate(app, login, application_password).await?;
     drop(permit);
     let Some(person) = person else {
         app.guard.login_throttle.record_failure(attempt, Timestamp::now());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{UnreadableUser, WordPressUser, failed, read, read_one, read_oneself, users};
+use super::{UnreadableUser, WordPressUser, failed, read, read_one, read_me, users};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
 use crate::kernel::outbound::Response;
@@ -31,7 +31,7 @@ impl<'a> AdminClient<'a> {
 
     /// Fails unless WordPress accepts the credentials.
     pub async fn check_credentials(&self) -> Result<()> {
-        read_oneself(&self.ask("/me", &[]).await?, &self.app.config.wordpress_username).map(drop)
+        read_me(&self.ask("/me", &[]).await?, &self.app.config.wordpress_username).map(drop)
     }
 
     /// Returns the user with this number: `None` if WordPress says that there is none, or why it cannot be read.

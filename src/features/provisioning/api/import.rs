@@ -140,7 +140,7 @@ impl Api {
         let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
         self.app
             .read(move |r| {
-                let mut repeated = import::repeated(&rows);
+                let mut repeated = import::find_duplicates(&rows);
                 rows.into_iter()
                     .map(|row| {
                         let plan = match repeated.remove(&row.number) {
@@ -166,13 +166,13 @@ impl Api {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
                 new.welcome = welcome.then(|| Grantor::from_caller(caller));
-                Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
+                Ok(provisioning::create_user(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {
                 let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
                 let id = user.member.id;
                 require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
-                Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
+                Ok(provisioning::update_user(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
             }
             other => Ok(Changed::unchanged(predicted(other))),
         };

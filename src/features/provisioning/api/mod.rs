@@ -220,7 +220,7 @@ impl Api {
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             let found = members::list_members(r, &filter, &window)?;
             let complete = |member| {
-                let user = provisioning::complete(r, &snapshot, &rules, member)?;
+                let user = provisioning::load_user(r, &snapshot, &rules, member)?;
                 Ok(UserView::from(user.seen(&snapshot, reach)))
             };
             found.try_map(complete)
@@ -245,10 +245,10 @@ impl Api {
             let is_suspended = body.status == Some(UserStatus::Suspended);
             let welcomes = body.welcome.unwrap_or(has_mail && !is_suspended);
             let new = NewUser { welcome: welcomes.then(|| Grantor::from_caller(caller)), ..new_user(body, organization) };
-            let mut made = provisioning::make(t, &rules, &new, members_max)?;
+            let mut made = provisioning::create_user(t, &rules, &new, members_max)?;
             let id = made.answer;
             if is_suspended {
-                made = made.merge(provisioning::switch(t, Reach::Site, id, false, None)?);
+                made = made.merge(provisioning::set_active(t, Reach::Site, id, false, None)?);
             }
             let key = NewKey {
                 kind: &key::USER,
@@ -332,12 +332,12 @@ impl Api {
             require_version(if_match.0.as_deref(), previous.version)?;
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             require_may_touch(t, caller, reach, id.0, provisioning::touch_of(&edit.fields(&user, t.snapshot())))?;
-            let mut changed = provisioning::edit(t, &rules, reach, &user, &edit)?.map(drop);
+            let mut changed = provisioning::update_user(t, &rules, reach, &user, &edit)?.map(drop);
             if let Some(status) = status {
                 let is_active = status == UserStatus::Active;
                 let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
                 authz::require(t.snapshot(), caller, needed)?;
-                changed = changed.merge(provisioning::switch(t, reach, id.0, is_active, reason.as_deref())?);
+                changed = changed.merge(provisioning::set_active(t, reach, id.0, is_active, reason.as_deref())?);
             }
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             Ok(changed.map(|()| user))

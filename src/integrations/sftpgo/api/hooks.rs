@@ -27,9 +27,9 @@ fn object() -> MetaSchemaRef {
 }
 
 /// A hook request; unknown fields are ignored, for newer SFTPGo versions.
-struct Sent(Value);
+struct HookBody(Value);
 
-impl<'a> ApiExtractor<'a> for Sent {
+impl<'a> ApiExtractor<'a> for HookBody {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
     type ParamType = ();
     type ParamRawType = ();
@@ -173,7 +173,7 @@ impl Api {
     /// Keyboard-interactive logins and client certificates are not accepted on their own. Failures are throttled as at
     /// sign-in. Only the hook key is accepted here.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
-    async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
+    async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: HookBody) -> Answer {
         let user = login::sign_in(&self.app, Login::from_body(&body.0)).await?;
         Ok(HookResponse::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
@@ -183,9 +183,9 @@ impl Api {
     /// SFTPGo's pre-login hook. Returns the whole user if it must change, and 204 otherwise, also for users that belong
     /// to no member. The user of an erased member is returned with `status` 0.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
-    async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
+    async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: HookBody) -> Answer {
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
-        Ok(login::prepare(&self.app, &user)
+        Ok(login::pre_login(&self.app, &user)
             .await?
             .map_or(HookResponse::Nothing, |user| HookResponse::Json(Value::Object(user))))
     }
@@ -203,7 +203,7 @@ impl Api {
     /// their `timestamp` determines the order. An event that is not counted gets 200 with `ignored` and the reason,
     /// because SFTPGo does not retry after any other response below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
-    async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
+    async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: HookBody) -> Answer {
         Ok(HookResponse::Json(match file_events::handle(&self.app, &caller.0, &body.0).await? {
             EventOutcome::Done => json!({"status": "ok"}),
             EventOutcome::Ignored(why) => json!({"status": "ignored", "reason": why}),

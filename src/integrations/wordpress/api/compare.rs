@@ -179,17 +179,17 @@ impl SyncedWordPress {
             AccountOutcome::New(uid) => {
                 self.new.push(SyncedAccount { wordpress_id, uid: (!self.dry_run).then_some(uid) });
             }
-            AccountOutcome::Known { member, changed, kept } => {
+            AccountOutcome::Synced { member, changed, kept } => {
                 let (fields, kept) = (strings(changed), strings(kept));
                 self.changed.push(ChangedAccount { wordpress_id, uid: member, fields, kept });
             }
             AccountOutcome::Unlinked(uid) => self.unlinked.push(UnlinkedAccount { wordpress_id, uid }),
-            AccountOutcome::Left(uid, why) => self.left.push(LeftAccount { wordpress_id, uid, why: why.into() }),
+            AccountOutcome::Unchanged(uid, why) => self.left.push(LeftAccount { wordpress_id, uid, why: why.into() }),
             AccountOutcome::Gone(uid) => {
                 self.gone.push(GoneAccount { wordpress_id, uid: Some(uid), suspended: !self.dry_run });
             }
             // Unreadable users of lists are reported separately.
-            AccountOutcome::Nobody | AccountOutcome::Odd(_) => {}
+            AccountOutcome::NotLinked | AccountOutcome::Unreadable(_) => {}
         }
     }
 }

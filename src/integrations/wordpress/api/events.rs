@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::integrations::wordpress::WordPressUser;
 use crate::integrations::wordpress::accounts::{
-    AccountOutcome, RequestMark, UserEvent, handle_events, is_known, mark_as_taken, verify,
+    AccountOutcome, RequestMark, UserEvent, handle_events, is_processed, mark_as_processed, verify,
 };
 use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::App;
@@ -45,9 +45,9 @@ struct Touched {
 }
 
 /// The request body in the OpenAPI document; [`Sender`] reads the bytes, because they are signed.
-struct Sent;
+struct HookBody;
 
-impl<'a> ApiExtractor<'a> for Sent {
+impl<'a> ApiExtractor<'a> for HookBody {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
     type ParamType = ();
     type ParamRawType = ();
@@ -178,14 +178,14 @@ impl From<(u64, AccountOutcome)> for HintedAccount {
     fn from((id, outcome): (u64, AccountOutcome)) -> Self {
         let (result, uid) = match outcome {
             AccountOutcome::New(uid) => (HintResult::New, Some(uid)),
-            AccountOutcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
-            AccountOutcome::Known { member, .. } => (HintResult::Changed, Some(member)),
+            AccountOutcome::Synced { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
+            AccountOutcome::Synced { member, .. } => (HintResult::Changed, Some(member)),
             // The member is not disclosed: the plugin does not need it.
             AccountOutcome::Unlinked(_) => (HintResult::Unlinked, None),
-            AccountOutcome::Left(uid, _) => (HintResult::Left, Some(uid)),
+            AccountOutcome::Unchanged(uid, _) => (HintResult::Left, Some(uid)),
             AccountOutcome::Gone(uid) => (HintResult::Gone, Some(uid)),
-            AccountOutcome::Nobody => (HintResult::Nobody, None),
-            AccountOutcome::Odd(_) => (HintResult::Odd, None),
+            AccountOutcome::NotLinked => (HintResult::Nobody, None),
+            AccountOutcome::Unreadable(_) => (HintResult::Odd, None),
         };
         Self { id, result, uid }
     }
@@ -216,17 +216,17 @@ impl Api {
     /// sent again unchanged. 502 `neighbour_failed` when WordPress fails or its answer is unexpected: completed changes
     /// are kept.
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
-    async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {
+    async fn take_wordpress_hint(&self, sender: Sender, _body: HookBody) -> Result<Json<HintTaken>, Failure> {
         let (caller, body, mark) = sender.require(&self.app).await?;
         let events = read(&self.app, &body)?;
         if let Some(mark) = mark
-            && is_known(&self.app, mark).await?
+            && is_processed(&self.app, mark).await?
         {
             return Ok(Json(HintTaken { repeated: true, users: Vec::new() }));
         }
         let outcomes = handle_events(&self.app, &caller, events).await?;
         if let Some(mark) = mark {
-            mark_as_taken(&self.app, mark).await?;
+            mark_as_processed(&self.app, mark).await?;
         }
         Ok(Json(HintTaken { repeated: false, users: outcomes.into_iter().map(Into::into).collect() }))
     }
@@ -260,7 +260,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
                 return Err(Error::field("users", format!("{message}: {e}")));
             }
         };
-        events.insert(id, UserEvent { id, said });
+        events.insert(id, UserEvent { id, data: said });
     }
     Ok(events.into_values().collect())
 }
