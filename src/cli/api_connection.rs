@@ -34,7 +34,7 @@ impl ApiConnection {
     /// Connects to the API of an existing data directory.
     pub async fn open(common: &Common) -> Result<Self, Failed> {
         // If there is a mark but no database, opening the database reports the loss and says what to do.
-        if !data_dir::exists(&common.data)? && !mark::is_founded(&common.data.join("roster.db")) {
+        if !data_dir::exists(&common.data)? && !mark::has_mark(&common.data.join("roster.db")) {
             let data = common.data.display();
             return Err(Failed(format!(
                 "{data} is not a Roster data directory: create one with `roster init --data {data} --admin LOGIN`, or \

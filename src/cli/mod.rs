@@ -193,7 +193,7 @@ pub fn main() -> ExitCode {
     arguments.common.spelling = help::Spelling::of(&matches);
     let as_json = arguments.common.json;
     if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
-        return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);
+        return compile::run_child(*cpu_s, *data_bytes, *artifact_bytes, space);
     }
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     let runtime = match threads.enable_all().on_thread_park(memory::before_sleep).build() {

@@ -86,7 +86,7 @@ fn events() -> String {
 }
 
 fn settings() -> String {
-    let row = |s: crate::kernel::config::Described| {
+    let row = |s: crate::kernel::config::SettingInfo| {
         let group = s.name.split_once('.').map_or("The server".to_owned(), |(group, _)| format!("`{group}.*`"));
         (group, [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)])
     };

@@ -163,20 +163,20 @@ const WALK: &str = "
 
 /// Verifies the chain from its beginning.
 pub fn verify(r: &Reader<'_>) -> Result<Verified> {
-    let mut statement = r.connection.prepare_cached(WALK).map_err(crate::kernel::db::sql::failed)?;
-    let mut rows = statement.query([]).map_err(crate::kernel::db::sql::failed)?;
+    let mut statement = r.connection.prepare_cached(WALK).map_err(crate::kernel::db::sql::from_sqlite)?;
+    let mut rows = statement.query([]).map_err(crate::kernel::db::sql::from_sqlite)?;
     let mut found = Verified { entries: 0, broken_at: None, last_hash: String::new() };
     let mut link = GENESIS;
     let mut expected = 1;
-    while let Some(row) = rows.next().map_err(crate::kernel::db::sql::failed)? {
-        let id: i64 = row.get(0).map_err(crate::kernel::db::sql::failed)?;
+    while let Some(row) = rows.next().map_err(crate::kernel::db::sql::from_sqlite)? {
+        let id: i64 = row.get(0).map_err(crate::kernel::db::sql::from_sqlite)?;
         // A row with other types was not written by Roster.
         let fits = matches(row, &link, expected).unwrap_or(false);
         if !fits {
             found.broken_at = Some(id);
             break;
         }
-        link = row.get(12).map_err(crate::kernel::db::sql::failed)?;
+        link = row.get(12).map_err(crate::kernel::db::sql::from_sqlite)?;
         expected = id + 1;
         found.entries += 1;
     }

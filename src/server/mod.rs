@@ -37,7 +37,7 @@ use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::Failure;
 use crate::kernel::http::openapi::{self, Declared, Documented};
-use crate::kernel::http::request_validator::{self, Format, Inputs};
+use crate::kernel::http::request_validator::{self, Format, RequestValidator};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;
@@ -179,7 +179,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let (document, declared) = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
-        inputs: Arc::new(Inputs::new(&document, FORMATS)),
+        inputs: Arc::new(RequestValidator::new(&document, FORMATS)),
         prover: Arc::new(sessions::StoredSessions { app: app.clone(), providers }),
         declared,
         app: app.clone(),
@@ -314,7 +314,7 @@ impl Endpoint for Shared {
 /// The middleware between the router and the operations.
 struct Operations {
     inner: BoxEndpoint<'static>,
-    inputs: Arc<Inputs>,
+    inputs: Arc<RequestValidator>,
     prover: Arc<dyn SessionBackend>,
     declared: Declared,
     app: Arc<App>,

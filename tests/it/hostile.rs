@@ -186,7 +186,7 @@ fn a_report_holds_cost_log_and_cause_of_a_failed_call() {
 fn check_runs_the_vectors_that_a_component_carries() {
     let component = wasm_fixtures::denying("closed");
     let right = b"- {name: closed, authorize: {action: GET}, expect: {deny: closed}}\n";
-    let with = |text: &[u8]| roster::kernel::sandbox::vectors::put_into(&component, text).expect("a section");
+    let with = |text: &[u8]| roster::kernel::sandbox::vectors::replace_vectors(&component, text).expect("a section");
     let checked = PluginFolder::of(&with(right)).check();
     assert_eq!((&checked["ok"], &checked["vectors"][0]["passed"]), (&json!(true), &json!(true)));
     let wrong = b"- {name: open, authorize: {action: GET}, expect: allow}\n";

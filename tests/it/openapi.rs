@@ -142,7 +142,7 @@ fn the_page_begins_with_signing_in_and_every_pattern_is_described_in_words() {
     patterns(&document, &mut found);
     let unsaid: Vec<&str> = found
         .into_iter()
-        .filter(|one| roster::kernel::http::request_validator::said_of_pattern(one).is_none())
+        .filter(|one| roster::kernel::http::request_validator::pattern_message(one).is_none())
         .collect();
     assert!(unsaid.is_empty(), "{unsaid:?}");
 }
@@ -211,7 +211,7 @@ fn parameters_of_a_path_are_those_of_its_template() {
 #[test]
 fn every_request_has_a_valid_example_and_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
-    let inputs = roster::kernel::http::request_validator::Inputs::new(&document, roster::server::FORMATS);
+    let inputs = roster::kernel::http::request_validator::RequestValidator::new(&document, roster::server::FORMATS);
     let mut seen = BTreeMap::new();
     for (name, operation) in operations(&document) {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];

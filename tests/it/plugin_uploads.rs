@@ -107,7 +107,7 @@ async fn the_vectors_in_a_component_decide_whether_it_can_be_activated() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
-    let with = |text: &str| vectors::put_into(&denying("closed"), text.as_bytes()).expect("vectors");
+    let with = |text: &str| vectors::replace_vectors(&denying("closed"), text.as_bytes()).expect("vectors");
     let red =
         with("[{name: early, authorize: {action: GET}, expect: allow}, {authorize: {action: GET}, expect: deny}]");
     let made = upload(&owner, "hours", red).await.data();

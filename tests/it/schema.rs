@@ -278,7 +278,7 @@ fn no_list_sorts_or_scans_a_whole_table_for_a_few_rows() {
             shapes.push(list.count(&given, false));
             if list.walks(&given) {
                 shapes.extend([list.page(&given, false, true), list.page(&given, true, true)]);
-                shapes.extend([list.count(&given, true), list.edge(&given, false), list.edge(&given, true)]);
+                shapes.extend([list.count(&given, true), list.scan_end(&given, false), list.scan_end(&given, true)]);
             }
             for sql in shapes {
                 explained += 1;

@@ -102,7 +102,7 @@ fn problem(error: &Error) -> String {
 /// `roster plugin check`.
 pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Failed> {
     let offline = OfflineHost::of(&check.component.file, check.component.large)?;
-    let inspection = inspect::look(&offline.bytes, offline.host.limits(offline.tier));
+    let inspection = inspect::inspect_all(&offline.bytes, offline.host.limits(offline.tier));
     let mut problems: Vec<String> = inspection.problems.iter().map(problem).collect();
     let mut result = json!({
         "ok": false,
@@ -193,10 +193,10 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
         let mut calls = Vec::new();
         // Warm-up: the first calls of a component that the host does not know yet run on other threads.
         for _ in 0..PROOF_CALLS {
-            offline.host.authorize(call_context.clone(), AccessInput::neutral()).await;
+            offline.host.authorize(call_context.clone(), AccessInput::typical()).await;
         }
         for _ in 0..bench.calls {
-            let called = offline.host.authorize(call_context.clone(), AccessInput::neutral()).await;
+            let called = offline.host.authorize(call_context.clone(), AccessInput::typical()).await;
             calls.push(called.map(|ruling| ruling.as_str()));
         }
         result.insert("authorize".into(), call_metrics(calls));
@@ -204,10 +204,10 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
     if admitted.exports.role_mapper {
         let mut calls = Vec::new();
         for _ in 0..PROOF_CALLS {
-            offline.host.map_roles(call_context.clone(), RoleInput::neutral()).await;
+            offline.host.map_roles(call_context.clone(), RoleInput::typical()).await;
         }
         for _ in 0..bench.calls {
-            calls.push(offline.host.map_roles(call_context.clone(), RoleInput::neutral()).await.map(|_| "roles"));
+            calls.push(offline.host.map_roles(call_context.clone(), RoleInput::typical()).await.map(|_| "roles"));
         }
         result.insert("map_roles".into(), call_metrics(calls));
     }

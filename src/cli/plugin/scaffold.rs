@@ -244,7 +244,7 @@ pub(super) fn pack(common: &Common, pack: &Pack) -> Result<ExitCode, Failed> {
         input
     };
     if let Some(path) = &pack.vectors {
-        component = vectors::put_into(&component, &read(path)?)?;
+        component = vectors::replace_vectors(&component, &read(path)?)?;
     }
     let output = pack.output.clone().unwrap_or_else(|| beside(&pack.input));
     std::fs::write(&output, &component).map_err(|e| Failed(format!("{} cannot be written: {e}", output.display())))?;

@@ -16,10 +16,10 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, delegation};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, Result};
-use crate::kernel::http::scopes::{ClientName, ClientScope, words};
-use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, require_version};
+use crate::kernel::http::scopes::{ClientName, ClientScope, scope_names};
+use crate::kernel::http::{ActiveInactive, Body, EmptyReply, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
@@ -169,7 +169,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<ClientView>> {
         authz::require(&self.app.snapshot(), &caller, Permission::CLIENT_LIST)?;
-        let (keyword, window) = (like(keyword.0.as_deref()), Window::new(limit.0, offset.0, after.0)?);
+        let (keyword, window) = (like(keyword.0.as_deref()), PageRequest::new(limit.0, offset.0, after.0)?);
         Ok(ok(self.app.read(move |r| store::list_clients(r, keyword.as_deref(), &window)).await?.into()))
     }
 
@@ -193,7 +193,7 @@ impl Api {
                 client_key,
                 name: body.name.0,
                 is_active: true,
-                scopes: words(body.scopes),
+                scopes: scope_names(body.scopes),
                 allowed_origins: texts(body.allowed_origins, |entry| entry.0),
                 allowed_ips: texts(body.allowed_ips, |entry| entry.0),
                 allowed_paths: texts(body.allowed_paths, |entry| entry.0),
@@ -275,7 +275,7 @@ impl Api {
         caller: MemberCaller,
         client_key: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::CLIENT_DELETE)?;
             let client = store::get_client(t, &client_key.0)?;
@@ -345,7 +345,7 @@ fn require_future(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {
 
 fn edited(mut client: ApiClient, edit: UpdateClient) -> ApiClient {
     if let Some(scopes) = edit.scopes {
-        client.scopes = words(scopes);
+        client.scopes = scope_names(scopes);
     }
     if edit.allowed_origins.is_some() {
         client.allowed_origins = texts(edit.allowed_origins, |entry| entry.0);

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::ApiClient;
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;
@@ -32,7 +32,7 @@ const LIST_CLIENTS: List = List {
     kept: &[],
 };
 
-pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: &Window) -> Result<Listed<ApiClient>> {
+pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: &PageRequest) -> Result<ListPage<ApiClient>> {
     r.page(&LIST_CLIENTS, &[(":keyword", &keyword)], window, client_of)
 }
 
@@ -68,10 +68,10 @@ pub fn insert_client(w: &Writer<'_>, client: &ApiClient, hash: &Hash) -> Result<
             (":client_key", &client.client_key),
             (":name", &client.name),
             (":api_key_hash", hash),
-            (":scopes", &sql::text_of(&client.scopes)?),
-            (":allowed_origins", &sql::text_of(&client.allowed_origins)?),
-            (":allowed_ips", &sql::text_of(&client.allowed_ips)?),
-            (":allowed_paths", &sql::text_of(&client.allowed_paths)?),
+            (":scopes", &sql::to_json_text(&client.scopes)?),
+            (":allowed_origins", &sql::to_json_text(&client.allowed_origins)?),
+            (":allowed_ips", &sql::to_json_text(&client.allowed_ips)?),
+            (":allowed_paths", &sql::to_json_text(&client.allowed_paths)?),
             (":rate_limit_per_min", &client.rate_limit_per_min),
             (":expires_at", &client.expires_at),
             (":now", &w.now()),
@@ -93,10 +93,10 @@ pub fn update_client(w: &Writer<'_>, client: &ApiClient) -> Result<()> {
         &[
             (":name", &client.name),
             (":status", &if client.is_active { "active" } else { "inactive" }),
-            (":scopes", &sql::text_of(&client.scopes)?),
-            (":allowed_origins", &sql::text_of(&client.allowed_origins)?),
-            (":allowed_ips", &sql::text_of(&client.allowed_ips)?),
-            (":allowed_paths", &sql::text_of(&client.allowed_paths)?),
+            (":scopes", &sql::to_json_text(&client.scopes)?),
+            (":allowed_origins", &sql::to_json_text(&client.allowed_origins)?),
+            (":allowed_ips", &sql::to_json_text(&client.allowed_ips)?),
+            (":allowed_paths", &sql::to_json_text(&client.allowed_paths)?),
             (":rate_limit_per_min", &client.rate_limit_per_min),
             (":expires_at", &client.expires_at),
             (":now", &w.now()),

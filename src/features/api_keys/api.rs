@@ -15,10 +15,10 @@ use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
-use crate::kernel::db::{Reader, Window};
+use crate::kernel::db::{Reader, PageRequest};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::scopes::{ClientName, ClientScope, words};
-use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok};
+use crate::kernel::http::scopes::{ClientName, ClientScope, scope_names};
+use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;
 
@@ -230,7 +230,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
         let member = caller.signed_in()?;
-        self.list(Some(member), None, Window::new(limit.0, offset.0, after.0)?).await
+        self.list(Some(member), None, PageRequest::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for yourself
@@ -249,7 +249,7 @@ impl Api {
     ///
     /// The key stops working before the answer is sent.
     #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key")]
-    async fn delete_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> Done {
+    async fn delete_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> EmptyReply {
         let member = caller.signed_in()?;
         self.revoke(caller, Whose::Own(member), id.0).await
     }
@@ -284,7 +284,7 @@ impl Api {
         members::require_visible(&snapshot, reach, id.0)?;
         delegation::require_sole_organization(&snapshot, reach, id.0)?;
         self.app.read(move |r| members::get(r, id.0)).await?;
-        self.list(Some(id.0), None, Window::new(limit.0, offset.0, after.0)?).await
+        self.list(Some(id.0), None, PageRequest::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for a member
@@ -307,7 +307,7 @@ impl Api {
     ///
     /// The key stops working before the answer is sent.
     #[oai(path = "/admin/members/:id/api-keys/:key_id", method = "delete", operation_id = "delete_member_api_key")]
-    async fn delete_member_api_key(&self, caller: MemberCaller, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> Done {
+    async fn delete_member_api_key(&self, caller: MemberCaller, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> EmptyReply {
         self.revoke(caller, Whose::Member(id.0, Permission::MEMBER_KEY_DELETE), key_id.0).await
     }
 
@@ -341,7 +341,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
         authz::require(&self.app.snapshot(), &caller, Permission::KEY_LIST)?;
-        self.list(None, like(keyword.0.as_deref()), Window::new(limit.0, offset.0, after.0)?).await
+        self.list(None, like(keyword.0.as_deref()), PageRequest::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for a service
@@ -357,7 +357,7 @@ impl Api {
             },
             name: body.name.map_or_else(|| body.service_name.0.clone(), |name| name.0),
             owner: Owner::Service(body.service_name.0.into()),
-            scopes: words(body.scopes),
+            scopes: scope_names(body.scopes),
             expires_at: body.expires_at.map(Timestamp),
             imported: body.key_hash.map(hash_of).transpose()?,
         };
@@ -369,7 +369,7 @@ impl Api {
     /// Revokes a key of a service, or a key of a member if the caller may revoke that one too. So a leaked key can be
     /// revoked with its id alone.
     #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key")]
-    async fn delete_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Done {
+    async fn delete_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> EmptyReply {
         let whose = Whose::Services(Permission::KEY_DELETE, Some(Permission::MEMBER_KEY_DELETE));
         self.revoke(caller, whose, key_id.0).await
     }
@@ -439,7 +439,7 @@ impl Whose {
 }
 
 impl Api {
-    async fn list(&self, member: Option<MemberId>, keyword: Option<String>, window: Window) -> Reply<Page<KeyView>> {
+    async fn list(&self, member: Option<MemberId>, keyword: Option<String>, window: PageRequest) -> Reply<Page<KeyView>> {
         let list = move |r: &Reader<'_>| store::list_keys(r, member, keyword.as_deref(), &window);
         let found = self.app.read(list).await?;
         let (now, notice_ms) = (Timestamp::now(), seconds_to_ms(self.app.config.api_key_notice_s));
@@ -474,7 +474,7 @@ impl Api {
         Ok(ok(rotated.answer).epoch(rotated.epoch))
     }
 
-    async fn revoke(&self, caller: MemberCaller, whose: Whose, id: ApiKeyId) -> Done {
+    async fn revoke(&self, caller: MemberCaller, whose: Whose, id: ApiKeyId) -> EmptyReply {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             let entry = entry(&key, reach).before(api_keys::described(&key));
@@ -504,7 +504,7 @@ fn key_of_member(member: MemberId, body: CreateMemberApiKey) -> Result<NewKey> {
         },
         name: body.name.0,
         owner: Owner::Member(member),
-        scopes: body.scopes.map_or_else(|| vec!["*".to_owned()], words),
+        scopes: body.scopes.map_or_else(|| vec!["*".to_owned()], scope_names),
         expires_at: body.expires_at.map(Timestamp),
         imported: body.key_hash.map(hash_of).transpose()?,
     })

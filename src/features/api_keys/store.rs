@@ -6,7 +6,7 @@ use rusqlite::types::FromSqlError;
 use super::{KeyRow, NewKey};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::key::{ApiKeyKind, Owner};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;
@@ -43,8 +43,8 @@ pub fn list_keys(
     r: &Reader<'_>,
     member: Option<MemberId>,
     keyword: Option<&str>,
-    window: &Window,
-) -> Result<Listed<KeyRow>> {
+    window: &PageRequest,
+) -> Result<ListPage<KeyRow>> {
     let of_services = member.is_none().then_some(true);
     r.page(
         &LIST_KEYS,
@@ -103,7 +103,7 @@ pub fn insert_key(
             (":service_name", &service),
             (":hash", hash),
             (":is_imported", &new.imported.is_some()),
-            (":scopes", &sql::text_of(&new.scopes)?),
+            (":scopes", &sql::to_json_text(&new.scopes)?),
             (":expires_at", &expires_at),
             (":now", &w.now()),
             (":maker", &maker_of(&new.owner, maker)),

@@ -16,7 +16,7 @@ use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
@@ -175,7 +175,7 @@ impl Api {
             since: since.0,
             until: until.0,
         };
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         Ok(ok(self.app.read(move |r| store::list_entries(r, &filter, &window)).await?.into()))
     }
 
@@ -224,7 +224,7 @@ impl Api {
                 if require_export(&app, &caller, requested).map_err(failed)? != filter.organization {
                     return Err(failed(ErrorCode::Forbidden.into()));
                 }
-                let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
+                let window = PageRequest::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
                 let found =
                     app.read(move |r| store::export_entries(r, &filter, last, &window)).await.map_err(failed)?;
                 let lines: String =

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{AuditEntry, Filter};
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest};
 use crate::kernel::error::Result;
 
 /// A target matches by its whole text, or by the part after its first space.
@@ -36,7 +36,7 @@ const LIST_ENTRIES: List = List {
 
 /// Lists entries, newest first. Only one index is used, that of the most selective filter given: target, actor,
 /// organization or action, in this order.
-pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
+pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<AuditEntry>> {
     let Filter { organization, actor, action, target, outcome, since, until } = filter;
     let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
     let plain = target.as_ref().filter(|_| spaced.is_none());
@@ -83,7 +83,7 @@ const EXPORT_ENTRIES: List = List {
 };
 
 /// Lists entries, oldest first, up to the entry `last`.
-pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &Window) -> Result<Listed<AuditEntry>> {
+pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &PageRequest) -> Result<ListPage<AuditEntry>> {
     let parameters: Parameters<'_> = &[
         (":within", &filter.organization),
         (":by", &filter.actor),
@@ -94,7 +94,7 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &Windo
         (":until", &filter.until),
         (":last", &last),
     ];
-    r.some(&EXPORT_ENTRIES, parameters, window, entry_of)
+    r.page_without_total(&EXPORT_ENTRIES, parameters, window, entry_of)
 }
 
 const LAST_ENTRY: &str = "select coalesce(max(id), 0) from audit";

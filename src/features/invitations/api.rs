@@ -10,9 +10,9 @@ use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::authn::caller::{AdminCaller, MemberCaller};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::Error;
-use crate::kernel::http::{Body, Done, Email, LinkToken, Page, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, EmptyReply, Email, LinkToken, Page, Reply, Tag, done, ok};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::{authz, secret};
 
@@ -152,7 +152,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<InvitationView>> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::INVITATION_LIST)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let found = self.app.read(move |r| invitations::list(r, tenant, &window)).await?;
         let now = Timestamp::now();
         Ok(ok(found.map(|found| InvitationView::of(found, now)).into()))
@@ -198,7 +198,7 @@ impl Api {
     ///
     /// Its link no longer works. An accepted invitation cannot be withdrawn and stays in the list.
     #[oai(path = "/admin/invitations/:id", method = "delete", operation_id = "delete_invitation")]
-    async fn delete_invitation(&self, caller: AdminCaller, id: Path<InvitationId>) -> Done {
+    async fn delete_invitation(&self, caller: AdminCaller, id: Path<InvitationId>) -> EmptyReply {
         let withdraw = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_DELETE)?;
             Ok(Changed::new((), invitations::withdraw(t, tenant, id.0)?))

@@ -19,7 +19,7 @@ use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, delegation};
-use crate::kernel::db::{Listed, Reader, Window, Writer};
+use crate::kernel::db::{ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -117,7 +117,7 @@ fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleNam
     }
 }
 
-pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {
+pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &PageRequest) -> Result<ListPage<Invitation>> {
     store::list_invitations(r, tenant, window)
 }
 

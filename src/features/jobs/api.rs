@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, RowScope};
-use crate::kernel::db::{Reader, Window};
+use crate::kernel::db::{Reader, PageRequest};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};
@@ -358,7 +358,7 @@ impl Api {
         filter.state = state.0.map(JobState::as_str);
         filter.video = video.0;
         filter.processor = processor.0.map(|name| Processor::from(name).as_str());
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             let found = store::list(r, &filter, &window)?;
             let view = |job| redacted(r, viewer(&caller, filter.organization, &job), job).map(JobView::from);

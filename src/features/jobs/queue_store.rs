@@ -150,7 +150,7 @@ pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, request: &ClaimRequest)
             (":now", &w.now()),
             (":lease_s", &lease_s),
             (":leased_until", &w.now().plus_ms(lease_s.saturating_mul(1_000))),
-            (":processors", &request.processors.as_ref().map(sql::text_of).transpose()?),
+            (":processors", &request.processors.as_ref().map(sql::to_json_text).transpose()?),
             (":video", &video),
         ],
         |row| row.get(0),

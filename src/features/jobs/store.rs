@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::queue::{Queue, Ready};
 use super::{Filter, Job};
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{JobId, MemberId, OrganizationId, Timestamp};
 
@@ -113,7 +113,7 @@ const LIST_JOBS: List = List {
 };
 
 /// Lists jobs, newest first.
-pub fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Job>> {
+pub fn list(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Job>> {
     let Filter { organization, member, state, video, processor } = filter;
     let stored = state.map(|state| if state == "held" { "queued" } else { state });
     let is_held = state.and_then(|state| (stored == Some("queued")).then_some(state == "held"));
@@ -214,9 +214,9 @@ pub fn update(w: &Writer<'_>, job: &Job, ready: Ready) -> Result<()> {
             (":leased_by", &job.leased_by),
             (":lease_id", &job.lease),
             (":leased_until", &job.leased_until),
-            (":processors", &job.processors.as_ref().map(sql::text_of).transpose()?),
+            (":processors", &job.processors.as_ref().map(sql::to_json_text).transpose()?),
             (":last_error", &job.last_error),
-            (":steps", &sql::text_of(&job.steps)?),
+            (":steps", &sql::to_json_text(&job.steps)?),
             (":ready", &ready),
             (":now", &w.now()),
             (":id", &job.id),

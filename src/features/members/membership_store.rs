@@ -1,6 +1,6 @@
 //! SQL of the list of a member's organizations, and of the members that an organization created.
 
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 
@@ -47,8 +47,8 @@ pub fn list_memberships(
     r: &Reader<'_>,
     member: MemberId,
     only: Option<OrganizationId>,
-    window: &Window,
-) -> Result<Listed<Membership>> {
+    window: &PageRequest,
+) -> Result<ListPage<Membership>> {
     /// The most memberships that are sorted; that takes about a millisecond.
     const FEW: i64 = 500;
     let is_of_many = only.is_none() && r.one(HAS_MANY, &[(":few", &FEW), (":member_id", &member)], |row| row.get(0))?;

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 
@@ -192,7 +192,7 @@ pub struct Filter {
     pub keyword: Option<String>,
 }
 
-pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Member>> {
+pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Member>> {
     let Filter { organization, is_active, keyword } = filter;
     let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
     let among = keyword.as_deref().map(|keyword| search_store::find_among(r, keyword)).transpose()?.flatten();

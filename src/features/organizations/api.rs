@@ -15,7 +15,7 @@ use crate::kernel::authn::caller::{AdminCaller, InternalCaller};
 use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::OrganizationId;
@@ -127,7 +127,7 @@ impl Api {
             is_active: status.0.map(ActiveInactive::is_active),
             keyword: like(keyword.0.as_deref()),
         };
-        self.page(filter, Window::new(limit.0, offset.0, after.0)?).await
+        self.page(filter, PageRequest::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an organization
@@ -274,7 +274,7 @@ impl Api {
     ) -> Reply<Page<OrganizationView>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_LIST)?;
         let filter = Filter { only: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
-        self.page(filter, Window::internal(limit.0, offset.0, after.0)?).await
+        self.page(filter, PageRequest::internal(limit.0, offset.0, after.0)?).await
     }
 
     /// Get an organization by its code, for the services of this site
@@ -301,7 +301,7 @@ impl Api {
 }
 
 impl Api {
-    async fn page(&self, filter: Filter, window: Window) -> Reply<Page<OrganizationView>> {
+    async fn page(&self, filter: Filter, window: PageRequest) -> Reply<Page<OrganizationView>> {
         Ok(ok(self.app.read(move |r| store::list_organizations(r, &filter, &window)).await?.into()))
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::Organization;
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
@@ -42,7 +42,7 @@ pub struct Filter {
     pub keyword: Option<String>,
 }
 
-pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Organization>> {
+pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Organization>> {
     let Filter { only, is_active, keyword } = filter;
     let parameters: Parameters<'_> = &[(":only", only), (":is_active", is_active), (":keyword", keyword)];
     r.page(&LIST_ORGANIZATIONS, parameters, window, organization_of)

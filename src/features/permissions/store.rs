@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::external_key::normalized;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::PermissionIndex;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
 
@@ -184,8 +184,8 @@ const LIST_HOLDERS: List = List {
 pub fn list_holders(
     r: &Reader<'_>,
     (organization, role): (OrganizationId, RoleId),
-    window: &Window,
-) -> Result<Listed<Assignment>> {
+    window: &PageRequest,
+) -> Result<ListPage<Assignment>> {
     r.page(&LIST_HOLDERS, &[(":role_id", &role), (":organization_id", &organization)], window, assignment_of)
 }
 
@@ -311,15 +311,15 @@ pub fn list_mappings(
     r: &Reader<'_>,
     organization: OrganizationId,
     source: Option<Source>,
-    window: &Window,
-) -> Result<Listed<Mapping>> {
+    window: &PageRequest,
+) -> Result<ListPage<Mapping>> {
     let source = source.map(Source::as_str);
     r.page(&LIST_MAPPINGS, &[(":organization_id", &organization), (":source", &source)], window, mapping_of)
 }
 
 /// Returns how many mappings an organization has.
 pub fn count_mappings(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
-    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)], &Window::first(0))
+    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)], &PageRequest::first(0))
 }
 
 fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {

@@ -27,7 +27,7 @@ use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
-use crate::kernel::sandbox::{CallResult, Fault, Limits, Ruling, vectors};
+use crate::kernel::sandbox::{CallResult, Fault, Limits, AuthorizeResult, vectors};
 use crate::kernel::secret::Hash;
 
 /// Number of activations that are kept for rollback.
@@ -133,10 +133,10 @@ pub struct CallSummary {
 }
 
 impl CallSummary {
-    pub fn of_authorizer(called: &CallResult<Ruling>) -> Self {
+    pub fn of_authorizer(called: &CallResult<AuthorizeResult>) -> Self {
         match &called.outcome {
             Ok(ruling) => {
-                let reason = if let Ruling::Deny(reason) = ruling { Some(reason.clone()) } else { None };
+                let reason = if let AuthorizeResult::Deny(reason) = ruling { Some(reason.clone()) } else { None };
                 Self { outcome: ruling.as_str(), reason, ..Self::default() }
             }
             Err(fault) => Self::failed(fault),

@@ -13,7 +13,7 @@ use crate::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides}
 use crate::kernel::authz::plugin::{Filter, Mode, FilterInput};
 use crate::kernel::authz::resolved_request::RequestKind;
 use crate::kernel::decision_log::Row;
-use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, Ruling};
+use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, AuthorizeResult};
 
 /// Default number of decisions to evaluate.
 pub const RECORDED_DEFAULT: u32 = 1_000;
@@ -173,7 +173,7 @@ pub async fn replay(
 
 impl Replay {
     /// Recomputes a decision with the candidate's result, if it was called.
-    fn recompute(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<Ruling>>) {
+    fn recompute(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<AuthorizeResult>>) {
         let Some(base) = Reason::of(&recorded.base) else { return };
         let mut effects: Vec<PluginEffect> = recorded.others(candidate).collect();
         effects.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
@@ -184,23 +184,23 @@ impl Replay {
         self.changed += 1;
         if self.changes.len() < LISTED_MAX {
             let said = match called.map(|called| called.outcome) {
-                Some(Ok(Ruling::Deny(reason))) => Some(reason),
+                Some(Ok(AuthorizeResult::Deny(reason))) => Some(reason),
                 Some(Err(fault)) => Some(format!("{}: {}", fault.kind.as_str(), fault.message)),
-                Some(Ok(Ruling::Allow | Ruling::Abstain)) | None => None,
+                Some(Ok(AuthorizeResult::Allow | AuthorizeResult::Abstain)) | None => None,
             };
             self.changes.push(ChangedDecision { allow: reason.allows(), reason, said, recorded });
         }
     }
 
-    fn count(&mut self, called: &CallResult<Ruling>, may_grant: bool) -> PluginEffect {
+    fn count(&mut self, called: &CallResult<AuthorizeResult>, may_grant: bool) -> PluginEffect {
         self.asked += 1;
         self.fuel = self.fuel.saturating_add(called.fuel);
         self.memory_bytes = self.memory_bytes.max(called.memory_bytes);
         self.duration += called.duration;
         match called.outcome {
-            Ok(Ruling::Allow) => PluginEffect::Allow { may_grant },
-            Ok(Ruling::Deny(_)) => PluginEffect::Deny,
-            Ok(Ruling::Abstain) => PluginEffect::Abstain,
+            Ok(AuthorizeResult::Allow) => PluginEffect::Allow { may_grant },
+            Ok(AuthorizeResult::Deny(_)) => PluginEffect::Deny,
+            Ok(AuthorizeResult::Abstain) => PluginEffect::Abstain,
             Err(_) => {
                 self.failed += 1;
                 PluginEffect::Failed
@@ -233,7 +233,7 @@ mod tests {
     }
 
     /// Replays one decision with this result of the candidate.
-    fn run(recorded: Recorded, candidate: &Candidate, ruling: Ruling) -> Replay {
+    fn run(recorded: Recorded, candidate: &Candidate, ruling: AuthorizeResult) -> Replay {
         let called = CallResult {
             outcome: Ok(ruling),
             fuel: 2,
@@ -255,20 +255,20 @@ mod tests {
 
     #[test]
     fn a_candidate_replaces_the_recorded_result_of_its_plugin() {
-        let deny = || Ruling::Deny("no".into());
+        let deny = || AuthorizeResult::Deny("no".into());
         let open = Candidate { may_grant: true, ..Candidate::default() };
         let elsewhere = Candidate { filter: Filter { modules: vec!["m".into()], ..Filter::default() }, ..named("a") };
         let cases = [
             (recorded("ok_role", true, &[]), named("a"), deny(), 1, 1),
-            (recorded("ok_role", true, &[]), named("a"), Ruling::Abstain, 1, 0),
-            (recorded("ok_role", false, &[("a", "enforce", "deny")]), named("a"), Ruling::Abstain, 1, 1),
-            (recorded("ok_role", false, &[("b", "enforce", "deny")]), named("a"), Ruling::Allow, 1, 0),
-            (recorded("ok_role", false, &[("b", "enforce", "trap")]), Candidate::default(), Ruling::Allow, 1, 1),
-            (recorded("ok_role", true, &[("b", "shadow", "deny")]), named("a"), Ruling::Allow, 1, 0),
-            (recorded("no_permission", false, &[]), named("a"), Ruling::Allow, 0, 0),
-            (recorded("no_permission", false, &[]), open.clone(), Ruling::Allow, 1, 1),
-            (recorded("no_permission", true, &[("b", "enforce", "allow")]), named("a"), Ruling::Allow, 0, 0),
-            (recorded("no_permission", true, &[("a", "enforce", "allow")]), named("a"), Ruling::Allow, 0, 1),
+            (recorded("ok_role", true, &[]), named("a"), AuthorizeResult::Abstain, 1, 0),
+            (recorded("ok_role", false, &[("a", "enforce", "deny")]), named("a"), AuthorizeResult::Abstain, 1, 1),
+            (recorded("ok_role", false, &[("b", "enforce", "deny")]), named("a"), AuthorizeResult::Allow, 1, 0),
+            (recorded("ok_role", false, &[("b", "enforce", "trap")]), Candidate::default(), AuthorizeResult::Allow, 1, 1),
+            (recorded("ok_role", true, &[("b", "shadow", "deny")]), named("a"), AuthorizeResult::Allow, 1, 0),
+            (recorded("no_permission", false, &[]), named("a"), AuthorizeResult::Allow, 0, 0),
+            (recorded("no_permission", false, &[]), open.clone(), AuthorizeResult::Allow, 1, 1),
+            (recorded("no_permission", true, &[("b", "enforce", "allow")]), named("a"), AuthorizeResult::Allow, 0, 0),
+            (recorded("no_permission", true, &[("a", "enforce", "allow")]), named("a"), AuthorizeResult::Allow, 0, 1),
             // The candidate no longer covers the request, so the recorded denial of its plugin is dropped.
             (recorded("ok_role", false, &[("a", "enforce", "deny")]), elsewhere, deny(), 0, 1),
         ];
@@ -283,10 +283,10 @@ mod tests {
     fn decisions_with_omitted_input_are_counted_and_not_recomputed() {
         let mut partial = recorded("ok_role", true, &[]);
         partial.left_out = vec!["token".into()];
-        let replay = run(partial.clone(), &named("a"), Ruling::Deny("no".into()));
+        let replay = run(partial.clone(), &named("a"), AuthorizeResult::Deny("no".into()));
         assert_eq!((replay.left_out, replay.asked, replay.changed), (1, 0, 0));
         partial.asks_plugins = false;
-        let replay = run(partial, &named("a"), Ruling::Deny("no".into()));
+        let replay = run(partial, &named("a"), AuthorizeResult::Deny("no".into()));
         assert_eq!((replay.left_out, replay.asked, replay.changed), (0, 0, 0));
     }
 }

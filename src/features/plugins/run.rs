@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::sandbox::vectors::Ask;
+use crate::kernel::sandbox::vectors::VectorInput;
 use crate::kernel::sandbox::{AccessInput, Claim, RoleInput};
 
 /// The caller's organization, its `org_code`, and the default subject.
@@ -40,7 +40,7 @@ fn complete_role(input: &mut RoleInput, caller: TrialCaller<'_>) {
 
 /// Reads an input: `{action, …}` or `{source, …}`, or one of them under the name of its interface, as in a test vector.
 /// Fails with `PluginInput`.
-pub fn read(value: Value, caller: TrialCaller<'_>) -> Result<Ask> {
+pub fn read(value: Value, caller: TrialCaller<'_>) -> Result<VectorInput> {
     let Value::Object(mut map) = value else { return Err(invalid_input(&[], "must be an object")) };
     let by_interface = (map.remove("authorize"), map.remove("map_roles"));
     if let (Some(_), _) | (_, Some(_)) = &by_interface
@@ -50,21 +50,21 @@ pub fn read(value: Value, caller: TrialCaller<'_>) -> Result<Ask> {
     }
     let request = match by_interface {
         (Some(_), Some(_)) => return Err(invalid_input(&["map_roles"], "cannot be combined with `authorize`")),
-        (Some(input), None) => Ask::Authorize(parse(input, &["authorize"])?),
-        (None, Some(input)) => Ask::MapRoles(parse(input, &["map_roles"])?),
+        (Some(input), None) => VectorInput::Authorize(parse(input, &["authorize"])?),
+        (None, Some(input)) => VectorInput::MapRoles(parse(input, &["map_roles"])?),
         (None, None) if map.contains_key("source") && !map.contains_key("action") => {
-            Ask::MapRoles(parse(Value::Object(map), &[])?)
+            VectorInput::MapRoles(parse(Value::Object(map), &[])?)
         }
-        (None, None) => Ask::Authorize(parse(Value::Object(map), &[])?),
+        (None, None) => VectorInput::Authorize(parse(Value::Object(map), &[])?),
     };
     Ok(match request {
-        Ask::Authorize(mut input) => {
+        VectorInput::Authorize(mut input) => {
             complete_access(&mut input, caller);
-            Ask::Authorize(input)
+            VectorInput::Authorize(input)
         }
-        Ask::MapRoles(mut input) => {
+        VectorInput::MapRoles(mut input) => {
             complete_role(&mut input, caller);
-            Ask::MapRoles(input)
+            VectorInput::MapRoles(input)
         }
     })
 }
@@ -95,21 +95,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn parsed(value: Value) -> Result<Ask> {
+    fn parsed(value: Value) -> Result<VectorInput> {
         read(value, (OrganizationId::new(), "acme", MemberId::new()))
     }
 
     #[test]
     fn the_interface_follows_from_the_fields_or_is_named() {
-        let Ask::Authorize(input) = parsed(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("valid input")
+        let VectorInput::Authorize(input) = parsed(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("valid input")
         else {
             panic!("input for an authorizer")
         };
         assert_eq!(input.context.iter().find(|fact| fact.name == "now_ms").expect("now").values, ["7"]);
         assert_eq!((input.tenant.len(), input.subject.len()), (36, 36));
-        assert!(matches!(parsed(json!({"source": "ldap", "groups": ["a"]})), Ok(Ask::MapRoles(_))));
-        assert!(matches!(parsed(json!({"authorize": {"action": "x"}})), Ok(Ask::Authorize(_))));
-        assert!(matches!(parsed(json!({"map_roles": {"source": "x"}})), Ok(Ask::MapRoles(_))));
+        assert!(matches!(parsed(json!({"source": "ldap", "groups": ["a"]})), Ok(VectorInput::MapRoles(_))));
+        assert!(matches!(parsed(json!({"authorize": {"action": "x"}})), Ok(VectorInput::Authorize(_))));
+        assert!(matches!(parsed(json!({"map_roles": {"source": "x"}})), Ok(VectorInput::MapRoles(_))));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Plugin, Version, PluginWithVersions};
 use crate::kernel::authz::plugin::{Activation, Exports};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, PluginId};
 use crate::kernel::secret::Hash;
@@ -40,7 +40,7 @@ const LIST_PLUGINS: List = List {
 };
 
 /// Lists the plugins of an organization with their versions, by name.
-pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<PluginWithVersions>> {
+pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &PageRequest) -> Result<ListPage<PluginWithVersions>> {
     let plugins = r.page(&LIST_PLUGINS, &[(":organization_id", &organization)], window, plugin_of)?;
     plugins.try_map(|plugin| Ok(PluginWithVersions { versions: list_versions(r, plugin.id)?, plugin }))
 }
@@ -86,13 +86,13 @@ const UPDATE_PLUGIN: &str = "
     where id = :id";
 
 pub fn update_plugin(w: &Writer<'_>, plugin: &Plugin) -> Result<()> {
-    let optional = |activation: &Option<Activation>| activation.as_ref().map(sql::text_of).transpose();
+    let optional = |activation: &Option<Activation>| activation.as_ref().map(sql::to_json_text).transpose();
     w.execute(
         UPDATE_PLUGIN,
         &[
             (":enforced", &optional(&plugin.enforced)?),
             (":shadow", &optional(&plugin.shadow)?),
-            (":history", &sql::text_of(&plugin.history)?),
+            (":history", &sql::to_json_text(&plugin.history)?),
             (":versions_made", &plugin.versions_made),
             (":now", &w.now()),
             (":id", &plugin.id),
@@ -175,11 +175,11 @@ pub fn insert_version(w: &Writer<'_>, plugin: PluginId, version: &Version) -> Re
             (":plugin_id", &plugin),
             (":version", &version.number),
             (":sha256", &version.sha256),
-            (":exports", &sql::text_of(&version.exports.names())?),
-            (":imports", &sql::text_of(&version.imports)?),
+            (":exports", &sql::to_json_text(&version.exports.names())?),
+            (":imports", &sql::to_json_text(&version.imports)?),
             (":is_large", &version.is_large),
             (":is_tested", &version.is_tested),
-            (":report", &sql::text_of(&version.report)?),
+            (":report", &sql::to_json_text(&version.report)?),
             (":uploaded_by", &version.uploaded_by),
             (":now", &w.now()),
         ],

@@ -18,7 +18,7 @@ use crate::kernel::authz::delegation::{self, Delegable};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::{Reader, Window};
+use crate::kernel::db::{Reader, PageRequest};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
@@ -357,7 +357,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberQuota>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_LIST)?;
-        let (window, keyword) = (Window::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
+        let (window, keyword) = (PageRequest::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
         let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let list = move |r: &Reader<'_>| {
             let now = (Timestamp::now(), default_bytes);
@@ -467,7 +467,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::QUOTA_LEDGER)?;
         members::require_visible(&snapshot, reach, id.0)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             members::get(r, id.0)?;
             store::list_ledger(r, id.0, reach.organization(), &window)
@@ -500,7 +500,7 @@ impl Api {
     ) -> Reply<UsageView> {
         const DEFAULT_LIMIT: u64 = 10;
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_USAGE)?;
-        let limit = Window::new(limit.0.or(Some(DEFAULT_LIMIT)), None, None)?.limit;
+        let limit = PageRequest::new(limit.0.or(Some(DEFAULT_LIMIT)), None, None)?.limit;
         let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let load = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());

@@ -6,7 +6,7 @@ use super::{CeilingUsage, QuotaAccount, Delta, LedgerReason};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
@@ -402,8 +402,8 @@ pub fn list_quotas(
     r: &Reader<'_>,
     (organization, keyword): (Option<OrganizationId>, Option<&str>),
     (now, default_bytes): (Timestamp, i64),
-    window: &Window,
-) -> Result<Listed<MemberAccount>> {
+    window: &PageRequest,
+) -> Result<ListPage<MemberAccount>> {
     let among = keyword.map(|keyword| members::find_among(r, keyword)).transpose()?.flatten();
     let keyword = keyword.map(str::to_lowercase);
     let parameters: Parameters<'_> = &[
@@ -415,7 +415,7 @@ pub fn list_quotas(
         (":default_bytes", &default_bytes),
     ];
     let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
-    let listed = r.some_of_two(lists, parameters, window, held_of)?;
+    let listed = r.page_of_two(lists, parameters, window, held_of)?;
     let counted = |statement: &str, narrowed: Parameters<'_>| {
         r.one(statement, narrowed, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     };
@@ -424,7 +424,7 @@ pub fn list_quotas(
         (false, None) => counted(COUNT_QUOTAS, &[])?,
         (false, Some(_)) => counted(COUNT_QUOTAS_IN, &[(":organization_id", &organization)])?,
     };
-    Ok(Listed { total: total.max(listed.total), ..listed })
+    Ok(ListPage { total: total.max(listed.total), ..listed })
 }
 
 /// Lists the accounts with the highest usage.
@@ -441,7 +441,7 @@ pub fn list_top(
         (":default_bytes", &default_bytes),
     ];
     let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
-    Ok(r.some_of_two(lists, parameters, &Window::first(limit), held_of)?.items)
+    Ok(r.page_of_two(lists, parameters, &PageRequest::first(limit), held_of)?.items)
 }
 
 fn held_of(row: &Row<'_>) -> rusqlite::Result<MemberAccount> {
@@ -487,8 +487,8 @@ pub fn list_ledger(
     r: &Reader<'_>,
     member: MemberId,
     organization: Option<OrganizationId>,
-    window: &Window,
-) -> Result<Listed<LedgerRow>> {
+    window: &PageRequest,
+) -> Result<ListPage<LedgerRow>> {
     r.page(&LIST_LEDGER, &[(":member_id", &member), (":within", &organization)], window, |row| {
         Ok(LedgerRow {
             id: row.get(0)?,

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Filter, Video};
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::Result;
 
 const FIND_VIDEO: &str = "
@@ -143,7 +143,7 @@ const LIST_VIDEOS: List = List {
 };
 
 /// Lists videos, newest first.
-pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Video>> {
+pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Video>> {
     let Filter { member, organization, is_ownerless, keyword } = filter;
     let parameters: Parameters<'_> = &[
         (":member_id", member),

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::Webhook;
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
@@ -40,7 +40,7 @@ const LIST_WEBHOOKS: List = List {
 };
 
 /// Lists the webhooks of an organization, or all webhooks if `organization` is `None`.
-pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &Window) -> Result<Listed<Webhook>> {
+pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &PageRequest) -> Result<ListPage<Webhook>> {
     r.page(&LIST_WEBHOOKS, &[(":organization_id", &organization)], window, webhook_of)
 }
 
@@ -64,7 +64,7 @@ pub fn insert_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
             (":organization_id", &webhook.organization),
             (":name", &webhook.name),
             (":url", &webhook.url),
-            (":kinds", &sql::text_of(&webhook.kinds)?),
+            (":kinds", &sql::to_json_text(&webhook.kinds)?),
             (":now", &w.now()),
         ],
     )
@@ -82,7 +82,7 @@ pub fn update_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
         &[
             (":name", &webhook.name),
             (":url", &webhook.url),
-            (":kinds", &sql::text_of(&webhook.kinds)?),
+            (":kinds", &sql::to_json_text(&webhook.kinds)?),
             (":status", &if webhook.is_active { "active" } else { "inactive" }),
             (":now", &w.now()),
             (":id", &webhook.id),
@@ -122,7 +122,7 @@ const COUNT_DELIVERIES: &str = "
 /// Deletes a webhook. Returns the number of its deliveries, counted up to [`Window::COUNTED_MAX`]. They are no longer
 /// visible, and [`super::forget_target`] deletes them in batches.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
-    let (target, counted_max) = (outbox::webhook_target(id), Window::COUNTED_MAX as i64);
+    let (target, counted_max) = (outbox::webhook_target(id), PageRequest::COUNTED_MAX as i64);
     let deliveries =
         w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| row.get::<_, i64>(0))?;
     w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;

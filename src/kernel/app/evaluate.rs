@@ -15,7 +15,7 @@ use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::sandbox::{AccessInput, Claim, Fault, Ruling, Spent};
+use crate::kernel::sandbox::{AccessInput, Claim, Fault, AuthorizeResult, Spent};
 use crate::kernel::secret::Hash;
 
 /// Names of facts that only the host can set.
@@ -73,7 +73,7 @@ pub struct PluginResult {
     pub sha256: Hash,
     pub mode: Mode,
     /// `None` for a shadow plugin that was not called, because its filter excludes the request.
-    pub outcome: Option<Result<Ruling, Fault>>,
+    pub outcome: Option<Result<AuthorizeResult, Fault>>,
     pub duration: Duration,
     pub fuel: u64,
     /// Whether it would have changed the decision in enforce mode. Only set for shadow plugins.
@@ -94,16 +94,16 @@ impl PluginResult {
     /// The plugin's message for people, if it denied.
     pub fn deny_message(&self) -> Option<&str> {
         match &self.outcome {
-            Some(Ok(Ruling::Deny(sentence))) => Some(sentence),
+            Some(Ok(AuthorizeResult::Deny(sentence))) => Some(sentence),
             _ => None,
         }
     }
 
     fn effect(&self) -> Option<PluginEffect> {
         self.outcome.as_ref().map(|outcome| match outcome {
-            Ok(Ruling::Allow) => PluginEffect::Allow { may_grant: self.may_grant },
-            Ok(Ruling::Deny(_)) => PluginEffect::Deny,
-            Ok(Ruling::Abstain) => PluginEffect::Abstain,
+            Ok(AuthorizeResult::Allow) => PluginEffect::Allow { may_grant: self.may_grant },
+            Ok(AuthorizeResult::Deny(_)) => PluginEffect::Deny,
+            Ok(AuthorizeResult::Abstain) => PluginEffect::Abstain,
             Err(_) => PluginEffect::Failed,
         })
     }

@@ -256,7 +256,7 @@ pub fn render(app: &App) -> Result<String> {
     let dropped = &app.metrics.log_dropped;
     dropped.inc_by(crate::kernel::runtime::log::dropped().saturating_sub(dropped.get()));
     count_plugins(&app.metrics, &snapshot);
-    let kept = app.host.kept();
+    let kept = app.host.component_stats();
     gauges.plugin_loaded_bytes.set(as_i64(kept.loaded_bytes));
     gauges.plugin_cache_bytes.set(as_i64(kept.cached_bytes));
     gauges.plugin_unloaded.set(as_i64(kept.unloaded));

@@ -400,7 +400,7 @@ impl App {
 
     /// Verifies the hash chain of the audit log.
     pub async fn verify_audit(&self) -> Result<Verified> {
-        self.db.read_whole(audit_log::verify).await
+        self.db.read_scan(audit_log::verify).await
     }
 
     /// Creates the token of a one-time set-up link; the previous token becomes invalid.

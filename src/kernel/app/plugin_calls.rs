@@ -16,7 +16,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 use crate::kernel::sandbox::{
-    AccessInput, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier,
+    AccessInput, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, AuthorizeResult, Spent, Tier,
 };
 
 /// How long a call waits for a plugin that is not loaded: long enough if it is small or was compiled before.
@@ -31,12 +31,12 @@ impl App {
         binding: &Binding,
         input: AccessInput,
         spent: &Arc<Spent>,
-    ) -> CallResult<Ruling> {
+    ) -> CallResult<AuthorizeResult> {
         let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.authorize_within(call_context(organization, binding, loaded), input, spent).await,
             Err(fault) => CallResult::failed(fault),
         };
-        self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::as_str));
+        self.count(organization, binding, &called, called.outcome.as_ref().map(AuthorizeResult::as_str));
         called
     }
 
@@ -129,7 +129,7 @@ impl App {
     pub fn update_plugins_in_force(&self) {
         let snapshot = self.snapshot();
         self.host
-            .set_in_force(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
+            .set_active(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
     }
 
     /// Drops the compiled form of a component that the organization does not store, or no longer stores.
@@ -197,7 +197,7 @@ impl App {
         });
         let (failures_max, window_ms) = (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
         if let Err(fault) = outcome
-            && fault.kind.is_of_guest()
+            && fault.kind.is_guest_fault()
             && binding.run_state.has_failed_too_often(now, failures_max, window_ms)
         {
             self.quarantine(organization, binding, fault);

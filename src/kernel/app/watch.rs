@@ -65,7 +65,7 @@ impl App {
 
     /// Frees memory of idle read connections.
     pub fn free_idle_memory(&self) {
-        self.db.rest();
+        self.db.release_idle();
     }
 
     /// All current faults, for the health check.
@@ -80,7 +80,7 @@ impl App {
         if crate::kernel::runtime::log::is_failing() {
             faults.push(LOG_DROPS);
         }
-        if let Err(e) = self.db.look(|r| crate::kernel::authz::store::epoch(r).map(drop)).await
+        if let Err(e) = self.db.check_readable(|r| crate::kernel::authz::store::epoch(r).map(drop)).await
             && faults.iter().all(|fault| fault.word != e.code.as_str())
         {
             faults.push(Fault {

@@ -429,9 +429,9 @@ fn missing(statement: &str) -> Error {
 
 /// Visits rows one by one, without collecting them.
 fn each(r: &Reader<'_>, statement: &str, mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> Result<()> {
-    let mut prepared = r.connection.prepare_cached(statement).map_err(sql::failed)?;
-    let mut rows = prepared.query([]).map_err(sql::failed)?;
-    while let Some(row) = rows.next().map_err(sql::failed)? {
+    let mut prepared = r.connection.prepare_cached(statement).map_err(sql::from_sqlite)?;
+    let mut rows = prepared.query([]).map_err(sql::from_sqlite)?;
+    while let Some(row) = rows.next().map_err(sql::from_sqlite)? {
         visit(row).map_err(|e| Error::internal(format!("a row cannot be read: {e}: {statement}")))?;
     }
     Ok(())

@@ -44,7 +44,7 @@ pub enum Language {
 }
 
 /// One row of the settings table.
-pub struct Described {
+pub struct SettingInfo {
     pub name: &'static str,
     pub kind: &'static str,
     pub default: String,
@@ -494,7 +494,7 @@ pub fn processors() -> usize {
 }
 
 /// The path of the running executable.
-pub fn own_program() -> std::io::Result<PathBuf> {
+pub fn current_executable() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 

@@ -42,7 +42,7 @@ pub struct List {
 
 /// A page of a list, with the cursor of the next page.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub struct ListPage<T> {
     pub items: Vec<T>,
     /// The number of entries in the list. It is counted only up to [`Window::COUNTED_MAX`], or [`Window::NARROWED_MAX`]
     /// if a filter narrows the list, so that a larger list may report less than it has. If entries follow a page that
@@ -55,21 +55,21 @@ pub struct Listed<T> {
     pub next: Option<String>,
 }
 
-impl<T> Listed<T> {
-    pub fn map<U>(self, each: impl FnMut(T) -> U) -> Listed<U> {
+impl<T> ListPage<T> {
+    pub fn map<U>(self, each: impl FnMut(T) -> U) -> ListPage<U> {
         let Self { items, total, limit, offset, next } = self;
-        Listed { items: items.into_iter().map(each).collect(), total, limit, offset, next }
+        ListPage { items: items.into_iter().map(each).collect(), total, limit, offset, next }
     }
 
-    pub fn try_map<U>(self, each: impl FnMut(T) -> Result<U>) -> Result<Listed<U>> {
+    pub fn try_map<U>(self, each: impl FnMut(T) -> Result<U>) -> Result<ListPage<U>> {
         let Self { items, total, limit, offset, next } = self;
-        Ok(Listed { items: items.into_iter().map(each).collect::<Result<_>>()?, total, limit, offset, next })
+        Ok(ListPage { items: items.into_iter().map(each).collect::<Result<_>>()?, total, limit, offset, next })
     }
 }
 
 /// The requested part of a list; a `limit` above the maximum is reduced to it, not refused.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub struct PageRequest {
     pub limit: u64,
     pub offset: u64,
     pub after: Option<Cursor>,
@@ -77,7 +77,7 @@ pub struct Window {
     pub is_exact: bool,
 }
 
-impl Window {
+impl PageRequest {
     pub const DEFAULT: u64 = 50;
     pub const MAX: u64 = 200;
     /// The maximum for internal services, which fetch whole lists.
@@ -112,7 +112,7 @@ impl Window {
     }
 
     /// Returns a page of entries that do not come from the database.
-    pub fn of_all<T>(&self, all: Vec<T>, name: &str) -> Result<Listed<T>> {
+    pub fn of_all<T>(&self, all: Vec<T>, name: &str) -> Result<ListPage<T>> {
         let total = all.len() as u64;
         let offset = match &self.after {
             Some(cursor) => match cursor.keys(name, 1)? {
@@ -126,7 +126,7 @@ impl Window {
         let end = offset.saturating_add(items.len() as u64);
         let next = (end < total && !items.is_empty())
             .then(|| Cursor { list: name.into(), keys: vec![Value::Integer(end as i64)] }.text());
-        Ok(Listed { items, total, limit: self.limit, offset: self.offset, next })
+        Ok(ListPage { items, total, limit: self.limit, offset: self.offset, next })
     }
 }
 
@@ -202,7 +202,7 @@ impl List {
     }
 
     /// The statement that finds the end of a bounded scan: the keys of its last row, and of the row after it.
-    pub fn edge(&self, given: &[&str], is_after: bool) -> String {
+    pub fn scan_end(&self, given: &[&str], is_after: bool) -> String {
         let is_walked = |condition: &str| parameters(condition).any(|name| self.walked.contains(&name));
         let scanned = self.filters(given).filter(|condition| !is_walked(condition)).map(str::to_owned);
         let filters = all_of(scanned.chain(is_after.then(|| self.key_condition(AFTER, false))));
@@ -302,10 +302,10 @@ impl Reader<'_> {
         &self,
         list: &List,
         filters: Parameters<'_>,
-        window: &Window,
+        window: &PageRequest,
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Listed<T>> {
-        let listed = self.some(list, filters, window, row)?;
+    ) -> Result<ListPage<T>> {
+        let listed = self.page_without_total(list, filters, window, row)?;
         let found = listed.items.len() as u64;
         if window.after.is_none() && window.limit > 0 {
             // Nothing is counted if the page shows the end of the list, or if all matches among the scanned rows are in
@@ -314,25 +314,25 @@ impl Reader<'_> {
                 return Ok(listed);
             }
             if listed.next.is_some() && found < window.limit {
-                return Ok(Listed { total: found + 1, ..listed });
+                return Ok(ListPage { total: found + 1, ..listed });
             }
         }
         let total = self.total(list, filters, window)?.max(listed.total);
-        Ok(Listed { total, ..listed })
+        Ok(ListPage { total, ..listed })
     }
 
     /// Returns a page without counting: `total` is a lower bound that follows from the page.
-    pub fn some<T>(
+    pub fn page_without_total<T>(
         &self,
         list: &List,
         filters: Parameters<'_>,
-        window: &Window,
+        window: &PageRequest,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Listed<T>> {
+    ) -> Result<ListPage<T>> {
         let keys = window.after.as_ref().map(|cursor| cursor.keys(list.name, list.order.len())).transpose()?;
         let (limit, offset) = (i64::try_from(window.limit).unwrap_or(i64::MAX).min(i64::MAX - 1), window.offset as i64);
         let one_more = limit + 1;
-        let until = self.edge(list, filters, window, keys)?;
+        let until = self.scan_end(list, filters, window, keys)?;
         let statement = list.page(&list.given(filters)?, keys.is_some(), until.is_some());
         let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset as &dyn ToSql)];
         let bounds = keyed(AFTER, keys).chain(keyed(UNTIL, until.as_deref()));
@@ -353,23 +353,23 @@ impl Reader<'_> {
         let next = next.filter(|_| limit > 0).map(|keys| Cursor { list: list.name.to_owned(), keys }.text());
         let items: Vec<T> = rows.into_iter().flatten().collect();
         let seen = if read == 0 || keys.is_some() { 0 } else { window.offset.saturating_add(read.unsigned_abs()) };
-        Ok(Listed { items, total: seen, limit: window.limit, offset: window.offset, next })
+        Ok(ListPage { items, total: seen, limit: window.limit, offset: window.offset, next })
     }
 
     /// The keys of the last row of a bounded scan; `None` if the scan is not bounded, or reaches the end of the list.
-    fn edge(
+    fn scan_end(
         &self,
         list: &List,
         filters: Parameters<'_>,
-        window: &Window,
+        window: &PageRequest,
         after: Option<&[Value]>,
     ) -> Result<Option<Vec<Value>>> {
         let given = list.given(filters)?;
         if window.is_exact || !list.walks(&given) {
             return Ok(None);
         }
-        let statement = list.edge(&given, after.is_some());
-        let passed = i64::try_from(Window::WALKED_MAX - 1).unwrap_or(i64::MAX);
+        let statement = list.scan_end(&given, after.is_some());
+        let passed = i64::try_from(PageRequest::WALKED_MAX - 1).unwrap_or(i64::MAX);
         let own = [(":walked", &passed as &dyn ToSql)];
         let bound = bound(&statement, filters.iter().copied().chain(own).chain(keyed(AFTER, after)));
         let mut found = self.all(&statement, &bound, |found| values(found, 0..list.order.len()))?;
@@ -377,10 +377,10 @@ impl Reader<'_> {
     }
 
     /// Counts the entries of a list, up to a bound.
-    pub fn total(&self, list: &List, filters: Parameters<'_>, window: &Window) -> Result<u64> {
+    pub fn total(&self, list: &List, filters: Parameters<'_>, window: &PageRequest) -> Result<u64> {
         let is_costly = list.given(filters)?.iter().any(|name| list.costly.contains(name));
-        let most = if is_costly { Window::NARROWED_MAX } else { Window::COUNTED_MAX };
-        let until = self.edge(list, filters, window, None)?;
+        let most = if is_costly { PageRequest::NARROWED_MAX } else { PageRequest::COUNTED_MAX };
+        let until = self.scan_end(list, filters, window, None)?;
         let counted = self.counted(list, filters, i64::try_from(most).unwrap_or(i64::MAX), until.as_deref())?;
         Ok(counted + u64::from(until.is_some()))
     }
@@ -398,23 +398,23 @@ impl Reader<'_> {
 
     /// Returns a page of two lists in sequence: the second follows the end of the first. `total` is a lower bound that
     /// follows from the page.
-    pub fn some_of_two<T>(
+    pub fn page_of_two<T>(
         &self,
         [first, second]: [&List; 2],
         filters: Parameters<'_>,
-        window: &Window,
+        window: &PageRequest,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Listed<T>> {
-        let start = |limit: u64| Window { is_exact: window.is_exact, ..Window::first(limit) };
+    ) -> Result<ListPage<T>> {
+        let start = |limit: u64| PageRequest { is_exact: window.is_exact, ..PageRequest::first(limit) };
         let cursor = window.after.as_ref();
         let (mut listed, passed) = match cursor {
             Some(cursor) if cursor.list == second.name => {
                 let begin = start(window.limit);
-                return self.some(second, filters, if cursor.keys.is_empty() { &begin } else { window }, row);
+                return self.page_without_total(second, filters, if cursor.keys.is_empty() { &begin } else { window }, row);
             }
-            Some(_) => (self.some(first, filters, window, &mut row)?, 0),
+            Some(_) => (self.page_without_total(first, filters, window, &mut row)?, 0),
             None => {
-                let listed = self.some(first, filters, window, &mut row)?;
+                let listed = self.page_without_total(first, filters, window, &mut row)?;
                 let is_behind = listed.items.is_empty() && window.offset > 0;
                 let passed = if is_behind { self.counted(first, filters, i64::MAX, None)? } else { listed.total };
                 (listed, passed)
@@ -426,7 +426,7 @@ impl Reader<'_> {
         let rest = window.limit.saturating_sub(listed.items.len() as u64);
         let offset = if cursor.is_none() { window.offset.saturating_sub(passed) } else { 0 };
         // If the page is full, one row of the second list shows whether there is more.
-        let more = self.some(second, filters, &Window { offset, ..start(rest.max(1)) }, row)?;
+        let more = self.page_without_total(second, filters, &PageRequest { offset, ..start(rest.max(1)) }, row)?;
         if rest == 0 {
             let begins = || Cursor { list: second.name.to_owned(), keys: Vec::new() }.text();
             listed.next = (!more.items.is_empty() || more.next.is_some()).then(begins);

@@ -62,7 +62,7 @@ fn mark_file(database: &Path) -> PathBuf {
 }
 
 /// Whether a site was created beside this database file, even if the file is missing.
-pub fn is_founded(database: &Path) -> bool {
+pub fn has_mark(database: &Path) -> bool {
     mark_file(database).symlink_metadata().is_ok()
 }
 
@@ -130,7 +130,7 @@ pub fn touch(w: &Writer<'_>) -> Result<()> {
 pub fn require_files(database: &Path) -> Result<()> {
     let found = std::fs::metadata(database).ok().filter(|file| file.len() > 0);
     let Some(file) = found else {
-        return if is_founded(database) { Err(refused(database, &missing(database))) } else { Ok(()) };
+        return if has_mark(database) { Err(refused(database, &missing(database))) } else { Ok(()) };
     };
     let Some(mark) = read(database) else { return Ok(()) };
     let has_log = database.with_extension("db-wal").symlink_metadata().is_ok();
@@ -159,7 +159,7 @@ fn missing(database: &Path) -> String {
 pub fn require_progress(connection: &Connection, database: &Path) -> Result<()> {
     let Some(Mark { progress: marked, .. }) = read(database) else { return Ok(()) };
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    let found = match version.map_err(sql::failed)? {
+    let found = match version.map_err(sql::from_sqlite)? {
         0 => None,
         _ => progress(&Reader { connection })?,
     };
@@ -225,7 +225,7 @@ mod tests {
     /// The error code of a start, or `ok`.
     fn start_result(file: &Path) -> String {
         let checked =
-            require_files(file).and_then(|()| require_progress(&Connection::open(file).map_err(sql::failed)?, file));
+            require_files(file).and_then(|()| require_progress(&Connection::open(file).map_err(sql::from_sqlite)?, file));
         checked.map_or_else(|e| e.message().split(':').next().unwrap_or_default().to_owned(), |()| "ok".to_owned())
     }
 

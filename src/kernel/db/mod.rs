@@ -30,10 +30,10 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{self, Fault, Health, WatchedFile};
-pub use lists::{List, Listed, Window};
+pub use lists::{List, ListPage, PageRequest};
 use mark::State;
 pub use readers::ReaderShare;
-use readers::{Apart, Readers};
+use readers::{DedicatedConnection, Readers};
 
 /// A fault of the database, with the code and the message that callers get.
 const fn fault(cause: ErrorCode, is_fatal: bool) -> Fault {
@@ -69,7 +69,7 @@ impl<'a> Writer<'a> {
 
     /// Runs a change whose former content is overwritten in the file (`secure_delete`), not left in free pages.
     pub fn erasing<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        let set = |on: bool| self.connection.pragma_update(None, "secure_delete", on).map_err(sql::failed);
+        let set = |on: bool| self.connection.pragma_update(None, "secure_delete", on).map_err(sql::from_sqlite);
         set(true)?;
         let changed = change();
         set(false)?;
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
     /// Releases the savepoint of the job: call this when all checks have passed. A later failure fails the whole batch.
     /// In return SQLite need not copy each page before it changes, which is much of the work of a change to many
     /// tables.
-    pub fn decided(&self) -> Result<()> {
+    pub fn release_savepoint(&self) -> Result<()> {
         sql::run(self.connection, "release job")?;
         self.is_decided.set(true);
         Ok(())
@@ -137,9 +137,9 @@ pub struct Db<S> {
     pub mark_due: Arc<Notify>,
     readers: Arc<Readers>,
     /// The connection for health checks, which must work while all readers are in use.
-    health_connection: Apart,
+    health_connection: DedicatedConnection,
     /// The connection for queries that read whole tables.
-    scan_connection: Apart,
+    scan_connection: DedicatedConnection,
     /// Jobs for the writer; `None` makes it end.
     queue: mpsc::Sender<Option<Job<S>>>,
     queue_capacity: usize,
@@ -165,7 +165,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             _ => e,
         })?;
         // The pages that `load` read are not needed again.
-        connection.release_memory().map_err(sql::failed)?;
+        connection.release_memory().map_err(sql::from_sqlite)?;
         let (health, mark_due) = (Arc::new(Health::default()), Arc::new(Notify::new()));
         let watched_files = watched_files(&file)?;
         watched_files.iter().for_each(|watched| health.watch(watched.clone(), LOST));
@@ -190,8 +190,8 @@ impl<S: Clone + Send + 'static> Db<S> {
             .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
         Ok(Self {
             readers: Readers::open(watched_files, config)?,
-            health_connection: Apart::default(),
-            scan_connection: Apart::default(),
+            health_connection: DedicatedConnection::default(),
+            scan_connection: DedicatedConnection::default(),
             file,
             health,
             mark_due,
@@ -215,20 +215,20 @@ impl<S: Clone + Send + 'static> Db<S> {
     }
 
     /// Runs a query that may read whole tables. It uses a connection outside the pool, one such query at a time.
-    pub async fn read_whole<T: Send + 'static>(
+    pub async fn read_scan<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.report_if_damaged(self.readers.read_apart(&self.scan_connection, query).await)
+        self.report_if_damaged(self.readers.read_dedicated(&self.scan_connection, query).await)
     }
 
     /// Runs a query of a health check. It does not wait for a connection of the pool.
-    pub async fn look(&self, query: fn(&Reader<'_>) -> Result<()>) -> Result<()> {
-        self.report_if_damaged(self.readers.read_apart(&self.health_connection, query).await)
+    pub async fn check_readable(&self, query: fn(&Reader<'_>) -> Result<()>) -> Result<()> {
+        self.report_if_damaged(self.readers.read_dedicated(&self.health_connection, query).await)
     }
 
     /// Releases memory and connections of readers that are idle.
-    pub fn rest(&self) {
+    pub fn release_idle(&self) {
         self.readers.rest();
         if let Ok(mut connection) = self.scan_connection.try_lock() {
             *connection = None;
@@ -284,8 +284,8 @@ impl<S: Clone + Send + 'static> Db<S> {
         }
         let file = self.file.clone();
         let look = move || {
-            let mut connection = Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::failed)?;
-            schema::prepare_reader(&mut connection).map_err(sql::failed)?;
+            let mut connection = Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::from_sqlite)?;
+            schema::prepare_reader(&mut connection).map_err(sql::from_sqlite)?;
             schema::damage(&connection)
         };
         let looked = tokio::task::spawn_blocking(look).await;
@@ -629,7 +629,7 @@ mod tests {
     fn a_failed_change_rolls_back_only_itself() {
         let fixture = Fixture::new();
         let answers = fixture.batch(vec![|w| insert(w, "a"), |w| insert(w, "b").and_then(|()| refused()), |w| {
-            w.decided().and_then(|()| insert(w, "c"))
+            w.release_savepoint().and_then(|()| insert(w, "c"))
         }]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
         assert_eq!(fixture.names(), ["a", "c"]);
@@ -683,7 +683,7 @@ mod tests {
         let fixture = Fixture::new();
         let answers = fixture.batch(vec![
             |w| insert(w, "a"),
-            |w| insert(w, "b").and_then(|()| w.decided()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
+            |w| insert(w, "b").and_then(|()| w.release_savepoint()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
             |w| insert(w, "d"),
         ]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false; 3]);

@@ -108,7 +108,7 @@ struct Permit {
 }
 
 /// A connection outside the pool, for one read at a time; `None` until it is first needed.
-pub type Apart = Arc<tokio::sync::Mutex<Option<Connection>>>;
+pub type DedicatedConnection = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Readers {
     pub fn open(watched_files: Vec<WatchedFile>, config: &Config) -> Result<Arc<Self>> {
@@ -137,7 +137,7 @@ impl Readers {
     }
 
     fn connect(&self) -> Result<Connection> {
-        self.manager.connect().map_err(sql::failed)
+        self.manager.connect().map_err(sql::from_sqlite)
     }
 
     /// Takes a connection out of the pool. The caller must hold a permit.
@@ -167,9 +167,9 @@ impl Readers {
 
     /// Runs a query on a connection outside the pool, for health checks and for queries that read whole tables.
     /// It waits only for other queries on the same connection.
-    pub async fn read_apart<T: Send + 'static>(
+    pub async fn read_dedicated<T: Send + 'static>(
         self: &Arc<Self>,
-        apart: &Apart,
+        apart: &DedicatedConnection,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let locked = timeout(self.wait, apart.clone().lock_owned()).await;
@@ -351,7 +351,7 @@ impl Running {
         *self.handle() = Some(connection.get_interrupt_handle());
         // Clears the handle also after a panic.
         let _runs = ClearHandle(self);
-        connection.transaction().map_err(sql::failed).and_then(|t| query(&Reader { connection: &t }))
+        connection.transaction().map_err(sql::from_sqlite).and_then(|t| query(&Reader { connection: &t }))
     }
 
     fn handle(&self) -> MutexGuard<'_, Option<InterruptHandle>> {
@@ -481,13 +481,13 @@ mod tests {
             let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
                 let _ =
-                    fixture.state.enqueue(Waiting { share: share("a", "1"), sender: kept(&mut fixture.receivers) }, 99);
+                    fixture.state.enqueue(Waiting { share: share("a", "1"), sender: stored_totals(&mut fixture.receivers) }, 99);
             }
             assert_eq!(fixture.serve().len(), of_caller, "{max}: one of several callers");
             let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
                 let _ =
-                    fixture.state.enqueue(Waiting { share: share("a", "a"), sender: kept(&mut fixture.receivers) }, 99);
+                    fixture.state.enqueue(Waiting { share: share("a", "a"), sender: stored_totals(&mut fixture.receivers) }, 99);
             }
             assert_eq!(fixture.serve().len(), of_party, "{max}: the only caller of a party");
         }
@@ -504,7 +504,7 @@ mod tests {
         assert_eq!(fixture.release("a", "3"), ["b2"]);
     }
 
-    fn kept(receivers: &mut Vec<oneshot::Receiver<Permit>>) -> oneshot::Sender<Permit> {
+    fn stored_totals(receivers: &mut Vec<oneshot::Receiver<Permit>>) -> oneshot::Sender<Permit> {
         let (sender, receiver) = oneshot::channel();
         receivers.push(receiver);
         sender
@@ -537,11 +537,11 @@ mod tests {
     const ENDLESS: &str = "with recursive n (i) as (select 1 union all select i + 1 from n) select count(*) from n";
 
     fn endless(r: &Reader<'_>) -> Result<i64> {
-        r.connection.query_row(ENDLESS, [], |row| row.get(0)).map_err(sql::failed)
+        r.connection.query_row(ENDLESS, [], |row| row.get(0)).map_err(sql::from_sqlite)
     }
 
-    fn one(r: &Reader<'_>) -> Result<i64> {
-        r.connection.query_row("select 1", [], |row| row.get(0)).map_err(sql::failed)
+    fn get(r: &Reader<'_>) -> Result<i64> {
+        r.connection.query_row("select 1", [], |row| row.get(0)).map_err(sql::from_sqlite)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -555,7 +555,7 @@ mod tests {
         for _ in 0..3 {
             let error = readers.read(share("a", "1"), endless).await.unwrap_err();
             assert_eq!(error.code, ErrorCode::Busy, "{error}");
-            assert_eq!(readers.read(ReaderShare::of_server(), one).await.unwrap(), 1);
+            assert_eq!(readers.read(ReaderShare::of_server(), get).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());
         assert_eq!(readers.pool.state().idle_connections, 1);
@@ -579,7 +579,7 @@ mod tests {
         });
         tokio::task::block_in_place(|| begun.recv()).unwrap();
         read.abort();
-        assert_eq!(readers.read(share("a", "1"), one).await.unwrap(), 1);
+        assert_eq!(readers.read(share("a", "1"), get).await.unwrap(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -596,7 +596,7 @@ mod tests {
                     if let Ok(wait) = wait.lock() {
                         let _ = wait.recv();
                     }
-                    one(r)
+                    get(r)
                 };
                 tokio::spawn(async move { readers.read(share("a", &n.to_string()), query).await })
             })
@@ -605,10 +605,10 @@ mod tests {
             tokio::task::yield_now().await;
         }
         for n in 0..100 {
-            assert_eq!(readers.read(share("b", &n.to_string()), one).await.unwrap(), 1);
+            assert_eq!(readers.read(share("b", &n.to_string()), get).await.unwrap(), 1);
         }
-        let apart = Apart::default();
-        assert_eq!(readers.read_apart(&apart, one).await.unwrap(), 1);
+        let apart = DedicatedConnection::default();
+        assert_eq!(readers.read_dedicated(&apart, get).await.unwrap(), 1);
         assert!(slow.iter().all(|read| !read.is_finished()));
         drop(go);
         for read in slow {

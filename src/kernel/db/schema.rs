@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::sql::failed;
+use super::sql::from_sqlite;
 use super::{WriterStats, mark};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
@@ -82,27 +82,27 @@ fn create_file(file: &Path) -> Result<()> {
 /// Opens the connection of the writer. SQLite needs a little disk space for the index of its write-ahead log. If there
 /// is none, the index is kept in memory, and no other process can open the database until this one ends.
 fn open_connection(file: &Path) -> Result<Connection> {
-    let connection = Connection::open(file).map_err(failed).and_then(prepared_writer);
+    let connection = Connection::open(file).map_err(from_sqlite).and_then(prepared_writer);
     match connection {
         Err(e) if e.code == ErrorCode::DatabaseFull => {
             tracing::warn!(file = %file.display(), error = %e, "the disk is full: no other program can read the database until Roster is restarted");
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(failed).and_then(prepared_writer)
+            Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(from_sqlite).and_then(prepared_writer)
         }
         opened => opened,
     }
 }
 
 fn prepared_writer(connection: Connection) -> Result<Connection> {
-    prepare(&connection).map_err(failed)?;
+    prepare(&connection).map_err(from_sqlite)?;
     connection
         .execute_batch(&format!(
             "pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;
              pragma wal_autocheckpoint = {LOG_PAGES};"
         ))
-        .map_err(failed)?;
+        .map_err(from_sqlite)?;
     // The first read creates the write-ahead log and its index.
-    connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(())).map_err(failed)?;
+    connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(())).map_err(from_sqlite)?;
     Ok(connection)
 }
 
@@ -121,7 +121,7 @@ pub fn damaged(file: &Path, faults: &[String]) -> Error {
 }
 
 fn upgrade(connection: &mut Connection, file: &Path) -> Result<()> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(from_sqlite)?;
     let newest = version();
     if found > newest {
         return Err(Error::internal("schema is newer").with_message(format!(
@@ -132,17 +132,17 @@ fn upgrade(connection: &mut Connection, file: &Path) -> Result<()> {
     if found == newest {
         return Ok(());
     }
-    let transaction = connection.transaction().map_err(failed)?;
+    let transaction = connection.transaction().map_err(from_sqlite)?;
     if found == 0 {
-        transaction.execute_batch(SCHEMA).map_err(failed)?;
+        transaction.execute_batch(SCHEMA).map_err(from_sqlite)?;
     } else {
         let done = usize::try_from(found - 1).unwrap_or_default();
         for upgrade in &UPGRADES[done..] {
-            transaction.execute_batch(upgrade).map_err(failed)?;
+            transaction.execute_batch(upgrade).map_err(from_sqlite)?;
         }
     }
-    transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
-    transaction.commit().map_err(failed)
+    transaction.pragma_update(None, "user_version", newest).map_err(from_sqlite)?;
+    transaction.commit().map_err(from_sqlite)
 }
 
 /// Rewrites the file so that it holds nothing but the present rows: deleted or replaced content otherwise remains in
@@ -191,7 +191,7 @@ pub fn count_steps(connection: &Connection, stats: Arc<WriterStats>) -> Result<(
         stats.steps.fetch_add(STEPS.into(), Ordering::Relaxed);
         false
     };
-    connection.progress_handler(STEPS.into(), Some(count)).map_err(failed)
+    connection.progress_handler(STEPS.into(), Some(count)).map_err(from_sqlite)
 }
 
 /// Most faults that are reported of one file.
@@ -219,6 +219,6 @@ pub fn faults(connection: &Connection) -> Result<Vec<String>> {
 }
 
 fn lines(connection: &Connection, statement: &str) -> Result<Vec<String>> {
-    let mut statement = connection.prepare(statement).map_err(failed)?;
-    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)
+    let mut statement = connection.prepare(statement).map_err(from_sqlite)?;
+    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(from_sqlite)
 }

@@ -18,9 +18,9 @@ impl Reader<'_> {
         row: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         let mut prepared = self.prepare(statement, parameters)?;
-        let mut rows = prepared.query(parameters).map_err(failed)?;
-        match rows.next().map_err(failed)? {
-            Some(found) => row(found).map(Some).map_err(failed),
+        let mut rows = prepared.query(parameters).map_err(from_sqlite)?;
+        match rows.next().map_err(from_sqlite)? {
+            Some(found) => row(found).map(Some).map_err(from_sqlite),
             None => Ok(None),
         }
     }
@@ -43,12 +43,12 @@ impl Reader<'_> {
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
         let mut prepared = self.prepare(statement, parameters)?;
-        let rows = prepared.query_map(parameters, row).map_err(failed)?;
-        rows.collect::<rusqlite::Result<Vec<T>>>().map_err(failed)
+        let rows = prepared.query_map(parameters, row).map_err(from_sqlite)?;
+        rows.collect::<rusqlite::Result<Vec<T>>>().map_err(from_sqlite)
     }
 
     fn prepare(&self, statement: &str, parameters: Parameters<'_>) -> Result<rusqlite::CachedStatement<'_>> {
-        let prepared = self.connection.prepare_cached(statement).map_err(failed)?;
+        let prepared = self.connection.prepare_cached(statement).map_err(from_sqlite)?;
         if prepared.parameter_count() != parameters.len() {
             return Err(Error::internal(format!("wrong number of parameters: {statement}")));
         }
@@ -59,7 +59,7 @@ impl Reader<'_> {
 impl Writer<'_> {
     /// Runs a statement that changes rows, and returns their number.
     pub fn execute(&self, statement: &str, parameters: Parameters<'_>) -> Result<usize> {
-        self.prepare(statement, parameters)?.execute(parameters).map_err(failed)
+        self.prepare(statement, parameters)?.execute(parameters).map_err(from_sqlite)
     }
 
     /// Runs a statement that may violate a unique index. Fails with the first cause in `unique` whose index or columns
@@ -73,7 +73,7 @@ impl Writer<'_> {
         {
             return Err(Error::new(*cause));
         }
-        Err(failed(refused))
+        Err(from_sqlite(refused))
     }
 
     /// The rowid of the last inserted row.
@@ -121,13 +121,13 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite:
 }
 
 /// Serializes a value for a column that holds JSON.
-pub fn text_of(value: &impl serde::Serialize) -> Result<String> {
+pub fn to_json_text(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::internal(format!("a column of JSON: {e}")))
 }
 
 /// Runs a statement without parameters and rows, such as `begin` or `savepoint`.
 pub fn run(connection: &Connection, statement: &str) -> Result<()> {
-    connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)
+    connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(from_sqlite)
 }
 
 /// The `busy` error of a read that was interrupted after `db.read_ms`.
@@ -137,7 +137,7 @@ pub fn took_too_long() -> Error {
 }
 
 /// Converts a SQLite error by its extended result code.
-pub fn failed(error: rusqlite::Error) -> Error {
+pub fn from_sqlite(error: rusqlite::Error) -> Error {
     let cause = match &error {
         rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
             ffi::SQLITE_FULL => ErrorCode::DatabaseFull,

@@ -25,7 +25,7 @@ use shares::Shares;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::db::sql::{self, Parameters};
-use super::db::{List, Listed, Reader, Window, Writer, panic_text, schema};
+use super::db::{List, ListPage, Reader, PageRequest, Writer, panic_text, schema};
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
@@ -177,7 +177,7 @@ impl<T: Send + 'static> DecisionLog<T> {
     }
 
     /// Lists decisions, newest first, with their total number. Fails with `busy` when too many queries run.
-    pub async fn read(&self, wanted: DecisionFilter, window: Window) -> Result<Listed<(i64, Row)>> {
+    pub async fn read(&self, wanted: DecisionFilter, window: PageRequest) -> Result<ListPage<(i64, Row)>> {
         self.send_and_wait(Message::Flush).await;
         let busy = || Error::new(ErrorCode::Busy).retry_after(1);
         let permit = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
@@ -406,14 +406,14 @@ fn open(file: &Path) -> Result<Connection> {
     let was_killed = side_files(file).iter().any(|side| std::fs::metadata(side).is_ok_and(|side| side.len() > 0));
     let made = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     made.map_err(|e| Error::internal(format!("{}: {e}", file.display())))?;
-    let connection = Connection::open(file).map_err(sql::failed)?;
-    schema::prepare(&connection).map_err(sql::failed)?;
-    connection.execute_batch("pragma journal_mode = wal; pragma synchronous = normal;").map_err(sql::failed)?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql::failed)?;
+    let connection = Connection::open(file).map_err(sql::from_sqlite)?;
+    schema::prepare(&connection).map_err(sql::from_sqlite)?;
+    connection.execute_batch("pragma journal_mode = wal; pragma synchronous = normal;").map_err(sql::from_sqlite)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql::from_sqlite)?;
     match found {
         0 => connection
             .execute_batch(&format!("begin; {SCHEMA} pragma user_version = {VERSION}; commit;"))
-            .map_err(sql::failed)?,
+            .map_err(sql::from_sqlite)?,
         VERSION => {}
         other => return Err(Error::internal(format!("decisions.db has schema version {other}"))),
     }
@@ -478,13 +478,13 @@ const LIST_DECISIONS: List = List {
     kept: &[],
 };
 
-fn list(file: &Path, wanted: &DecisionFilter, window: &Window) -> Result<Listed<(i64, Row)>> {
+fn list(file: &Path, wanted: &DecisionFilter, window: &PageRequest) -> Result<ListPage<(i64, Row)>> {
     if !file.exists() {
         return window.of_all(Vec::new(), LIST_DECISIONS.name);
     }
-    let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::failed)?;
-    schema::prepare_reader(&mut connection).map_err(sql::failed)?;
-    let transaction = connection.transaction().map_err(sql::failed)?;
+    let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::from_sqlite)?;
+    schema::prepare_reader(&mut connection).map_err(sql::from_sqlite)?;
+    let transaction = connection.transaction().map_err(sql::from_sqlite)?;
     let r = Reader { connection: &transaction };
     let organization = Some(wanted.organization);
     let parameters: Parameters<'_> = &[
@@ -552,7 +552,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = DecisionLog::open(&Config::of(directory.path()), form);
         let organization = OrganizationId(uuid::Uuid::nil());
-        let total = async || log.read(DecisionFilter::of(organization), Window::first(50)).await.unwrap().total;
+        let total = async || log.read(DecisionFilter::of(organization), PageRequest::first(50)).await.unwrap().total;
         log.put(Some(organization), 1);
         assert_eq!(total().await, 1);
         log.put(Some(organization), 7);
@@ -580,7 +580,7 @@ mod tests {
             (config.decisions_rows_max, config.decisions_bytes_max) = (rows_max, bytes_max);
             let log = DecisionLog::open(&config, form_of_two);
             log.put(Some(QUIET), 1);
-            let total = async |of| log.read(DecisionFilter::of(of), Window::first(50)).await.unwrap().total;
+            let total = async |of| log.read(DecisionFilter::of(of), PageRequest::first(50)).await.unwrap().total;
             for _ in 0..6 {
                 for _ in 0..100 {
                     log.put(Some(LOUD), n);
@@ -594,7 +594,7 @@ mod tests {
             let log = DecisionLog::open(&config, form_of_two);
             log.put(Some(LOUD), n);
             log.send_and_wait(Message::Flush).await;
-            assert_eq!(log.read(DecisionFilter::of(QUIET), Window::first(50)).await.unwrap().total, 1);
+            assert_eq!(log.read(DecisionFilter::of(QUIET), PageRequest::first(50)).await.unwrap().total, 1);
             log.close().await;
         }
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub use self::body::{Body, OptionalBody};
 pub use self::openapi::Tag;
-use crate::kernel::db::Listed;
+use crate::kernel::db::ListPage;
 use crate::kernel::error::{Error, ErrorCode};
 
 /// An [`Error`] that an operation returns.
@@ -187,9 +187,9 @@ impl<T: Type + ToJSON> ResponseBody for Data<T> {
 }
 
 /// A success without `data`.
-pub struct Nothing;
+pub struct NoData;
 
-impl ResponseBody for Nothing {
+impl ResponseBody for NoData {
     fn schema() -> Option<MetaSchemaRef> {
         None
     }
@@ -223,7 +223,7 @@ pub struct Success<D> {
 
 pub type Reply<T> = Result<Success<Data<T>>, Failure>;
 pub type RenderedReply<T> = Result<Success<Rendered<T>>, Failure>;
-pub type Done = Result<Success<Nothing>, Failure>;
+pub type EmptyReply = Result<Success<NoData>, Failure>;
 
 pub fn ok<T>(value: T) -> Success<Data<T>> {
     Success { data: Some(Data(value)), headers: Vec::new() }
@@ -233,8 +233,8 @@ pub fn rendered<T>(json: String) -> Success<Rendered<T>> {
     Success { data: Some(Rendered(json, std::marker::PhantomData)), headers: Vec::new() }
 }
 
-pub fn done() -> Success<Nothing> {
-    Success { data: Some(Nothing), headers: Vec::new() }
+pub fn done() -> Success<NoData> {
+    Success { data: Some(NoData), headers: Vec::new() }
 }
 
 /// A 304: the caller has the present version.
@@ -381,9 +381,9 @@ impl ActiveInactive {
     }
 }
 
-impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<Listed<U>> for Page<T> {
-    fn from(listed: Listed<U>) -> Self {
-        let Listed { items, total, limit, offset, next } = listed.map(Into::into);
+impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<ListPage<U>> for Page<T> {
+    fn from(listed: ListPage<U>) -> Self {
+        let ListPage { items, total, limit, offset, next } = listed.map(Into::into);
         Self { items, total, limit, offset, next }
     }
 }

@@ -7,11 +7,11 @@ mod shapes;
 use poem_openapi::Tags;
 use serde_json::{Map, Value, json};
 
-pub use self::answers::{Answers, AsDefined, Declared, Documented};
+pub use self::answers::{Answers, CauseOverride, Declared, Documented};
 use crate::kernel::authn::caller::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use crate::kernel::config::Config;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, Result};
 
 /// The tags of the operations, in reading order for a newcomer.
@@ -124,7 +124,7 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
 pub fn finish(
     generated: &str,
     apis: &[Documented],
-    as_defined: AsDefined,
+    as_defined: CauseOverride,
     details: &[(&str, &str, Value)],
 ) -> Result<(Value, Declared)> {
     let mut document = shapes::read(generated)?;
@@ -185,8 +185,8 @@ fn finish_operation(method: &str, operation: &mut Value) {
 /// Adds the default and the maximum of `limit` and `offset`.
 fn bound_page(path: &str, operation: &mut Value) {
     let (default, max) = match path.starts_with("/internal/") {
-        true => (Window::INTERNAL_MAX, Window::INTERNAL_MAX),
-        false => (Window::DEFAULT, Window::MAX),
+        true => (PageRequest::INTERNAL_MAX, PageRequest::INTERNAL_MAX),
+        false => (PageRequest::DEFAULT, PageRequest::MAX),
     };
     for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
         if parameter["in"] == "query" && parameter["name"] == "limit" {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::nearest::did_you_mean;
 
-pub type Shared = Arc<Inputs>;
+pub type Shared = Arc<RequestValidator>;
 
 /// The name of a format in a schema, and a function that lists all faults of a text of that format.
 pub type Format = (&'static str, fn(&str) -> Vec<String>);
@@ -35,7 +35,7 @@ struct Parameter {
 
 /// The validator: schemas of all bodies, by name, and of all query parameters, by operation id. A schema is compiled
 /// when it is first needed, because compiled schemas take far more memory, and a small site uses only a few.
-pub struct Inputs {
+pub struct RequestValidator {
     /// All schemas that requests refer to, converted to Draft 4.
     definitions: Map<String, Value>,
     bodies: HashMap<String, OnceLock<Validator>>,
@@ -48,7 +48,7 @@ pub struct Inputs {
 /// Operations below this path accept unknown query parameters, because the external systems that call them add some.
 const OPEN_QUERIES: &str = "/hooks/";
 
-impl Inputs {
+impl RequestValidator {
     /// Collects the schemas from a finished document.
     pub fn new(document: &Value, formats: &'static [Format]) -> Self {
         let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
@@ -346,7 +346,7 @@ fn message_of(kind: &ValidationErrorKind, text: &str) -> String {
         ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
         ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
         ValidationErrorKind::Pattern { pattern } => {
-            said_of_pattern(pattern).map_or_else(|| format!("must match {pattern}"), str::to_owned)
+            pattern_message(pattern).map_or_else(|| format!("must match {pattern}"), str::to_owned)
         }
         ValidationErrorKind::Minimum { limit } => format!("must be {} or more", whole(limit)),
         ValidationErrorKind::Maximum { limit } => format!("must be {} or less", whole(limit)),
@@ -362,7 +362,7 @@ fn message_of(kind: &ValidationErrorKind, text: &str) -> String {
 }
 
 /// The message for a pattern of the document, if there is one.
-pub fn said_of_pattern(pattern: &str) -> Option<&'static str> {
+pub fn pattern_message(pattern: &str) -> Option<&'static str> {
     const ALL: [(&str, &str); 14] = [
         (r"^[^\x00-\x1f\x7f]+$", "must not contain line breaks or other control characters"),
         (r"^[^\x00-\x1f\x7f]*$", "must not contain line breaks or other control characters"),

@@ -47,7 +47,7 @@ pub enum ClientScope {
 }
 
 /// Converts scopes to their stored text.
-pub fn words<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
+pub fn scope_names<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
     let text = |scope: S| scope.to_json().and_then(|json| json.as_str().map(str::to_owned));
     scopes.into_iter().filter_map(text).collect()
 }

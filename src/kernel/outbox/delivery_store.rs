@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::delivery::{Delivery, Filter};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
@@ -161,7 +161,7 @@ const LIST_DELIVERIES_IN: List = List {
 
 /// Lists deliveries, newest events first. Those of one target, and those that are pending or dead, are few and are read
 /// from their own index. Otherwise the list of an organization starts from its events.
-pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Delivery>> {
+pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Delivery>> {
     let Filter { organization, state, target, kind, since, until } = filter;
     let (whole, target_kind) = match target {
         Some(text) if text.contains(' ') => (Some(text), None),

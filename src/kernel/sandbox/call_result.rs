@@ -108,7 +108,7 @@ impl FaultKind {
     }
 
     /// Whether the guest is responsible, so that the fault counts towards quarantine.
-    pub fn is_of_guest(self) -> bool {
+    pub fn is_guest_fault(self) -> bool {
         !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
     }
 }

@@ -46,7 +46,7 @@ fn write_error(text: &dyn std::fmt::Display) {
 
 /// The main function of the child process: reads a component from standard input, and writes its artifact to standard
 /// output.
-pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
+pub fn run_child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
     let failed = |text: String| {
         write_error(&text);
         ExitCode::from(2)
@@ -127,7 +127,7 @@ pub async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<
         .kill_on_drop(true)
         .spawn();
     let mut child = spawned.map_err(|e| Error::internal(format!("the compiler cannot be started: {e}")))?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdin, stdout, stderr) = (run_child.stdin.take(), run_child.stdout.take(), run_child.stderr.take());
     let feed = async move {
         if let Some(mut stdin) = stdin {
             // A killed child does not read to the end; its exit status has the reason.
@@ -192,7 +192,7 @@ fn program() -> Result<PathBuf> {
     if cfg!(target_os = "linux") {
         return Ok("/proc/self/exe".into());
     }
-    crate::kernel::config::own_program()
+    crate::kernel::config::current_executable()
         .map_err(|e| Error::internal(format!("the path of this program is not known: {e}")))
 }
 

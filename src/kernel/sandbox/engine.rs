@@ -19,8 +19,8 @@ use super::guest::{Guest, LINE_BYTES_MAX, LimitExceeded, OUT_OF_FUEL, plain};
 use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
-use super::pace::{Clocked, Pace, Share, Spent, since_polled};
-use super::{AccessInput, CallResult, Fault, FaultKind, RoleInput, Ruling};
+use super::pace::{CpuTimed, Pace, Share, Spent, since_polled};
+use super::{AccessInput, CallResult, Fault, FaultKind, RoleInput, AuthorizeResult};
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::secret::Hash;
@@ -256,7 +256,7 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
-type Authorize = TypedFunc<(AccessInput,), (std::result::Result<Ruling, RuleError>,)>;
+type Authorize = TypedFunc<(AccessInput,), (std::result::Result<AuthorizeResult, RuleError>,)>;
 type MapRoles = TypedFunc<(RoleInput,), (std::result::Result<Vec<String>, RuleError>,)>;
 
 impl Loaded {
@@ -307,7 +307,7 @@ impl Loaded {
         let wall_time_max = wall_time_max(limits.map_roles);
         let _running = self.runtime.ticker.enter();
         let started =
-            tokio::time::timeout(wall_time_max, Clocked::new(self.pre.instantiate_async(&mut store), Duration::MAX))
+            tokio::time::timeout(wall_time_max, CpuTimed::new(self.pre.instantiate_async(&mut store), Duration::MAX))
                 .await;
         let instance = match started {
             Ok((instance, _)) => instance,
@@ -338,7 +338,7 @@ impl Loaded {
         Ok(())
     }
 
-    pub async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> CallResult<Ruling> {
+    pub async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> CallResult<AuthorizeResult> {
         self.call(call, |loaded| loaded.authorize.as_ref(), input).await
     }
 
@@ -385,7 +385,7 @@ impl Loaded {
         let is_proven = pace.as_ref().is_some_and(|pace| pace.is_proven());
         let request_thread = Some(call.request_thread.clone()).filter(|budget| is_proven && budget.is_left());
         let record = move |is_slow: bool| pace.iter().for_each(|pace| pace.record(is_slow));
-        let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await }, fast_max);
+        let mut clocked = CpuTimed::new(async move { loaded.run(call, export, input).await }, fast_max);
         let is_recorded = request_thread.is_some();
         // A proven version runs here until it is done, or has used too much CPU time.
         while let Some(request_thread) = &request_thread {
@@ -476,14 +476,14 @@ impl Loaded {
 
 /// The time that calls may use on request threads.
 #[derive(Clone)]
-pub struct CallMemory {
+pub struct RequestThreadBudget {
     /// The time that the guests of the same request have used.
     pub spent: Arc<Spent>,
     pub request_max: Duration,
     pub share: Arc<Share>,
 }
 
-impl CallMemory {
+impl RequestThreadBudget {
     fn is_left(&self) -> bool {
         self.spent.is_below(self.request_max) && self.share.is_left(Instant::now())
     }
@@ -505,7 +505,7 @@ pub struct Call {
     /// The record of the version's speed; without it the call runs on a background thread.
     pub pace: Option<Arc<Pace>>,
     /// The time it may use on request threads.
-    pub request_thread: CallMemory,
+    pub request_thread: RequestThreadBudget,
     /// Permits of the organization for background threads.
     pub background_permits: Arc<Semaphore>,
 }

@@ -57,7 +57,7 @@ fn claim(name: &str, value: &str) -> Claim {
 
 impl AccessInput {
     /// A meaningless input of typical size, for measurements.
-    pub fn neutral() -> Self {
+    pub fn typical() -> Self {
         Self {
             tenant: "00000000-0000-7000-8000-000000000001".into(),
             subject: "00000000-0000-7000-8000-000000000002".into(),
@@ -81,7 +81,7 @@ impl AccessInput {
 
 impl RoleInput {
     /// A meaningless input of typical size, as for a user of a directory, for measurements.
-    pub fn neutral() -> Self {
+    pub fn typical() -> Self {
         Self {
             tenant: "00000000-0000-7000-8000-000000000001".into(),
             source: "oidc".into(),
@@ -106,7 +106,7 @@ impl RoleInput {
 /// The result of an authorizer.
 #[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
 #[component(variant)]
-pub enum Ruling {
+pub enum AuthorizeResult {
     #[component(name = "allow")]
     Allow,
     #[component(name = "deny")]
@@ -115,7 +115,7 @@ pub enum Ruling {
     Abstain,
 }
 
-impl Ruling {
+impl AuthorizeResult {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Allow => "allow",

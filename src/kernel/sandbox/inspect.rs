@@ -47,7 +47,7 @@ impl Inspection {
 /// Returns the imports and exports of a component. If there are problems, fails with the cause of the first one and a
 /// message that lists all.
 pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
-    let mut inspection = look(component, limits);
+    let mut inspection = inspect_all(component, limits);
     if inspection.problems.is_empty() {
         return Ok(inspection.inspected);
     }
@@ -66,7 +66,7 @@ pub fn too_large(bytes_max: u64) -> Error {
 }
 
 /// Inspects a component and collects all problems.
-pub fn look(component: &[u8], limits: &Limits) -> Inspection {
+pub fn inspect_all(component: &[u8], limits: &Limits) -> Inspection {
     if component.len() as u64 > limits.file_bytes {
         return Inspection::refused(too_large(limits.file_bytes));
     }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn the_size_of_a_file_is_limited() {
         let component = small();
-        let at = |file_bytes: usize| look(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
+        let at = |file_bytes: usize| inspect_all(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
         assert!(at(component.len()).is_empty());
         assert_eq!(at(component.len() - 1)[0].code, ErrorCode::PluginTooLarge);
     }
@@ -227,7 +227,7 @@ mod tests {
             (import "wasi:io/streams@0.2.0" (instance)) (import "wasi:cli/run@0.2.0" (instance))
             (core module (memory 1) (memory 1) (memory 1) (memory 1) (memory 1)))"#;
         let component = wat::parse_str(text).expect("text");
-        let causes: Vec<_> = look(&component, &limits()).problems.iter().map(|problem| problem.code).collect();
+        let causes: Vec<_> = inspect_all(&component, &limits()).problems.iter().map(|problem| problem.code).collect();
         assert_eq!(causes, [ErrorCode::PluginImports, ErrorCode::PluginExports, ErrorCode::PluginTooComplex]);
         let refused = inspect(&component, &limits()).expect_err("refused");
         assert_eq!(refused.code, ErrorCode::PluginImports);
@@ -267,9 +267,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
-            let _ = look(&bytes, &limits());
+            let _ = inspect_all(&bytes, &limits());
             let header = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
-            let _ = look(&[&header[..], &bytes].concat(), &limits());
+            let _ = inspect_all(&[&header[..], &bytes].concat(), &limits());
         }
 
         #[test]
@@ -280,7 +280,7 @@ mod tests {
                 let at = at.index(component.len());
                 component[at] ^= with;
             }
-            let _ = look(&component, &limits());
+            let _ = inspect_all(&component, &limits());
             let _ = validate(&component);
         }
     }

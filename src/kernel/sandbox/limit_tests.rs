@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, CallContext, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling,
+    AccessInput, CallContext, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, AuthorizeResult,
     Spent, Tier, inspect, measure, roles_fault,
 };
 use crate::kernel::config::Config;
@@ -50,7 +50,7 @@ async fn ask(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> (&'static str, Cal
     let context = context(guest, tier);
     if guest.exports().authorizer {
         let called = host.authorize(context, AccessInput::default()).await;
-        (called.outcome.as_ref().map_or_else(|fault| fault.kind.as_str(), Ruling::as_str), called.map(|_| ()))
+        (called.outcome.as_ref().map_or_else(|fault| fault.kind.as_str(), AuthorizeResult::as_str), called.map(|_| ()))
     } else {
         let called = host.map_roles(context, RoleInput::default()).await;
         (called.outcome.as_ref().map_or_else(|fault| fault.kind.as_str(), |_| "roles"), called.map(|_| ()))
@@ -207,7 +207,7 @@ async fn the_size_of_an_answer_is_limited_and_its_reason_is_cut() {
         let guest = loaded(&wasm_fixtures::denying(&"x".repeat(bytes)));
         let called = host(settings).authorize(context(&guest, Tier::Standard), AccessInput::default()).await;
         let outcome = called.outcome.map_err(|fault| fault.kind);
-        let expected = expected.map_or(Err(FaultKind::Output), |bytes| Ok(Ruling::Deny("x".repeat(bytes))));
+        let expected = expected.map_or(Err(FaultKind::Output), |bytes| Ok(AuthorizeResult::Deny("x".repeat(bytes))));
         assert_eq!(outcome, expected, "{bytes}");
     }
 }
@@ -245,7 +245,7 @@ async fn concurrent_calls_are_limited_in_total_and_per_organization() {
         let context = CallContext { organization, ..context(&guest, Tier::Standard) };
         host.authorize(context, AccessInput::default()).await.outcome.map_err(|fault| fault.kind)
     };
-    let (allow, busy) = (Ok(Ruling::Allow), Err(FaultKind::Busy));
+    let (allow, busy) = (Ok(AuthorizeResult::Allow), Err(FaultKind::Busy));
     let of = |organization| CallContext { organization, ..context(&guest, Tier::Standard) };
     let first = hurried.acquire(&of(acme)).await.expect("permits");
     assert_eq!(ask(&hurried, acme).await, busy, "one of its own");
@@ -255,7 +255,7 @@ async fn concurrent_calls_are_limited_in_total_and_per_organization() {
     drop(first);
     assert_eq!((ask(&hurried, core).await, ask(&hurried, bolt).await), (allow.clone(), busy));
     drop(second);
-    assert!(!FaultKind::Busy.is_of_guest());
+    assert!(!FaultKind::Busy.is_guest_fault());
 
     let patient = host(|c| (c.plugin_calls_max, c.plugin_wait_ms) = (1, 10_000));
     let held = patient.acquire(&of(acme)).await.expect("permits");
@@ -333,12 +333,12 @@ async fn components_in_memory_are_limited_in_total_and_per_organization() {
         let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
         let c = keep(&host, acme, 3, KIB).await;
         if own == 3 * KIB {
-            assert_eq!((are_loaded(&host, [a, b, c]), host.kept().unloaded), ([true; 3], 0));
+            assert_eq!((are_loaded(&host, [a, b, c]), host.component_stats().unloaded), ([true; 3], 0));
             assert!(host.find_loaded(&a).is_some(), "used again");
         }
         let d = keep(&host, acme, 4, KIB).await;
         assert_eq!(are_loaded(&host, [a, b, c, d]), left);
-        assert_eq!(host.kept().loaded_bytes, own / KIB * KIB);
+        assert_eq!(host.component_stats().loaded_bytes, own / KIB * KIB);
     }
     // At the limit of the site, the organization with the most is evicted from.
     let host = host(|c| c.plugin_loaded_bytes = 4 * KIB);
@@ -350,7 +350,7 @@ async fn components_in_memory_are_limited_in_total_and_per_organization() {
     // A component that is larger than the limit gets the whole limit.
     let f = keep(&host, core, 2, 99 * KIB).await;
     assert_eq!(are_loaded(&host, [a, b, c, d, e, f]), [false, false, false, false, false, true]);
-    assert_eq!((host.kept().loaded_bytes, host.kept().unloaded), (4 * KIB, 5));
+    assert_eq!((host.component_stats().loaded_bytes, host.component_stats().unloaded), (4 * KIB, 5));
 }
 
 #[tokio::test]
@@ -359,14 +359,14 @@ async fn a_component_held_by_a_call_counts_and_an_inactive_one_is_unloaded_after
     let acme = OrganizationId::new();
     let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
     let held = host.find_loaded(&b).expect("kept");
-    host.set_in_force([a].into());
+    host.set_active([a].into());
     assert_eq!(are_loaded(&host, [a, b]), [true, false]);
-    assert_eq!(host.kept().loaded_bytes, 2 * KIB, "it is loaded as long as it is held");
+    assert_eq!(host.component_stats().loaded_bytes, 2 * KIB, "it is loaded as long as it is held");
     let mut waiting = Box::pin(host.reserve(acme, 2 * KIB));
     assert!(poll!(&mut waiting).is_pending());
     drop(held);
     assert!(waiting.await.is_ok());
-    assert_eq!((host.kept().loaded_bytes, host.memory.kept.load().contains_key(&a)), (0, false));
+    assert_eq!((host.component_stats().loaded_bytes, host.memory.kept.load().contains_key(&a)), (0, false));
 }
 
 /// The fuel of a call with this body.
@@ -518,10 +518,10 @@ async fn an_organization_cannot_use_all_background_threads() {
     let held = background.acquire_many_owned(all).await.expect("all of its own");
     let mut waiting = Box::pin(host.authorize(acme, AccessInput::default()));
     assert!(poll!(&mut waiting).is_pending());
-    assert_eq!(host.authorize(bolt, AccessInput::default()).await.outcome, Ok(Ruling::Allow));
+    assert_eq!(host.authorize(bolt, AccessInput::default()).await.outcome, Ok(AuthorizeResult::Allow));
     assert!(poll!(&mut waiting).is_pending());
     drop(held);
-    assert_eq!(waiting.await.outcome, Ok(Ruling::Allow));
+    assert_eq!(waiting.await.outcome, Ok(AuthorizeResult::Allow));
 }
 
 /// A guest that denies if it finds data of an earlier call: in its data segment, its initial memory, its grown memory,

@@ -28,12 +28,12 @@ const UNIT: u64 = 1_024;
 
 /// A limit of bytes, in units of 1 KiB.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct MemoryBudget {
     free: Arc<Semaphore>,
     units: u32,
 }
 
-impl Budget {
+impl MemoryBudget {
     pub fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
         Self { free: Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(Semaphore::MAX_PERMITS))), units }
@@ -52,17 +52,17 @@ pub struct Reserved {
 }
 
 pub struct Memory {
-    pub kept: ArcSwap<HashMap<Key, Arc<LoadedComponents>>>,
+    pub kept: ArcSwap<HashMap<Key, Arc<KeptComponent>>>,
     /// Serializes changes; readers do not wait.
     changing: Mutex<()>,
     in_force: ArcSwap<HashSet<Key>>,
-    site: Budget,
+    site: MemoryBudget,
     /// Advances whenever a component is kept; uses in between have the same age.
     clock: AtomicU64,
     evicted: AtomicU64,
 }
 
-pub struct LoadedComponents {
+pub struct KeptComponent {
     loaded: Arc<Loaded>,
     used: AtomicU64,
 }
@@ -73,7 +73,7 @@ impl Memory {
             kept: ArcSwap::default(),
             changing: Mutex::default(),
             in_force: ArcSwap::default(),
-            site: Budget::new(bytes),
+            site: MemoryBudget::new(bytes),
             clock: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         }
@@ -88,14 +88,14 @@ impl Memory {
 
     /// Reserves memory for a component. One that is larger than a limit gets the whole limit. Returns `None` if running
     /// calls hold the memory for longer than the wait.
-    pub async fn reserve(&self, organization: OrganizationId, own: &Budget, bytes: u64) -> Option<Reserved> {
+    pub async fn reserve(&self, organization: OrganizationId, own: &MemoryBudget, bytes: u64) -> Option<Reserved> {
         let own = self.take(own, bytes, Some(organization)).await?;
         let site = self.take(&self.site, bytes, None).await?;
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         Some(Reserved { _permits: [own, site], units })
     }
 
-    async fn take(&self, budget: &Budget, bytes: u64, of: Option<OrganizationId>) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, budget: &MemoryBudget, bytes: u64, of: Option<OrganizationId>) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(budget.units);
         let began = Instant::now();
         while began.elapsed() < RESERVE_WAIT {
@@ -134,7 +134,7 @@ impl Memory {
         })
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<Key, Arc<LoadedComponents>>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<Key, Arc<KeptComponent>>) -> T) -> T {
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::clone(&self.kept.load());
         let answer = change(&mut kept);
@@ -145,7 +145,7 @@ impl Memory {
     /// Keeps a component that is active, or is about to be.
     pub fn keep(&self, key: Key, loaded: Arc<Loaded>) {
         let used = self.clock.fetch_add(2, Ordering::Relaxed) + 2;
-        self.change(|kept| kept.insert(key, Arc::new(LoadedComponents { loaded, used: AtomicU64::new(used) })));
+        self.change(|kept| kept.insert(key, Arc::new(KeptComponent { loaded, used: AtomicU64::new(used) })));
     }
 
     pub fn is_in_force(&self, key: &Key) -> bool {

@@ -28,15 +28,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cache::Cache;
 use compile_queue::CompileQueue;
-use engine::{Call, CallMemory, Runtime};
-use memory::{Budget as MemoryBudget, Memory, Reserved};
+use engine::{Call, RequestThreadBudget, Runtime};
+use memory::{MemoryBudget as MemoryBudget, Memory, Reserved};
 use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use call_result::{CallResult, Fault, FaultKind};
 pub use engine::Loaded;
-pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
+pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, AuthorizeResult};
 pub use limits::{Budget, Limits, Tier};
 pub use memory::Key;
 pub use pace::{PROOF_CALLS, Spent};
@@ -334,7 +334,7 @@ impl Host {
     }
 
     /// Sets the active components. All others are unloaded as soon as no call holds them.
-    pub fn set_in_force(&self, in_force: HashSet<Key>) {
+    pub fn set_active(&self, in_force: HashSet<Key>) {
         self.memory.keep_only(in_force);
     }
 
@@ -359,7 +359,7 @@ impl Host {
         }
     }
 
-    pub fn kept(&self) -> ComponentStats {
+    pub fn component_stats(&self) -> ComponentStats {
         let cache = self.cache.as_ref();
         ComponentStats {
             loaded_bytes: self.memory.used_bytes(),
@@ -377,7 +377,7 @@ impl Host {
     }
 
     /// Calls an authorizer.
-    pub async fn authorize(&self, context: CallContext, input: AccessInput) -> CallResult<Ruling> {
+    pub async fn authorize(&self, context: CallContext, input: AccessInput) -> CallResult<AuthorizeResult> {
         self.authorize_within(context, input, &Arc::default()).await
     }
 
@@ -387,7 +387,7 @@ impl Host {
         context: CallContext,
         input: AccessInput,
         spent: &Arc<Spent>,
-    ) -> CallResult<Ruling> {
+    ) -> CallResult<AuthorizeResult> {
         let limits = self.limits(context.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return input_too_large(limits.input_bytes);
@@ -395,7 +395,7 @@ impl Host {
         let Some(permits) = self.acquire(&context).await else { return busy() };
         let call = self.call(&context, limits.authorize, permits, spent.clone());
         let mut result = context.loaded.authorize(call, input).await;
-        if let Ok(Ruling::Deny(reason)) = &mut result.outcome {
+        if let Ok(AuthorizeResult::Deny(reason)) = &mut result.outcome {
             *reason = guest::plain(reason, REASON_BYTES_MAX);
         }
         result
@@ -433,7 +433,7 @@ impl Host {
             permits,
             fast_max: self.fast_max,
             pace: (!context.is_trial).then(|| self.pace_of(key)),
-            request_thread: CallMemory { spent, request_max: self.request_max, share },
+            request_thread: RequestThreadBudget { spent, request_max: self.request_max, share },
             background_permits: background,
         }
     }

@@ -127,14 +127,14 @@ fn recent_cpu_time(now: Instant) -> Duration {
 }
 
 /// A future that measures its CPU time.
-pub struct Clocked<F> {
+pub struct CpuTimed<F> {
     inner: Pin<Box<F>>,
     /// For polls up to this wall time, the wall time is counted as an upper bound, without a reading of the CPU time.
     exact_from: Duration,
     spent: Duration,
 }
 
-impl<F: Future> Clocked<F> {
+impl<F: Future> CpuTimed<F> {
     pub fn new(inner: F, exact_from: Duration) -> Self {
         Self { inner: Box::pin(inner), exact_from, spent: Duration::ZERO }
     }
@@ -144,7 +144,7 @@ impl<F: Future> Clocked<F> {
     }
 }
 
-impl<F: Future> Future for Clocked<F> {
+impl<F: Future> Future for CpuTimed<F> {
     type Output = (F::Output, Duration);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -219,14 +219,14 @@ mod tests {
 
     #[tokio::test]
     async fn cpu_time_counts_work_and_not_waiting() {
-        let ((), idle) = Clocked::new(tokio::time::sleep(Duration::from_millis(50)), Duration::ZERO).await;
+        let ((), idle) = CpuTimed::new(tokio::time::sleep(Duration::from_millis(50)), Duration::ZERO).await;
         assert!(idle < Duration::from_millis(50));
         let work = async {
             let began = cpu_time();
             while cpu_time() - began < Duration::from_millis(5) {}
             tokio::task::yield_now().await;
         };
-        assert!(Clocked::new(work, Duration::ZERO).await.1 >= Duration::from_millis(5));
+        assert!(CpuTimed::new(work, Duration::ZERO).await.1 >= Duration::from_millis(5));
     }
 
     #[tokio::test]
@@ -234,7 +234,7 @@ mod tests {
         for (exact_from, readings_max) in [(Duration::MAX, 1), (Duration::ZERO, 2)] {
             for _ in 0..10 {
                 let before = READINGS.get();
-                Clocked::new(std::future::ready(()), exact_from).await;
+                CpuTimed::new(std::future::ready(()), exact_from).await;
                 assert!(READINGS.get() - before <= readings_max, "{exact_from:?}");
             }
         }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::guest::plain;
-use super::{AccessInput, Admitted, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier};
+use super::{AccessInput, Admitted, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, AuthorizeResult, Tier};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
@@ -28,12 +28,12 @@ const BUSY_TRIES_MAX: u32 = 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vector {
     pub name: String,
-    pub ask: Ask,
+    pub ask: VectorInput,
     pub expect: Expected,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum VectorInput {
     Authorize(AccessInput),
     MapRoles(RoleInput),
 }
@@ -83,7 +83,7 @@ impl Expected {
                 roles.map(Self::Roles).ok_or_else(|| "expect.roles must be a list of texts".to_owned())
             }
             ("fails", Value::String(name)) => {
-                let of_guest = FaultKind::ALL.into_iter().filter(|kind| kind.is_of_guest());
+                let of_guest = FaultKind::ALL.into_iter().filter(|kind| kind.is_guest_fault());
                 of_guest.clone().find(|kind| kind.as_str() == name).map(Self::Fails).ok_or_else(|| {
                     let kinds: Vec<_> = of_guest.map(FaultKind::as_str).collect();
                     format!("expect.fails must be one of {}", kinds.join(", "))
@@ -157,13 +157,13 @@ fn read(value: Value, number: usize) -> Result<Vector, String> {
     let written: Written = serde_json::from_value(value).map_err(|e| e.to_string())?;
     let expect = Expected::of(&written.expect)?;
     let ask = match (written.authorize, written.map_roles) {
-        (Some(input), None) => Ask::Authorize(input),
-        (None, Some(input)) => Ask::MapRoles(input),
+        (Some(input), None) => VectorInput::Authorize(input),
+        (None, Some(input)) => VectorInput::MapRoles(input),
         _ => return Err("it must have either `authorize` or `map_roles`".to_owned()),
     };
     match (&ask, &expect) {
-        (Ask::Authorize(_), Expected::Roles(_)) => return Err("`authorize` does not return roles".to_owned()),
-        (Ask::MapRoles(_), Expected::Allow | Expected::Abstain | Expected::Deny(_)) => {
+        (VectorInput::Authorize(_), Expected::Roles(_)) => return Err("`authorize` does not return roles".to_owned()),
+        (VectorInput::MapRoles(_), Expected::Allow | Expected::Abstain | Expected::Deny(_)) => {
             return Err("`map_roles` returns roles".to_owned());
         }
         _ => {}
@@ -189,7 +189,7 @@ pub fn of_component(component: &[u8]) -> Result<Vec<Vector>> {
 }
 
 /// Returns the component with its vectors replaced by these.
-pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
+pub fn replace_vectors(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
     let written = listed(text)?;
     let text = Value::from(written.clone()).to_string();
     require_length(text.as_bytes())?;
@@ -371,15 +371,15 @@ impl Host {
 
     async fn test_one(&self, context: &CallContext, vector: &Vector) -> Report {
         match &vector.ask {
-            Ask::Authorize(input) => {
+            VectorInput::Authorize(input) => {
                 let called = self.authorize(context.clone(), input.clone()).await;
                 Report::of(vector, called, |ruling| match ruling {
-                    Ruling::Allow => Expected::Allow,
-                    Ruling::Abstain => Expected::Abstain,
-                    Ruling::Deny(reason) => Expected::Deny(Some(reason)),
+                    AuthorizeResult::Allow => Expected::Allow,
+                    AuthorizeResult::Abstain => Expected::Abstain,
+                    AuthorizeResult::Deny(reason) => Expected::Deny(Some(reason)),
                 })
             }
-            Ask::MapRoles(input) => {
+            VectorInput::MapRoles(input) => {
                 let called = self.map_roles(context.clone(), input.clone()).await;
                 Report::of(vector, called, Expected::Roles)
             }
@@ -414,7 +414,7 @@ mod tests {
         let vectors = parse(yaml.as_bytes()).expect("yaml");
         assert_eq!(vectors[0].name, "owner may edit");
         assert_eq!(vectors[1].name, "#2");
-        let Ask::Authorize(input) = &vectors[0].ask else { panic!("not for an authorizer") };
+        let VectorInput::Authorize(input) = &vectors[0].ask else { panic!("not for an authorizer") };
         assert!(input.context.iter().any(|claim| claim.name == "hour" && claim.values == ["9"]));
         assert_eq!(vectors[1].expect, Expected::Deny(Some("closed".into())));
         assert_eq!(vectors[2].expect, Expected::Roles(vec!["editor".into()]));
@@ -462,9 +462,9 @@ mod tests {
         let bare = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
         assert_eq!(of_component(&bare).expect("none"), []);
         let text = |n: usize| "- {authorize: {action: A}, expect: allow}\n".repeat(n);
-        let one = put_into(&bare, text(1).as_bytes()).expect("put");
+        let one = replace_vectors(&bare, text(1).as_bytes()).expect("put");
         assert_eq!(of_component(&one).expect("one").len(), 1);
-        let three = put_into(&one, text(3).as_bytes()).expect("put in place of the first");
+        let three = replace_vectors(&one, text(3).as_bytes()).expect("put in place of the first");
         assert_eq!(of_component(&three).expect("three").len(), 3);
         // Uploads are never parsed as YAML, because a few aliases can expand to more than the memory.
         let written = json!([{"authorize": {"action": "A"}, "expect": "allow"}]).to_string();
@@ -474,15 +474,15 @@ mod tests {
         assert!(refused.message().contains("not a list in JSON"), "{}", refused.message());
         let twice = [&one[..], &one[8..]].concat();
         assert!(of_component(&twice).expect_err("two sections").message().contains("more than one section"));
-        assert!(put_into(&one[..one.len() - 1], text(1).as_bytes()).is_err());
-        assert!(put_into(&bare, b"- nonsense").is_err());
+        assert!(replace_vectors(&one[..one.len() - 1], text(1).as_bytes()).is_err());
+        assert!(replace_vectors(&bare, b"- nonsense").is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let _ = of_component(&bytes);
-            let _ = put_into(&bytes, b"[]");
+            let _ = replace_vectors(&bytes, b"[]");
             let _ = parse(&bytes);
         }
     }

@@ -13,7 +13,7 @@ use crate::kernel::app::log_entry::{PluginTrace, redacted_row};
 use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::decision_log::{Row, DecisionFilter};
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
@@ -131,7 +131,7 @@ impl Api {
             plugin: plugin.0,
             differed: differed.0,
         };
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let found = self.app.decisions.read(filter, window).await?;
         Ok(ok(DecisionPage {
             total: found.total,

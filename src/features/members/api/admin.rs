@@ -24,10 +24,10 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{
-    Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
+    Body, DisplayName, EmptyReply, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -174,7 +174,7 @@ impl Api {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
         let filter =
             Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
     }
 
@@ -360,7 +360,7 @@ impl Api {
         caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_DELETE)?;
             require_visible(t.snapshot(), reach, id.0)?;
@@ -389,7 +389,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberOrganization>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBERSHIP_LIST)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             store::get_member(r, id.0)?;
             store::list_memberships(r, id.0, reach.organization(), &window)

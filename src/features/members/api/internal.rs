@@ -19,7 +19,7 @@ use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
 use crate::kernel::ids::MemberId;
@@ -132,7 +132,7 @@ impl Api {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
         let filter =
             Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
-        let window = Window::internal(limit.0, offset.0, after.0)?;
+        let window = PageRequest::internal(limit.0, offset.0, after.0)?;
         Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
     }
 
@@ -173,7 +173,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::MEMBERSHIP_LIST)?;
         require_visible(&snapshot, reach, member_id.0)?;
-        let window = Window::internal(limit.0, offset.0, after.0)?;
+        let window = PageRequest::internal(limit.0, offset.0, after.0)?;
         let found = self
             .app
             .read(move |r| {

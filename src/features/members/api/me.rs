@@ -15,7 +15,7 @@ use crate::kernel::authn::caller::{MemberCaller, MemberOrKey};
 use crate::kernel::authz;
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::Result;
 use crate::kernel::http::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, require_version};
 use crate::kernel::ids::MemberId;
@@ -104,7 +104,7 @@ impl Api {
 
 fn me(r: &crate::kernel::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
     let member = store::get_member(r, id)?;
-    let window = Window::internal(None, None, None)?;
+    let window = PageRequest::internal(None, None, None)?;
     let organizations = store::list_memberships(r, id, None, &window)?.items;
     let me = Me {
         sub: store::find_subject(r, id)?.unwrap_or_else(|| id.to_string()),

@@ -23,7 +23,7 @@ use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::config::providers::Provider;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, Done, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, EmptyReply, Reply, Tag, done, ok};
 use crate::kernel::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 
 crate::text! {
@@ -222,7 +222,7 @@ impl Api {
     /// Deletes the assignments from all sources; the next sync of a source can add the role again. The role of the last
     /// owner cannot be revoked, and a caller cannot revoke a role with permissions that it does not hold.
     #[oai(path = "/users/:uid/roles/:role_id", method = "delete", operation_id = "revoke_user_role")]
-    async fn revoke_user_role(&self, caller: GatewayCaller, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
+    async fn revoke_user_role(&self, caller: GatewayCaller, uid: Path<MemberId>, role_id: Path<RoleId>) -> EmptyReply {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);

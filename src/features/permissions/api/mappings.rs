@@ -16,9 +16,9 @@ use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, delegation};
-use crate::kernel::db::{Listed, Window};
+use crate::kernel::db::{ListPage, PageRequest};
 use crate::kernel::error::{Error, ErrorCode, Field};
-use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
+use crate::kernel::http::{Body, EmptyReply, OptionalBody, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{MappingId, OrganizationId, RoleId};
 
 /// A role mapping: members with the external key get the role at the next sync
@@ -109,10 +109,10 @@ impl Api {
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
     ) -> Reply<RoleMappingList> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::MAPPING_LIST)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let source = source.0.map(Source::from);
         let found = self.app.read(move |r| store::list_mappings(r, tenant, source, &window)).await?;
-        let Listed { items, total, limit, offset, next } = found.map(Into::into);
+        let ListPage { items, total, limit, offset, next } = found.map(Into::into);
         Ok(ok(RoleMappingList { mappings: items, total, offset, limit, next }))
     }
 
@@ -181,7 +181,7 @@ impl Api {
         external_key: Query<Option<String>>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: OptionalBody<DeleteRoleMapping>,
-    ) -> Done {
+    ) -> EmptyReply {
         let (source, key) = match (external_source.0, external_key.0) {
             (Some(source), Some(key)) => (source, key),
             _ => {

@@ -17,9 +17,9 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, delegation};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_version};
+use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, RoleId};
 
 crate::text! {
@@ -253,7 +253,7 @@ impl Api {
         caller: GatewayCaller,
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_DELETE)?;
             let role = store::get_role(t, tenant, id.0)?;
@@ -304,7 +304,7 @@ impl Api {
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<ReplaceRolePermissions>,
-    ) -> Done {
+    ) -> EmptyReply {
         let replace = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_GRANT)?;
             let role = store::get_role(t, tenant, id.0)?;
@@ -343,7 +343,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<RoleHolder>> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST_MEMBERS)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let holders = self
             .app
             .read(move |r| {

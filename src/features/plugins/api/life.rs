@@ -16,7 +16,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Filter, Mode};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, Done, Reply, Tag, done, ok, require_version};
+use crate::kernel::http::{Body, EmptyReply, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::{Key, Tier};
 
@@ -162,7 +162,7 @@ impl Api {
         caller: MemberCaller,
         name: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_DELETE)?;
             let PluginWithVersions { plugin, versions } = store::get(t, tenant, &name.0)?;
@@ -193,7 +193,7 @@ impl Api {
         name: Path<String>,
         version: Path<u32>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_VERSION_DELETE)?;
             let whole = store::get(t, tenant, &name.0)?;

@@ -19,7 +19,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Binding, Filter, Mode};
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 
 crate::text! {
@@ -415,7 +415,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<PluginSummary>> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_LIST)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let found = self.app.read(move |r| store::list(r, tenant, &window)).await?;
         let snapshot = self.app.snapshot();
         Ok(ok(found.map(|whole| PluginSummary::of(&snapshot, &whole)).into()))
@@ -463,7 +463,7 @@ impl Api {
             }));
         }
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         Ok(ok(window.of_all(lines, "plugin_log")?.into()))
     }
 }

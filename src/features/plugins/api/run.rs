@@ -18,12 +18,12 @@ use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::decision_log::DecisionFilter;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId};
-use crate::kernel::sandbox::vectors::Ask;
+use crate::kernel::sandbox::vectors::VectorInput;
 use crate::kernel::sandbox::{CallContext, CallResult, LogLine, Tier};
 
 /// The input of a dry run, and the version to call
@@ -245,11 +245,11 @@ impl Api {
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
         let call = CallContext { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
         Ok(ok(match request {
-            Ask::Authorize(input) => {
+            VectorInput::Authorize(input) => {
                 let called = self.app.host.authorize(call, input).await;
                 DryRunAnswer::of(version, CallSummary::of_authorizer(&called), called)
             }
-            Ask::MapRoles(input) => {
+            VectorInput::MapRoles(input) => {
                 let called = self.app.host.map_roles(call, input).await;
                 DryRunAnswer::of(version, CallSummary::of_mapper(&called), called)
             }
@@ -284,7 +284,7 @@ impl Api {
             filter: bound.map(|activation| activation.filter.clone()).unwrap_or_default(),
         };
         let all = DecisionFilter { from: selection.from, to: selection.to, ..DecisionFilter::of(tenant) };
-        let window = Window::first(selection.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
+        let window = PageRequest::first(selection.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
         let rows = self.app.decisions.read(all, window).await?.items;
         let tier = Tier::from_is_large(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
@@ -311,10 +311,10 @@ fn choose_version(whole: &PluginWithVersions, number: Option<u32>) -> Result<&Ve
 }
 
 /// Fails unless the version exports the interface of the request.
-fn require_export(request: &Ask, exports: Exports) -> Result<()> {
+fn require_export(request: &VectorInput, exports: Exports) -> Result<()> {
     let (is_exported, message) = match request {
-        Ask::Authorize(_) => (exports.authorizer, "is input for an authorizer, but this version is none"),
-        Ask::MapRoles(_) => (exports.role_mapper, "is input for a role mapper, but this version is none"),
+        VectorInput::Authorize(_) => (exports.authorizer, "is input for an authorizer, but this version is none"),
+        VectorInput::MapRoles(_) => (exports.role_mapper, "is input for a role mapper, but this version is none"),
     };
     if is_exported { Ok(()) } else { Err(invalid_input(&[], message)) }
 }

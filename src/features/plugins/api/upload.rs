@@ -179,11 +179,11 @@ impl Api {
     async fn try_out(&self, call: CallContext, exports: Exports) -> Vec<TrialResult> {
         let mut tried = Vec::new();
         if exports.authorizer {
-            let called = self.app.host.authorize(call.clone(), AccessInput::neutral()).await;
+            let called = self.app.host.authorize(call.clone(), AccessInput::typical()).await;
             tried.push(CallSummary::of_authorizer(&called).tried(Exports::AUTHORIZER));
         }
         if exports.role_mapper {
-            let called = self.app.host.map_roles(call, RoleInput::neutral()).await;
+            let called = self.app.host.map_roles(call, RoleInput::typical()).await;
             tried.push(CallSummary::of_mapper(&called).tried(Exports::ROLE_MAPPER));
         }
         tried

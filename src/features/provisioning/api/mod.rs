@@ -22,11 +22,11 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::status::MemberStatus;
 use crate::kernel::http::{
-    Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version,
+    Body, DisplayName, EmptyReply, Email, Page, Reply, Tag, Username, done, like, ok, require_version,
 };
 use crate::kernel::ids::{ApiKeyId, MemberId, OrganizationId};
 
@@ -216,7 +216,7 @@ impl Api {
         let reach = authz::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
+        let (window, rules) = (PageRequest::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             let found = members::list_members(r, &filter, &window)?;
             let complete = |member| {
@@ -356,7 +356,7 @@ impl Api {
         caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
             let previous = members::get_not_erased(t, id.0)?;

@@ -19,7 +19,7 @@ use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_s
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{MemberCaller, Visitor};
 use crate::kernel::error::{Error, ErrorCode};
-use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, EmptyReply, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::SessionId;
 
 crate::text! {
@@ -110,7 +110,7 @@ impl Api {
     ///
     /// Ends the session, invalidates all its tokens from the next request on, and clears the cookies.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
-    async fn logout(&self, caller: MemberCaller) -> Done {
+    async fn logout(&self, caller: MemberCaller) -> EmptyReply {
         if let (Some(member), Some(session)) = (caller.member(), caller.session) {
             end_session(&self.app, &caller, member, session).await?;
         }

@@ -12,7 +12,7 @@ use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::http::{Done, Reply, Tag, done, ok};
+use crate::kernel::http::{EmptyReply, Reply, Tag, done, ok};
 use crate::kernel::ids::{SessionId, Timestamp};
 
 /// A session that has not ended
@@ -74,7 +74,7 @@ impl Api {
     ///
     /// Signs one device out. Its access tokens stop working before the answer is sent.
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
-    async fn end_my_session(&self, caller: MemberCaller, id: Path<SessionId>) -> Done {
+    async fn end_my_session(&self, caller: MemberCaller, id: Path<SessionId>) -> EmptyReply {
         end_session(&self.app, &caller, caller.signed_in()?, id.0).await?;
         if caller.session == Some(id.0) {
             clear_cookies(&self.app, &caller.context);

@@ -10,7 +10,7 @@ use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{AdminCaller, MemberCaller, Visitor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::http::{Body, Done, LinkToken, Password, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, EmptyReply, LinkToken, Password, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
 use crate::kernel::{authz, secret};
 
@@ -73,7 +73,7 @@ impl Api {
     ///
     /// Ends every other session of the caller; the session that sent the request remains.
     #[oai(path = "/me/password", method = "post", operation_id = "change_my_password")]
-    async fn change_my_password(&self, caller: MemberCaller, body: Body<ChangePassword>) -> Done {
+    async fn change_my_password(&self, caller: MemberCaller, body: Body<ChangePassword>) -> EmptyReply {
         let ChangePassword { old_password, new_password } = body.0;
         change_own(&self.app, &caller, old_password.0, new_password.0).await?;
         Ok(done())
@@ -83,7 +83,7 @@ impl Api {
     ///
     /// The answer is the same for known and unknown logins. At most one mail is sent per minute.
     #[oai(path = "/auth/password/forgot", method = "post", operation_id = "forgot_password")]
-    async fn forgot_password(&self, visitor: Visitor, body: Body<ForgotPassword>) -> Done {
+    async fn forgot_password(&self, visitor: Visitor, body: Body<ForgotPassword>) -> EmptyReply {
         send_link(&self.app, &visitor, body.0.login.0)?;
         Ok(done())
     }
@@ -92,7 +92,7 @@ impl Api {
     ///
     /// Ends every session of the member and creates none. A rejected password does not consume the link.
     #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password")]
-    async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> Done {
+    async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> EmptyReply {
         let ResetPassword { token, new_password } = body.0;
         reset_password(&self.app, &visitor.context, token.0, new_password.0).await?;
         Ok(done())

@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use crate::features::sessions::registration::{Registration, register, verify};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::http::{Body, DisplayName, Done, Email, Password, Reply, Tag, Username, done, ok};
+use crate::kernel::http::{Body, DisplayName, EmptyReply, Email, Password, Reply, Tag, Username, done, ok};
 
 crate::text! {
     /// The six digits from the mail
@@ -76,7 +76,7 @@ impl Api {
     ///
     /// Makes the member active, without roles. The member must then sign in.
     #[oai(path = "/verify", method = "post", operation_id = "verify_registration")]
-    async fn verify_registration(&self, visitor: Visitor, body: Body<VerifyRequest>) -> Done {
+    async fn verify_registration(&self, visitor: Visitor, body: Body<VerifyRequest>) -> EmptyReply {
         let VerifyRequest { email, code } = body.0;
         verify(&self.app, &visitor, email.0, code.0).await?;
         Ok(done())

@@ -18,7 +18,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Error, ErrorCode};
-use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, EmptyReply, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
 
 crate::text! {
@@ -212,7 +212,7 @@ impl Api {
     ///
     /// Rejected while an organization of the member requires one. Ends every other session of the member.
     #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor")]
-    async fn remove_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Done {
+    async fn remove_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> EmptyReply {
         second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
         Ok(done())
     }
@@ -223,7 +223,7 @@ impl Api {
     /// platform administrators, and for administrators of the only organization that the member belongs to. Rejected
     /// for a member who holds more rights than the caller, and for the caller's own second factor.
     #[oai(path = "/admin/members/:id/second-factor", method = "delete", operation_id = "reset_second_factor")]
-    async fn reset_second_factor(&self, caller: MemberCaller, id: Path<MemberId>) -> Done {
+    async fn reset_second_factor(&self, caller: MemberCaller, id: Path<MemberId>) -> EmptyReply {
         let reset = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_RESET_FACTOR)?;
             require_visible(t.snapshot(), reach, id.0)?;

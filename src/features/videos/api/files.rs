@@ -14,9 +14,9 @@ use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, RowScope};
-use crate::kernel::db::{Reader, Window};
+use crate::kernel::db::{Reader, PageRequest};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
+use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;
 
 /// A file to register as a video
@@ -86,7 +86,7 @@ impl Api {
             let registered = match videos::admit(t, &rules, new)? {
                 Admission::Known(known) => Changed::unchanged(known),
                 Admission::New(admitted) => {
-                    t.decided()?;
+                    t.release_savepoint()?;
                     videos::insert(t, caller, admitted)?
                 }
             };
@@ -120,7 +120,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<VideoView>> {
         let scope = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let keyword = like(keyword.0.as_deref());
         let filter = match scope {
             RowScope::All(reach) => Filter {
@@ -165,7 +165,7 @@ impl Api {
         caller: AdminOrKey,
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let rules = QuotaSettings::from_config(&self.app.config);
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let scope = RowScope::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;

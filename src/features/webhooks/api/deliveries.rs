@@ -12,7 +12,7 @@ use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
@@ -157,7 +157,7 @@ impl Api {
             since: from.0,
             until: to.0,
         };
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         Ok(ok(self.app.read(move |r| store::list_deliveries(r, &filter, &window)).await?.into()))
     }
 

@@ -15,9 +15,9 @@ use crate::kernel::authz;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::Window;
+use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
-use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
+use crate::kernel::http::{ActiveInactive, Body, EmptyReply, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
 
@@ -152,7 +152,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<WebhookView>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::WEBHOOK_LIST)?;
-        let window = Window::new(limit.0, offset.0, after.0)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
         Ok(ok(self.app.read(move |r| store::list_webhooks(r, reach.organization(), &window)).await?.into()))
     }
 
@@ -244,7 +244,7 @@ impl Api {
         caller: MemberCaller,
         id: Path<WebhookId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
-    ) -> Done {
+    ) -> EmptyReply {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_DELETE)?;
             let webhook = store::get_webhook(t, reach.organization(), id.0)?;

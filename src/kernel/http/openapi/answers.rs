@@ -158,7 +158,7 @@ const STATUSES: [(u16, &str, &str); 14] = [
 ];
 
 /// Maps a failure of an operation to the one that an external definition (such as a standard) prescribes.
-pub type AsDefined = fn(&str, ErrorCode) -> ErrorCode;
+pub type CauseOverride = fn(&str, ErrorCode) -> ErrorCode;
 
 /// The causes and headers of every operation, by its id.
 pub struct Declared(HashMap<String, (BTreeSet<&'static str>, BTreeSet<&'static str>)>);
@@ -185,7 +185,7 @@ impl Declared {
 }
 
 /// Writes the failures and headers of every operation into the document.
-pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) -> Result<Declared, Error> {
+pub fn write(document: &mut Value, answers: &[&Answers], as_defined: CauseOverride) -> Result<Declared, Error> {
     let declared: HashMap<&str, &Answers> = answers.iter().map(|answers| (answers.operation, *answers)).collect();
     let of_code: BTreeSet<&str> = operations(document).iter().map(|operation| operation.id).collect();
     if let Some(unknown) = declared.keys().find(|id| !of_code.contains(*id)) {
@@ -225,7 +225,7 @@ fn reads(operation: &Value, header: &str) -> bool {
 }
 
 /// All failures of an operation.
-fn causes(operation: &Value, declared: &[ErrorCode], as_defined: AsDefined) -> Vec<ErrorCode> {
+fn causes(operation: &Value, declared: &[ErrorCode], as_defined: CauseOverride) -> Vec<ErrorCode> {
     let schemes = schemes(operation);
     let mut found: Vec<ErrorCode> = ALWAYS.into();
     found.extend(declared);
@@ -243,7 +243,7 @@ fn causes(operation: &Value, declared: &[ErrorCode], as_defined: AsDefined) -> V
     ErrorCode::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
-fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDefined, shared: &mut Map<String, Value>) {
+fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: CauseOverride, shared: &mut Map<String, Value>) {
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[ErrorCode]| {
