@@ -370,7 +370,7 @@ pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Grantor) -> Resu
     w.execute(SET_PASSWORD_MAKER, &[(":maker", &text_of_maker(maker)), (":id", &id)]).map(drop)
 }
 
-/// `Maker::Site` is stored as null: the owner of the machine needs no password to act as a member.
+/// `Grantor::Site` is stored as null: the owner of the machine needs no password to act as a member.
 fn text_of_maker(maker: &Grantor) -> Option<String> {
     (*maker != Grantor::Site).then(|| maker.to_text())
 }

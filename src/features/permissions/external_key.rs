@@ -1,6 +1,6 @@
 //! External keys: the names of groups and roles at an external system.
 //!
-//! **Invariant.** Two keys are equal if [`one_spelling`] normalizes them to the same text: Unicode NFC, case-sensitive.
+//! **Invariant.** Two keys are equal if [`normalized`] normalizes them to the same text: Unicode NFC, case-sensitive.
 //! An LDAP distinguished name is compared as one: case-insensitive, regardless of spaces around separators and of how
 //! characters are escaped. Mappings are stored in normalized form.
 

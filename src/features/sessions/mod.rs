@@ -1,7 +1,7 @@
 //! Sessions: sign-in, refresh and sign-out.
 //!
 //! **Invariant.** [`open`] is the only function that creates a session, for every sign-in method. It alone checks
-//! whether the member is active and whether a second factor is due. [`renew`] is the only function that refreshes a
+//! whether the member is active and whether a second factor is due. [`refresh_session`] is the only function that refreshes a
 //! session.
 //!
 //! A refresh token works once. Its successor is derived from it, so the same token gives the same successor for a short

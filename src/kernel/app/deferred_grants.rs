@@ -1,5 +1,5 @@
 //! Invitations, links, passwords, keys and webhooks are deferred grants: they depend on the rights of their creator
-//! (`Maker`). The transaction that removes these rights also withdraws them. The rule is in
+//! (`Grantor`). The transaction that removes these rights also withdraws them. The rule is in
 //! `kernel::authz::deferred_grant`; this file finds the rows.
 
 use std::collections::BTreeSet;

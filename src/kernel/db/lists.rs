@@ -29,11 +29,11 @@ pub struct List {
     pub conditions: &'static [&'static str],
     /// The sort keys: unique in combination and never null; ` desc` after a descending one.
     pub order: &'static [&'static str],
-    /// Parameters with which counting must read rows; with one of them, only up to [`Window::NARROWED_MAX`] are
+    /// Parameters with which counting must read rows; with one of them, only up to [`PageRequest::NARROWED_MAX`] are
     /// counted.
     pub costly: &'static [&'static str],
     /// Parameters with which few of many rows may match. With one of them, a response scans at most
-    /// [`Window::WALKED_MAX`] rows: its page may be short, or empty, while `next` says where to continue. A page that
+    /// [`PageRequest::WALKED_MAX`] rows: its page may be short, or empty, while `next` says where to continue. A page that
     /// is requested by offset scans as many rows as necessary.
     pub walked: &'static [&'static str],
     /// Totals that are known without counting: for exactly these given parameters, the statement that reads the total.
@@ -44,7 +44,7 @@ pub struct List {
 #[derive(Debug)]
 pub struct ListPage<T> {
     pub items: Vec<T>,
-    /// The number of entries in the list. It is counted only up to [`Window::COUNTED_MAX`], or [`Window::NARROWED_MAX`]
+    /// The number of entries in the list. It is counted only up to [`PageRequest::COUNTED_MAX`], or [`PageRequest::NARROWED_MAX`]
     /// if a filter narrows the list, so that a larger list may report less than it has. If entries follow a page that
     /// was requested by offset, `total` is always greater than the end of that page. If not all rows were scanned, it
     /// is one more than the number found.

@@ -3,7 +3,7 @@
 //! **Invariant.** A change whose caller got a success survives a power failure (`synchronous=FULL`). The state that the
 //! writer keeps in memory is published after the commit and before the answer. A job that fails rolls back only itself.
 //! A job that panics fails its whole batch, because the state may be partly changed. So does a job that fails after
-//! [`Writer::decided`], which only a failing disk should cause. The writer survives all of these.
+//! [`Writer::release_savepoint`], which only a failing disk should cause. The writer survives all of these.
 //!
 //! Nothing is committed if the file was moved, replaced or deleted. Faults of the file are reported to [`Health`].
 //!

@@ -113,7 +113,7 @@ thread_local! {
     static POLLED_AT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Within a [`Clocked`] future: the CPU time since the start of the current poll.
+/// Within a [`CpuTimed`] future: the CPU time since the start of the current poll.
 pub fn since_polled() -> Duration {
     cpu_time().saturating_sub(POLLED_AT.get())
 }
