@@ -112,7 +112,11 @@ fn start_due(
 
 /// Chooses the due targets to serve now, longest waiting first, within the limits of their pools. Also returns how long
 /// until the next target is due. Targets that exceed a limit are considered again when a task ends, which wakes `run`.
-fn choose(mut heads: Vec<PendingTarget>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
+fn choose(
+    mut heads: Vec<PendingTarget>,
+    busy: &HashMap<String, Pool>,
+    now: Timestamp,
+) -> (Vec<(String, Pool)>, Duration) {
     heads.retain(|head| !busy.contains_key(&head.target));
     heads.sort_by_key(|head| head.next_at);
     let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
@@ -189,8 +193,10 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
             let requested = seconds_to_ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(requested);
-            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
-                .await
+            app.write_unaudited(move |w| {
+                store::record_outcome(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))
+            })
+            .await
         }
         DeliveryOutcome::Failed { why, .. } | DeliveryOutcome::PermanentFailure(why) => {
             count("dead");
@@ -259,7 +265,8 @@ mod tests {
     #[test]
     fn an_owner_of_many_slow_targets_does_not_delay_others() {
         let webhooks = |organization: Option<OrganizationId>, count: usize, at: i64| {
-            let head = move |n| PendingTarget { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
+            let head =
+                move |n| PendingTarget { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
             (0..count).map(head)
         };
         let targets_of = |kind: &str| -> Vec<PendingTarget> {

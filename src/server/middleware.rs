@@ -64,8 +64,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span =
-                tracing::debug_span!("request", request_id = context.request_id, %method, path = %loggable_path(&context.path));
+            let span = tracing::debug_span!("request", request_id = context.request_id, %method, path = %loggable_path(&context.path));
             let answer = async {
                 require_one_host(&request)?;
                 // Pages read forms with the extractor of poem, which needs the body in the request.

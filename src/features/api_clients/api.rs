@@ -310,7 +310,8 @@ impl Api {
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let maker = Grantor::from_caller(caller);
             let former = t.snapshot().client(&client.client_key);
-            let former_maker = former.map(|former| (&former.maker, former.require_grantor_authorized(t.snapshot(), t.now()).is_ok()));
+            let former_maker =
+                former.map(|former| (&former.maker, former.require_grantor_authorized(t.snapshot(), t.now()).is_ok()));
             let grace_ms = former_maker.map_or(0, |former| deferred_grant::grace_ms(former, &maker, overlap_ms));
             let former_ends_at = t.now().plus_ms(grace_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), former_ends_at)?;

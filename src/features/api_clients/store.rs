@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::ApiClient;
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;

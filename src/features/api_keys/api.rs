@@ -15,7 +15,7 @@ use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
-use crate::kernel::db::{Reader, PageRequest};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::scopes::{ClientName, ClientScope, scope_names};
 use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok};
@@ -307,7 +307,12 @@ impl Api {
     ///
     /// The key stops working before the answer is sent.
     #[oai(path = "/admin/members/:id/api-keys/:key_id", method = "delete", operation_id = "delete_member_api_key")]
-    async fn delete_member_api_key(&self, caller: MemberCaller, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> EmptyReply {
+    async fn delete_member_api_key(
+        &self,
+        caller: MemberCaller,
+        id: Path<MemberId>,
+        key_id: Path<ApiKeyId>,
+    ) -> EmptyReply {
         self.revoke(caller, Whose::Member(id.0, Permission::MEMBER_KEY_DELETE), key_id.0).await
     }
 
@@ -439,7 +444,12 @@ impl Whose {
 }
 
 impl Api {
-    async fn list(&self, member: Option<MemberId>, keyword: Option<String>, window: PageRequest) -> Reply<Page<KeyView>> {
+    async fn list(
+        &self,
+        member: Option<MemberId>,
+        keyword: Option<String>,
+        window: PageRequest,
+    ) -> Reply<Page<KeyView>> {
         let list = move |r: &Reader<'_>| store::list_keys(r, member, keyword.as_deref(), &window);
         let found = self.app.read(list).await?;
         let (now, notice_ms) = (Timestamp::now(), seconds_to_ms(self.app.config.api_key_notice_s));

@@ -15,7 +15,7 @@ use crate::kernel::app::{App, Changed, Occurrence, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
-use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, ApiKeyKind, Owner};
+use crate::kernel::authz::key::{self, ApiKey, ApiKeyKind, DAY, EMERGENCY, Owner};
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -131,16 +131,20 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Grantor) -> Resu
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;
-    deferred_grant::require_grantor_authorized(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(
-        |lost| {
-            let message =
-                "who set the member's password may not create keys for it: the member must change the password first";
-            if members::password_maker(t, member).is_ok_and(|password_maker| password_maker.as_ref() == Some(maker)) {
-                return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
-            }
-            lost
-        },
+    deferred_grant::require_grantor_authorized(
+        t.snapshot(),
+        maker,
+        DeferredGrant::MemberKey { member, rights },
+        t.now(),
     )
+    .map_err(|lost| {
+        let message =
+            "who set the member's password may not create keys for it: the member must change the password first";
+        if members::password_maker(t, member).is_ok_and(|password_maker| password_maker.as_ref() == Some(maker)) {
+            return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
+        }
+        lost
+    })
 }
 
 /// When a key expires: after the lifetime of its type, or earlier if requested.

@@ -6,7 +6,7 @@ use rusqlite::types::FromSqlError;
 use super::{KeyRow, NewKey};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::key::{ApiKeyKind, Owner};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;

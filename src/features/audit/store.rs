@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{AuditEntry, Filter};
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader};
 use crate::kernel::error::Result;
 
 /// A target matches by its whole text, or by the part after its first space.
@@ -83,7 +83,12 @@ const EXPORT_ENTRIES: List = List {
 };
 
 /// Lists entries, oldest first, up to the entry `last`.
-pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &PageRequest) -> Result<ListPage<AuditEntry>> {
+pub fn export_entries(
+    r: &Reader<'_>,
+    filter: &Filter,
+    last: i64,
+    window: &PageRequest,
+) -> Result<ListPage<AuditEntry>> {
     let parameters: Parameters<'_> = &[
         (":within", &filter.organization),
         (":by", &filter.actor),

@@ -2,7 +2,7 @@
 
 use crate::kernel::authz::snapshot::Right;
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{GrantId, MemberId};
 
@@ -73,7 +73,10 @@ pub fn list_grants(
 ) -> Result<Vec<[String; 4]>> {
     let parameters: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
     let all = PageRequest::first(u64::MAX);
-    Ok(r.page_without_total(&LIST_GRANTS, parameters, &all, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.items)
+    Ok(r.page_without_total(&LIST_GRANTS, parameters, &all, |row| {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    })?
+    .items)
 }
 
 const DELETE_OF_MEMBER: &str = "delete from grants where member_id = :member_id";

@@ -12,7 +12,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::Error;
-use crate::kernel::http::{Body, EmptyReply, Email, LinkToken, Page, Reply, Tag, done, ok};
+use crate::kernel::http::{Body, Email, EmptyReply, LinkToken, Page, Reply, Tag, done, ok};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::{authz, secret};
 

@@ -19,7 +19,7 @@ use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, delegation};
-use crate::kernel::db::{ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -200,7 +200,9 @@ pub async fn accept(
         let member_state = authz::store::member_state(t, id)?;
         let membership = join(t, &invitation, id)?;
         let created = member_event(t, EventKind::MemberCreated, id).within(invitation.organization);
-        Ok(Changed::new((), accepted(&invitation, id, true)).with_policy_changes([member_state, membership]).with_events([created]))
+        Ok(Changed::new((), accepted(&invitation, id, true))
+            .with_policy_changes([member_state, membership])
+            .with_events([created]))
     };
     let caller = Identity::new(Principal::Member(id), context.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Invitation, InvitationPreview};
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::secret::Hash;
@@ -54,7 +54,11 @@ const LIST_INVITATIONS: List = List {
 
 /// Returns the invitations of an organization, newest first. The e-mail is left out if the member who accepted has left
 /// the organization.
-pub fn list_invitations(r: &Reader<'_>, organization: OrganizationId, window: &PageRequest) -> Result<ListPage<Invitation>> {
+pub fn list_invitations(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    window: &PageRequest,
+) -> Result<ListPage<Invitation>> {
     r.page(&LIST_INVITATIONS, &[(":organization_id", &organization)], window, invitation_of)
 }
 

@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, RowScope};
-use crate::kernel::db::{Reader, PageRequest};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};

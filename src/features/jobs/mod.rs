@@ -32,7 +32,7 @@ use crate::kernel::db::Writer;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
-use queue::{Queue, ProcessorFilter};
+use queue::{ProcessorFilter, Queue};
 
 /// One kind of work on a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,7 +221,12 @@ impl RetrySettings {
 }
 
 /// Queues the job of a new video.
-pub fn enqueue_video(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
+pub fn enqueue_video(
+    w: &Writer<'_>,
+    video: i64,
+    member: Option<MemberId>,
+    organization: Option<OrganizationId>,
+) -> Result<()> {
     let (steps, ready) = &*FIRST_STEPS;
     let queue = Queue { member, organization, ready: *ready };
     store::insert(w, JobId::new(), video, queue, steps)?;
@@ -277,9 +282,9 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
     let expired = expire(t, rules)?;
     let claimed = queue::lease_next(t, request)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
-    let changed = claimed
-        .iter()
-        .fold(expired, |changed, job| changed.with_entry(entry(job, json!({"state": "leased", "attempts": job.attempts}))));
+    let changed = claimed.iter().fold(expired, |changed, job| {
+        changed.with_entry(entry(job, json!({"state": "leased", "attempts": job.attempts})))
+    });
     Ok(changed.map(|()| claimed))
 }
 
@@ -440,7 +445,8 @@ fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Res
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
         if step.state != report.state && !step.state.allows(report.state) {
             let (from, to) = (step.state.as_str(), report.state.as_str());
-            let needs = step.processor.dependencies().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
+            let needs =
+                step.processor.dependencies().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
             return Err(Error::new(ErrorCode::StepState)
                 .with_message(format!("{processor} is {from}{why}, and cannot become {to}")));
@@ -585,7 +591,10 @@ mod tests {
     #[test]
     fn dependencies_come_before_the_steps_that_need_them() {
         for (n, (processor, needs)) in DEPENDENCIES.into_iter().enumerate() {
-            assert!(needs.iter().all(|need| DEPENDENCIES[..n].iter().any(|(earlier, _)| earlier == need)), "{processor:?}");
+            assert!(
+                needs.iter().all(|need| DEPENDENCIES[..n].iter().any(|(earlier, _)| earlier == need)),
+                "{processor:?}"
+            );
         }
     }
 

@@ -102,7 +102,12 @@ fn find_front(r: &Reader<'_>, wanted: &ProcessorFilter) -> Result<Option<store::
 }
 
 /// Leases the first job of a queue, or corrects the state of a stale queue.
-fn take_first(t: &Transaction<'_>, front: &store::NextQueue, request: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
+fn take_first(
+    t: &Transaction<'_>,
+    front: &store::NextQueue,
+    request: &ClaimRequest,
+    rank: i64,
+) -> Result<Option<JobId>> {
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
     if !front.is_organization_active {

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::queue::{Queue, Ready};
 use super::{Filter, Job};
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{JobId, MemberId, OrganizationId, Timestamp};
 

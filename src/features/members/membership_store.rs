@@ -1,6 +1,6 @@
 //! SQL of the list of a member's organizations, and of the members that an organization created.
 
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 

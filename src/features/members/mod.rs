@@ -17,7 +17,7 @@ mod writes;
 use std::net::IpAddr;
 
 use crate::features::permissions;
-use crate::kernel::app::{App, Changed, Transaction, maintenance, consume_setup_token};
+use crate::kernel::app::{App, Changed, Transaction, consume_setup_token, maintenance};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
@@ -36,7 +36,7 @@ pub use store::{
 };
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_visible, is_visible, require_visible, visible_path, visible_text};
-pub use writes::{get_not_erased, delete_membership, erase, insert_membership, react, set_password, update_names};
+pub use writes::{delete_membership, erase, get_not_erased, insert_membership, react, set_password, update_names};
 
 /// Returns the ids of the members that a keyword can match, as a JSON array; `None` if there are too many.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
@@ -344,7 +344,12 @@ pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Grantor>> {
 pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
     let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
     let rights = &authz::store::rights_of(t, id)?;
-    deferred_grant::require_grantor_authorized(t.snapshot(), &maker, DeferredGrant::Password { member: id, rights }, t.now())
+    deferred_grant::require_grantor_authorized(
+        t.snapshot(),
+        &maker,
+        DeferredGrant::Password { member: id, rights },
+        t.now(),
+    )
 }
 
 /// Returns the hash of a member's password, if any.

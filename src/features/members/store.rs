@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::Organization;
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 

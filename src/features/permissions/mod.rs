@@ -120,7 +120,11 @@ pub fn get_role_in_snapshot(snapshot: &Snapshot, organization: OrganizationId, i
 }
 
 /// Returns the role of a tenant by its key, from the policy snapshot. Fails with `RoleNotFound`.
-pub fn get_role_by_key_in_snapshot<'s>(snapshot: &'s Snapshot, organization: OrganizationId, key: &str) -> Result<&'s Role> {
+pub fn get_role_by_key_in_snapshot<'s>(
+    snapshot: &'s Snapshot,
+    organization: OrganizationId,
+    key: &str,
+) -> Result<&'s Role> {
     let mut roles = snapshot.tenant(organization).into_iter().flat_map(Tenant::roles);
     roles.find(|role| *role.key == *key).ok_or_else(|| role_key_not_found(snapshot, organization, key))
 }
@@ -136,7 +140,11 @@ pub fn role_key_not_found(snapshot: &Snapshot, organization: OrganizationId, key
 }
 
 /// Returns the message for a role key that an organization does not have, with a suggestion and the keys that exist.
-pub fn role_key_not_found_message<'k>(organization: &str, key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub fn role_key_not_found_message<'k>(
+    organization: &str,
+    key: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> String {
     /// The most keys that the message lists.
     const LISTED_MAX: usize = 20;
     let mut known: Vec<&str> = known.into_iter().collect();
@@ -207,7 +215,12 @@ pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: 
 
 /// Assigns a role with the source `manual`, without checking what the caller holds: this was checked for the creator of
 /// the invitation. Does nothing if the member already has the assignment.
-pub fn assign_role_unchecked(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
+pub fn assign_role_unchecked(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    member: MemberId,
+    role: RoleId,
+) -> Result<()> {
     let held = store::list_assignments(w, organization, member)?;
     if held.iter().any(|held| held.role == role && held.source == Source::Manual) {
         return Ok(());
@@ -257,7 +270,11 @@ pub async fn seed(app: &App) -> Result<()> {
     app.change(&caller, "catalog.seed", move |t, _| {
         let (changes, added) = seed_builtin_permissions(t, &base_path)?;
         let entry = Entry::new("catalog", ROSTER_APP).after(serde_json::json!({"added": added}));
-        if changes.is_empty() { Ok(Changed::unchanged(())) } else { Ok(Changed::new((), entry).with_policy_changes(changes)) }
+        if changes.is_empty() {
+            Ok(Changed::unchanged(()))
+        } else {
+            Ok(Changed::new((), entry).with_policy_changes(changes))
+        }
     })
     .await
     .map(drop)

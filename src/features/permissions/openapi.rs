@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::import::{Entry, Faults, NAME_BYTES_MAX, ImportOptions, Skipped};
+use super::import::{Entry, Faults, ImportOptions, NAME_BYTES_MAX, Skipped};
 use crate::kernel::authz::catalog::UserType;
 use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
@@ -437,7 +437,8 @@ mod tests {
             "/ping": {"post": {}, "servers": [{"url": "/"}]},
             "x-note": {"get": {}},
         }});
-        let options = ImportOptions { app: Some("files".into()), prefix: Some("Files".into()), ..ImportOptions::default() };
+        let options =
+            ImportOptions { app: Some("files".into()), prefix: Some("Files".into()), ..ImportOptions::default() };
         let import = imported(document, &options);
         let seen: Vec<_> =
             import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
@@ -603,7 +604,8 @@ mod tests {
         let refused =
             read(&Document::from_value(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
         assert_eq!(refused.expect_err("strict").fields[0].location, ["body", "paths", "/a;b", "get"]);
-        let nothing = read(&Document::from_value(document(&json!({"/a;b": {"get": {}}}))), &ImportOptions::default(), 10);
+        let nothing =
+            read(&Document::from_value(document(&json!({"/a;b": {"get": {}}}))), &ImportOptions::default(), 10);
         assert_eq!(nothing.expect_err("nothing is left").fields.len(), 1);
     }
 

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::external_key::normalized;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::PermissionIndex;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
 

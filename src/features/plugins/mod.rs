@@ -27,7 +27,7 @@ use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
-use crate::kernel::sandbox::{CallResult, Fault, Limits, AuthorizeResult, vectors};
+use crate::kernel::sandbox::{AuthorizeResult, CallResult, Fault, Limits, vectors};
 use crate::kernel::secret::Hash;
 
 /// Number of activations that are kept for rollback.

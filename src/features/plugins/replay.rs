@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 use crate::kernel::app::log_entry::PluginTrace;
 use crate::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
-use crate::kernel::authz::plugin::{Filter, Mode, FilterInput};
+use crate::kernel::authz::plugin::{Filter, FilterInput, Mode};
 use crate::kernel::authz::resolved_request::RequestKind;
 use crate::kernel::decision_log::Row;
-use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, AuthorizeResult};
+use crate::kernel::sandbox::{AccessInput, AuthorizeResult, CallContext, CallResult, FaultKind, Host};
 
 /// Default number of decisions to evaluate.
 pub const RECORDED_DEFAULT: u32 = 1_000;
@@ -263,7 +263,13 @@ mod tests {
             (recorded("ok_role", true, &[]), named("a"), AuthorizeResult::Abstain, 1, 0),
             (recorded("ok_role", false, &[("a", "enforce", "deny")]), named("a"), AuthorizeResult::Abstain, 1, 1),
             (recorded("ok_role", false, &[("b", "enforce", "deny")]), named("a"), AuthorizeResult::Allow, 1, 0),
-            (recorded("ok_role", false, &[("b", "enforce", "trap")]), Candidate::default(), AuthorizeResult::Allow, 1, 1),
+            (
+                recorded("ok_role", false, &[("b", "enforce", "trap")]),
+                Candidate::default(),
+                AuthorizeResult::Allow,
+                1,
+                1,
+            ),
             (recorded("ok_role", true, &[("b", "shadow", "deny")]), named("a"), AuthorizeResult::Allow, 1, 0),
             (recorded("no_permission", false, &[]), named("a"), AuthorizeResult::Allow, 0, 0),
             (recorded("no_permission", false, &[]), open.clone(), AuthorizeResult::Allow, 1, 1),

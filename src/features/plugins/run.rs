@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_interface_follows_from_the_fields_or_is_named() {
-        let VectorInput::Authorize(input) = parsed(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("valid input")
+        let VectorInput::Authorize(input) =
+            parsed(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("valid input")
         else {
             panic!("input for an authorizer")
         };

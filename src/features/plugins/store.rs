@@ -2,9 +2,9 @@
 
 use rusqlite::Row;
 
-use super::{Plugin, Version, PluginWithVersions};
+use super::{Plugin, PluginWithVersions, Version};
 use crate::kernel::authz::plugin::{Activation, Exports};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, PluginId};
 use crate::kernel::secret::Hash;
@@ -40,7 +40,11 @@ const LIST_PLUGINS: List = List {
 };
 
 /// Lists the plugins of an organization with their versions, by name.
-pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &PageRequest) -> Result<ListPage<PluginWithVersions>> {
+pub fn list(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    window: &PageRequest,
+) -> Result<ListPage<PluginWithVersions>> {
     let plugins = r.page(&LIST_PLUGINS, &[(":organization_id", &organization)], window, plugin_of)?;
     plugins.try_map(|plugin| Ok(PluginWithVersions { versions: list_versions(r, plugin.id)?, plugin }))
 }

@@ -150,7 +150,12 @@ fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
 }
 
 /// Creates a user.
-pub fn create_user(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
+pub fn create_user(
+    t: &Transaction<'_>,
+    rules: &QuotaSettings,
+    new: &NewUser,
+    members_max: u64,
+) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
     let capacity = require_capacity(t.snapshot(), members_max)?;
     let sftpgo_username = new.sftpgo_username();

@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
 use crate::features::members;
-use crate::features::quotas::recount::{self, RecountResult, Difference, RecountTarget};
+use crate::features::quotas::recount::{self, Difference, RecountResult, RecountTarget};
 use crate::features::quotas::store::{self, Ceiling, MemberAccount};
 use crate::features::quotas::{self, QuotaAccount, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
@@ -18,7 +18,7 @@ use crate::kernel::authz::delegation::{self, Delegable};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::{Reader, PageRequest};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};

@@ -394,7 +394,9 @@ pub fn set_quota(
     let events = usage_events(t, member, &account)?;
     let entry = Entry::new("quota", member).within(organization);
     let entry = entry.before(json!({"size": previous})).after(json!({"size": size}));
-    Ok(Changed::new(true, entry).with_events([event(EventKind::QuotaChanged, member, &account, json!({}))]).with_events(events))
+    Ok(Changed::new(true, entry)
+        .with_events([event(EventKind::QuotaChanged, member, &account, json!({}))])
+        .with_events(events))
 }
 
 /// Whether the error is in the category for exceeded quotas.

@@ -2,11 +2,11 @@
 
 use rusqlite::Row;
 
-use super::{CeilingUsage, QuotaAccount, Delta, LedgerReason};
+use super::{CeilingUsage, Delta, LedgerReason, QuotaAccount};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
@@ -222,7 +222,12 @@ const FIND_ACCOUNT: &str = "
     where q.member_id = :member_id";
 
 /// Returns the member's account, if it exists. Bytes of expired reservations count as free.
-pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_bytes: i64) -> Result<Option<QuotaAccount>> {
+pub fn find_account(
+    r: &Reader<'_>,
+    member: MemberId,
+    now: Timestamp,
+    default_bytes: i64,
+) -> Result<Option<QuotaAccount>> {
     r.find(FIND_ACCOUNT, &[(":member_id", &member), (":now", &now), (":default_bytes", &default_bytes)], account_of)
 }
 

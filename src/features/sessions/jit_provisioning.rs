@@ -225,7 +225,11 @@ pub fn apply(
         done.insert("provider".into(), json!(external_user.provider));
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
-    Ok(entries.into_iter().fold(Changed::unchanged(provisioned), Changed::with_entry).with_policy_changes(changes).with_events(events))
+    Ok(entries
+        .into_iter()
+        .fold(Changed::unchanged(provisioned), Changed::with_entry)
+        .with_policy_changes(changes)
+        .with_events(events))
 }
 
 /// Applies the role plans; returns the audit entries and the changes of the snapshot.

@@ -133,7 +133,8 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };
-            let opened = open_while(app, visitor, (id, "password", VerifiedFactors::OneFactor), require_unchanged).await;
+            let opened =
+                open_while(app, visitor, (id, "password", VerifiedFactors::OneFactor), require_unchanged).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -166,7 +167,13 @@ enum Opened {
 }
 
 /// Opens a session for a member who was just authenticated. Fails with a challenge when a second factor is due.
-pub async fn open_session(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: VerifiedFactors) -> Result<Tokens> {
+pub async fn open_session(
+    app: &App,
+    visitor: &Visitor,
+    member: MemberId,
+    method: &str,
+    shown: VerifiedFactors,
+) -> Result<Tokens> {
     open_while(app, visitor, (member, method, shown), |_| Ok(())).await
 }
 
@@ -255,7 +262,12 @@ pub async fn renew_cookies(
 }
 
 /// Renews a session: consumes the refresh token and returns its successor.
-pub async fn refresh_session(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn refresh_session(
+    app: &App,
+    context: &Arc<RequestContext>,
+    session: SessionId,
+    refresh: &str,
+) -> Result<Tokens> {
     // Most invalid tokens are rejected before they reach the writer.
     let known =
         app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(ErrorCode::InvalidRefresh)?;
@@ -353,7 +365,8 @@ pub async fn purge_expired(app: &App) -> Result<()> {
             return Ok(Changed::unchanged(0));
         }
         let entry = Entry::new("sessions", "expired").after(json!({"count": expired.len()}));
-        Ok(Changed::new(expired.len(), entry).with_policy_changes(expired.into_iter().map(|id| Change::Session(id, None))))
+        Ok(Changed::new(expired.len(), entry)
+            .with_policy_changes(expired.into_iter().map(|id| Change::Session(id, None))))
     })
     .await?;
     members::purge_expired_registrations(app).await
@@ -409,11 +422,19 @@ impl SessionBackend for StoredSessions {
         })
     }
 
-    fn member_of_provider_token<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
+    fn member_of_provider_token<'a>(
+        &'a self,
+        context: &'a Arc<RequestContext>,
+        token: &'a str,
+    ) -> BoxFuture<'a, MemberId> {
         Box::pin(oidc::member_of_bearer(&self.app, &self.providers, context, token))
     }
 
-    fn consume_emergency_key<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
+    fn consume_emergency_key<'a>(
+        &'a self,
+        context: &'a Arc<RequestContext>,
+        key: &'a Arc<ApiKey>,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(api_keys::consume_emergency_key(&self.app, context, key))
     }
 }

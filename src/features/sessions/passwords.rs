@@ -276,7 +276,8 @@ pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: Str
         let (member, maker) = member_of(t, t.snapshot(), &token, t.now())?;
         members::set_password(t, member, (&hash, maker.as_ref()), None)?;
         let keys = t.count_policy_changes(|change| matches!(change, Change::ApiKeyDeleted(_)));
-        let after = json!({"fields": ["password"], "sessions_ended": t.count_policy_changes(is_session), "keys_ended": keys});
+        let after =
+            json!({"fields": ["password"], "sessions_ended": t.count_policy_changes(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
     let caller = Identity::new(Principal::Visitor, context.clone());

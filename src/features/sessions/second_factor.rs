@@ -9,7 +9,7 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::factor_store::{self, Factor};
-use super::{VerifiedFactors, Tokens, open_session, require_signed_in, store};
+use super::{Tokens, VerifiedFactors, open_session, require_signed_in, store};
 use crate::features::members::{self, password};
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
@@ -233,7 +233,9 @@ pub async fn complete_sign_in(
         Ok(match after {
             // The audit entry of the new session records that a second factor was verified.
             None => Changed::unchanged(Some(passed)),
-            Some(after) => Changed::new(Some(passed), Entry::new("member", member).after(after)).with_policy_changes(changes),
+            Some(after) => {
+                Changed::new(Some(passed), Entry::new("member", member).after(after)).with_policy_changes(changes)
+            }
         })
     };
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());

@@ -228,7 +228,8 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
                 let owner = owners.of(t, video.path.folder())?;
                 changed.answer.add_claimed(owner, video.size);
                 if let Some(owner) = owner {
-                    changed = changed.merge(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
+                    changed =
+                        changed.merge(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
                     let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                     if account.used > account.size {
                         changed.answer.over_quota.insert(owner);

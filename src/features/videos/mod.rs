@@ -15,7 +15,7 @@ mod walk;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, QuotaAccount, Delta, QuotaCheck, QuotaSettings, LedgerReason, reservations};
+use crate::features::quotas::{self, Delta, LedgerReason, QuotaAccount, QuotaCheck, QuotaSettings, reservations};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -264,7 +264,9 @@ pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, vid
 fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: LedgerReason<'_>) -> Result<Vec<Event>> {
     match video.account() {
         None => Ok(Vec::new()),
-        Some(account) => quotas::adjust_and_post(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
+        Some(account) => {
+            quotas::adjust_and_post(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events)
+        }
     }
 }
 
@@ -344,8 +346,13 @@ pub fn reassign(
     }
     let organization = quotas::organization_of(t.snapshot(), to);
     let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
-    let taken =
-        quotas::adjust_and_post(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;
+    let taken = quotas::adjust_and_post(
+        t,
+        rules,
+        (to, organization),
+        Delta::take(video.size, fit),
+        reason(cause, &video.id, caller),
+    )?;
     events.extend(taken.1);
     let given = Video { member: Some(to), organization, ..video.clone() };
     store::update_video(t, &given)?;

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Filter, Video};
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 
 const FIND_VIDEO: &str = "

@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn a_private_host_is_allowed_on_all_ports_or_on_one() {
-        let hosts = AllowedHosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
+        let hosts =
+            AllowedHosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
         let allow = |url: &str| hosts.allow(&Url::parse(url).expect("an address"));
         for url in
             ["http://n8n.lan/", "https://N8N.lan:9/", "http://127.0.0.1:5678/", "http://[::1]/", "http://[fd00::1]:7/"]

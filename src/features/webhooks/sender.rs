@@ -87,12 +87,20 @@ impl Sender {
     }
 
     /// Sends one signed request.
-    pub async fn send(&self, sealer: &KeyedDigest, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> WebhookResponse {
+    pub async fn send(
+        &self,
+        sealer: &KeyedDigest,
+        webhook: &Webhook,
+        (kind, name): (&str, &str),
+        body: &Value,
+    ) -> WebhookResponse {
         let started = Instant::now();
         let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
         let duration = started.elapsed();
         match outcome {
-            Ok((status, retry_after_s)) => WebhookResponse { status: Some(status), duration, error: None, retry_after_s },
+            Ok((status, retry_after_s)) => {
+                WebhookResponse { status: Some(status), duration, error: None, retry_after_s }
+            }
             Err(error) => WebhookResponse { status: None, duration, error: Some(error), retry_after_s: None },
         }
     }

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::Webhook;
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer, sql};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
@@ -40,7 +40,11 @@ const LIST_WEBHOOKS: List = List {
 };
 
 /// Lists the webhooks of an organization, or all webhooks if `organization` is `None`.
-pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &PageRequest) -> Result<ListPage<Webhook>> {
+pub fn list_webhooks(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    window: &PageRequest,
+) -> Result<ListPage<Webhook>> {
     r.page(&LIST_WEBHOOKS, &[(":organization_id", &organization)], window, webhook_of)
 }
 

@@ -164,14 +164,17 @@ fn account(answer: &Response, expected: u16) -> Result<Account> {
     }
     let account: Account = read(answer)?;
     if account.pk < 1 || account.uid.is_empty() {
-        return Err(Error::new(ErrorCode::ExternalSystemFailed).with_source("Authentik: an account without a pk or uid"));
+        return Err(
+            Error::new(ErrorCode::ExternalSystemFailed).with_source("Authentik: an account without a pk or uid")
+        );
     }
     Ok(account)
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Response) -> Result<T> {
-    serde_json::from_value(answer.json()?)
-        .map_err(|e| Error::new(ErrorCode::ExternalSystemFailed).with_source(format!("Authentik: unexpected answer: {e}")))
+    serde_json::from_value(answer.json()?).map_err(|e| {
+        Error::new(ErrorCode::ExternalSystemFailed).with_source(format!("Authentik: unexpected answer: {e}"))
+    })
 }
 
 /// Converts a failed answer. The error names the invalid fields but not their values, which can be personal data.

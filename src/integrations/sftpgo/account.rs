@@ -259,7 +259,8 @@ mod tests {
         );
         assert!(!desired.belongs_to_other(&with(&desired.member.to_string())));
         assert!(
-            desired.belongs_to_other(&with(&MemberId::new().to_string())) && desired.belongs_to_other(&with("another program's"))
+            desired.belongs_to_other(&with(&MemberId::new().to_string()))
+                && desired.belongs_to_other(&with("another program's"))
         );
     }
 }

@@ -6,7 +6,9 @@
 
 use serde_json::Value;
 
-use super::account::{Account, DesiredAccount, DesiredStateInputs, is_disabled, member_of, name_of, disabled, owner_in};
+use super::account::{
+    Account, DesiredAccount, DesiredStateInputs, disabled, is_disabled, member_of, name_of, owner_in,
+};
 use crate::features::members::{self, Member};
 use crate::features::sessions::credential_check::{self, LoginClaim};
 use crate::features::videos::path::is_folder;

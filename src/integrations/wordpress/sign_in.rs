@@ -10,7 +10,7 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
-use crate::features::sessions::{VerifiedFactors, Tokens, consume_once, open_session};
+use crate::features::sessions::{Tokens, VerifiedFactors, consume_once, open_session};
 use crate::integrations::wordpress::{WordPressUser, authenticate, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;

@@ -22,11 +22,12 @@ const SUSPENDED: &str = "roster_suspended";
 /// Sends WordPress whether an event's member is suspended.
 pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     if !app.config.has_wordpress_administrator() {
-        return Ok(DeliveryOutcome::TargetGone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
+        return Ok(DeliveryOutcome::TargetGone(
+            "set wordpress.url, wordpress.username and wordpress.password_file".into(),
+        ));
     }
-    let look = move |r: &crate::kernel::db::Reader<'_>| {
-        Ok((members::find(r, member)?, members::wordpress_id(r, member)?))
-    };
+    let look =
+        move |r: &crate::kernel::db::Reader<'_>| Ok((members::find(r, member)?, members::wordpress_id(r, member)?));
     let (Some(found), Some(number)) = app.read(look).await? else {
         return Ok(DeliveryOutcome::Skipped("the member has no account at WordPress"));
     };

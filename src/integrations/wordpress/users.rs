@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{UnreadableUser, WordPressUser, failed, read, read_one, read_me, users};
+use super::{UnreadableUser, WordPressUser, failed, read, read_me, read_one, users};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
 use crate::kernel::outbound::Response;

@@ -147,13 +147,16 @@ pub(super) fn withdraw(
 fn invalidated((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timestamp) -> Option<Entry> {
     let (entry, is_kept): (Entry, [bool; 2]) = match open {
         Open::ServiceKey { id } => {
-            let is_kept =
-                |snapshot: &Snapshot| snapshot.api_key(*id).is_some_and(|key| key.require_grantor_authorized(snapshot, now).is_ok());
+            let is_kept = |snapshot: &Snapshot| {
+                snapshot.api_key(*id).is_some_and(|key| key.require_grantor_authorized(snapshot, now).is_ok())
+            };
             (Entry::new("api_key", id), [is_kept(before), is_kept(after)])
         }
         Open::Client { client_key } => {
             let is_kept = |snapshot: &Snapshot| {
-                snapshot.client(client_key).is_some_and(|client| client.require_grantor_authorized(snapshot, now).is_ok())
+                snapshot
+                    .client(client_key)
+                    .is_some_and(|client| client.require_grantor_authorized(snapshot, now).is_ok())
             };
             (Entry::new("client", client_key), [is_kept(before), is_kept(after) || after.client(client_key).is_none()])
         }

@@ -15,7 +15,7 @@ use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::sandbox::{AccessInput, Claim, Fault, AuthorizeResult, Spent};
+use crate::kernel::sandbox::{AccessInput, AuthorizeResult, Claim, Fault, Spent};
 use crate::kernel::secret::Hash;
 
 /// Names of facts that only the host can set.
@@ -203,8 +203,9 @@ impl App {
         }
         let input = authorizer_input(snapshot, request, &resolved, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
-        let shadow: Vec<&Binding> =
-            authorizers().filter(|binding| binding.mode == Mode::Shadow && !binding.run_state.is_quarantined()).collect();
+        let shadow: Vec<&Binding> = authorizers()
+            .filter(|binding| binding.mode == Mode::Shadow && !binding.run_state.is_quarantined())
+            .collect();
         let mut enforced_answers: Vec<(&Binding, PluginResult)> = Vec::new();
         for binding in enforced().filter(|binding| resolved.consults(base.reason, binding)) {
             let answer = self.call_authorizer(tenant, binding, &input, spent).await;

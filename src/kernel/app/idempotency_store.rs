@@ -32,7 +32,11 @@ const REMEMBER: &str = "
     insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
     values (:caller, :action, :key, :fingerprint, :answer, :now)";
 
-pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &IdempotencyRecord) -> Result<()> {
+pub fn remember(
+    w: &Writer<'_>,
+    (caller, action, key): (&str, &str, &str),
+    remembered: &IdempotencyRecord,
+) -> Result<()> {
     w.execute(
         REMEMBER,
         &[

@@ -16,7 +16,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 use crate::kernel::sandbox::{
-    AccessInput, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, AuthorizeResult, Spent, Tier,
+    AccessInput, AuthorizeResult, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Spent, Tier,
 };
 
 /// How long a call waits for a plugin that is not loaded: long enough if it is small or was compiled before.
@@ -128,8 +128,7 @@ impl App {
     /// Passes the set of plugins in force to the host; called after each change of the set.
     pub fn update_plugins_in_force(&self) {
         let snapshot = self.snapshot();
-        self.host
-            .set_active(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
+        self.host.set_active(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
     }
 
     /// Drops the compiled form of a component that the organization does not store, or no longer stores.
@@ -195,7 +194,8 @@ impl App {
                 push_line(stats, kept_max, LogRecord { at: now, level, message });
             }
         });
-        let (failures_max, window_ms) = (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
+        let (failures_max, window_ms) =
+            (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
         if let Err(fault) = outcome
             && fault.kind.is_guest_fault()
             && binding.run_state.has_failed_too_often(now, failures_max, window_ms)
@@ -226,7 +226,9 @@ impl App {
                     return Ok(Changed::unchanged(()));
                 }
                 t.react_to(&Occurrence::PluginQuarantined { plugin, version })?;
-                Ok(Changed::new((), entry).with_events([event]).with_policy_changes([authz::store::plugins(t, organization)?]))
+                Ok(Changed::new((), entry)
+                    .with_events([event])
+                    .with_policy_changes([authz::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
                 tracing::error!(error = %e, "a quarantine could not be stored: it lasts only until this process ends");

@@ -13,7 +13,7 @@ use super::{App, seconds_to_ms};
 use crate::kernel::audit_log::{self, Entry};
 use crate::kernel::authz::compare_store::{Cursor, PAGE_ROWS};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::{Change, Part, SnapshotCursor, Snapshot};
+use crate::kernel::authz::snapshot::{Change, Part, Snapshot, SnapshotCursor};
 use crate::kernel::authz::{self, compare_store as rows};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::kernel::app::{Changed, Transaction};
     use crate::kernel::authz::catalog::Catalog;
-    use crate::kernel::authz::snapshot::{GrantKey, RoleKind, Right, Role, Session, Status};
+    use crate::kernel::authz::snapshot::{GrantKey, Right, Role, RoleKind, Session, Status};
     use crate::kernel::config::Config;
     use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, RoleId, SessionId};
 

@@ -140,9 +140,14 @@ pub trait SessionBackend: Send + Sync {
         refresh: &'a str,
     ) -> BoxFuture<'a, TokenSubject>;
     /// Returns the member that an identity provider's access token identifies.
-    fn member_of_provider_token<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
+    fn member_of_provider_token<'a>(
+        &'a self,
+        context: &'a Arc<RequestContext>,
+        token: &'a str,
+    ) -> BoxFuture<'a, MemberId>;
     /// Consumes an emergency key, which works once.
-    fn consume_emergency_key<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
+    fn consume_emergency_key<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>)
+    -> BoxFuture<'a, ()>;
 }
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;

@@ -217,7 +217,8 @@ impl Keys {
 
     /// Whether the token, unverified, names this site as its issuer or names none.
     pub fn claims_own_issuer(&self, token: &str) -> bool {
-        let issuer = unverified_claims(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
+        let issuer =
+            unverified_claims(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
         issuer.unwrap_or(true)
     }
 }
@@ -288,7 +289,13 @@ impl ProviderKeys {
     }
 
     /// Verifies a token of this issuer for this audience and purpose, and returns its claims.
-    pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: TokenPurpose) -> Result<Value, TokenError> {
+    pub fn verify(
+        &self,
+        token: &str,
+        issuer: &str,
+        audience: &str,
+        purpose: TokenPurpose,
+    ) -> Result<Value, TokenError> {
         let wrong = |why: &str| TokenError::Wrong(why.to_owned());
         let header = jsonwebtoken::decode_header(token).map_err(|e| TokenError::Wrong(e.to_string()))?;
         let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
@@ -570,7 +577,9 @@ mod tests {
         }
         let late = json!({"iss": "i", "aud": "roster", "exp": now_s + 60, "nbf": (now_s + 35).to_string()});
         assert!(
-            foreign_keys.verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", TokenPurpose::Id).is_err()
+            foreign_keys
+                .verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", TokenPurpose::Id)
+                .is_err()
         );
     }
 
@@ -582,7 +591,8 @@ mod tests {
         };
         let foreign_keys = ProviderKeys::new(&json!({"keys": [jwk(&one), jwk(&two)]}));
         let claims = json!({"iss": "i", "aud": "roster", "exp": Timestamp::now().0 / 1_000 + 60});
-        let verify = |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", TokenPurpose::Id);
+        let verify =
+            |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", TokenPurpose::Id);
         assert!(verify(json!({"alg": "EdDSA", "kid": two.id})).is_ok());
         assert!(matches!(verify(json!({"alg": "EdDSA"})), Err(TokenError::Wrong(_))));
         assert_eq!(verify(json!({"alg": "EdDSA", "kid": "three"})), Err(TokenError::UnknownKey));

@@ -92,8 +92,11 @@ mod tests {
 
     #[test]
     fn a_shard_is_full_at_its_limit_and_drops_the_old_half_one_past_it() {
-        let verified =
-            Verified { named: TokenSubject { member: MemberId::new(), session: SessionId::new() }, from_s: 0, until_s: 1 };
+        let verified = Verified {
+            named: TokenSubject { member: MemberId::new(), session: SessionId::new() },
+            from_s: 0,
+            until_s: 1,
+        };
         let tokens = VerifiedTokens::default();
         (0..2 * HALF_MAX).for_each(|n| tokens.put(token(n), verified));
         assert_eq!((tokens.count(), tokens.find(&token(HALF_MAX))), (2 * HALF_MAX, Some(verified)));

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::delegation::{self, RightRow, MemberPart};
+use super::delegation::{self, MemberPart, RightRow};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_maker_survives_storing_and_reading() {
-        for maker in [Grantor::Site, Grantor::Member(MemberId::new()), Grantor::Client("rc_1".into()), Grantor::Nobody] {
+        for maker in [Grantor::Site, Grantor::Member(MemberId::new()), Grantor::Client("rc_1".into()), Grantor::Nobody]
+        {
             assert_eq!(Grantor::parse(Some(&maker.to_text())), maker);
         }
         for text in [None, Some(""), Some("cli x"), Some("internal internal"), Some("nobody")] {
@@ -269,7 +270,9 @@ mod tests {
             DeferredGrant::Password { member: MemberId::new(), rights: &[] },
             DeferredGrant::Webhook { organization: None },
         ] {
-            let is_kept = |maker: &Grantor| require_grantor_authorized(&snapshot, maker, deferred_grant, Timestamp::now()).is_ok();
+            let is_kept = |maker: &Grantor| {
+                require_grantor_authorized(&snapshot, maker, deferred_grant, Timestamp::now()).is_ok()
+            };
             assert!(!is_kept(&Grantor::Nobody) && !is_kept(&Grantor::Member(MemberId::new())), "{deferred_grant:?}");
             assert!(!is_kept(&Grantor::Client("rc_1".into())) && is_kept(&Grantor::Site), "{deferred_grant:?}");
         }

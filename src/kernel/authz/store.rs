@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rusqlite::Row;
 
-use super::catalog::{PermissionSet, Catalog, Node, PermissionIndex, UserType};
+use super::catalog::{Catalog, Node, PermissionIndex, PermissionSet, UserType};
 use super::client::{Client, Counters};
 use super::deferred_grant::Grantor;
 use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, Mode, RunState};
-use super::snapshot::{Change, RoleKind, Right, Role, Session, Snapshot, Status};
+use super::snapshot::{Change, Right, Role, RoleKind, Session, Snapshot, Status};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};
 use crate::kernel::encryption::{Encryption, KeyId, SecretLocation};

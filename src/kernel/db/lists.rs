@@ -410,7 +410,12 @@ impl Reader<'_> {
         let (mut listed, passed) = match cursor {
             Some(cursor) if cursor.list == second.name => {
                 let begin = start(window.limit);
-                return self.page_without_total(second, filters, if cursor.keys.is_empty() { &begin } else { window }, row);
+                return self.page_without_total(
+                    second,
+                    filters,
+                    if cursor.keys.is_empty() { &begin } else { window },
+                    row,
+                );
             }
             Some(_) => (self.page_without_total(first, filters, window, &mut row)?, 0),
             None => {

@@ -224,8 +224,8 @@ mod tests {
 
     /// The error code of a start, or `ok`.
     fn start_result(file: &Path) -> String {
-        let checked =
-            require_files(file).and_then(|()| require_progress(&Connection::open(file).map_err(sql::from_sqlite)?, file));
+        let checked = require_files(file)
+            .and_then(|()| require_progress(&Connection::open(file).map_err(sql::from_sqlite)?, file));
         checked.map_or_else(|e| e.message().split(':').next().unwrap_or_default().to_owned(), |()| "ok".to_owned())
     }
 

@@ -284,7 +284,8 @@ impl<S: Clone + Send + 'static> Db<S> {
         }
         let file = self.file.clone();
         let look = move || {
-            let mut connection = Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::from_sqlite)?;
+            let mut connection =
+                Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::from_sqlite)?;
             schema::prepare_reader(&mut connection).map_err(sql::from_sqlite)?;
             schema::damage(&connection)
         };
@@ -683,7 +684,12 @@ mod tests {
         let fixture = Fixture::new();
         let answers = fixture.batch(vec![
             |w| insert(w, "a"),
-            |w| insert(w, "b").and_then(|()| w.release_savepoint()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
+            |w| {
+                insert(w, "b")
+                    .and_then(|()| w.release_savepoint())
+                    .and_then(|()| insert(w, "c"))
+                    .and_then(|()| refused())
+            },
             |w| insert(w, "d"),
         ]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false; 3]);

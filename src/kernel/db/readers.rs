@@ -480,14 +480,16 @@ mod tests {
             assert_eq!(fixture.serve().len(), of_party, "{max}: a party");
             let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
-                let _ =
-                    fixture.state.enqueue(Waiting { share: share("a", "1"), sender: stored_totals(&mut fixture.receivers) }, 99);
+                let _ = fixture
+                    .state
+                    .enqueue(Waiting { share: share("a", "1"), sender: stored_totals(&mut fixture.receivers) }, 99);
             }
             assert_eq!(fixture.serve().len(), of_caller, "{max}: one of several callers");
             let mut fixture = Fixture::new(max);
             for _ in 0..2 * max {
-                let _ =
-                    fixture.state.enqueue(Waiting { share: share("a", "a"), sender: stored_totals(&mut fixture.receivers) }, 99);
+                let _ = fixture
+                    .state
+                    .enqueue(Waiting { share: share("a", "a"), sender: stored_totals(&mut fixture.receivers) }, 99);
             }
             assert_eq!(fixture.serve().len(), of_party, "{max}: the only caller of a party");
         }

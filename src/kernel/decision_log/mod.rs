@@ -25,7 +25,7 @@ use shares::Shares;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::db::sql::{self, Parameters};
-use super::db::{List, ListPage, Reader, PageRequest, Writer, panic_text, schema};
+use super::db::{List, ListPage, PageRequest, Reader, Writer, panic_text, schema};
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};

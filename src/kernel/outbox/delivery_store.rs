@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::delivery::{Delivery, Filter};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, Reader, PageRequest, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
@@ -36,7 +36,9 @@ pub struct PendingTarget {
 
 /// Every target with pending deliveries.
 pub fn list_heads(r: &Reader<'_>) -> Result<Vec<PendingTarget>> {
-    r.all(LIST_HEADS, &[], |row| Ok(PendingTarget { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
+    r.all(LIST_HEADS, &[], |row| {
+        Ok(PendingTarget { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? })
+    })
 }
 
 const FIND_HEAD: &str = "
@@ -59,7 +61,13 @@ const SETTLE: &str = "
     where target = :target and event_id = :event_id and state = 'pending'";
 
 /// Records the outcome of an attempt.
-pub fn record_outcome(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
+pub fn record_outcome(
+    w: &Writer<'_>,
+    delivery: &Delivery,
+    state: &str,
+    next_at: Timestamp,
+    error: Option<&str>,
+) -> Result<()> {
     w.execute(
         SETTLE,
         &[

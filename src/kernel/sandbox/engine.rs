@@ -20,7 +20,7 @@ use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
 use super::pace::{CpuTimed, Pace, Share, Spent, since_polled};
-use super::{AccessInput, CallResult, Fault, FaultKind, RoleInput, AuthorizeResult};
+use super::{AccessInput, AuthorizeResult, CallResult, Fault, FaultKind, RoleInput};
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::secret::Hash;

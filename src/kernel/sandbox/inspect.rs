@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn the_size_of_a_file_is_limited() {
         let component = small();
-        let at = |file_bytes: usize| inspect_all(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
+        let at =
+            |file_bytes: usize| inspect_all(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
         assert!(at(component.len()).is_empty());
         assert_eq!(at(component.len() - 1)[0].code, ErrorCode::PluginTooLarge);
     }

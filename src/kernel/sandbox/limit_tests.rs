@@ -12,8 +12,8 @@ use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, CallContext, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, AuthorizeResult,
-    Spent, Tier, inspect, measure, roles_fault,
+    AccessInput, AuthorizeResult, CallContext, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS,
+    RoleInput, Spent, Tier, inspect, measure, roles_fault,
 };
 use crate::kernel::config::Config;
 use crate::kernel::error::ErrorCode;

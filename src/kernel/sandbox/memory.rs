@@ -95,7 +95,12 @@ impl Memory {
         Some(Reserved { _permits: [own, site], units })
     }
 
-    async fn take(&self, budget: &MemoryBudget, bytes: u64, of: Option<OrganizationId>) -> Option<OwnedSemaphorePermit> {
+    async fn take(
+        &self,
+        budget: &MemoryBudget,
+        bytes: u64,
+        of: Option<OrganizationId>,
+    ) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(budget.units);
         let began = Instant::now();
         while began.elapsed() < RESERVE_WAIT {

@@ -29,14 +29,14 @@ use arc_swap::ArcSwap;
 use cache::Cache;
 use compile_queue::CompileQueue;
 use engine::{Call, RequestThreadBudget, Runtime};
-use memory::{MemoryBudget as MemoryBudget, Memory, Reserved};
+use memory::{Memory, MemoryBudget, Reserved};
 use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use call_result::{CallResult, Fault, FaultKind};
 pub use engine::Loaded;
-pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, AuthorizeResult};
+pub use input::{AccessInput, AuthorizeResult, Claim, Level, LogLine, RoleInput};
 pub use limits::{Budget, Limits, Tier};
 pub use memory::Key;
 pub use pace::{PROOF_CALLS, Spent};

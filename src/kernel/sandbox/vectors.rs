@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::guest::plain;
-use super::{AccessInput, Admitted, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, AuthorizeResult, Tier};
+use super::{
+    AccessInput, Admitted, AuthorizeResult, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Tier,
+};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 

@@ -14,7 +14,7 @@ use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::db::PageRequest;
-use crate::kernel::decision_log::{Row, DecisionFilter};
+use crate::kernel::decision_log::{DecisionFilter, Row};
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 

@@ -11,8 +11,8 @@ use super::{MemberView, PasswordHash};
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
 use crate::features::members::store::{self, Filter, Membership};
 use crate::features::members::{
-    self, AUTHENTIK, Guesser, Member, NewMember, get_not_erased, bounded_guesses, changed, create, member_event, password,
-    require_capacity, require_may_touch, require_not_self, require_visible, set_active, set_password, writes,
+    self, AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, get_not_erased, member_event,
+    password, require_capacity, require_may_touch, require_not_self, require_visible, set_active, set_password, writes,
 };
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
@@ -27,7 +27,8 @@ use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{
-    Body, DisplayName, EmptyReply, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
+    Body, DisplayName, Email, EmptyReply, Page, Password, Reply, Subject, Tag, Username, done, like, ok,
+    require_version,
 };
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -231,7 +232,9 @@ impl Api {
                 entry = entry.within(organization);
             }
             let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
-            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).with_policy_changes(changes).with_events([created]))
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry)
+                .with_policy_changes(changes)
+                .with_events([created]))
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
         let made = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, making).await?;

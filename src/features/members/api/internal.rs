@@ -82,7 +82,9 @@ impl Api {
                     entry = entry.within(organization);
                 }
                 let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
-                return Ok(Changed::new(store::get_member(t, id)?, entry).with_policy_changes(changes).with_events([created]));
+                return Ok(Changed::new(store::get_member(t, id)?, entry)
+                    .with_policy_changes(changes)
+                    .with_events([created]));
             };
             require_visible(t.snapshot(), reach, former.id)?;
             let mut member: Member = former.clone();

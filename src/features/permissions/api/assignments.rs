@@ -202,7 +202,12 @@ impl Api {
                 return Err(Error::new(ErrorCode::SystemRole)
                     .with_message("an owner or a platform administrator can only be assigned manually"));
             }
-            delegation::require_held(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(
+                t.snapshot(),
+                caller,
+                tenant,
+                get_role_in_snapshot(t.snapshot(), tenant, role.id)?,
+            )?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
             let made = store::list_assignments(t, tenant, uid.0)?
                 .into_iter()
@@ -227,7 +232,12 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
             let role = store::get_role(t, tenant, held.ok_or(ErrorCode::AssignmentNotFound)?.role)?;
-            delegation::require_may_revoke(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_revoke(
+                t.snapshot(),
+                caller,
+                tenant,
+                get_role_in_snapshot(t.snapshot(), tenant, role.id)?,
+            )?;
             if role.is_protected() {
                 require_not_last(t, tenant, uid.0)?;
             }

@@ -140,7 +140,12 @@ impl Api {
                 return Err(Error::new(ErrorCode::SystemRole)
                     .with_message("a mapping cannot yield the role of an owner or a platform administrator"));
             }
-            delegation::require_held(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(
+                t.snapshot(),
+                caller,
+                tenant,
+                get_role_in_snapshot(t.snapshot(), tenant, role.id)?,
+            )?;
             let former = store::find_mapping(t, tenant, source, key)?;
             require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
             if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
@@ -196,7 +201,12 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(ErrorCode::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
-            delegation::require_may_revoke(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, former.role)?)?;
+            delegation::require_may_revoke(
+                t.snapshot(),
+                caller,
+                tenant,
+                get_role_in_snapshot(t.snapshot(), tenant, former.role)?,
+            )?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.as_str(), "external_key": former.external_key, "role": former.role_key}),

@@ -264,7 +264,12 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(ErrorCode::RoleInUse.into());
             }
-            delegation::require_may_revoke(t.snapshot(), caller, tenant, get_role_in_snapshot(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_revoke(
+                t.snapshot(),
+                caller,
+                tenant,
+                get_role_in_snapshot(t.snapshot(), tenant, role.id)?,
+            )?;
             // Open invitations with this role are withdrawn.
             let withdrawn = store::count_open_invitations(t, role.id)?;
             t.react_to(&Occurrence::RoleDeleted(role.id))?;
@@ -315,7 +320,8 @@ impl Api {
             let names = body.0.permission_ids.iter().map(|name| name.0.as_str());
             let ticked = ticks(t, caller, tenant, role.id, names)?;
             store::replace_role_permissions(t, role.id, &ticked)?;
-            let before = names_of(&t.snapshot().catalog, get_role_in_snapshot(t.snapshot(), tenant, role.id)?.ticked.iter());
+            let before =
+                names_of(&t.snapshot().catalog, get_role_in_snapshot(t.snapshot(), tenant, role.id)?.ticked.iter());
             let after = names_of(&t.snapshot().catalog, ticked.into_iter());
             let entry = Entry::new("role", role.id)
                 .within(tenant)

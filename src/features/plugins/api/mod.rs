@@ -12,7 +12,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::Value;
 
-use super::{FailedVector, Plugin, Report, VersionState, TrialResult, Version, PluginWithVersions, store};
+use super::{FailedVector, Plugin, PluginWithVersions, Report, TrialResult, Version, VersionState, store};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::features::members;
 use crate::features::plugins::replay::{self, Candidate, ChangedDecision, Recorded, Replay};
 use crate::features::plugins::run::{self, invalid_input};
-use crate::features::plugins::{CallSummary, Version, PluginWithVersions, store};
+use crate::features::plugins::{CallSummary, PluginWithVersions, Version, store};
 use crate::kernel::app::App;
 use crate::kernel::app::log_entry::redacted_row;
 use crate::kernel::authn::caller::MemberCaller;

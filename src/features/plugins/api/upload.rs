@@ -9,7 +9,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{PluginState, ReportView, VersionView};
-use crate::features::plugins::{self, CallSummary, Report, PluginQuota, TrialResult, Upload, Uploads, Version, PluginWithVersions, store};
+use crate::features::plugins::{
+    self, CallSummary, PluginQuota, PluginWithVersions, Report, TrialResult, Upload, Uploads, Version, store,
+};
 use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;

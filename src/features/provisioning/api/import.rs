@@ -172,7 +172,8 @@ impl Api {
                 let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
                 let id = user.member.id;
                 require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
-                Ok(provisioning::update_user(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
+                Ok(provisioning::update_user(t, &rules, reach, &user, &edit)?
+                    .map(|fields| RowOutcome::Changed(id, fields)))
             }
             other => Ok(Changed::unchanged(predicted(other))),
         };

@@ -26,7 +26,7 @@ use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::status::MemberStatus;
 use crate::kernel::http::{
-    Body, DisplayName, EmptyReply, Email, Page, Reply, Tag, Username, done, like, ok, require_version,
+    Body, DisplayName, Email, EmptyReply, Page, Reply, Tag, Username, done, like, ok, require_version,
 };
 use crate::kernel::ids::{ApiKeyId, MemberId, OrganizationId};
 
@@ -216,7 +216,8 @@ impl Api {
         let reach = authz::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, rules) = (PageRequest::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
+        let (window, rules) =
+            (PageRequest::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             let found = members::list_members(r, &filter, &window)?;
             let complete = |member| {
@@ -244,7 +245,8 @@ impl Api {
                 body.org_code.as_ref().map(|named| organization(t.snapshot(), caller, named)).transpose()?;
             let is_suspended = body.status == Some(UserStatus::Suspended);
             let welcomes = body.welcome.unwrap_or(has_mail && !is_suspended);
-            let new = NewUser { welcome: welcomes.then(|| Grantor::from_caller(caller)), ..new_user(body, organization) };
+            let new =
+                NewUser { welcome: welcomes.then(|| Grantor::from_caller(caller)), ..new_user(body, organization) };
             let mut made = provisioning::create_user(t, &rules, &new, members_max)?;
             let id = made.answer;
             if is_suspended {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
-use crate::features::sessions::oidc::{self, Providers, AuthorizationResponse};
+use crate::features::sessions::oidc::{self, AuthorizationResponse, Providers};
 use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, token_answer};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
@@ -96,7 +96,8 @@ impl Api {
         binding: Query<Option<String>>,
     ) -> Reply<AuthorizeUrl> {
         let target = (redirect_uri.0.as_str(), binding.0.as_deref());
-        let authorize_url = oidc::authorize_url(&self.app, &self.providers, &visitor, provider.0.as_deref(), target).await?;
+        let authorize_url =
+            oidc::authorize_url(&self.app, &self.providers, &visitor, provider.0.as_deref(), target).await?;
         Ok(ok(AuthorizeUrl { authorize_url }))
     }
 

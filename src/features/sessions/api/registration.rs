@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use crate::features::sessions::registration::{Registration, register, verify};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::http::{Body, DisplayName, EmptyReply, Email, Password, Reply, Tag, Username, done, ok};
+use crate::kernel::http::{Body, DisplayName, Email, EmptyReply, Password, Reply, Tag, Username, done, ok};
 
 crate::text! {
     /// The six digits from the mail

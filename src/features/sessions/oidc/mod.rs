@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::jit_provisioning::provision;
-use super::{VerifiedFactors, Tokens, open_session, second_factor};
+use super::{Tokens, VerifiedFactors, open_session, second_factor};
 use crate::features::members;
 use crate::features::sessions::consume_once;
 use crate::kernel::app::{App, seconds_to_ms};
@@ -101,7 +101,8 @@ pub async fn authorize_url(
     let browser = if value.is_none() { remember_browser(app, visitor)? } else { String::new() };
     let binding = value.map_or(Binding::Cookie(&browser), Binding::Value);
     let purpose = Purpose { provider: &provider.settings.name, redirect_uri, binding };
-    let state = state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(seconds_to_ms(app.config.oidc_state_ttl_s)))?;
+    let state =
+        state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(seconds_to_ms(app.config.oidc_state_ttl_s)))?;
     let (verifier, nonce) = (pkce_verifier(app, &state), nonce(app, &state));
     Ok(provider.authorize_url(&published, redirect_uri, &state, (&verifier, &nonce)))
 }
@@ -234,7 +235,8 @@ pub async fn member_of_bearer(
         found.ok_or_else(|| refused("of no provider whose access tokens are accepted".into()))?;
 
     let published = provider.published(app, None).await?;
-    let (published, outcome) = provider.verify_with_refresh(app, &published, token, (audience, TokenPurpose::Access)).await?;
+    let (published, outcome) =
+        provider.verify_with_refresh(app, &published, token, (audience, TokenPurpose::Access)).await?;
     let claims = outcome.map_err(|distrust| refused(format!("provider {}: {distrust}", provider.settings.name)))?;
     let subject = user_subject(&claims).map_err(|why| refused(why.into()))?;
 

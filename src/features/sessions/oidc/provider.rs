@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::claims::{is_client_token, subject};
 use crate::kernel::app::{App, seconds_to_ms};
-use crate::kernel::authn::token::{self, TokenError, ProviderKeys, TokenPurpose};
+use crate::kernel::authn::token::{self, ProviderKeys, TokenError, TokenPurpose};
 use crate::kernel::config::providers::{self, Provider as Settings};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
@@ -276,7 +276,8 @@ impl Provider {
         id_token: &str,
         nonce: &str,
     ) -> Result<(String, Value)> {
-        let claims = self.verify_with_refresh(app, published, id_token, (&self.settings.client_id, TokenPurpose::Id)).await?.1;
+        let claims =
+            self.verify_with_refresh(app, published, id_token, (&self.settings.client_id, TokenPurpose::Id)).await?.1;
         let claims = claims.map_err(|why| refused(format!("provider {}: its id token: {why}", self.settings.name)))?;
         let subject = self.require_ours(&claims, nonce).map_err(|why| refused(format!("its id token {why}")))?;
         Ok((subject, claims))
@@ -291,7 +292,8 @@ impl Provider {
         token: &str,
         (audience, purpose): (&str, TokenPurpose),
     ) -> Result<(Arc<ProviderMetadata>, Result<Value, TokenError>)> {
-        let verify = |published: &ProviderMetadata| published.keys.verify(token, &self.settings.issuer, audience, purpose);
+        let verify =
+            |published: &ProviderMetadata| published.keys.verify(token, &self.settings.issuer, audience, purpose);
         let outcome = verify(published);
         if outcome != Err(TokenError::UnknownKey) {
             return Ok((published.clone(), outcome));

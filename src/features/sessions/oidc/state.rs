@@ -112,8 +112,10 @@ mod tests {
         assert_eq!(verify(&sealer, good, &state, NOW).expect("good"), ends_at);
         assert!(verify(&sealer, good, &state, ends_at.plus_ms(-1)).is_ok());
         assert!(verify(&sealer, good, &state, ends_at).is_err());
-        let others =
-            [PresentedState { provider: "other", ..good }, PresentedState { redirect_uri: "https://portal.example.org/cb/", ..good }];
+        let others = [
+            PresentedState { provider: "other", ..good },
+            PresentedState { redirect_uri: "https://portal.example.org/cb/", ..good },
+        ];
         assert!(others.into_iter().all(|other| verify(&sealer, other, &state, NOW).is_err()));
         assert!(verify(&KeyedDigest::new([8; 32]), good, &state, NOW).is_err());
     }

@@ -14,7 +14,7 @@ use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, RowScope};
-use crate::kernel::db::{Reader, PageRequest};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;

@@ -10,7 +10,7 @@ use files::require_active;
 use poem_openapi::Object;
 
 use super::policy::{self, NewVideo, Source};
-use super::{RegistrationResult, Registration, Video, measure, path::VideoPath};
+use super::{Registration, RegistrationResult, Video, measure, path::VideoPath};
 use crate::features::quotas::{self, QuotaCheck};
 use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
@@ -233,7 +233,12 @@ impl MeasuredFile {
 impl RowScope {
     /// Returns a video as the caller can see it.
     pub fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
-        let path = members::visible_path(r, self.viewing_organization(caller, video.member), video.member, video.path.as_str())?;
+        let path = members::visible_path(
+            r,
+            self.viewing_organization(caller, video.member),
+            video.member,
+            video.path.as_str(),
+        )?;
         Ok(VideoView { path, ..video.into() })
     }
 

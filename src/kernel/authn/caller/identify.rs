@@ -258,7 +258,11 @@ fn client(guard: &Guard, client_key: &str, presented: &Credential, context: &Req
     let Credential::Client { secret, origin, path } = presented else { return Err(ErrorCode::InvalidClient.into()) };
     let (address, origin, now) = (context.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
-    let admitted = client::authenticate(&snapshot, client_key, &PresentedCredential { secret: *secret, origin, address, path, now });
+    let admitted = client::authenticate(
+        &snapshot,
+        client_key,
+        &PresentedCredential { secret: *secret, origin, address, path, now },
+    );
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // The log and the audit log name the client even when it is rejected.
         let _ = context.actor.set(Actor::Rejected(named.clone()));

@@ -54,7 +54,9 @@ impl Snapshot {
                 self.tenant(*tenant).is_some_and(|tenant| tenant.differs_membership(*member, roles.as_deref()))
             }
             Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
-            Change::RoleDeleted(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
+            Change::RoleDeleted(tenant, role) => {
+                self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some())
+            }
             Change::RoleSetsRecomputed(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
             Change::Plugins(tenant, bindings) => self.tenant(*tenant).is_some_and(|tenant| {
                 !tenant.plugins.iter().map(Binding::digest_input).eq(bindings.iter().map(Binding::digest_input))

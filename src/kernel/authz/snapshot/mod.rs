@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 pub use differ::{Part, SnapshotCursor};
-pub use tenant::{RoleKind, Role, RoleSet, Tenant};
+pub use tenant::{Role, RoleKind, RoleSet, Tenant};
 
 use super::catalog::Catalog;
 use super::client::Client;

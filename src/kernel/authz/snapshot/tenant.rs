@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernel::authz::catalog::{PermissionSet, Catalog, PermissionIndex};
+use crate::kernel::authz::catalog::{Catalog, PermissionIndex, PermissionSet};
 use crate::kernel::authz::cow_map::CowMap;
 use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};

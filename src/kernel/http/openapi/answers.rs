@@ -243,7 +243,12 @@ fn causes(operation: &Value, declared: &[ErrorCode], as_defined: CauseOverride) 
     ErrorCode::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
-fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: CauseOverride, shared: &mut Map<String, Value>) {
+fn write_failures(
+    operation: &mut Value,
+    causes: &[ErrorCode],
+    as_defined: CauseOverride,
+    shared: &mut Map<String, Value>,
+) {
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[ErrorCode]| {
