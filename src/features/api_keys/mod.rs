@@ -223,7 +223,7 @@ pub async fn consume_emergency_key(app: &App, context: &Arc<RequestContext>, key
         let entry = Entry::new("api_key", id).after(json!({"spent": true}));
         Ok(Changed::new((), entry).with_policy_changes([authz::store::api_key(t, id)?]))
     };
-    app.change(&caller, "api_key.spend", consume_emergency_key).await.map(drop)
+    app.change(&caller, "api_key.spend", spend).await.map(drop)
 }
 
 /// Writes the time and address of each key's last use, which are kept in memory until then.
@@ -350,7 +350,7 @@ mod tests {
         for kind in key::KINDS {
             let (now, life_ms) = (Timestamp(1_000), kind.ttl_s * 1_000);
             assert_eq!(end_of(kind, None, now).unwrap(), now.plus_ms(life_ms));
-            let fits = |ms: i64| end_of(kind, Some(now.plus_ms(seconds_to_ms)), now).is_ok();
+            let fits = |ms: i64| end_of(kind, Some(now.plus_ms(ms)), now).is_ok();
             assert_eq!([0, 1, life_ms, life_ms + 1].map(fits), [false, true, true, false]);
         }
     }

@@ -31,8 +31,7 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 pub use store::{
-    Filter, find_by_identity, find_member, find_subject_at, get_member, insert_identity, insert_member, list_members,
-    set_account_id,
+    Filter, find_member, find_subject_at, get_member, insert_identity, insert_member, list_members, set_account_id,
 };
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_visible, is_visible, require_visible, visible_path, visible_text};

@@ -143,9 +143,9 @@ pub fn find_taken_names(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>)
 
 /// Fails if any names are taken, with one error that lists them all; the first determines the error code.
 fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
-    let Some((cause, _)) = find_taken_names.first() else { return Ok(()) };
+    let Some((cause, _)) = taken.first() else { return Ok(()) };
     let mut error = Error::new(*cause);
-    error.fields = find_taken_names.into_iter().map(|(_, field)| field).collect();
+    error.fields = taken.into_iter().map(|(_, field)| field).collect();
     Err(error)
 }
 
@@ -267,15 +267,15 @@ pub fn update_user(
     user: &User,
     edit: &Edit,
 ) -> Result<Changed<Vec<&'static str>>> {
-    let (id, fields) = (user.member.id, update_user.fields(user, t.snapshot()));
+    let (id, fields) = (user.member.id, edit.fields(user, t.snapshot()));
     if fields.is_empty() {
         return Ok(Changed::unchanged(fields));
     }
-    refused(update_user.faults(t, user)?)?;
+    refused(edit.faults(t, user)?)?;
     let mut changes = Vec::new();
     let mut member = user.member.clone();
-    member.email = update_user.email.clone().or(member.email);
-    member.display_name = update_user.display_name.clone().or(member.display_name);
+    member.email = edit.email.clone().or(member.email);
+    member.display_name = edit.display_name.clone().or(member.display_name);
     if member != user.member {
         members::update_names(t, &member)?;
     } else {
@@ -283,20 +283,20 @@ pub fn update_user(
     }
     if fields.contains(&"wordpress_id") {
         members::delete_subject_at(t, id, WORDPRESS)?;
-        if let Some(number) = update_user.wordpress_id.flatten() {
+        if let Some(number) = edit.wordpress_id.flatten() {
             members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
         }
     }
     if fields.contains(&"sftpgo_username")
-        && let Some(name) = &update_user.sftpgo_username
+        && let Some(name) = &edit.sftpgo_username
     {
         members::insert_identity(t, id, SFTPGO, name, None)?;
     }
-    let quota_changed = match update_user.quota_size {
+    let quota_changed = match edit.quota_size {
         Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
         None => Changed::unchanged(false),
     };
-    if let Some(organization) = update_user.join {
+    if let Some(organization) = edit.join {
         changes.extend(join(t, organization, id)?);
     }
     let is_of_member = fields.iter().any(|field| *field != "quota_size");

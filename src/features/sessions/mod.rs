@@ -318,7 +318,7 @@ async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
     };
-    app.change(caller, "session.end_reused", end_session).await.map(drop)
+    app.change(caller, "session.end_reused", end).await.map(drop)
 }
 
 /// Derives the successor of a refresh token. The database holds neither token, only a hash.
@@ -352,7 +352,7 @@ pub async fn end_session(app: &App, caller: &Identity, member: MemberId, session
         let entry = Entry::new("session", row.id).before(json!({"member": member}));
         Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
     };
-    app.change(caller, "session.end", end_session).await.map(drop)
+    app.change(caller, "session.end", end).await.map(drop)
 }
 
 /// Deletes expired sessions and one-time tokens.

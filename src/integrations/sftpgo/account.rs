@@ -119,7 +119,7 @@ impl DesiredAccount {
 
     /// Whether the account belongs to another member or program.
     pub fn belongs_to_other(&self, user: &Account) -> bool {
-        owner_in(user).is_some_and(|whose| owner_in != self.member.to_string())
+        owner_in(user).is_some_and(|owner| owner != self.member.to_string())
     }
 
     pub fn differences(&self, user: &Account) -> Vec<Difference> {

@@ -79,8 +79,8 @@ pub fn descriptions() -> Result<Vec<MetricDescription>> {
     let factory = MetricFactory::default();
     Metrics::of(&factory)?;
     let mut described = factory.described.into_inner();
-    descriptions.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(descriptions)
+    described.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(described)
 }
 
 /// Creates and registers metrics.

@@ -101,8 +101,8 @@ macro_rules! settings {
             }
 
             /// The settings table, as in the manual.
-            pub fn described() -> Vec<Described> {
-                vec![$(Described {
+            pub fn described() -> Vec<SettingInfo> {
+                vec![$(SettingInfo {
                     name: $name,
                     kind: <$kind as Setting>::KIND,
                     default: { let value: $kind = $default; value.show() },

@@ -127,7 +127,7 @@ pub async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<
         .kill_on_drop(true)
         .spawn();
     let mut child = spawned.map_err(|e| Error::internal(format!("the compiler cannot be started: {e}")))?;
-    let (stdin, stdout, stderr) = (run_child.stdin.take(), run_child.stdout.take(), run_child.stderr.take());
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async move {
         if let Some(mut stdin) = stdin {
             // A killed child does not read to the end; its exit status has the reason.
