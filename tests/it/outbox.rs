@@ -211,7 +211,7 @@ async fn after_the_last_attempt_an_event_is_dead_the_next_is_delivered_and_a_ret
 
     assert_eq!((&rows[1]["attempts"], &rows[1]["last_error"]), (&json!(3), &json!("it answered 500")));
     assert_eq!(order_of(&receiver.all()).len(), 2);
-    site.logged("a delivery is given up");
+    site.logged("a delivery is dead after its last attempt");
     let metrics = site.metrics();
     for line in [
         "roster_outbox{state=\"dead\",target=\"webhook\"} 1",

@@ -156,7 +156,7 @@ async fn files_in_another_file_system_are_not_looked_up_on_the_local_disk() {
         };
         tell(&site, with(1, at)).await;
         let failed = tell(&site, with(2, at + 100)).await;
-        assert_eq!(failed.body, ignored("the file cannot be looked at"), "{name}");
+        assert_eq!(failed.body, ignored("the file cannot be measured"), "{name}");
     }
     assert_eq!((used(&site).await, paths(&site).await.len()), (400, 4));
     // In the home folder a file that is not on the disk counts as deleted.
@@ -201,7 +201,7 @@ async fn the_rest_of_an_aborted_upload_counts_and_gets_a_job_when_it_is_complete
 async fn events_are_ordered_by_the_clock_of_sftpgo() {
     let (_sftpgo, site) = site_with("").await;
     kim(&site, 1_000).await;
-    let late = ignored("something later is known already");
+    let late = ignored("a later event for this path was handled before");
     let now_ns = Timestamp::now().0 * 1_000_000;
     let in_ms = |ms: i64| now_ns + ms * 1_000_000;
     for (n, ahead_ms) in [200_i64, 3_600_000, 23 * 3_600_000].into_iter().enumerate() {

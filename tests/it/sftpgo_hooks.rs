@@ -226,11 +226,11 @@ async fn after_a_failed_upload_the_remaining_bytes_count() {
     lies(10);
     assert_eq!(failed("/a.mp4", 20, 2).await, json!({"status": "ok"}));
     assert_eq!(used(&site).await, 10);
-    assert_eq!(failed("/a.mp4", 20, 2).await, ignored("it was told before"));
+    assert_eq!(failed("/a.mp4", 20, 2).await, ignored("this event was handled before"));
     // Later events are more exact, and a file that cannot be measured changes nothing.
     lies(5);
-    assert_eq!(failed("/a.mp4", 15, 2).await, ignored("something later is known already"));
-    assert_eq!(failed("/folder", 30, 2).await, ignored("the file cannot be looked at"));
+    assert_eq!(failed("/a.mp4", 15, 2).await, ignored("a later event for this path was handled before"));
+    assert_eq!(failed("/folder", 30, 2).await, ignored("the file cannot be measured"));
     std::fs::remove_file(&file).expect("removed");
     assert_eq!(failed("/new.mp4", 30, 2).await, ignored("there is no such video"));
     assert_eq!((used(&site).await, paths(&site).await), (10, vec!["kim/a.mp4".into()]));
@@ -250,7 +250,7 @@ async fn a_size_is_kept_when_the_rename_arrives_before_its_upload() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
-    let late = json!({"status": "ignored", "reason": "something later is known already"});
+    let late = json!({"status": "ignored", "reason": "a later event for this path was handled before"});
     let told = async |event: Value| tell(&site, event).await.body;
     let done = json!({"status": "ok"});
     assert_eq!(told(event("upload", "/a.mp4", 10, size(10))).await, done);
