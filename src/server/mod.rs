@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use static_files::{DOCS_POLICY, StaticDocument};
 
 use crate::console;
-use crate::features::jobs::wait::WaitingWorkers;
+use crate::features::jobs::queue::WaitingWorkers;
 use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
 use crate::features::{

@@ -9,9 +9,9 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use roster::kernel::authz::catalog::{Catalog, Node, PermissionIndex, PermissionSet, UserType};
 use roster::kernel::authz::decide::{AccessRequest, Target, decide};
+use roster::kernel::authz::path::Template;
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
 use roster::kernel::authz::snapshot::{Change, Role, RoleKind, Snapshot, Status};
-use roster::kernel::authz::template::Template;
 use roster::kernel::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
 

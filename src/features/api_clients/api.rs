@@ -18,8 +18,8 @@ use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, Result};
-use crate::kernel::http::scopes::{ClientName, ClientScope, scope_names};
 use crate::kernel::http::{ActiveInactive, Body, EmptyReply, Page, Reply, Tag, done, like, ok, require_version};
+use crate::kernel::http::{ClientName, ClientScope, scope_names};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 

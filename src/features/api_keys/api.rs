@@ -17,8 +17,8 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::scopes::{ClientName, ClientScope, scope_names};
 use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok};
+use crate::kernel::http::{ClientName, ClientScope, scope_names};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::features::jobs::wait::{self, WaitingWorkers};
+use crate::features::jobs::queue::{self, WaitingWorkers};
 use crate::features::jobs::{
     self, ClaimRequest, Filter, Job, LeaseReport, Processor, Report, RetrySettings, StepState, store,
 };
@@ -422,7 +422,7 @@ impl Api {
             worker: worker(&caller),
         };
         let wait = Duration::from_secs(body.wait_s.unwrap_or(0).min(config.job_wait_s));
-        let claimed = wait::claim(&self.app, &self.waiting, &caller, &request, wait).await?;
+        let claimed = queue::claim(&self.app, &self.waiting, &caller, &request, wait).await?;
         Ok(ok(ClaimedJobs { jobs: claimed.into_iter().map(Into::into).collect() }))
     }
 

@@ -13,9 +13,7 @@
 
 pub mod api;
 pub mod queue;
-pub mod queue_store;
 pub mod store;
-pub mod wait;
 
 use std::sync::LazyLock;
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::openapi;
 use crate::kernel::authz::catalog::{UserType, methods};
+use crate::kernel::authz::path::Template;
 use crate::kernel::authz::permission::ROSTER_APP;
-use crate::kernel::authz::template::Template;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::documents::Document;
 

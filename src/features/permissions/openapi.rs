@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::import::{Entry, Faults, ImportOptions, NAME_BYTES_MAX, Skipped};
 use crate::kernel::authz::catalog::UserType;
+use crate::kernel::authz::path::Template;
 use crate::kernel::authz::permission::ROSTER_APP;
-use crate::kernel::authz::template::Template;
 use crate::kernel::http::documents::Document;
 
 const METHODS: [&str; 9] = ["get", "put", "post", "delete", "options", "head", "patch", "trace", "query"];

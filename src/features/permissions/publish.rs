@@ -12,8 +12,8 @@ use super::store::{self, PermissionRow};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz;
 use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
+use crate::kernel::authz::path::Template;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
-use crate::kernel::authz::template::Template;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::OrganizationId;
 

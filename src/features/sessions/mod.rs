@@ -9,7 +9,6 @@
 
 pub mod api;
 pub mod credential_check;
-mod factor_store;
 pub mod jit_provisioning;
 pub mod oidc;
 pub mod passwords;
@@ -41,7 +40,7 @@ use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, KeyedDigest};
 use store::SessionRow;
 
-pub use factor_store::SECRET;
+pub use store::SECRET;
 pub use store::{consume_once, is_consumed};
 
 /// Ends a member's sessions except `kept`, with all tokens that name them, and the member's unfinished sign-ins.
@@ -61,7 +60,7 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
         }
         Occurrence::MemberErased(member) => {
             store::delete_all_tokens(t, *member)?;
-            factor_store::delete_factor(t, *member)?;
+            store::delete_factor(t, *member)?;
             end_sessions(t, *member, None)
         }
         Occurrence::LinkWithdrawn(hash) => store::delete_token(t, hash).map(|()| Vec::new()),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
-use super::factor_store::{self, Factor};
-use super::{Tokens, VerifiedFactors, open_session, require_signed_in, store};
+use super::store::{self, Factor};
+use super::{Tokens, VerifiedFactors, open_session, require_signed_in};
 use crate::features::members::{self, password};
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
@@ -102,7 +102,7 @@ fn recovery_codes() -> Result<Vec<String>> {
 
 fn store_recovery_codes(t: &Transaction<'_>, member: MemberId, codes: &[String]) -> Result<()> {
     let hashes: Vec<Hash> = codes.iter().map(|code| recovery_hash(code)).collect();
-    factor_store::replace_recovery_codes(t, member, &hashes)
+    store::replace_recovery_codes(t, member, &hashes)
 }
 
 /// The kind of an accepted code.
@@ -127,15 +127,15 @@ fn spend(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str) -> 
     let is_totp = code.len() == usize::from(CODE_DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
     if is_totp {
         let Some(step) = step_of(&factor.secret, &code, t.now())? else { return Ok(None) };
-        return Ok(factor_store::use_step(t, member, step)?.then_some(FactorProof::Code));
+        return Ok(store::use_step(t, member, step)?.then_some(FactorProof::Code));
     }
-    Ok(factor_store::use_recovery_code(t, member, &recovery_hash(&code))?.then_some(FactorProof::RecoveryCode))
+    Ok(store::use_recovery_code(t, member, &recovery_hash(&code))?.then_some(FactorProof::RecoveryCode))
 }
 
 /// Confirms a factor with its first code and stores the recovery codes `fresh`. Returns whether the code was right.
 fn confirm_with(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str, fresh: &[String]) -> Result<bool> {
     let Some(step) = step_of(&factor.secret, &folded(code), t.now())? else { return Ok(false) };
-    factor_store::confirm(t, member, step)?;
+    store::confirm(t, member, step)?;
     store_recovery_codes(t, member, fresh)?;
     Ok(true)
 }
@@ -209,7 +209,7 @@ pub async fn complete_sign_in(
     let check = move |t: &Transaction<'_>, _: &Identity| {
         let PendingSignIn { member, method } = pending_sign_in(t, &hash, tries_max, t.now())?;
         throttle.require(t.now())?;
-        let factor = factor_store::find_factor(t, t.encryption(), member)?;
+        let factor = store::find_factor(t, t.encryption(), member)?;
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
                 let passed = Passed { method, recovery_codes: None };
@@ -277,7 +277,7 @@ async fn store_new_secret(
         }
         let found = members::get(t, member)?;
         let account = found.email.or(found.username).unwrap_or_else(|| member.to_string());
-        factor_store::put_secret(t, t.encryption(), member, &bytes)?;
+        store::put_secret(t, t.encryption(), member, &bytes)?;
         Ok(Changed::unchanged(new_secret(&bytes, issuer, &account)?))
     };
     Ok(app.change(caller, "second_factor.begin", begin).await?.answer)
@@ -310,8 +310,8 @@ pub struct FactorStatus {
 
 pub fn state(r: &Reader<'_>, member: MemberId) -> Result<FactorStatus> {
     Ok(FactorStatus {
-        confirmed_at: factor_store::find_confirmed(r, member)?.flatten(),
-        recovery_codes_left: factor_store::count_recovery_codes(r, member)?,
+        confirmed_at: store::find_confirmed(r, member)?.flatten(),
+        recovery_codes_left: store::count_recovery_codes(r, member)?,
     })
 }
 
@@ -350,7 +350,7 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
-        let factor = factor_store::find_factor(t, t.encryption(), member)?.ok_or(ErrorCode::SecondFactorOff)?;
+        let factor = store::find_factor(t, t.encryption(), member)?.ok_or(ErrorCode::SecondFactorOff)?;
         if factor.confirmed_at.is_some() {
             return Err(ErrorCode::SecondFactorOn.into());
         }
@@ -370,14 +370,14 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
 /// Ends every session of the member except `kept`, and records whether a second factor was verified in that one.
 fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, verified: bool) -> Result<Vec<Change>> {
     let mut changes = end_sessions(t, member, Some(kept))?;
-    factor_store::mark_session(t, kept, verified)?;
+    store::mark_session(t, kept, verified)?;
     changes.push(Change::Session(kept, Some(Session { member, second_factor: verified })));
     Ok(changes)
 }
 
 /// Consumes a code. Fails with `InvalidCode` if it is wrong.
 fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, throttle: &CodeThrottle) -> Result<FactorProof> {
-    let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
+    let factor = store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
     let factor = factor.ok_or(ErrorCode::SecondFactorOff)?;
     throttle.require(t.now())?;
     let proof = spend(t, member, &factor, code)?;
@@ -413,7 +413,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
             return Err(ErrorCode::SecondFactorKept.into());
         }
         let proof = require_code(t, member, &code, &throttle)?;
-        factor_store::delete_factor(t, member)?;
+        store::delete_factor(t, member)?;
         let changes = keep_only(t, member, session, false)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
         Ok(Changed::new((), entry).with_policy_changes(changes))
@@ -423,10 +423,10 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
 
 /// Removes the second factor of a member who lost it, and ends all sessions of the member.
 pub fn reset(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
-    if factor_store::find_confirmed(t, member)?.is_none() {
+    if store::find_confirmed(t, member)?.is_none() {
         return Err(ErrorCode::SecondFactorOff.into());
     }
-    factor_store::delete_factor(t, member)?;
+    store::delete_factor(t, member)?;
     end_sessions(t, member, None)
 }
 

@@ -17,8 +17,7 @@ use super::store;
 use crate::features::members;
 use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
 use crate::features::videos::path::{VideoPath, is_ignored};
-use crate::features::videos::policy::{self, NewVideo, Source};
-use crate::features::videos::{self, Registration, Video, measure};
+use crate::features::videos::{self, NewVideo, Registration, Source, Video, measure};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
@@ -114,7 +113,7 @@ async fn call_plugins(
     (owner, path): (MemberId, VideoPath),
     size: Option<i64>,
 ) -> Result<()> {
-    policy::check(app, caller, &NewVideo { owner, path, size, source: Source::Sftpgo }).await
+    videos::check_with_plugins(app, caller, &NewVideo { owner, path, size, source: Source::Sftpgo }).await
 }
 
 /// Whether an upload to this path is a new video of a member. A video from an aborted upload, and one without an owner,
@@ -360,7 +359,7 @@ impl PendingEvent {
             .allowed
             .as_ref()
             .is_some_and(|(allowed_path, allowed_size)| allowed_path == path && *allowed_size == size);
-        if is_allowed || !policy::has_plugins(t.snapshot(), self.owner) {
+        if is_allowed || !videos::has_plugins(t.snapshot(), self.owner) {
             return Ok(());
         }
         let _ = self.plugin_request.set((path.clone(), size));

@@ -5,4 +5,3 @@ pub mod cookie;
 pub mod key_store;
 pub mod login_throttle;
 pub mod token;
-pub mod verified;

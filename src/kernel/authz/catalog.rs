@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::path::{Template, Tree};
 use super::permission::{BUILTIN_PERMISSIONS, Permission};
-use super::template::{Template, Tree};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret;
 

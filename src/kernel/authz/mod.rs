@@ -17,7 +17,6 @@ pub mod principal;
 pub mod resolved_request;
 pub mod snapshot;
 pub mod store;
-pub mod template;
 
 use crate::kernel::authz::principal::{Identity, Principal};
 use decide::{AccessRequest, Target, decide};

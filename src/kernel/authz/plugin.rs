@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::methods;
-use super::template::Template;
+use super::path::Template;
 use crate::kernel::ids::{PluginId, Timestamp};
 use crate::kernel::secret::Hash;
 

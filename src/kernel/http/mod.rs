@@ -2,13 +2,6 @@
 //!
 //! The outermost middleware of `server` is the only place that renders failures. Their schema is declared here.
 
-pub mod body;
-pub mod documents;
-pub mod openapi;
-pub mod request_validator;
-pub mod scopes;
-pub mod status;
-
 use poem::http::{HeaderName, StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::registry::{
@@ -18,10 +11,15 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::{Value, json};
 
-pub use self::body::{Body, OptionalBody};
-pub use self::openapi::Tag;
 use crate::kernel::db::ListPage;
 use crate::kernel::error::{Error, ErrorCode};
+pub use crate::kernel::http::body::{Body, OptionalBody};
+pub use crate::kernel::http::openapi::Tag;
+
+pub mod body;
+pub mod documents;
+pub mod openapi;
+pub mod request_validator;
 
 /// An [`Error`] that an operation returns.
 #[derive(Debug, Clone)]
@@ -491,4 +489,82 @@ crate::text! {
     DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
     /// The subject (`sub`) at an external provider
     Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+// ── scopes of clients ──
+
+// Wire types that API clients and API keys share: the display name and the scopes.
+
+crate::text! {
+    /// A display name
+    ClientName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// What an API client may do; a write scope includes the read scope
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientScope {
+    #[oai(rename = "members:read")]
+    MembersRead,
+    #[oai(rename = "members:write")]
+    MembersWrite,
+    #[oai(rename = "organizations:read")]
+    OrganizationsRead,
+    #[oai(rename = "organizations:write")]
+    OrganizationsWrite,
+    #[oai(rename = "permissions:read")]
+    PermissionsRead,
+    #[oai(rename = "permissions:write")]
+    PermissionsWrite,
+    #[oai(rename = "permissions:check")]
+    PermissionsCheck,
+    #[oai(rename = "videos:read")]
+    VideosRead,
+    #[oai(rename = "videos:write")]
+    VideosWrite,
+    #[oai(rename = "quotas:read")]
+    QuotasRead,
+    #[oai(rename = "quotas:write")]
+    QuotasWrite,
+    #[oai(rename = "jobs:read")]
+    JobsRead,
+    #[oai(rename = "jobs:write")]
+    JobsWrite,
+    #[oai(rename = "audit:read")]
+    AuditRead,
+    #[oai(rename = "audit:write")]
+    AuditWrite,
+    /// All scopes
+    #[oai(rename = "*")]
+    All,
+}
+
+/// Converts scopes to their stored text.
+pub fn scope_names<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
+    let text = |scope: S| scope.to_json().and_then(|json| json.as_str().map(str::to_owned));
+    scopes.into_iter().filter_map(text).collect()
+}
+
+// ── status of a member ──
+
+// The wire type of a member's status.
+
+/// The status of a member
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum MemberStatus {
+    Pending,
+    Active,
+    Suspended,
+    Deleted,
+}
+
+impl MemberStatus {
+    pub fn of(word: &str) -> Self {
+        match word {
+            "pending" => Self::Pending,
+            "active" => Self::Active,
+            "suspended" => Self::Suspended,
+            _ => Self::Deleted,
+        }
+    }
 }

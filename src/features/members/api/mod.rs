@@ -7,7 +7,7 @@ pub mod me;
 use poem_openapi::Object;
 
 use super::Member;
-use crate::kernel::http::status::MemberStatus;
+use crate::kernel::http::MemberStatus;
 use crate::kernel::ids::MemberId;
 
 crate::text! {

@@ -24,7 +24,7 @@ use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::status::MemberStatus;
+use crate::kernel::http::MemberStatus;
 use crate::kernel::http::{
     Body, DisplayName, Email, EmptyReply, Page, Reply, Tag, Username, done, like, ok, require_version,
 };

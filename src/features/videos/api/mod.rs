@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use files::require_active;
 use poem_openapi::Object;
 
-use super::policy::{self, NewVideo, Source};
 use super::{Registration, RegistrationResult, Video, measure, path::VideoPath};
 use crate::features::quotas::{self, QuotaCheck};
+use crate::features::videos::{NewVideo, Source};
 use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz::principal::{Identity, Principal};
@@ -208,7 +208,8 @@ impl MeasuredFile {
         };
         let Some(owner) = app.read(look).await? else { return Ok(()) };
         let size = self.size.as_ref().ok().copied().or(self.reported_size);
-        policy::check(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api }).await
+        videos::check_with_plugins(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api })
+            .await
     }
 
     /// Builds the registration, for the caller or the owner it names.
