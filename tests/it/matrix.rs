@@ -1,8 +1,8 @@
 //! Every operation of the document × every kind of caller: each wrong one and the right one.
 //!
-//! The expected results follow from the document: the credentials that an operation takes, and the permission or scope
-//! that it needs. A row gives a valid request, so that only the caller can be at fault. An operation without a row
-//! fails the test.
+//! Requests and expected results follow from the document: the path with sample objects, the example of the body, the
+//! credentials that an operation takes, and the permission or scope that it needs. Exceptions are named below. A new
+//! operation is tested without an edit here, unless it is an exception.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ const PUBLIC: [&str; 18] = [
 
 /// Operations that need no permission but a signed-in member: they show the caller's own data, or data that is not
 /// secret.
-const BUILTIN_PERMISSIONS: [&str; 25] = [
+const NO_PERMISSION_NEEDED: [&str; 25] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -215,24 +215,24 @@ impl Fixture<'_> {
     }
 
     /// A row about data of its own caller; every other row is the same for all callers.
-    async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
+    async fn row_of(&self, operation: &Operation, caller: &As<'_>) -> (String, Option<Value>) {
         let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
         let own_key = async || text(&caller.post("/me/api-keys", json!({"name": "sample"})).await.data());
-        match operation {
-            "delete_my_api_key" => Some((format!("/me/api-keys/{}", own_key().await), None)),
-            "rotate_my_api_key" => Some((format!("/me/api-keys/{}/rotate", own_key().await), None)),
-            "register_video" => Some(("/register".into(), Some(self.file(caller).await))),
+        match operation.id.as_str() {
+            "delete_my_api_key" => (format!("/me/api-keys/{}", own_key().await), None),
+            "rotate_my_api_key" => (format!("/me/api-keys/{}/rotate", own_key().await), None),
+            "register_video" => ("/register".into(), Some(self.file(caller).await)),
             "commit_reservation" | "release_reservation" => {
                 let made = caller.post("/api/v1/quota/reservations", json!({"size": 1})).await.data();
                 let at = format!("/quota/reservations/{}", text(&made));
-                Some(match operation {
+                match operation.id.as_str() {
                     "commit_reservation" => (format!("{at}/commit"), Some(self.file(caller).await)),
                     _ => (format!("{at}/release"), None),
-                })
+                }
             }
             "end_my_session" => {
                 let sessions = caller.get("/me/sessions").await.data();
-                Some((format!("/me/sessions/{}", text(&sessions["items"][0])), None))
+                (format!("/me/sessions/{}", text(&sessions["items"][0])), None)
             }
             _ => self.row(operation).await,
         }
@@ -286,31 +286,60 @@ impl Fixture<'_> {
         key
     }
 
-    /// A request that is valid except for its caller: path below the base path, and body.
+    /// The value of a path parameter, by the path before it.
+    async fn sample(&self, before: &str) -> String {
+        let last = |address: String| address.rsplit('/').next().expect("a segment").to_owned();
+        match before {
+            "/me/sessions/" | "/me/api-keys/" | "/quota/reservations/" => "none".into(),
+            "/internal/members/by-sub/" | "/internal/permissions/" => self.subject().await,
+            "/internal/organizations/by-code/" => "acme".into(),
+            "/admin/api-keys/" => last(self.service_key().await),
+            "/videos/" => last(self.video().await),
+            "/plugins/" => last(self.plugin("").await),
+            _ if before.ends_with("/members/") || before.ends_with("/users/") || before.ends_with("/quotas/") => {
+                self.uid().await
+            }
+            _ if before.ends_with("/organizations/") => self.acme.id.clone(),
+            _ if before.ends_with("/versions/") => "1".into(),
+            "/admin/invitations/" => self.invitation().await["id"].as_str().expect("id").to_owned(),
+            "/admin/api-clients/" => self.client_key().await,
+            "/admin/webhooks/" => self.webhook().await,
+            "/admin/deliveries/" => self.delivery().await,
+            "/jobs/" => self.job("queued").await,
+            "/permissions/roles/" => self.role().await,
+            _ => panic!("no sample of what stands behind {before}"),
+        }
+    }
+
+    /// A request that only its caller can spoil: path below the base path, and body. It follows from the document, where
+    /// `exception` has none: sample objects in the path, and the example of the body.
+    async fn row(&self, operation: &Operation) -> (String, Option<Value>) {
+        if let Some(row) = self.exception(&operation.id).await {
+            return row;
+        }
+        let (mut path, mut rest) = (String::new(), operation.path.as_str());
+        while let Some((literal, more)) = rest.split_once('{') {
+            path.push_str(literal);
+            let before = &operation.path[..operation.path.len() - more.len() - 1];
+            path.push_str(&self.sample(before).await);
+            rest = more.split_once('}').expect("a parameter ends").1;
+        }
+        path.push_str(rest);
+        (path, operation.example.clone())
+    }
+
+    /// Requests that do not follow from the document: the example is bound to names or ids, or the object needs a state.
     #[rustfmt::skip]
-    async fn row(&self, operation: &str) -> Option<(String, Option<Value>)> {
+    async fn exception(&self, operation: &str) -> Option<(String, Option<Value>)> {
         let id = &self.acme.id;
         let right = |uid: String| json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
         Some(match operation {
-            "list_members" => ("/admin/members".into(), None),
             "create_member" => ("/admin/members".into(), Some(json!({"username": fresh("u")}))),
-            "get_member" => (format!("/admin/members/{}", self.uid().await), None),
             "update_member" => (format!("/admin/members/{}", self.uid().await), Some(json!({"display_name": "New"}))),
-            "delete_member" => (format!("/admin/members/{}", self.uid().await), None),
-            "activate_member" => (format!("/admin/members/{}/activate", self.uid().await), None),
-            "deactivate_member" => (format!("/admin/members/{}/deactivate", self.uid().await), None),
             "reset_second_factor" => (format!("/admin/members/{}/second-factor", self.uid_with_second_factor().await), None),
-            "list_invitations" => ("/admin/invitations".into(), None),
             "create_invitation" => ("/admin/invitations".into(), Some(json!({}))),
-            "delete_invitation" => (format!("/admin/invitations/{}", self.invitation().await["id"].as_str().expect("id")), None),
-            "list_member_organizations" => (format!("/admin/members/{}/organizations", self.uid().await), None),
-            "link_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
-            "link_member_by_name" => (format!("/admin/members/{}/organizations", self.uid().await), Some(json!({"organization": "acme"}))),
-            "unlink_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
 
-            "list_organizations" => ("/admin/organizations".into(), None),
             "create_organization" => ("/admin/organizations".into(), Some(json!({"org_code": fresh("o"), "name": "New"}))),
-            "get_organization" => (format!("/admin/organizations/{id}"), None),
             "update_organization" => (format!("/admin/organizations/{id}"), Some(json!({"name": fresh("n")}))),
             "activate_organization" => (format!("/admin/organizations/{}/activate", self.organization().await), None),
             "deactivate_organization" => (format!("/admin/organizations/{}/deactivate", self.organization().await), None),
@@ -318,133 +347,46 @@ impl Fixture<'_> {
             "grant_right" => ("/admin/permissions/grant".into(), Some(right(self.uid().await))),
             "revoke_right" => ("/admin/permissions/revoke".into(), Some(right(self.uid().await))),
 
-            "list_api_clients" => ("/admin/api-clients".into(), None),
             "create_api_client" => ("/admin/api-clients".into(), Some(json!({"name": "new", "scopes": ["audit:read"]}))),
-            "get_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
-            "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
-            "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
-            "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
 
-            "list_jobs" => ("/jobs".into(), None),
-            "count_jobs" => ("/jobs/counts".into(), None),
-            "get_job" => (format!("/jobs/{}", self.job("queued").await), None),
             "claim_jobs" => ("/jobs/claim".into(), Some(json!({}))),
-            "heartbeat_job" => (format!("/jobs/{}/heartbeat", self.job("queued").await), Some(json!({}))),
-            "complete_job" => (format!("/jobs/{}/complete", self.job("queued").await), Some(json!({}))),
-            "fail_job" => (format!("/jobs/{}/fail", self.job("queued").await), Some(json!({"error": "broken"}))),
             "retry_job" => (format!("/jobs/{}/retry", self.job("dead").await), None),
 
-            "list_users" => ("/admin/users".into(), None),
             "create_user" => ("/admin/users".into(), Some(json!({"username": fresh("u"), "email": format!("{}@example.org", fresh("u"))}))),
-            "get_user" => (format!("/admin/users/{}", self.uid().await), None),
             "update_user" => (format!("/admin/users/{}", self.uid().await), Some(json!({"display_name": "New"}))),
-            "delete_user" => (format!("/admin/users/{}", self.uid().await), None),
             "import_users" => ("/admin/users/import".into(), Some(json!({"users": []}))),
 
-            "sync_wordpress" => ("/admin/wordpress/sync".into(), Some(json!({}))),
-
-            "logout" => ("/auth/logout".into(), None),
-            "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
-            "end_my_session" => ("/me/sessions/none".into(), None),
-            "list_signing_keys" => ("/admin/signing-keys".into(), None),
-            "rotate_signing_key" => ("/admin/signing-keys/rotate".into(), None),
-            "rotate_encryption_key" => ("/admin/encryption-key/rotate".into(), None),
-
-            "list_my_api_keys" => ("/me/api-keys".into(), None),
             "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),
-            "delete_my_api_key" => ("/me/api-keys/none".into(), None),
-            "rotate_my_api_key" => ("/me/api-keys/none/rotate".into(), None),
-            "list_member_api_keys" => (format!("/admin/members/{}/api-keys", self.uid().await), None),
             "create_member_api_key" => (format!("/admin/members/{}/api-keys", self.uid().await), Some(json!({"name": "new"}))),
             "delete_member_api_key" => (self.member_key().await, None),
             "rotate_member_api_key" => (format!("{}/rotate", self.member_key().await), None),
-            "list_api_keys" => ("/admin/api-keys".into(), None),
             "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),
-            "delete_api_key" => (self.service_key().await, None),
-            "rotate_api_key" => (format!("{}/rotate", self.service_key().await), None),
 
             "register_video" => ("/register".into(), Some(json!({"path": "nobody/a.mp4"}))),
-            "create_reservation" => ("/quota/reservations".into(), Some(json!({"size": 1}))),
             "commit_reservation" => ("/quota/reservations/none/commit".into(), Some(json!({"path": "nobody/a.mp4"}))),
-            "release_reservation" => ("/quota/reservations/none/release".into(), None),
-            "list_videos" => ("/videos".into(), None),
-            "get_video" | "delete_video" => (self.video().await, None),
             "transfer_video" => (format!("{}/transfer", self.video().await), Some(json!({"uid": self.uid().await}))),
             "import_videos" => ("/videos/import".into(), Some(json!({"dry_run": true}))),
-            "claim_videos" => ("/videos/claim".into(), Some(json!({"dry_run": true}))),
-            "get_my_quota" => ("/me/quota".into(), None),
-            "list_quotas" => ("/admin/quotas".into(), None),
-            "update_member_quota" => (format!("/admin/members/{}/quota", self.uid().await), Some(json!({"size": 7}))),
             "update_organization_quota" => (format!("/admin/organizations/{id}/quota"), Some(json!({"member_size": null}))),
-            "list_ledger" => (format!("/admin/quotas/{}/ledger", self.uid().await), None),
-            "get_usage" => ("/admin/usage".into(), None),
-            "recount_quotas" => ("/admin/quotas/recount".into(), Some(json!({}))),
-            "list_deliveries" => ("/admin/deliveries".into(), None),
-            "retry_delivery" => (format!("/admin/deliveries/{}/retry", self.delivery().await), None),
-            "list_webhooks" => ("/admin/webhooks".into(), None),
             "create_webhook" => ("/admin/webhooks".into(), Some(json!({"name": "new", "url": "https://example.org/", "kinds": ["*"]}))),
-            "update_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), Some(json!({"name": fresh("w")}))),
-            "delete_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), None),
-            "rotate_webhook" => (format!("/admin/webhooks/{}/rotate", self.webhook().await), None),
-            "get_sftpgo_drift" => ("/admin/sftpgo/drift".into(), None),
-            "reconcile_sftpgo" => ("/admin/sftpgo/reconcile".into(), Some(json!({"dry_run": true}))),
-            "test_webhook" => (format!("/admin/webhooks/{}/test", self.webhook().await), None),
 
-            "list_audit" => ("/admin/audit".into(), None),
-            "export_audit" => ("/admin/audit/export".into(), None),
-            "verify_audit" => ("/admin/audit/verify".into(), None),
-
-            "list_members_internal" => ("/internal/members".into(), None),
-            "get_member_by_sub" => (format!("/internal/members/by-sub/{}", self.subject().await), None),
-            "list_member_organizations_internal" => (format!("/internal/members/{}/organizations", self.uid().await), None),
-            "list_organizations_internal" => ("/internal/organizations".into(), None),
-            "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
-            "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
             "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
 
-            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
             "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
             "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
 
-            "get_me" => ("/me".into(), None),
-            "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
-            "get_my_second_factor" => ("/me/second-factor".into(), None),
-            "begin_my_second_factor" => ("/me/second-factor".into(), Some(json!({"password": PASSWORD}))),
-            "confirm_my_second_factor" => ("/me/second-factor/confirm".into(), Some(json!({"code": "123456"}))),
-            "renew_my_recovery_codes" => ("/me/second-factor/recovery-codes".into(), Some(json!({"code": "123456"}))),
-            "remove_my_second_factor" => ("/me/second-factor/remove".into(), Some(json!({"code": "123456"}))),
             "accept_my_invitation" => ("/me/invitations/accept".into(), Some(json!({"token": self.invitation().await["token"]}))),
-            "get_my_rights" => ("/me/permissions/snapshot".into(), None),
 
-            "list_plugins" => ("/plugins".into(), None),
             "upload_plugin" => (format!("/plugins?name={}", plugin_name()), None),
-            "get_plugin" => (self.plugin("").await, None),
-            "get_plugin_log" => (self.plugin("/log").await, None),
             "dry_run_plugin" => (self.plugin("/dry-run").await, Some(json!({"input": {"action": "GET"}}))),
             "activate_plugin" => (self.plugin("/activate").await, Some(json!({"version": 1, "mode": "enforce"}))),
-            "deactivate_plugin" => (self.plugin("/deactivate").await, None),
             "roll_back_plugin" => (self.enforced_plugin("/rollback").await, None),
-            "delete_plugin" => (self.plugin("").await, None),
-            "delete_plugin_version" => (self.plugin("/versions/1").await, None),
 
-            "get_permission_catalog" => ("/permissions/catalog".into(), None),
             "import_catalog" => ("/permissions/catalog?app=matrix".into(), Some(json!({"permissions": [{"name": fresh("p")}]}))),
-            "get_my_permissions" => ("/permissions/me".into(), None),
-            "list_decisions" => ("/permissions/decisions".into(), None),
             "check_permission" => ("/permissions/check".into(), Some(json!({"uid": self.uid().await, "permission": "roster.role.list"}))),
-            "reload_policy" => ("/permissions/policy/reload".into(), Some(json!({}))),
-            "list_role_mappings" => ("/permissions/role-mappings".into(), None),
             "upsert_role_mapping" => ("/permissions/role-mappings".into(), Some(json!({"external_source": "ldap", "external_key": fresh("k"), "internal_role_key": self.role_key().await}))),
             "delete_role_mapping" => (format!("/permissions/role-mappings?external_source=ldap&external_key={}", self.mapping().await), None),
-            "list_roles" => ("/permissions/roles".into(), None),
             "create_role" => ("/permissions/roles".into(), Some(json!({"key": fresh("r")}))),
-            "get_role" => (format!("/permissions/roles/{}", self.role().await), None),
-            "update_role" => (format!("/permissions/roles/{}", self.role().await), Some(json!({"display_name": "New"}))),
-            "delete_role" => (format!("/permissions/roles/{}", self.role().await), None),
-            "list_role_permissions" => (format!("/permissions/roles/{}/permissions", self.role().await), None),
             "replace_role_permissions" => (format!("/permissions/roles/{}/permissions", self.role().await), Some(json!({"permission_ids": []}))),
-            "list_role_members" => (format!("/permissions/roles/{}/users", self.role().await), None),
-            "list_user_roles" => (format!("/permissions/users/{}/roles", self.uid().await), None),
             "assign_user_role" => (format!("/permissions/users/{}/roles", self.uid().await), Some(json!({"role_id": self.role().await}))),
             "sync_user_roles" => (format!("/permissions/users/{}/roles/sync", self.uid().await), Some(json!({"source": "ldap", "external_keys": []}))),
             "revoke_user_role" => {
@@ -462,6 +404,9 @@ impl Fixture<'_> {
 struct Operation {
     id: String,
     method: Method,
+    path: String,
+    /// The example of its body.
+    example: Option<Value>,
     area: u64,
     permission: Option<String>,
     scope: Option<String>,
@@ -485,6 +430,8 @@ fn operations(document: &Value) -> Vec<Operation> {
             let of_services = INTERNAL.iter().find(|(name, _)| *name == id).map(|(_, scope)| (*scope).to_owned());
             found.push(Operation {
                 method: method.to_uppercase().parse().expect("a method"),
+                path: path.clone(),
+                example: example(document, value),
                 area: area(path),
                 permission: text("x-permission"),
                 scope: text("x-client-scope").or(of_services),
@@ -550,7 +497,7 @@ impl Operation {
     }
 
     fn needs_no_right(&self) -> bool {
-        BUILTIN_PERMISSIONS.contains(&self.id.as_str())
+        NO_PERMISSION_NEEDED.contains(&self.id.as_str())
     }
 
     /// All scopes that do not cover the needed one.
@@ -637,10 +584,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let mut wrong: Vec<String> = Vec::new();
 
     for operation in operations(&document).iter().filter(|operation| !PUBLIC.contains(&operation.id.as_str())) {
-        let Some(row) = world.row(&operation.id).await else {
-            wrong.push(format!("{} has no row", operation.id));
-            continue;
-        };
+        let row = world.row(operation).await;
         let if_bearer = |code: u64| if operation.takes_bearer { code } else { operation.nobody() };
         let if_client = |code: u64| if operation.takes_client { code } else { operation.nobody() };
         let is_site = operation.permission.as_ref().is_some_and(|name| !of_tenants.contains(name));
@@ -732,7 +676,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             served.push(("a service", site.internal()));
         }
         for (who, caller) in served {
-            let row = world.row_of(&operation.id, &caller).await.expect("a row");
+            let row = world.row_of(operation, &caller).await;
             let reply = call(&caller, operation, &row).await;
             if NOTHING_YET.iter().any(|(id, word)| *id == operation.id && reply.body["detail"] == *word) {
                 continue;
@@ -754,7 +698,7 @@ async fn the_lists_of_this_file_name_existing_operations_only() {
     let site = Site::start().await;
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let known = operations(&document);
-    let lists = PUBLIC.into_iter().chain(BUILTIN_PERMISSIONS).chain(INTERNAL.into_iter().map(|(id, _)| id));
+    let lists = PUBLIC.into_iter().chain(NO_PERMISSION_NEEDED).chain(INTERNAL.into_iter().map(|(id, _)| id));
     let lists = lists.chain(OWN_TOO.into_iter().map(|(id, _)| id));
     for id in lists.chain(NOTHING_YET.into_iter().map(|(id, _)| id)).chain(IN_ONE_ORGANIZATION) {
         assert!(known.iter().any(|operation| operation.id == id), "{id}");

@@ -347,7 +347,7 @@ impl Api {
     async fn list_quotas(
         &self,
         caller: AdminOrKey,
-        /// Searched in username, e-mail and display name
+        /// Only members with this text in the username, e-mail or display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,

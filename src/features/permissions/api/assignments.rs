@@ -88,7 +88,7 @@ struct SyncUserRoles {
     /// Other claims, for role mapper plugins. Their values are external keys only if the source is `oidc` or `zitadel`
     /// and the claim is one of the setting `role_claims`
     claims: Option<BTreeMap<String, Any<Value>>>,
-    /// Return the result without changing anything
+    /// Reports what would happen without changing anything
     dry_run: Option<bool>,
 }
 

@@ -241,7 +241,7 @@ impl Api {
         /// Ids or codes of the organizations that have the application, separated by commas; `*` for all. By default
         /// unchanged; a new application is available to all
         organizations: Query<Option<String>>,
-        /// Return the result without changing anything
+        /// Reports what would happen without changing anything
         dry_run: Query<Option<bool>>,
         /// The ETag of the catalog of this application
         #[oai(name = "If-Match")]

@@ -202,7 +202,7 @@ impl Api {
     async fn list_users(
         &self,
         caller: AdminCaller,
-        /// Searched in username, e-mail and display name
+        /// Only members with this text in the username, e-mail or display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         is_active: Query<Option<bool>>,
