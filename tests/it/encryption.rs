@@ -219,7 +219,7 @@ async fn a_missing_wrong_or_readable_key_file_is_reported_and_not_replaced() {
         assert!(!file.exists());
 
         for (text, word) in [
-            ("0".repeat(64), "holds another key"),
+            ("0".repeat(64), "contains another key"),
             ("0".repeat(63), "64 hexadecimal"),
             (String::new(), "64 hexadecimal"),
         ] {

@@ -301,7 +301,7 @@ async fn a_wrong_key_names_its_file_and_the_remedy() {
     let key = site.path().join("encryption.key");
     let right = std::fs::read(&key).expect("the key");
     site.stop_for(|_| ());
-    for (content, wanted) in [("ab".repeat(32), "holds another key"), ("rubbish".to_owned(), "encryption.key")] {
+    for (content, wanted) in [("ab".repeat(32), "contains another key"), ("rubbish".to_owned(), "encryption.key")] {
         std::fs::write(&key, content).expect("a key");
         let output = roster(&["member", "list"], site.path());
         assert!(said(&output).contains(wanted) && !output.status.success(), "{}", said(&output));

@@ -45,7 +45,7 @@ use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::mark::State;
-use crate::kernel::db::{Db, Reader, ReaderShare, Writer};
+use crate::kernel::db::{Db, Reader, ReaderShare, Slot, Writer};
 use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -311,17 +311,26 @@ impl App {
         action: &'static str,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
+        let (slot, filled) = Slot::pair();
+        let change =
+            move |t: &Transaction<'_>, caller: &Identity| Ok(change(t, caller)?.map(|answer| filled.fill(answer)));
+        let epoch = self.run_change(caller, action, Box::new(change)).await?;
+        Ok(Committed { answer: slot.take()?, epoch })
+    }
+
+    /// Returns the epoch of the policy after the change.
+    async fn run_change(&self, caller: &Identity, action: &'static str, change: ChangeBody) -> Result<u64> {
         self.require_policy().await?;
         let (caller, features) = (caller.clone(), self.features);
         let (targets, encryption) = (self.targets, self.encryption.clone());
-        let (committed, delivery_count) = self
+        let (epoch, delivery_count) = self
             .db
             .write(move |w, snapshot| apply((w, &encryption, features), snapshot, targets, (&caller, action), change))
             .await?;
         if delivery_count > 0 {
             self.outbox.notify_one();
         }
-        Ok(committed)
+        Ok(epoch)
     }
 
     /// Runs a creating change. A repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
@@ -482,14 +491,17 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
     Ok(found.is_some_and(|(hash, expires_at)| secret::equal(&secret::hash(offered), &hash) & (now < expires_at)))
 }
 
-/// Runs a change and writes its audit entries, events and policy; also returns the number of deliveries it created.
-fn apply<T>(
+type ChangeBody = Box<dyn FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<()>> + Send>;
+
+/// Runs a change and writes its audit entries, events and policy. Returns the epoch after it, and the number of
+/// deliveries it created.
+fn apply(
     (w, encryption, features): (&Writer<'_>, &Encryption, &'static Features),
     snapshot: &mut Snapshot,
     targets: ExternalTargets,
     (caller, action): (&Identity, &'static str),
-    change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
-) -> Result<(Committed<T>, usize)> {
+    change: ChangeBody,
+) -> Result<(u64, usize)> {
     if !snapshot.is_available() {
         // After a failed commit the rows could not be read: nothing is changed until they have been.
         return Err(Error::new(ErrorCode::Busy).with_source("the policy is not loaded").retry_after(1));
@@ -498,7 +510,7 @@ fn apply<T>(
     let caller = &caller.as_of(snapshot, w.now())?;
     let reactions = features.reactions;
     let t = Transaction { writer: w, snapshot, encryption, reactions, caused: RefCell::default() };
-    let Changed { answer, entries, mut policy, events } = change(&t, caller)?;
+    let Changed { answer: (), entries, mut policy, events } = change(&t, caller)?;
     policy.extend(t.caused.into_inner());
     entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, action, entry))?;
     let request_id = &caller.context.request_id;
@@ -507,7 +519,7 @@ fn apply<T>(
         delivery_count += outbox::record(w, targets, request_id, event)?;
     }
     if policy.is_empty() {
-        return Ok((Committed { answer, epoch: snapshot.epoch }, delivery_count));
+        return Ok((snapshot.epoch, delivery_count));
     }
     let epoch = snapshot.epoch + 1;
     site_store::raise_epoch(w, epoch)?;
@@ -526,7 +538,7 @@ fn apply<T>(
         *snapshot = after;
     }
     snapshot.epoch = epoch;
-    Ok((Committed { answer, epoch }, delivery_count))
+    Ok((epoch, delivery_count))
 }
 
 /// Returns the stored answer of a repeated request. Fails with `idempotency_key_reused` if the request differs, and

@@ -32,8 +32,8 @@ use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{self, Fault, Health, WatchedFile};
 pub use lists::{List, ListPage, PageRequest};
 use mark::State;
-pub use readers::ReaderShare;
 use readers::{DedicatedConnection, Readers};
+pub use readers::{ReaderShare, Slot};
 
 /// A fault of the database, with the code and the message that callers get.
 const fn fault(cause: ErrorCode, is_fatal: bool) -> Fault {
@@ -127,6 +127,7 @@ struct Batch<'a, S> {
 /// the caller when the result of the commit is known.
 type Job<S> = Box<dyn FnOnce(Option<Batch<'_, S>>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+type JobBody<S> = Box<dyn FnOnce(&Writer<'_>, &mut S) -> Result<()> + Send>;
 
 /// The database, with the in-memory state `S` that the writer keeps across changes.
 pub struct Db<S> {
@@ -242,6 +243,12 @@ impl<S: Clone + Send + 'static> Db<S> {
         &self,
         job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let (slot, filled) = Slot::pair();
+        self.run(Box::new(move |w, state| job(w, state).map(|answer| filled.fill(answer)))).await?;
+        slot.take()
+    }
+
+    async fn run(&self, job: JobBody<S>) -> Result<()> {
         let (answer, answered) = oneshot::channel();
         let boxed: Job<S> = Box::new(move |batch| {
             let result = batch.map(|batch| in_savepoint(batch, job));
@@ -393,7 +400,7 @@ fn require_unchanged_files(watched_files: &[WatchedFile]) -> Result<()> {
     }
 }
 
-fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
+fn in_savepoint<S>(batch: Batch<'_, S>, job: JobBody<S>) -> Result<()> {
     let Batch { connection, state, stats, broken, changed } = batch;
     let rows = connection.total_changes();
     let steps = stats.steps.load(Ordering::Relaxed);

@@ -152,6 +152,12 @@ impl Readers {
         share: ReaderShare,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let (slot, filled) = Slot::pair();
+        self.run_pooled(share, Box::new(move |r| query(r).map(|answer| filled.fill(answer)))).await?;
+        slot.take()
+    }
+
+    async fn run_pooled(self: &Arc<Self>, share: ReaderShare, query: Query) -> Result<()> {
         let longest = share.is_limited.then_some(self.longest);
         let permit = self.permit(share).await?;
         let running = Running::default();
@@ -172,15 +178,21 @@ impl Readers {
         apart: &DedicatedConnection,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let (slot, filled) = Slot::pair();
+        self.run_dedicated(apart, Box::new(move |r| query(r).map(|answer| filled.fill(answer)))).await?;
+        slot.take()
+    }
+
+    async fn run_dedicated(self: &Arc<Self>, apart: &DedicatedConnection, query: Query) -> Result<()> {
         let locked = timeout(self.wait, apart.clone().lock_owned()).await;
         let mut idle = locked.map_err(|_| busy("the connection for this kind of read was not free"))?;
         let (readers, running) = (self.clone(), Running::default());
         let reading = running.clone();
         let run = move || {
             let mut connection = idle.take().map_or_else(|| readers.connect(), Ok)?;
-            let answer = reading.run(&mut connection, query)?;
+            reading.run(&mut connection, query)?;
             *idle = Some(connection);
-            Ok(answer)
+            Ok(())
         };
         running.wait_for(tokio::task::spawn_blocking(run), None).await
     }
@@ -330,6 +342,31 @@ impl Drop for Permit {
     }
 }
 
+/// A query whose answer goes through a [`Slot`].
+type Query = Box<dyn FnOnce(&Reader<'_>) -> Result<()> + Send>;
+
+/// Carries the answer of a boxed query or change to its caller. The code that runs it does not know the type of the
+/// answer, so it is compiled once, not once for each query.
+pub struct Slot<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Slot<T> {
+    /// The caller's side and the side of the query.
+    pub fn pair() -> (Self, Self) {
+        let answer = Arc::default();
+        (Self(Arc::clone(&answer)), Self(answer))
+    }
+
+    pub fn fill(self, answer: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+
+    /// Takes the answer of a query that succeeded.
+    pub fn take(self) -> Result<T> {
+        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        answer.ok_or_else(|| Error::internal("a query succeeded without an answer"))
+    }
+}
+
 /// A read that can be interrupted while it runs.
 #[derive(Clone, Default)]
 struct Running(Arc<Read>);
@@ -344,7 +381,7 @@ struct Read {
 
 impl Running {
     /// Runs the query in one deferred transaction, so that all its selects see the same data.
-    fn run<T>(&self, connection: &mut Connection, query: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
+    fn run(&self, connection: &mut Connection, query: Query) -> Result<()> {
         if self.0.is_abandoned.load(Ordering::Acquire) {
             return Err(busy("the caller of this read has disconnected"));
         }
@@ -368,7 +405,7 @@ impl Running {
     }
 
     /// Waits for the read. Fails with `busy` if it takes longer than `longest`.
-    async fn wait_for<T>(self, work: JoinHandle<Result<T>>, longest: Option<Duration>) -> Result<T> {
+    async fn wait_for(self, work: JoinHandle<Result<()>>, longest: Option<Duration>) -> Result<()> {
         let waits = InterruptOnDrop(self);
         let read = match longest {
             None => work.await,
