@@ -8,7 +8,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::api_connection::ApiConnection;
-use super::commands::{call_api, is_json, query};
+use super::commands::{call_api, flag, is_json, query};
 use super::{Common, Failed};
 
 #[derive(Subcommand)]
@@ -65,7 +65,6 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     let bytes = std::fs::read(&document.file)
         .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
-    let flag = |is_set: bool| is_set.then_some("true");
     let options = [
         ("dry_run", flag(dry_run)),
         ("app", document.app.as_deref()),

@@ -423,11 +423,21 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
         }
     };
     let mut api = ApiConnection::open(common).await?;
-    let id = organization_id(&mut api, &organization).await?;
-    let answer = api.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
+    let answer = of_organization(&mut api, &organization, (method, rest), body).await;
     api.close().await;
-    output::print_object(common.json, &answer);
+    output::print_object(common.json, &answer?);
     Ok(())
+}
+
+/// Calls an operation on an organization.
+async fn of_organization(
+    api: &mut ApiConnection,
+    named: &str,
+    (method, rest): (Method, &str),
+    body: Option<Value>,
+) -> Result<Value, Failed> {
+    let id = organization_id(api, named).await?;
+    api.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await
 }
 
 pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<(), Failed> {
@@ -508,6 +518,11 @@ pub(super) fn query(path: &str, values: &[(&str, Option<&str>)]) -> String {
     let given = values.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));
     let given: Vec<String> = given.collect();
     if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
+}
+
+/// The value of a query parameter that is only sent if it is set.
+pub(super) fn flag(is_set: bool) -> Option<&'static str> {
+    is_set.then_some("true")
 }
 
 /// Percent-encodes text as one path segment or one query value.

@@ -6,7 +6,7 @@ use poem::http::Method;
 use serde_json::Value;
 
 use super::api_connection::ApiConnection;
-use super::commands::{is_json, query};
+use super::commands::{flag, is_json, query};
 use super::{Common, Failed};
 
 /// Imports members from a file and prints the result. Fails afterwards if rows failed.
@@ -22,7 +22,6 @@ pub(super) async fn members(
         (false, None) => "text/csv".to_owned(),
         (false, Some(name)) => format!("text/csv; charset=\"{name}\""),
     };
-    let flag = |is_set: bool| is_set.then_some("true");
     let path = query("/admin/users/import", &[("dry_run", flag(dry_run)), ("welcome", flag(welcome))]);
     let mut api = ApiConnection::open(common).await?;
     let difference = api.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;

@@ -1,6 +1,7 @@
 //! Commands for jobs.
 
-use clap::Subcommand;
+use clap::builder::PossibleValue;
+use clap::{Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::Value;
 
@@ -8,14 +9,25 @@ use super::api_connection::ApiConnection;
 use super::commands::{call_api, query, segment};
 use super::named::member_id;
 use super::{Common, Failed, output};
+use crate::features::jobs::JobState;
+
+impl ValueEnum for JobState {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
 
 #[derive(Subcommand)]
 pub(super) enum JobCommand {
     /// List jobs, newest first
     List {
-        /// Only jobs in this state: queued, held, leased, done or dead
-        #[arg(long)]
-        state: Option<String>,
+        /// Only jobs in this state
+        #[arg(long, value_enum)]
+        state: Option<JobState>,
         /// Only videos of this member, by username, e-mail or uid
         #[arg(long, value_name = "MEMBER")]
         member: Option<String>,
@@ -41,7 +53,7 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
         JobCommand::List { state, member, video, processor } => {
             let filters = [
                 ("limit", Some("200")),
-                ("state", state.as_deref()),
+                ("state", state.map(JobState::as_str)),
                 ("video", video.as_deref()),
                 ("processor", processor.as_deref()),
             ];

@@ -1,6 +1,6 @@
 //! Commands for API keys of members and services, for signing keys, and for the encryption key.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use super::api_connection::ApiConnection;
 use super::commands::{call_api, list_path, segment, without_nulls};
 use super::named::{self, member_id};
 use super::{Common, Failed, output};
+use crate::kernel::authz::key::{EMERGENCY, INTEGRATION, SERVICE, SYSTEM, USER};
 
 /// The owner of an API key: a member or a service.
 #[derive(Args)]
@@ -21,6 +22,34 @@ pub(super) struct Owner {
     service: Option<String>,
 }
 
+/// The type of a new key, by its prefix.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum KeyType {
+    /// Of a member, for its own programs; the default for a member
+    Muser,
+    /// Of a member, for another system that acts for it
+    Mint,
+    /// Of a member, for an emergency; works once
+    Memg,
+    /// Of a service; the default for a service
+    Msvc,
+    /// Of a service, for the system itself
+    Msys,
+}
+
+impl KeyType {
+    fn prefix(self) -> &'static str {
+        let kind = match self {
+            Self::Muser => USER,
+            Self::Mint => INTEGRATION,
+            Self::Memg => EMERGENCY,
+            Self::Msvc => SERVICE,
+            Self::Msys => SYSTEM,
+        };
+        kind.prefix
+    }
+}
+
 /// The arguments that describe a new key.
 #[derive(Args)]
 pub(super) struct Described {
@@ -28,9 +57,9 @@ pub(super) struct Described {
     name: String,
     #[command(flatten)]
     owner: Owner,
-    /// muser (default), mint or memg for a member; msvc (default) or msys for a service
-    #[arg(long = "type", value_name = "TYPE")]
-    kind: Option<String>,
+    /// The type of the key
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    kind: Option<KeyType>,
     /// Scopes, such as me:read,videos:write; required for a service, all by default for a member
     #[arg(long, value_delimiter = ',')]
     scopes: Option<Vec<String>>,
@@ -132,8 +161,8 @@ async fn create_by(api: &mut ApiConnection, described: Described, hash: Option<S
     let Described { name, owner, kind, scopes, expires_at } = described;
     let path = keys_of(api, owner.member.as_deref()).await?;
     let body = json!({
-        "name": name, "service_name": owner.service, "type": kind, "scopes": scopes, "expires_at": expires_at,
-        "key_hash": hash,
+        "name": name, "service_name": owner.service, "type": kind.map(KeyType::prefix), "scopes": scopes,
+        "expires_at": expires_at, "key_hash": hash,
     });
     api.call(Method::POST, &path, &[], Some(without_nulls(body))).await
 }

@@ -1,18 +1,30 @@
 //! Commands for the outbox: deliveries of events, and those that failed.
 
-use clap::Subcommand;
+use clap::builder::PossibleValue;
+use clap::{Subcommand, ValueEnum};
 use poem::http::Method;
 
 use super::commands::{call_api, query, segment};
 use super::{Common, Failed, output};
+use crate::kernel::outbox::delivery::DeliveryState;
+
+impl ValueEnum for DeliveryState {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
 
 #[derive(Subcommand)]
 pub(super) enum OutboxCommand {
     /// List deliveries, newest events first
     List {
-        /// Only deliveries in this state: pending, delivered or dead
-        #[arg(long)]
-        state: Option<String>,
+        /// Only deliveries in this state
+        #[arg(long, value_enum)]
+        state: Option<DeliveryState>,
         /// Only this target: webhook, mail, sftpgo, wordpress, or the id of a webhook
         #[arg(long)]
         target: Option<String>,
@@ -32,7 +44,7 @@ pub(super) async fn run(common: &Common, command: OutboxCommand) -> Result<(), F
         OutboxCommand::List { state, target, kind } => {
             let filters = [
                 ("limit", Some("200")),
-                ("state", state.as_deref()),
+                ("state", state.map(DeliveryState::as_str)),
                 ("target", target.as_deref()),
                 ("kind", kind.as_deref()),
             ];

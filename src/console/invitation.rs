@@ -10,8 +10,8 @@ use poem::{Request, Response, handler};
 use serde::Deserialize;
 
 use super::page::{
-    Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
-    public_path, refusal,
+    Fault, Input, PASSWORD_HINT, capitalized, differing, docs, escaped, inputs_html, is_from_elsewhere, page,
+    password_inputs, public_path, refusal,
 };
 use crate::features::invitations::{self, InvitedMember};
 use crate::features::members::validate_first_administrator;
@@ -121,11 +121,6 @@ async fn accept(app: &App, context: &Arc<RequestContext>, submitted: &Submitted)
 struct Typed<'t> {
     login: &'t str,
     display_name: &'t str,
-}
-
-fn capitalized(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 fn done_html(organization: &str, login: &str, docs: &str) -> String {

@@ -41,7 +41,7 @@ pub fn refusal(title: &str, error: &Error) -> Response {
 }
 
 /// The text with an upper-case first character.
-fn capitalized(text: &str) -> String {
+pub(super) fn capitalized(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }

@@ -36,21 +36,23 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Del
 async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Result<Option<Mail>> {
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
-    let is = |kind: EventKind| delivery.kind == kind.as_str();
-    if is(EventKind::QuotaWarning) {
-        let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
-        let number = |name: &str| data[name].as_u64().unwrap_or_default();
-        return Ok(Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size"))));
-    }
-    // New members may read their mail later than members who requested a reset link.
-    let ttl_s = if is(EventKind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
-    if !is(EventKind::MemberWelcomed) && !is(EventKind::PasswordForgotten) {
-        return Ok(None);
-    }
-    let maker = is(EventKind::MemberWelcomed).then(|| delivery.maker.clone());
-    let Some(url) = passwords::create_mail_link(app, id, ttl_s, maker).await? else { return Ok(None) };
-    Ok(Some(match is(EventKind::MemberWelcomed) {
-        true => writer.welcome(id, to, &url, ttl_s),
-        false => writer.password_link(id, to, &url, ttl_s),
-    }))
+    Ok(match delivery.kind {
+        EventKind::QuotaWarning => {
+            let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+            let number = |name: &str| data[name].as_u64().unwrap_or_default();
+            Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size")))
+        }
+        EventKind::MemberWelcomed => {
+            // New members may read their mail later than members who requested a reset link.
+            let (ttl_s, maker) = (app.config.invitation_ttl_s, Some(delivery.maker.clone()));
+            let url = passwords::create_mail_link(app, id, ttl_s, maker).await?;
+            url.map(|url| writer.welcome(id, to, &url, ttl_s))
+        }
+        EventKind::PasswordForgotten => {
+            let ttl_s = app.config.reset_link_ttl_s;
+            let url = passwords::create_mail_link(app, id, ttl_s, None).await?;
+            url.map(|url| writer.password_link(id, to, &url, ttl_s))
+        }
+        _ => None,
+    })
 }

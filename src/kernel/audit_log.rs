@@ -4,6 +4,7 @@
 //! It holds no personal data, because that could not be erased from a hash chain: entries about members name the fields
 //! that changed, not their values. It holds no secrets either.
 
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -46,6 +47,7 @@ impl Entry {
     }
 }
 
+/// Whether a change was made or denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Done,
@@ -53,11 +55,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn as_str(self) -> &'static str {
+    pub const ALL: [Self; 2] = [Self::Done, Self::Denied];
+
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Denied => "denied",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
+impl FromSql for Outcome {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 

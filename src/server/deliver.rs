@@ -14,9 +14,10 @@ use crate::features::webhooks::{self, backoff_ms};
 use crate::integrations::wordpress::status;
 use crate::integrations::{mail, sftpgo};
 use crate::kernel::app::{App, seconds_to_ms};
+use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, Target, kind_of};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, DeliveryState, Target, TargetKind, kind_of};
 use crate::kernel::outbox::delivery_store::{self as store, PendingTarget};
 use crate::kernel::secret;
 
@@ -36,23 +37,24 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Targets with a common concurrency limit: all mail, SFTPGo or WordPress targets, or the webhooks of one organization.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pool {
-    kind: String,
+    /// `None` for targets that this version does not know.
+    kind: Option<TargetKind>,
     organization: Option<OrganizationId>,
 }
 
 impl Pool {
     /// How many of its targets are served concurrently.
     fn concurrency_max(&self) -> usize {
-        match self.kind.as_str() {
-            "mail" => crate::kernel::outbound::mail::CONCURRENT_MAX,
-            "sftpgo" => sftpgo::CONCURRENT_MAX,
-            "wordpress" => status::CONCURRENT_MAX,
-            _ => WEBHOOKS_PER_OWNER_MAX,
+        match self.kind {
+            Some(TargetKind::Mail) => crate::kernel::outbound::mail::CONCURRENT_MAX,
+            Some(TargetKind::Sftpgo) => sftpgo::CONCURRENT_MAX,
+            Some(TargetKind::Wordpress) => status::CONCURRENT_MAX,
+            Some(TargetKind::Webhook) | None => WEBHOOKS_PER_OWNER_MAX,
         }
     }
 
     fn is_webhooks(&self) -> bool {
-        self.kind == "webhook"
+        self.kind == Some(TargetKind::Webhook)
     }
 }
 
@@ -128,7 +130,7 @@ fn choose(
             let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
             return (chosen, SLEEP_MAX.min(ahead));
         }
-        let pool = Pool { kind: kind_of(&target).to_owned(), organization };
+        let pool = Pool { kind: TargetKind::of(&target), organization };
         let in_pool = used.entry(pool.clone()).or_default();
         if *in_pool >= pool.concurrency_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
             continue;
@@ -181,11 +183,15 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
     match outcome {
         DeliveryOutcome::Delivered => {
             count("delivered");
-            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "delivered", w.now(), None)).await
+            let settle =
+                move |w: &Writer<'_>| store::record_outcome(w, &delivery, DeliveryState::Delivered, w.now(), None);
+            app.write_unaudited(settle).await
         }
         DeliveryOutcome::Skipped(why) => {
             count("delivered");
-            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "delivered", w.now(), Some(why))).await
+            let settle =
+                move |w: &Writer<'_>| store::record_outcome(w, &delivery, DeliveryState::Delivered, w.now(), Some(why));
+            app.write_unaudited(settle).await
         }
         DeliveryOutcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
@@ -194,7 +200,7 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(requested);
             app.write_unaudited(move |w| {
-                store::record_outcome(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))
+                store::record_outcome(w, &delivery, DeliveryState::Pending, w.now().plus_ms(wait_ms), Some(&why))
             })
             .await
         }
@@ -206,7 +212,9 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
                 why,
                 "a delivery is dead after its last attempt: `roster outbox retry` tries it again"
             );
-            app.write_unaudited(move |w| store::record_outcome(w, &delivery, "dead", w.now(), Some(&why))).await
+            let settle =
+                move |w: &Writer<'_>| store::record_outcome(w, &delivery, DeliveryState::Dead, w.now(), Some(&why));
+            app.write_unaudited(settle).await
         }
         DeliveryOutcome::TargetGone(why) => {
             count("dead");
@@ -229,11 +237,11 @@ pub async fn purge_expired(app: &App) -> Result<()> {
     const EVENTS_MAX: usize = 10_000;
     const TARGETS_MAX: usize = 100;
     let ttl_ms = seconds_to_ms(app.config.outbox_ttl_s);
-    let forget = |state: &'static str| {
+    let forget = |state: DeliveryState| {
         app.write_in_batches(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
     };
-    forget("delivered").await?;
-    let dead = forget("dead").await?;
+    forget(DeliveryState::Delivered).await?;
+    let dead = forget(DeliveryState::Dead).await?;
     if dead > 0 {
         tracing::warn!(dead, "old dead deliveries were deleted");
     }
@@ -247,11 +255,12 @@ pub async fn purge_expired(app: &App) -> Result<()> {
 
 /// Updates the metrics of the outbox.
 pub async fn observe(app: &App) -> Result<()> {
-    let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
+    let count = |r: &Reader<'_>| Ok((store::count(r, DeliveryState::Pending)?, store::count(r, DeliveryState::Dead)?));
+    let (pending, dead) = app.read(count).await?;
     let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
     let gauge = &app.metrics.outbox;
     gauge.reset();
-    for (state, counted) in [("pending", pending), ("dead", dead)] {
+    for (state, counted) in [(DeliveryState::Pending.as_str(), pending), (DeliveryState::Dead.as_str(), dead)] {
         counted.counts.iter().for_each(|(kind, count)| gauge.with_label_values(&[kind.as_str(), state]).set(*count));
     }
     app.metrics.outbox_oldest_s.set(age_ms.max(0) / 1_000);
@@ -279,12 +288,13 @@ mod tests {
 
         let (chosen, _) = choose(heads, &HashMap::new(), Timestamp(10));
 
-        let count = |kind: &str, organization: Option<OrganizationId>| {
-            chosen.iter().filter(|(_, pool)| (pool.kind.as_str(), pool.organization) == (kind, organization)).count()
+        let count = |kind: TargetKind, organization: Option<OrganizationId>| {
+            chosen.iter().filter(|(_, pool)| (pool.kind, pool.organization) == (Some(kind), organization)).count()
         };
-        assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_PER_OWNER_MAX, 3]);
+        let webhooks_of = |organization| count(TargetKind::Webhook, Some(organization));
+        assert_eq!([webhooks_of(many), webhooks_of(few)], [WEBHOOKS_PER_OWNER_MAX, 3]);
         assert_eq!(
-            [count("mail", None), count("sftpgo", None)],
+            [count(TargetKind::Mail, None), count(TargetKind::Sftpgo, None)],
             [crate::kernel::outbound::mail::CONCURRENT_MAX, sftpgo::CONCURRENT_MAX]
         );
         // Webhooks leave capacity for mail and account updates, and a busy target gets no second delivery.

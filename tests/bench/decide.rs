@@ -11,7 +11,7 @@ use roster::kernel::authz::catalog::{Catalog, Node, PermissionIndex, PermissionS
 use roster::kernel::authz::decide::{AccessRequest, Target, decide};
 use roster::kernel::authz::path::Template;
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
-use roster::kernel::authz::snapshot::{Change, Role, RoleKind, Snapshot, Status};
+use roster::kernel::authz::snapshot::{Change, MemberStatus, Role, RoleKind, Snapshot};
 use roster::kernel::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ impl PolicyRows {
             snapshot.apply(Change::Role(self.tenant, role));
         }
         for member in &self.members {
-            snapshot.apply(Change::Member(*member, Status::Active));
+            snapshot.apply(Change::Member(*member, MemberStatus::Active));
             snapshot.apply(Change::Membership(self.tenant, *member, Some(dice.pick(&self.role_sets).clone())));
         }
         snapshot

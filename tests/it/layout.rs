@@ -50,7 +50,7 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("authz", &["config", "db", "encryption", "error", "ids", "intake", "secret"]),
     ("config", &["nearest", "units"]),
     ("db", &["config", "error", "ids", "runtime"]),
-    ("decision_log", &["config", "db", "error", "ids", "runtime"]),
+    ("decision_log", &["authz", "config", "db", "error", "ids", "runtime"]),
     ("encryption", &["error", "ids", "secret"]),
     ("http", &["authn", "authz", "config", "db", "error", "intake", "nearest", "secret"]),
     ("intake", &["config", "error"]),

@@ -303,7 +303,7 @@ async fn the_example_receiver_accepts_genuine_requests_only() {
 fn add_deliveries(rows: &rusqlite::Connection, target: &str, many: u32) -> rusqlite::Result<()> {
     rows.execute_batch(&format!(
         "create temp table n as with n (n) as (values (1) union all select n + 1 from n where n < {many}) select n from n;
-         insert into events (id, at, kind, data, request_id) select 100000 + n, 1, 'test', '{{}}', '' from n;
+         insert into events (id, at, kind, data, request_id) select 100000 + n, 1, 'member.updated', '{{}}', '' from n;
          insert into deliveries (target, event_id, state, next_at, updated_at)
          select '{target}', 100000 + n, 'dead', 1, unixepoch() * 1000 from n;
          drop table n;"

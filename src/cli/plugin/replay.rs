@@ -77,7 +77,7 @@ pub(super) async fn run(common: &Common, arguments: &Replay) -> Result<ExitCode,
                 "uid": change.recorded.input.subject,
                 "action": change.recorded.input.action,
                 "path": change.recorded.input.path,
-                "was": change.recorded.reason,
+                "was": change.recorded.reason.as_str(),
                 "would_be": change.reason.as_str(),
                 "said": change.said,
             })

@@ -420,7 +420,7 @@ impl Whose {
                 (member, reach)
             }
         };
-        if members::get(t, member)?.status == "deleted" {
+        if members::get(t, member)?.is_erased() {
             return Err(ErrorCode::MemberDeleted.into());
         }
         members::require_may_change(t, caller, reach, member)?;

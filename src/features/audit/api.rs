@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{AuditEntry, Filter, store};
 use crate::kernel::app::App;
+use crate::kernel::audit_log::Outcome;
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
@@ -23,19 +24,10 @@ use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// Whether the change was made or denied
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case", remote = "Outcome")]
 enum AuditOutcome {
     Done,
     Denied,
-}
-
-impl AuditOutcome {
-    fn to_name(self) -> String {
-        match self {
-            Self::Done => "done".to_owned(),
-            Self::Denied => "denied".to_owned(),
-        }
-    }
 }
 
 /// An entry of the audit log
@@ -76,7 +68,7 @@ impl From<AuditEntry> for AuditEntryView {
             action: entry.action,
             target: entry.target,
             organization_id: entry.organization,
-            outcome: if entry.outcome == "done" { AuditOutcome::Done } else { AuditOutcome::Denied },
+            outcome: entry.outcome.into(),
             before: json(entry.before),
             after: json(entry.after),
             request_id: entry.request_id,
@@ -171,7 +163,7 @@ impl Api {
             actor: actor.0,
             action: action.0,
             target: target.0,
-            outcome: outcome.0.map(AuditOutcome::to_name),
+            outcome: outcome.0.map(Outcome::from),
             since: since.0,
             until: until.0,
         };
@@ -208,7 +200,7 @@ impl Api {
             actor: actor.0,
             action: action.0,
             target: target.0,
-            outcome: outcome.0.map(AuditOutcome::to_name),
+            outcome: outcome.0.map(Outcome::from),
             since: since.0,
             until: until.0,
         };

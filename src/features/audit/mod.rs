@@ -3,6 +3,7 @@
 pub mod api;
 pub mod store;
 
+use crate::kernel::audit_log::Outcome;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// An audit entry as stored; `before` and `after` are JSON.
@@ -15,7 +16,7 @@ pub struct AuditEntry {
     pub action: String,
     pub target: String,
     pub organization: Option<OrganizationId>,
-    pub outcome: String,
+    pub outcome: Outcome,
     pub before: Option<String>,
     pub after: Option<String>,
     pub request_id: String,
@@ -31,7 +32,7 @@ pub struct Filter {
     pub action: Option<String>,
     /// The whole target, or only its id.
     pub target: Option<String>,
-    pub outcome: Option<String>,
+    pub outcome: Option<Outcome>,
     pub since: Option<i64>,
     pub until: Option<i64>,
 }

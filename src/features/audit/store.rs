@@ -3,6 +3,7 @@
 use rusqlite::Row;
 
 use super::{AuditEntry, Filter};
+use crate::kernel::audit_log::Outcome;
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader};
 use crate::kernel::error::Result;
@@ -52,7 +53,7 @@ pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Re
         (":spaced_id", &spaced.map(|(_, id)| id)),
         (":action", &action.as_ref().filter(|_| !has_selective_filter)),
         (":doing", &action.as_ref().filter(|_| has_selective_filter)),
-        (":outcome", outcome),
+        (":outcome", &outcome.map(Outcome::as_str)),
         (":since", since),
         (":until", until),
     ];
@@ -94,7 +95,7 @@ pub fn export_entries(
         (":by", &filter.actor),
         (":doing", &filter.action),
         (":target", &filter.target),
-        (":outcome", &filter.outcome),
+        (":outcome", &filter.outcome.map(Outcome::as_str)),
         (":since", &filter.since),
         (":until", &filter.until),
         (":last", &last),

@@ -307,7 +307,7 @@ fn ok_or_unchanged(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<
 fn find(t: &Transaction<'_>, subject: Option<&str>, uid: Option<MemberId>) -> Result<Option<Member>> {
     match (subject, uid) {
         (Some(subject), None) => members::find_by_sub(t, subject),
-        (None, Some(uid)) => Ok(members::find(t, uid)?.filter(|member| member.status != "deleted")),
+        (None, Some(uid)) => Ok(members::find(t, uid)?.filter(|member| !member.is_erased())),
         _ => Err(Error::field("authentik_sub", "send either authentik_sub or uid, not both")),
     }
 }

@@ -51,7 +51,7 @@ struct NewInvitation {
 
 /// The status of an invitation
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case", remote = "invitations::InvitationStatus")]
 enum InvitationStatus {
     Open,
     Accepted,
@@ -86,11 +86,7 @@ struct InvitationView {
 impl InvitationView {
     fn of(invitation: Invitation, now: Timestamp) -> Self {
         Self {
-            status: match invitation.status(now) {
-                "open" => InvitationStatus::Open,
-                "accepted" => InvitationStatus::Accepted,
-                _ => InvitationStatus::Expired,
-            },
+            status: invitation.status(now).into(),
             id: invitation.id,
             organization_id: invitation.organization,
             role_id: invitation.role,

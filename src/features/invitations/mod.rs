@@ -41,13 +41,20 @@ pub struct Invitation {
     pub maker: Grantor,
 }
 
+/// The status of an invitation. It is not stored: it follows from the times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvitationStatus {
+    Open,
+    Accepted,
+    Expired,
+}
+
 impl Invitation {
-    /// `open`, `accepted` or `expired`
-    pub fn status(&self, now: Timestamp) -> &'static str {
+    pub fn status(&self, now: Timestamp) -> InvitationStatus {
         match self.accepted_at {
-            Some(_) => "accepted",
-            None if now < self.expires_at => "open",
-            None => "expired",
+            Some(_) => InvitationStatus::Accepted,
+            None if now < self.expires_at => InvitationStatus::Open,
+            None => InvitationStatus::Expired,
         }
     }
 }
@@ -146,7 +153,7 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
         let invitation = &invited.invitation;
         let tenant = snapshot.tenant(invitation.organization).filter(|tenant| tenant.is_active);
         tenant.is_some_and(|tenant| {
-            invitation.status(now) == "open"
+            invitation.status(now) == InvitationStatus::Open
                 && invitation.role.is_none_or(|id| tenant.role(id).is_some_and(|role| role.is_open))
         })
     };

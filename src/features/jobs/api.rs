@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::jobs::queue::{self, WaitingWorkers};
 use crate::features::jobs::{
-    self, ClaimRequest, Filter, Job, LeaseReport, Processor, Report, RetrySettings, StepState, store,
+    self, ClaimRequest, Filter, Job, JobState, LeaseReport, Processor, Report, RetrySettings, StepState, store,
 };
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
@@ -29,8 +29,8 @@ crate::text! {
 
 /// The state of a job
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-enum JobState {
+#[oai(rename_all = "snake_case", rename = "JobState", remote = "JobState")]
+enum JobStateName {
     /// Waits for a worker
     Queued,
     /// Waits until both its member and its organization are active
@@ -42,28 +42,9 @@ enum JobState {
     Dead,
 }
 
-impl JobState {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Held => "held",
-            Self::Leased => "leased",
-            Self::Done => "done",
-            Self::Dead => "dead",
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        [Self::Queued, Self::Held, Self::Leased, Self::Done]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .unwrap_or(Self::Dead)
-    }
-}
-
 /// A processing step: `asr` and `cut` run first, the others process the scenes that `cut` found
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case", rename = "Processor")]
+#[oai(rename_all = "snake_case", rename = "Processor", remote = "Processor")]
 enum ProcessorName {
     Asr,
     Cut,
@@ -71,19 +52,6 @@ enum ProcessorName {
     Ocr,
     Face,
     Pose,
-}
-
-impl From<ProcessorName> for Processor {
-    fn from(name: ProcessorName) -> Self {
-        match name {
-            ProcessorName::Asr => Self::Asr,
-            ProcessorName::Cut => Self::Cut,
-            ProcessorName::Yolo => Self::Yolo,
-            ProcessorName::Ocr => Self::Ocr,
-            ProcessorName::Face => Self::Face,
-            ProcessorName::Pose => Self::Pose,
-        }
-    }
 }
 
 /// A state that a worker can report for a step
@@ -95,6 +63,17 @@ enum ReportedState {
     Failed,
     /// Nothing to do, such as `asr` for a video without an audio track
     Skipped,
+}
+
+impl From<ReportedState> for StepState {
+    fn from(state: ReportedState) -> Self {
+        match state {
+            ReportedState::Running => Self::Running,
+            ReportedState::Completed => Self::Completed,
+            ReportedState::Failed => Self::Failed,
+            ReportedState::Skipped => Self::Skipped,
+        }
+    }
 }
 
 /// A step of a job
@@ -116,7 +95,7 @@ struct JobStep {
 struct JobView {
     id: JobId,
     kind: String,
-    state: JobState,
+    state: JobStateName,
     video_id: String,
     /// Below the media root
     path: String,
@@ -148,7 +127,7 @@ impl From<Job> for JobView {
     fn from(job: Job) -> Self {
         Self {
             id: job.id,
-            state: JobState::parse(&job.state),
+            state: job.state.into(),
             member_id: job.member,
             organization_id: job.organization,
             progress_percent: job.progress_percent(),
@@ -257,12 +236,7 @@ impl From<StepReport> for Report {
     fn from(report: StepReport) -> Self {
         Self {
             processor: report.processor.into(),
-            state: match report.state {
-                ReportedState::Running => StepState::Running,
-                ReportedState::Completed => StepState::Completed,
-                ReportedState::Failed => StepState::Failed,
-                ReportedState::Skipped => StepState::Skipped,
-            },
+            state: report.state.into(),
             progress_percent: report.progress_percent,
             error: report.error.map(|text| text.0),
         }
@@ -337,7 +311,7 @@ impl Api {
     async fn list_jobs(
         &self,
         caller: AdminOrKey,
-        state: Query<Option<JobState>>,
+        state: Query<Option<JobStateName>>,
         /// Only jobs of this member's videos
         member: Query<Option<MemberId>>,
         /// Only jobs of the video with this id
@@ -355,9 +329,9 @@ impl Api {
         // A caller without the permission sees only its own jobs.
         let is_foreign = filter.member.zip(member.0).is_some_and(|(own, requested)| own != requested);
         filter.member = if is_foreign { Some(MemberId(uuid::Uuid::nil())) } else { filter.member.or(member.0) };
-        filter.state = state.0.map(JobState::as_str);
+        filter.state = state.0.map(JobState::from);
         filter.video = video.0;
-        filter.processor = processor.0.map(|name| Processor::from(name).as_str());
+        filter.processor = processor.0.map(Processor::from);
         let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             let found = store::list(r, &filter, &window)?;

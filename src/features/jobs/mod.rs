@@ -131,6 +131,35 @@ impl Step {
     }
 }
 
+/// The state of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    Queued,
+    /// Queued, and its member or its organization is not active. Not stored: determined when the job is read.
+    Held,
+    Leased,
+    Done,
+    Dead,
+}
+
+impl JobState {
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Held, Self::Leased, Self::Done, Self::Dead];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Held => "held",
+            Self::Leased => "leased",
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
 /// A job as stored.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -140,8 +169,7 @@ pub struct Job {
     pub member: Option<MemberId>,
     pub organization: Option<OrganizationId>,
     pub kind: String,
-    /// `queued`, `held`, `leased`, `done` or `dead`
-    pub state: String,
+    pub state: JobState,
     pub attempts: i64,
     pub run_at: Timestamp,
     pub leased_by: Option<String>,
@@ -281,7 +309,7 @@ pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) 
     let claimed = queue::lease_next(t, request)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
     let changed = claimed.iter().fold(expired, |changed, job| {
-        changed.with_entry(entry(job, json!({"state": "leased", "attempts": job.attempts})))
+        changed.with_entry(entry(job, json!({"state": JobState::Leased.as_str(), "attempts": job.attempts})))
     });
     Ok(changed.map(|()| claimed))
 }
@@ -296,24 +324,16 @@ pub fn expire(t: &Transaction<'_>, rules: RetrySettings) -> Result<Changed<()>> 
         let ended_at = job.leased_until.unwrap_or(t.now());
         // The lease is cleared, so a late report from its worker is not mistaken for a repeated request.
         (job.leased_by, job.lease) = (None, None);
-        let outcome =
-            release_lease(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
-        changed = with_failure(changed, &job, outcome);
+        release_lease(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
+        changed = with_failure(changed, &job);
     }
     Ok(changed)
 }
 
-/// The state of a job after a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FailureOutcome {
-    Queued,
-    Dead,
-}
-
 /// Adds the audit entry of a failed attempt, and the event of a dead job.
-fn with_failure<T>(changed: Changed<T>, job: &Job, outcome: FailureOutcome) -> Changed<T> {
-    let entry = entry(job, json!({"state": job.state, "attempts": job.attempts}));
-    changed.with_entry(entry).with_events((outcome == FailureOutcome::Dead).then(|| {
+fn with_failure<T>(changed: Changed<T>, job: &Job) -> Changed<T> {
+    let entry = entry(job, json!({"state": job.state.as_str(), "attempts": job.attempts}));
+    changed.with_entry(entry).with_events((job.state == JobState::Dead).then(|| {
         let data = json!({
             "job": job.id, "video": job.video, "path": job.path, "attempts": job.attempts, "error": job.last_error,
         });
@@ -333,28 +353,22 @@ fn release_lease(
     why: &str,
     rules: RetrySettings,
     retry: bool,
-) -> Result<FailureOutcome> {
+) -> Result<()> {
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);
-    let outcome =
-        if retry && job.attempts < rules.attempts_max { FailureOutcome::Queued } else { FailureOutcome::Dead };
-    match outcome {
-        FailureOutcome::Queued => {
-            job.run_at = at.plus_ms(rules.backoff_ms(job.attempts));
-            "queued".clone_into(&mut job.state);
-            restart(&mut job.steps);
-        }
-        FailureOutcome::Dead => {
-            "dead".clone_into(&mut job.state);
-            for step in job.steps.iter_mut().filter(|step| step.state == StepState::Running) {
-                step.state = StepState::Failed;
-                step.error.get_or_insert_with(|| why.to_owned());
-            }
+    if retry && job.attempts < rules.attempts_max {
+        job.run_at = at.plus_ms(rules.backoff_ms(job.attempts));
+        job.state = JobState::Queued;
+        restart(&mut job.steps);
+    } else {
+        job.state = JobState::Dead;
+        for step in job.steps.iter_mut().filter(|step| step.state == StepState::Running) {
+            step.state = StepState::Failed;
+            step.error.get_or_insert_with(|| why.to_owned());
         }
     }
-    save(t, job)?;
-    Ok(outcome)
+    save(t, job)
 }
 
 /// Resets all steps that are not finished.
@@ -379,7 +393,7 @@ fn mark_ready(steps: &mut [Step]) {
 fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
     let queue = job.queue();
     store::update(t, job, queue.ready)?;
-    if job.state == "queued" { queue::enqueue(t, queue, job.run_at) } else { Ok(()) }
+    if job.state == JobState::Queued { queue::enqueue(t, queue, job.run_at) } else { Ok(()) }
 }
 
 /// The caller of a report: the worker, the job, and the organizations that the caller can act in.
@@ -405,7 +419,7 @@ impl LeaseReport {
     }
 
     fn require(&self, job: &Job, now: Timestamp) -> Result<()> {
-        let is_live = job.state == "leased" && job.leased_until.is_some_and(|until| now < until);
+        let is_live = job.state == JobState::Leased && job.leased_until.is_some_and(|until| now < until);
         if is_live && self.matches(job) { Ok(()) } else { Err(ErrorCode::LeaseLost.into()) }
     }
 }
@@ -418,7 +432,7 @@ pub fn heartbeat(
     rules: RetrySettings,
 ) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
-    if job.state == "done" && holder.matches(&job) {
+    if job.state == JobState::Done && holder.matches(&job) {
         return Ok(Changed::unchanged(job));
     }
     holder.require(&job, t.now())?;
@@ -465,7 +479,7 @@ fn apply_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Res
 /// the claim wait for another worker.
 pub fn complete(t: &Transaction<'_>, holder: &LeaseReport) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
-    let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.matches(&job);
+    let is_repeat = job.state != JobState::Leased && job.last_error.is_none() && holder.matches(&job);
     if is_repeat {
         return Ok(Changed::unchanged(job));
     }
@@ -494,14 +508,14 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseReport) -> Result<Changed<Job
 fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
     (job.leased_until, job.processors, job.last_error) = (None, None, None);
     if job.is_finished() {
-        "done".clone_into(&mut job.state);
+        job.state = JobState::Done;
     } else {
         // Progress was made, so earlier attempts no longer count.
         (job.attempts, job.run_at) = (0, t.now());
-        "queued".clone_into(&mut job.state);
+        job.state = JobState::Queued;
     }
     save(t, &job)?;
-    let entry = entry(&job, json!({"state": job.state}));
+    let entry = entry(&job, json!({"state": job.state.as_str()}));
     Ok(Changed::new(store::get(t, job.id)?, entry))
 }
 
@@ -514,13 +528,13 @@ pub fn fail(
     rules: RetrySettings,
 ) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
-    let is_repeat = matches!(job.state.as_str(), "queued" | "held" | "dead") && job.last_error.is_some();
+    let is_repeat = matches!(job.state, JobState::Queued | JobState::Held | JobState::Dead) && job.last_error.is_some();
     if is_repeat && holder.matches(&job) {
         return Ok(Changed::unchanged(job));
     }
     holder.require(&job, t.now())?;
-    let outcome = release_lease(t, &mut job, t.now(), why, rules, retry)?;
-    let changed = with_failure(Changed::unchanged(()), &job, outcome);
+    release_lease(t, &mut job, t.now(), why, rules, retry)?;
+    let changed = with_failure(Changed::unchanged(()), &job);
     let job = store::get(t, job.id)?;
     Ok(changed.map(|()| job))
 }
@@ -528,14 +542,14 @@ pub fn fail(
 /// Queues a dead job again, with its attempts reset. Fails with `job_not_dead` for other jobs.
 pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job>> {
     let mut job = LeaseReport { job: id, worker: String::new(), lease: None, reach }.find(t)?;
-    if job.state != "dead" {
+    if job.state != JobState::Dead {
         return Err(ErrorCode::JobNotDead.into());
     }
     (job.attempts, job.run_at, job.leased_by, job.lease) = (0, t.now(), None, None);
-    "queued".clone_into(&mut job.state);
+    job.state = JobState::Queued;
     restart(&mut job.steps);
     save(t, &job)?;
-    let entry = entry(&job, json!({"state": "queued", "attempts": 0}));
+    let entry = entry(&job, json!({"state": job.state.as_str(), "attempts": 0}));
     Ok(Changed::new(store::get(t, id)?, entry))
 }
 
@@ -544,10 +558,10 @@ pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job
 pub struct Filter {
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
-    pub state: Option<&'static str>,
+    pub state: Option<JobState>,
     pub video: Option<String>,
     /// Only jobs in which this step is not finished.
-    pub processor: Option<&'static str>,
+    pub processor: Option<Processor>,
 }
 
 /// Releases leases that expired while no worker claimed jobs, and reopens the remaining closed queues of organizations

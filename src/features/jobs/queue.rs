@@ -47,6 +47,24 @@ pub struct Queue {
     pub ready: Ready,
 }
 
+/// Why no job of a queue can be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutState {
+    /// The member is not active.
+    Held,
+    /// The organization is not active.
+    Closed,
+}
+
+impl ShutState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// The jobs that a worker can take.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProcessorFilter {
@@ -122,10 +140,10 @@ fn take_first(
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
     if !front.is_organization_active {
-        return store::set_state(t, queue, "closed").map(|()| None);
+        return store::shut(t, queue, ShutState::Closed).map(|()| None);
     }
     if !front.is_member_active {
-        return store::set_state(t, queue, "held").map(|()| None);
+        return store::shut(t, queue, ShutState::Held).map(|()| None);
     }
     let mut jobs = store::list_first(t, queue)?.into_iter();
     let first = jobs.next();

@@ -1,9 +1,10 @@
 //! SQL of jobs.
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
-use crate::features::jobs::queue::{Queue, Ready};
-use crate::features::jobs::{ClaimRequest, Filter, Job};
+use crate::features::jobs::queue::{Queue, Ready, ShutState};
+use crate::features::jobs::{ClaimRequest, Filter, Job, JobState, Processor};
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
@@ -115,25 +116,25 @@ const LIST_JOBS: List = List {
 /// Lists jobs, newest first.
 pub fn list(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Job>> {
     let Filter { organization, member, state, video, processor } = filter;
-    let stored = state.map(|state| if state == "held" { "queued" } else { state });
-    let is_held = state.and_then(|state| (stored == Some("queued")).then_some(state == "held"));
+    let stored = state.map(|state| if state == JobState::Held { JobState::Queued } else { state });
+    let is_held = state.and_then(|state| (stored == Some(JobState::Queued)).then_some(state == JobState::Held));
     // The most selective filter uses the index: video, then member, then organization, then state.
     let (of_video, of_member) = (video.is_some(), member.is_some());
     let of_owner = of_video || of_member || organization.is_some();
-    let is = |state: &str| (!of_owner && stored == Some(state)).then_some(true);
-    let is_common = stored == Some("done");
+    let is = |state: JobState| (!of_owner && stored == Some(state)).then_some(true);
+    let is_common = stored == Some(JobState::Done);
     let parameters: Parameters<'_> = &[
         (":video_id", video),
         (":member_id", &member.filter(|_| !of_video)),
         (":owner", &member.filter(|_| of_video)),
         (":organization_id", &organization.filter(|_| !of_video && !of_member)),
         (":within", &organization.filter(|_| of_video || of_member)),
-        (":is_queued", &is("queued")),
-        (":is_leased", &is("leased")),
-        (":is_dead", &is("dead")),
-        (":its_state", &stored.filter(|_| of_owner || is_common)),
+        (":is_queued", &is(JobState::Queued)),
+        (":is_leased", &is(JobState::Leased)),
+        (":is_dead", &is(JobState::Dead)),
+        (":its_state", &stored.filter(|_| of_owner || is_common).map(JobState::as_str)),
         (":is_held", &is_held),
-        (":processor", processor),
+        (":processor", &processor.map(Processor::as_str)),
     ];
     r.page(&LIST_JOBS, parameters, window, job_of)
 }
@@ -174,6 +175,12 @@ pub fn count(r: &Reader<'_>, filter: &Filter) -> Result<[u64; 5]> {
     Ok(counts.unwrap_or_default())
 }
 
+impl FromSql for JobState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
 fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
     Ok(Job {
         id: row.get(0)?,
@@ -208,7 +215,7 @@ pub fn update(w: &Writer<'_>, job: &Job, ready: Ready) -> Result<()> {
     w.execute(
         UPDATE_JOB,
         &[
-            (":state", &job.state),
+            (":state", &job.state.as_str()),
             (":attempts", &job.attempts),
             (":run_at", &job.run_at),
             (":leased_by", &job.leased_by),
@@ -461,12 +468,17 @@ const SHUT: &str = "
     where member_id = coalesce(:member_id, x'') and organization_id = coalesce(:organization_id, x'')
       and ready = :ready";
 
-/// Marks a queue as `held` (member not active) or `closed` (organization not active).
-pub fn set_state(w: &Writer<'_>, queue: Queue, state: &'static str) -> Result<()> {
+/// Shuts a queue until its member or its organization is active again.
+pub fn shut(w: &Writer<'_>, queue: Queue, state: ShutState) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     w.execute(
         SHUT,
-        &[(":state", &state), (":member_id", &member), (":organization_id", &organization), (":ready", &ready)],
+        &[
+            (":state", &state.as_str()),
+            (":member_id", &member),
+            (":organization_id", &organization),
+            (":ready", &ready),
+        ],
     )
     .map(drop)
 }

@@ -10,13 +10,13 @@ pub struct Membership {
     pub organization: OrganizationId,
     pub org_code: String,
     pub name: String,
-    pub status: String,
+    pub is_active: bool,
     pub created_at: Timestamp,
 }
 
 const LIST_MEMBERSHIPS: List = List {
     name: "memberships",
-    columns: "o.id, o.org_code, o.name, o.status, s.created_at",
+    columns: "o.id, o.org_code, o.name, o.status = 'active', s.created_at",
     from: "memberships s cross join organizations o on o.id = s.organization_id",
     joins: "",
     conditions: &["s.member_id = :member_id", "s.organization_id = :only"],
@@ -29,7 +29,7 @@ const LIST_MEMBERSHIPS: List = List {
 /// The same for a member of many organizations: scans the organizations in list order, because most of them match.
 const LIST_MEMBERSHIPS_OF_MANY: List = List {
     name: "memberships",
-    columns: "o.id, o.org_code, o.name, o.status, s.created_at",
+    columns: "o.id, o.org_code, o.name, o.status = 'active', s.created_at",
     from: "organizations o cross join memberships s on s.organization_id = o.id",
     joins: "",
     conditions: &["s.member_id = :member_id"],
@@ -58,7 +58,7 @@ pub fn list_memberships(
             organization: row.get(0)?,
             org_code: row.get(1)?,
             name: row.get(2)?,
-            status: row.get(3)?,
+            is_active: row.get(3)?,
             created_at: row.get(4)?,
         })
     })

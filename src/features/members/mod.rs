@@ -24,7 +24,7 @@ use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::delegation::{self, MemberPart};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::snapshot::{Change, MemberStatus, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
@@ -58,8 +58,7 @@ pub struct Member {
     pub username: Option<String>,
     pub email: Option<String>,
     pub display_name: Option<String>,
-    /// `pending`, `active`, `suspended` or `deleted`
-    pub status: String,
+    pub status: MemberStatus,
     pub authentik_sub: Option<String>,
     pub authentik_user_id: Option<String>,
     pub version: i64,
@@ -97,12 +96,17 @@ impl Member {
     }
 
     pub fn is_active(&self) -> bool {
-        self.status == "active"
+        self.status == MemberStatus::Active
+    }
+
+    /// Whether the member registered and has not confirmed the e-mail.
+    pub fn is_pending(&self) -> bool {
+        self.status == MemberStatus::Pending
     }
 
     /// Whether the member was erased.
     pub fn is_erased(&self) -> bool {
-        self.status == "deleted"
+        self.status == MemberStatus::Deleted
     }
 }
 
@@ -326,11 +330,11 @@ pub fn require_capacity(snapshot: &Snapshot, members_max: u64) -> Result<Capacit
 /// and for the last administrator.
 pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
     if is_active {
-        writes::set_status(t, id, "active")?;
+        writes::set_status(t, id, MemberStatus::Active)?;
         return Ok(vec![authz::store::member_state(t, id)?]);
     }
     permissions::require_not_last_anywhere(t, id)?;
-    writes::set_status(t, id, "suspended")?;
+    writes::set_status(t, id, MemberStatus::Suspended)?;
     Ok(vec![authz::store::member_state(t, id)?])
 }
 
@@ -370,7 +374,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
         None => None,
     };
     let id = match former {
-        Some(mut member) if member.status == "pending" => {
+        Some(mut member) if member.is_pending() => {
             member.username.clone_from(&new.username);
             member.username_by_site = false;
             member.display_name.clone_from(&new.display_name);
@@ -381,7 +385,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
         Some(_) => return Err(ErrorCode::EmailExists.into()),
         None => {
             let id = create(t, require_capacity(t.snapshot(), members_max)?, new)?;
-            writes::set_status(t, id, "pending")?;
+            writes::set_status(t, id, MemberStatus::Pending)?;
             id
         }
     };
@@ -394,7 +398,7 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
     if !keeps_password {
         store::drop_password(t, id)?;
     }
-    writes::set_status(t, id, "active")?;
+    writes::set_status(t, id, MemberStatus::Active)?;
     authz::store::member_state(t, id)
 }
 

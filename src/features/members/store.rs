@@ -4,6 +4,7 @@ use rusqlite::Row;
 
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::kernel::authz::deferred_grant::Grantor;
+use crate::kernel::authz::snapshot::MemberStatus;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
@@ -263,7 +264,7 @@ const UNIQUE: &[(&str, ErrorCode)] =
 
 pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
     release_pending_names(w, id, new.username.as_deref(), new.email.as_deref())?;
-    let status = if new.is_suspended { "suspended" } else { "active" };
+    let status = if new.is_suspended { MemberStatus::Suspended } else { MemberStatus::Active };
     w.insert(
         INSERT_MEMBER,
         &[
@@ -274,7 +275,7 @@ pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &New
             (":email", &new.email),
             (":email_folded", &new.email.as_deref().map(folded)),
             (":display_name", &new.display_name),
-            (":status", &status),
+            (":status", &status.as_str()),
             (":password_hash", &new.password_hash),
             (":now", &w.now()),
         ],
@@ -313,8 +314,8 @@ const SET_STATUS: &str = "
     set status = :status, status_reason = null, version = version + 1, updated_at = :now
     where id = :id";
 
-pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
-    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
+pub fn set_status(w: &Writer<'_>, id: MemberId, status: MemberStatus) -> Result<()> {
+    w.execute(SET_STATUS, &[(":status", &status.as_str()), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
 const FIND_PASSWORD: &str = "select password_hash from members where id = :id";

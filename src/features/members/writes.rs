@@ -8,7 +8,7 @@ use crate::features::permissions;
 use crate::kernel::app::{Changed, Occurrence, Transaction, mark_erased};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::Grantor;
-use crate::kernel::authz::snapshot::Change;
+use crate::kernel::authz::snapshot::{Change, MemberStatus};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
@@ -22,12 +22,12 @@ pub fn update_names(t: &Transaction<'_>, member: &Member) -> Result<()> {
     if is_other { t.react_to(&Occurrence::EmailChanged(member.id)) } else { Ok(()) }
 }
 
-pub fn set_status(t: &Transaction<'_>, id: MemberId, status: &str) -> Result<()> {
+pub fn set_status(t: &Transaction<'_>, id: MemberId, status: MemberStatus) -> Result<()> {
     store::set_status(t, id, status)?;
     match status {
-        "active" => t.react_to(&Occurrence::MemberActivated(id)),
-        "suspended" => t.react_to(&Occurrence::MemberSuspended(id)),
-        _ => Ok(()),
+        MemberStatus::Active => t.react_to(&Occurrence::MemberActivated(id)),
+        MemberStatus::Suspended => t.react_to(&Occurrence::MemberSuspended(id)),
+        MemberStatus::Pending | MemberStatus::Deleted => Ok(()),
     }
 }
 
@@ -100,18 +100,18 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
         delete_membership(t, organization, id)?;
         changes.push(authz::store::membership(t, organization, id)?);
     }
-    let before = json!({"status": former.status, "memberships": lost, "grants": store::count_grants(t, id)?});
+    let before = json!({"status": former.status.as_str(), "memberships": lost, "grants": store::count_grants(t, id)?});
     t.react_to(&Occurrence::MemberErased(id))?;
     store::erase_member(t, id)?;
     mark_erased(t, id)?;
     changes.push(authz::store::member_state(t, id)?);
-    let entry =
-        Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
+    let after = json!({"status": MemberStatus::Deleted.as_str()});
+    let entry = Entry::new("member", id).within(reach.organization()).before(before).after(after);
     Ok(Changed::new((), entry).with_policy_changes(changes).with_events([deleted]))
 }
 
 /// Returns a member that was not erased. Fails with `MemberDeleted` for an erased one.
 pub fn get_not_erased(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
     let member = store::get_member(t, id)?;
-    if member.status == "deleted" { Err(ErrorCode::MemberDeleted.into()) } else { Ok(member) }
+    if member.is_erased() { Err(ErrorCode::MemberDeleted.into()) } else { Ok(member) }
 }

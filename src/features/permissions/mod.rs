@@ -17,11 +17,11 @@ use std::sync::Arc;
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::catalog::PermissionIndex;
+use crate::kernel::authz::catalog::{PermissionIndex, UserType};
 use crate::kernel::authz::permission::{
     BUILTIN_PERMISSIONS, PLATFORM_ADMIN, PLATFORM_ORG_CODE, ROSTER_APP, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
-use crate::kernel::authz::snapshot::{Change, Role, Snapshot, Tenant};
+use crate::kernel::authz::snapshot::{Change, Role, RoleKind, Snapshot, Tenant};
 use crate::kernel::db::Writer;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
@@ -102,9 +102,8 @@ impl Source {
         }
     }
 
-    /// Parses a stored source. The schema allows no other values.
-    pub fn parse(text: &str) -> Self {
-        Self::ALL.into_iter().find(|source| source.as_str() == text).unwrap_or(Self::Manual)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.as_str() == text)
     }
 }
 
@@ -165,11 +164,12 @@ pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, or
     let catalog = &t.snapshot().catalog;
     let mut changes = Vec::new();
     if org_code == PLATFORM_ORG_CODE {
-        changes.push(create_system_role(t, organization, PLATFORM_ADMIN, "Platform administrator", "everything", &[])?);
+        let (name, holds) = ("Platform administrator", RoleKind::Everything);
+        changes.push(create_system_role(t, organization, PLATFORM_ADMIN, name, holds, &[])?);
         return Ok(changes);
     }
     for (key, display_name, letter) in SYSTEM_ROLES {
-        let holds = if key == TENANT_OWNER { "tenant" } else { "ticked" };
+        let holds = if key == TENANT_OWNER { RoleKind::Tenant } else { RoleKind::Ticked };
         let ticked = BUILTIN_PERMISSIONS.iter().filter(|builtin| key != TENANT_OWNER && builtin.roles.contains(letter));
         let slots: Vec<PermissionIndex> =
             ticked.filter_map(|builtin| catalog.find(builtin.name)).map(|node| node.slot).collect();
@@ -183,7 +183,7 @@ fn create_system_role(
     organization: OrganizationId,
     key: &str,
     display_name: &str,
-    holds: &str,
+    holds: RoleKind,
     slots: &[PermissionIndex],
 ) -> Result<Change> {
     let role = RoleRecord {
@@ -297,7 +297,7 @@ fn seed_builtin_permissions(t: &Transaction<'_>, base_path: &str) -> Result<(Vec
             http_methods: path.as_ref().map(|_| builtin.method),
             http_path: path.as_deref(),
             is_open: true,
-            user_type: "backend_user",
+            user_type: UserType::Backend,
             position,
         };
         store::put_permission(t, &row, known.is_some())?;

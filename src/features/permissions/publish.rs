@@ -11,7 +11,7 @@ use super::import::{Entry, Faults, Import};
 use super::store::{self, PermissionRow};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz;
-use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
+use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex};
 use crate::kernel::authz::path::Template;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
@@ -131,7 +131,7 @@ fn write_entries(
             http_methods: entry.http_methods.as_deref(),
             http_path: entry.http_path.as_deref(),
             is_open: entry.is_open.or(known.map(is_still_open)).unwrap_or(!closed),
-            user_type: user_type(entry.user_type),
+            user_type: entry.user_type,
             position,
         };
         store::put_permission(t, &row, known.is_some())?;
@@ -191,13 +191,6 @@ fn resolve_organizations(snapshot: &Snapshot, names: &[String]) -> Result<Option
     ids.sort_unstable();
     ids.dedup();
     Ok(Some(ids))
-}
-
-pub fn user_type(user_type: UserType) -> &'static str {
-    match user_type {
-        UserType::Backend => "backend_user",
-        UserType::Frontend => "frontend_user",
-    }
 }
 
 // ── comparison ──

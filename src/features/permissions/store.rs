@@ -1,10 +1,12 @@
 //! SQL of roles, their permissions, assignments, mappings and catalog rows.
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use super::external_key::normalized;
 use super::{Assignment, Mapping, RoleRecord, Source};
-use crate::kernel::authz::catalog::PermissionIndex;
+use crate::kernel::authz::catalog::{PermissionIndex, UserType};
+use crate::kernel::authz::snapshot::RoleKind;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
@@ -69,7 +71,7 @@ const INSERT_ROLE: &str = "
     insert into roles (id, organization_id, key, display_name, creator_id, status, is_system, holds, created_at, updated_at)
     values (:id, :organization_id, :key, :display_name, :creator_id, :status, :is_system, :holds, :now, :now)";
 
-pub fn insert_role(w: &Writer<'_>, role: &RoleRecord, holds: &str) -> Result<()> {
+pub fn insert_role(w: &Writer<'_>, role: &RoleRecord, holds: RoleKind) -> Result<()> {
     w.insert(
         INSERT_ROLE,
         &[
@@ -80,7 +82,7 @@ pub fn insert_role(w: &Writer<'_>, role: &RoleRecord, holds: &str) -> Result<()>
             (":creator_id", &role.creator),
             (":status", &status(role.is_open)),
             (":is_system", &role.is_system),
-            (":holds", &holds),
+            (":holds", &holds.as_str()),
             (":now", &w.now()),
         ],
         &[("roles.key", ErrorCode::RoleExists)],
@@ -156,6 +158,12 @@ pub fn list_system_roles(r: &Reader<'_>, key: &str) -> Result<Vec<(OrganizationI
 
 // ── assignments ──
 
+impl FromSql for Source {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
 const LIST_ASSIGNMENTS: &str = "
     select a.id, a.organization_id, a.member_id, a.role_id, r.key, r.display_name, a.source, a.created_at, a.updated_at
     from role_assignments a
@@ -197,7 +205,7 @@ fn assignment_of(row: &Row<'_>) -> rusqlite::Result<Assignment> {
         role: row.get(3)?,
         role_key: row.get(4)?,
         role_display_name: row.get(5)?,
-        source: Source::parse(row.get_ref(6)?.as_str()?),
+        source: row.get(6)?,
         created_at: row.get(7)?,
         updated_at: row.get(8)?,
     })
@@ -326,7 +334,7 @@ fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {
     Ok(Mapping {
         id: row.get(0)?,
         organization: row.get(1)?,
-        source: Source::parse(row.get_ref(2)?.as_str()?),
+        source: row.get(2)?,
         external_key: row.get(3)?,
         role: row.get(4)?,
         role_key: row.get(5)?,
@@ -418,7 +426,7 @@ pub struct PermissionRow<'a> {
     pub http_methods: Option<&'a str>,
     pub http_path: Option<&'a str>,
     pub is_open: bool,
-    pub user_type: &'a str,
+    pub user_type: UserType,
     pub position: i64,
 }
 
@@ -432,12 +440,19 @@ pub fn put_permission(w: &Writer<'_>, row: &PermissionRow<'_>, exists: bool) -> 
             (":http_methods", &row.http_methods),
             (":http_path", &row.http_path),
             (":status", &status(row.is_open)),
-            (":type", &row.user_type),
+            (":type", &type_text(row.user_type)),
             (":position", &row.position),
             (":now", &w.now()),
         ],
         &[("permissions.name", ErrorCode::PermissionExists)],
     )
+}
+
+fn type_text(user_type: UserType) -> &'static str {
+    match user_type {
+        UserType::Backend => "backend_user",
+        UserType::Frontend => "frontend_user",
+    }
 }
 
 const SET_PARENT: &str = "

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::kernel::app::{Occurrence, Transaction};
 use crate::kernel::authz::delegation;
-use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filter};
+use crate::kernel::authz::plugin::{Activation, Export, Exports, Filter, Mode, route_filter};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
@@ -154,9 +154,13 @@ impl CallSummary {
         Self { outcome: "failed", fault: Some(fault.clone()), ..Self::default() }
     }
 
-    pub fn tried(self, export: &str) -> TrialResult {
+    pub fn tried(self, export: Export) -> TrialResult {
         let describe = |fault: Fault| format!("{}: {}", fault.kind.as_str(), fault.message);
-        TrialResult { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(describe) }
+        TrialResult {
+            export: export.as_str().to_owned(),
+            outcome: self.outcome.to_owned(),
+            failure: self.fault.map(describe),
+        }
     }
 }
 

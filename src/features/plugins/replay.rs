@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::kernel::app::log_entry::PluginTrace;
 use crate::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
-use crate::kernel::authz::plugin::{Filter, FilterInput, Mode};
+use crate::kernel::authz::plugin::{Filter, FilterInput, Mode, PluginOutcome};
 use crate::kernel::authz::resolved_request::RequestKind;
 use crate::kernel::decision_log::Row;
 use crate::kernel::sandbox::{AccessInput, AuthorizeResult, CallContext, CallResult, FaultKind, Host};
@@ -29,10 +29,17 @@ pub struct Recorded {
     pub input: AccessInput,
     pub left_out: Vec<String>,
     pub asks_plugins: bool,
-    pub base: String,
+    #[serde(deserialize_with = "read_reason")]
+    pub base: Reason,
     pub allow: bool,
-    pub reason: String,
+    #[serde(deserialize_with = "read_reason")]
+    pub reason: Reason,
     pub plugins: Vec<PluginTrace>,
+}
+
+fn read_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    Reason::of(&word).ok_or_else(|| serde::de::Error::custom(format!("{word:?} is not a reason")))
 }
 
 /// A candidate version and the activation that it would have.
@@ -97,36 +104,35 @@ impl Recorded {
     }
 
     fn need(&self, candidate: &Candidate) -> Need {
-        match Reason::of(&self.base) {
-            None => Need::LeftOut,
-            Some(base) if !self.asks(candidate, base) => Need::Nothing,
-            Some(_) if !self.left_out.is_empty() => Need::LeftOut,
-            Some(_) => Need::Ask,
+        match () {
+            () if !self.asks(candidate) => Need::Nothing,
+            () if !self.left_out.is_empty() => Need::LeftOut,
+            () => Need::Ask,
         }
     }
 
     /// Whether the candidate would be called for this decision.
-    fn asks(&self, candidate: &Candidate, base: Reason) -> bool {
+    fn asks(&self, candidate: &Candidate) -> bool {
         let is_route = self.facts("question") == [RequestKind::Route.as_str()];
         let topic = FilterInput {
             permissions: &self.facts("permission"),
             route: is_route.then_some((&self.input.action, &self.input.path)),
             module: self.facts("module").first().copied(),
         };
-        self.asks_plugins && (base.allows() || candidate.may_grant) && candidate.filter.covers(&topic)
+        self.asks_plugins && (self.base.allows() || candidate.may_grant) && candidate.filter.covers(&topic)
     }
 
     /// The recorded results of the other plugins. A plugin that allowed what the base decision denied had `may_grant`,
     /// or it would not have been called.
     fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = PluginEffect> + 'r {
         let is_other = |trace: &&PluginTrace| {
-            trace.mode == Mode::Enforce.as_str() && candidate.name.as_ref().is_some_and(|name| *name != trace.name)
+            trace.mode == Mode::Enforce && candidate.name.as_ref().is_some_and(|name| *name != trace.name)
         };
-        self.plugins.iter().filter(is_other).map(|trace| match trace.outcome.as_str() {
-            "allow" => PluginEffect::Allow { may_grant: true },
-            "deny" => PluginEffect::Deny,
-            "abstain" => PluginEffect::Abstain,
-            _ => PluginEffect::Failed,
+        self.plugins.iter().filter(is_other).map(|trace| match trace.outcome {
+            PluginOutcome::Allow => PluginEffect::Allow { may_grant: true },
+            PluginOutcome::Deny => PluginEffect::Deny,
+            PluginOutcome::Abstain => PluginEffect::Abstain,
+            PluginOutcome::Roles | PluginOutcome::NotCovered | PluginOutcome::Failed(_) => PluginEffect::Failed,
         })
     }
 }
@@ -174,10 +180,9 @@ pub async fn replay(
 impl Replay {
     /// Recomputes a decision with the candidate's result, if it was called.
     fn recompute(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<AuthorizeResult>>) {
-        let Some(base) = Reason::of(&recorded.base) else { return };
         let mut effects: Vec<PluginEffect> = recorded.others(candidate).collect();
         effects.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
-        let reason = combine_deny_overrides(base, effects);
+        let reason = combine_deny_overrides(recorded.base, effects);
         if reason.allows() == recorded.allow {
             return;
         }
@@ -221,7 +226,7 @@ mod tests {
                    "duration_us": 1, "differed": false})
         };
         serde_json::from_value(json!({
-            "id": 1, "at": 1, "left_out": [], "asks_plugins": true, "base": base, "allow": allow, "reason": "",
+            "id": 1, "at": 1, "left_out": [], "asks_plugins": true, "base": base, "allow": allow, "reason": base,
             "input": {"action": "GET", "path": "/a", "context": {"question": "route", "permission": ["a.read"]}},
             "plugins": plugins.iter().map(trace).collect::<Vec<_>>(),
         }))

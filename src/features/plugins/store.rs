@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::{Plugin, PluginWithVersions, Version};
-use crate::kernel::authz::plugin::{Activation, Exports};
+use crate::kernel::authz::plugin::Activation;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, PluginId};
@@ -124,12 +124,11 @@ const LIST_VERSIONS: &str = "
 
 fn list_versions(r: &Reader<'_>, plugin: PluginId) -> Result<Vec<Version>> {
     r.all(LIST_VERSIONS, &[(":plugin_id", &plugin)], |row| {
-        let exports: Vec<String> = sql::json(row, 3)?;
         Ok(Version {
             number: row.get(0)?,
             sha256: row.get(1)?,
             size_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
-            exports: Exports::parse(exports.iter().map(String::as_str)),
+            exports: sql::json(row, 3)?,
             imports: sql::json(row, 4)?,
             is_large: row.get(5)?,
             is_tested: row.get(6)?,

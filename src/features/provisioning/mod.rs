@@ -16,7 +16,7 @@ use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::delegation::{self, MemberPart};
-use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::snapshot::{MemberStatus, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
@@ -119,7 +119,7 @@ pub fn find_taken_names(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>)
     // A registration that is not confirmed yet does not reserve a name.
     let login = |text: &str| -> Result<bool> {
         let found = find_login(r, text)?.map(|login| login.member);
-        Ok(found.is_some_and(|member| is_other(&member) && member.status != "pending"))
+        Ok(found.is_some_and(|member| is_other(&member) && !member.is_pending()))
     };
     let mut found = Vec::new();
     if names.username.map(login).transpose()? == Some(true) {
@@ -323,9 +323,9 @@ pub fn set_active(
     members::touch(t, id)?;
     let kind = if is_active { EventKind::MemberActivated } else { EventKind::MemberSuspended };
     let event = (!changes.is_empty()).then(|| member_event(t, kind, id));
-    let status = if is_active { "active" } else { "suspended" };
+    let status = if is_active { MemberStatus::Active } else { MemberStatus::Suspended };
     // The reason is free text that can contain personal data: the audit log records only whether there is one.
-    let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
+    let after = json!({"fields": ["status"], "status": status.as_str(), "has_reason": reason.is_some()});
     Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
         .with_policy_changes(changes)
         .with_events(event))
@@ -335,7 +335,7 @@ pub fn set_active(
 pub fn find_by_username(r: &Reader<'_>, username: &str) -> Result<Option<Member>> {
     let found = find_login(r, username)?.map(|login| login.member);
     let has_username = |member: &Member| member.username.as_deref().map(folded) == Some(folded(username));
-    Ok(found.filter(|member| has_username(member) && member.status != "pending"))
+    Ok(found.filter(|member| has_username(member) && !member.is_pending()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::features::members;
 use crate::features::quotas::recount::{self, Difference, RecountResult, RecountTarget};
 use crate::features::quotas::store::{self, Ceiling, MemberAccount};
-use crate::features::quotas::{self, QuotaAccount, QuotaSettings, set_quota};
+use crate::features::quotas::{self, LedgerCause, QuotaAccount, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
@@ -152,8 +152,8 @@ impl OrganizationQuota {
 
 /// Why the usage changed
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-enum LedgerCause {
+#[oai(rename_all = "snake_case", rename = "LedgerCause", remote = "LedgerCause")]
+enum LedgerCauseName {
     Register,
     /// The file was replaced by one of a different size
     Replace,
@@ -163,26 +163,13 @@ enum LedgerCause {
     Repair,
 }
 
-impl LedgerCause {
-    fn parse(text: &str) -> Self {
-        match text {
-            "register" => Self::Register,
-            "replace" => Self::Replace,
-            "delete" => Self::Delete,
-            "transfer" => Self::Transfer,
-            "claim" => Self::Claim,
-            _ => Self::Repair,
-        }
-    }
-}
-
 /// One change of a member's usage
 #[derive(Object)]
 struct LedgerEntry {
     id: i64,
     /// Unix milliseconds
     at: i64,
-    cause: LedgerCause,
+    cause: LedgerCauseName,
     /// The video; null for a repair
     #[oai(nullable)]
     uuid: Option<String>,
@@ -384,7 +371,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
             members::require_visible(t.snapshot(), reach, id.0)?;
             let member = members::get(t, id.0)?;
-            if member.status == "deleted" {
+            if member.is_erased() {
                 return Err(ErrorCode::MemberDeleted.into());
             }
             quotas::ensure_account(t, id.0)?;
@@ -476,7 +463,7 @@ impl Api {
         let line = |line: store::LedgerRow| LedgerEntry {
             id: line.id,
             at: line.at.0,
-            cause: LedgerCause::parse(&line.cause),
+            cause: line.cause.into(),
             uuid: line.video,
             organization_id: line.organization,
             delta: line.delta,

@@ -151,11 +151,43 @@ impl Delta {
     }
 }
 
+/// What changed the usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerCause {
+    Register,
+    /// The file was replaced by one of a different size.
+    Replace,
+    Delete,
+    Transfer,
+    /// A video without an owner got one.
+    Claim,
+    /// A recount.
+    Repair,
+}
+
+impl LedgerCause {
+    pub const ALL: [Self; 6] = [Self::Register, Self::Replace, Self::Delete, Self::Transfer, Self::Claim, Self::Repair];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+            Self::Transfer => "transfer",
+            Self::Claim => "claim",
+            Self::Repair => "repair",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
+    }
+}
+
 /// Why an account changed, as recorded in the ledger.
 #[derive(Debug, Clone, Copy)]
 pub struct LedgerReason<'r> {
-    /// One of the values of the ledger's `cause` column.
-    pub cause: &'static str,
+    pub cause: LedgerCause,
     pub video: &'r str,
     pub request_id: &'r str,
 }

@@ -5,8 +5,8 @@
 
 use serde_json::json;
 
-use super::LedgerReason;
 use super::recount_store as store;
+use super::{LedgerCause, LedgerReason};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -68,7 +68,7 @@ pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<RecountR
         return Ok(Changed::unchanged(counted));
     }
     store::insert_missing_accounts(t)?;
-    let reason = LedgerReason { cause: "repair", video: "", request_id: &caller.context.request_id };
+    let reason = LedgerReason { cause: LedgerCause::Repair, video: "", request_id: &caller.context.request_id };
     for (member, organization, delta, used) in store::list_missing(t)? {
         super::store::insert_ledger(t, (member, organization), delta, used, reason)?;
     }

@@ -1,8 +1,9 @@
 //! SQL of reservations.
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
-use super::reservations::Reservation;
+use super::reservations::{Reservation, ReservationState};
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, ReservationId, Timestamp};
@@ -14,6 +15,12 @@ const FIND_RESERVATION: &str = "
 
 pub fn find(r: &Reader<'_>, id: ReservationId) -> Result<Option<Reservation>> {
     r.find(FIND_RESERVATION, &[(":id", &id)], reservation_of)
+}
+
+impl FromSql for ReservationState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
 }
 
 fn reservation_of(row: &Row<'_>) -> rusqlite::Result<Reservation> {
@@ -72,7 +79,8 @@ const SET_STATE: &str = "
     set state = :state, video_id = :video_id, updated_at = :now
     where id = :id";
 
-pub fn set_state(w: &Writer<'_>, id: ReservationId, state: &str, video: Option<&str>) -> Result<()> {
+pub fn set_state(w: &Writer<'_>, id: ReservationId, state: ReservationState, video: Option<&str>) -> Result<()> {
+    let state = state.as_str();
     w.execute(SET_STATE, &[(":state", &state), (":video_id", &video), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 

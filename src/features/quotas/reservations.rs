@@ -13,6 +13,33 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
+/// The state of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReservationState {
+    Open,
+    /// It became a video.
+    Committed,
+    Released,
+    Expired,
+}
+
+impl ReservationState {
+    pub const ALL: [Self; 4] = [Self::Open, Self::Committed, Self::Released, Self::Expired];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Committed => "committed",
+            Self::Released => "released",
+            Self::Expired => "expired",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
 /// A reservation as stored.
 #[derive(Debug, Clone)]
 pub struct Reservation {
@@ -21,8 +48,7 @@ pub struct Reservation {
     /// The organization whose ceiling it counts against.
     pub organization: Option<OrganizationId>,
     pub size: i64,
-    /// `open`, `committed`, `released` or `expired`
-    pub state: String,
+    pub state: ReservationState,
     /// The id of the video it became.
     pub video: Option<String>,
     pub expires_at: Timestamp,
@@ -31,8 +57,9 @@ pub struct Reservation {
 
 impl Reservation {
     /// Returns its state at this time.
-    pub fn state_at(&self, now: Timestamp) -> &str {
-        if self.state == "open" && self.expires_at <= now { "expired" } else { &self.state }
+    pub fn state_at(&self, now: Timestamp) -> ReservationState {
+        let is_over = self.state == ReservationState::Open && self.expires_at <= now;
+        if is_over { ReservationState::Expired } else { self.state }
     }
 }
 
@@ -61,45 +88,47 @@ pub fn reserve(
         member,
         organization,
         size,
-        state: "open".into(),
+        state: ReservationState::Open,
         video: None,
         expires_at: t.now().plus_ms(rules.reservation_ttl_ms),
         created_at: t.now(),
     };
     store::insert(t, &reservation)?;
-    let entry = entry(&reservation).after(json!({"state": "open", "size": size}));
+    let entry = entry(&reservation).after(json!({"state": reservation.state.as_str(), "size": size}));
     Ok(Changed::new((reservation, account.warning()), entry))
 }
 
 /// Marks a reservation as committed to a video.
 pub fn mark_committed(w: &Writer<'_>, id: ReservationId, video: &str) -> Result<()> {
-    store::set_state(w, id, "committed", Some(video))
+    store::set_state(w, id, ReservationState::Committed, Some(video))
 }
 
 /// Releases a reservation. Does nothing if it is released or expired already; fails with `reservation_over` if it
 /// became a video.
 pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Result<Changed<Reservation>> {
     let mut reservation = get(t, member, id)?;
-    match reservation.state.as_str() {
-        "open" => {}
-        "committed" => {
+    match reservation.state {
+        ReservationState::Open => {}
+        ReservationState::Committed => {
             return Err(Error::new(ErrorCode::ReservationOver).with_message("this reservation became a video"));
         }
-        _ => return Ok(Changed::unchanged(reservation)),
+        ReservationState::Released | ReservationState::Expired => return Ok(Changed::unchanged(reservation)),
     }
-    let state = if reservation.expires_at <= t.now() { "expired" } else { "released" };
-    close(t, &reservation, state)?;
-    state.clone_into(&mut reservation.state);
-    let entry = entry(&reservation).after(json!({"state": state}));
+    reservation.state = match reservation.state_at(t.now()) {
+        ReservationState::Expired => ReservationState::Expired,
+        _ => ReservationState::Released,
+    };
+    close(t, &reservation, reservation.state)?;
+    let entry = entry(&reservation).after(json!({"state": reservation.state.as_str()}));
     Ok(Changed::new(reservation, entry))
 }
 
 /// Releases all open reservations of a member.
 pub fn release_all(t: &Transaction<'_>, member: MemberId) -> Result<()> {
-    store::list_open(t, member)?.iter().try_for_each(|reservation| close(t, reservation, "released"))
+    store::list_open(t, member)?.iter().try_for_each(|reservation| close(t, reservation, ReservationState::Released))
 }
 
-fn close(w: &Writer<'_>, reservation: &Reservation, state: &str) -> Result<()> {
+fn close(w: &Writer<'_>, reservation: &Reservation, state: ReservationState) -> Result<()> {
     store::set_state(w, reservation.id, state, None)?;
     release_bytes(w, reservation)
 }

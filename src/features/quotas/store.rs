@@ -1,8 +1,9 @@
 //! SQL of quotas, their ledger and the ceilings of organizations.
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
-use super::{CeilingUsage, Delta, LedgerReason, QuotaAccount};
+use super::{CeilingUsage, Delta, LedgerCause, LedgerReason, QuotaAccount};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::db::sql::{self, Parameters};
@@ -172,7 +173,7 @@ pub fn insert_ledger(
             (":member_id", &member),
             (":organization_id", &organization),
             (":video_id", &video),
-            (":cause", &reason.cause),
+            (":cause", &reason.cause.as_str()),
             (":delta", &delta),
             (":used_after", &used_after),
             (":request_id", &reason.request_id),
@@ -469,10 +470,16 @@ pub struct LedgerRow {
     pub at: Timestamp,
     pub organization: Option<OrganizationId>,
     pub video: Option<String>,
-    pub cause: String,
+    pub cause: LedgerCause,
     pub delta: i64,
     pub used_after: i64,
     pub request_id: String,
+}
+
+impl FromSql for LedgerCause {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
 }
 
 const LIST_LEDGER: List = List {

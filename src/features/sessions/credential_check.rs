@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use super::{second_factor, store};
-use crate::features::members::{self, password};
+use super::{second_factor, store, verify_password};
+use crate::features::members;
 use crate::kernel::app::App;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::key;
@@ -43,10 +43,7 @@ pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Res
     };
     let (stored, is_enrolled, is_known) = app.read(find).await?;
     let attempt = claim.attempt();
-    let guard = app.guard.clone();
-    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
-    check_throttle()?;
-    let fits = password::verify(app, offered, stored, check_throttle).await?.fits;
+    let fits = verify_password(app, (attempt, is_known), offered, stored).await?.fits;
     let snapshot = app.snapshot();
     let Some(id) = member.filter(|id| fits && snapshot.is_active(*id)) else {
         app.guard.login_throttle.record_failure(attempt, Timestamp::now());

@@ -114,12 +114,8 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     // E-mail and username of one member count as one account for throttling.
     let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
     let attempt = Attempt::new(&account, visitor.context.address);
-    let guard = app.guard.clone();
-    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
-    // Checked before waiting for a hash slot and again after: other attempts may have failed meanwhile.
-    check_throttle()?;
     let stored = found.as_ref().and_then(|login| login.password_hash.clone());
-    let verified = password::verify(app, password.clone(), stored.clone(), check_throttle).await?;
+    let verified = verify_password(app, (attempt, is_known), password.clone(), stored.clone()).await?;
     match found.filter(|login| verified.fits && login.member.is_active()) {
         Some(login) => {
             let id = login.member.id;
@@ -147,6 +143,21 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             Err(ErrorCode::InvalidLogin.into())
         }
     }
+}
+
+/// Verifies an offered password. Fails with `too_many_failures` if the attempt is throttled. `is_known`: the member has
+/// a session from this address. The caller records the result, which can depend on more than the password.
+async fn verify_password(
+    app: &App,
+    (attempt, is_known): (Attempt, bool),
+    offered: String,
+    stored: Option<String>,
+) -> Result<password::Verified> {
+    let guard = app.guard.clone();
+    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
+    // Checked before waiting for a hash slot and again after: other attempts may have failed meanwhile.
+    check_throttle()?;
+    password::verify(app, offered, stored, check_throttle).await
 }
 
 /// The factors that a sign-in has verified so far.

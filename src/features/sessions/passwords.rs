@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{require_signed_in, store};
+use super::{require_signed_in, store, verify_password};
 use crate::features::members::{self, password};
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
@@ -18,7 +18,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Grantor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
-use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::snapshot::{Change, MemberStatus, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
@@ -56,11 +56,8 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
         move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?));
     let (stored, is_known) = app.read(find).await?;
     let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
-    let guard = app.guard.clone();
-    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
-    check_throttle()?;
     let is_same = old == new;
-    if !password::verify(app, old, Some(stored.clone()), check_throttle).await?.fits {
+    if !verify_password(app, (attempt, is_known), old, Some(stored.clone())).await?.fits {
         app.guard.login_throttle.record_failure(attempt, Timestamp::now());
         return Err(wrong("is wrong"));
     }
@@ -192,10 +189,10 @@ pub fn create_link(
         let member = members::get(t, id)?;
         members::require_may_change(t, caller, reach, id)?;
         members::require_not_self(caller, id)?;
-        match member.status.as_str() {
-            "active" => {}
-            "deleted" => return Err(ErrorCode::MemberDeleted.into()),
-            _ => return Err(ErrorCode::MemberNotActive.into()),
+        match member.status {
+            MemberStatus::Active => {}
+            MemberStatus::Deleted => return Err(ErrorCode::MemberDeleted.into()),
+            MemberStatus::Pending | MemberStatus::Suspended => return Err(ErrorCode::MemberNotActive.into()),
         }
         let maker = Grantor::from_caller(caller);
         let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;

@@ -16,6 +16,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
+use crate::kernel::authz::snapshot::MemberStatus;
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
@@ -51,7 +52,7 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, registration: Registrat
         let folded = members::folded(&email);
         let find = move |r: &crate::kernel::db::Reader<'_>| members::find_login(r, &username);
         let is_same_registration = |member: &members::Member| {
-            member.status == "pending" && member.email.as_deref().map(members::folded).as_ref() == Some(&folded)
+            member.is_pending() && member.email.as_deref().map(members::folded).as_ref() == Some(&folded)
         };
         if app.read(find).await?.is_some_and(|login| !is_same_registration(&login.member)) {
             return Err(ErrorCode::UsernameExists.into());
@@ -91,7 +92,7 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
                 store::mark_contested(t, &code_hash(&sealer, id))?;
                 return Ok(Changed::unchanged(RegistrationResult::RecentlyMailed));
             }
-            if login.member.status != "pending" {
+            if !login.member.is_pending() {
                 let expires_at = t.now().plus_ms(MAIL_PAUSE_MS);
                 store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), None, expires_at)?;
                 return Ok(Changed::unchanged(RegistrationResult::Known(id)));
@@ -105,7 +106,7 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
         }
         let expires_at = t.now().plus_ms(seconds_to_ms(config.email_code_ttl_s));
         store::insert_token(t, &code_hash(&sealer, id), PURPOSE, Some(id), Some(&data), expires_at)?;
-        let entry = Entry::new("member", id).after(json!({"status": "pending"}));
+        let entry = Entry::new("member", id).after(json!({"status": MemberStatus::Pending.as_str()}));
         Ok(Changed::new(RegistrationResult::Pending(id, code), entry).with_policy_changes([change]))
     };
     let caller = Identity::new(Principal::Visitor, context);
@@ -134,7 +135,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
     let login = email.clone();
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         let found = members::find_login(t, &email)?.map(|login| login.member);
-        let pending = found.filter(|member| member.status == "pending").map(|member| member.id);
+        let pending = found.filter(members::Member::is_pending).map(|member| member.id);
         let Some(id) = pending else {
             // The same work as for a wrong code, including a row that is written.
             let unused_hash = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
@@ -153,7 +154,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));
         store::delete_token(t, &code_key)?;
         let change = members::confirm(t, id, !is_contested)?;
-        let entry = Entry::new("member", id).after(json!({"status": "active"}));
+        let entry = Entry::new("member", id).after(json!({"status": MemberStatus::Active.as_str()}));
         let created = members::member_event(t, EventKind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).with_policy_changes([change]).with_events([created]))
     };

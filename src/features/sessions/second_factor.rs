@@ -9,8 +9,8 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::store::{self, Factor};
-use super::{Tokens, VerifiedFactors, open_session, require_signed_in};
-use crate::features::members::{self, password};
+use super::{Tokens, VerifiedFactors, open_session, require_signed_in, verify_password};
+use crate::features::members;
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
@@ -326,10 +326,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
     if let Some(stored) = stored {
         let password = password.ok_or_else(|| Error::field("password", "is required: your account has a password"))?;
         let attempt = Attempt::new(&member.to_string(), caller.context.address);
-        let guard = app.guard.clone();
-        let check_throttle = move || guard.login_throttle.check(attempt, false, Timestamp::now());
-        check_throttle()?;
-        if !password::verify(app, password, Some(stored), check_throttle).await?.fits {
+        if !verify_password(app, (attempt, false), password, Some(stored)).await?.fits {
             app.guard.login_throttle.record_failure(attempt, Timestamp::now());
             return Err(ErrorCode::WrongPassword.into());
         }

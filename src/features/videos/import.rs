@@ -12,7 +12,7 @@ use serde_json::json;
 use super::walk::{FoundFile, WalkLimits, walk};
 use super::{Registration, reassign, register, register_ownerless, store};
 use crate::features::members;
-use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
+use crate::features::quotas::{self, LedgerCause, QuotaCheck, QuotaSettings};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
@@ -228,8 +228,8 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
                 let owner = owners.of(t, video.path.folder())?;
                 changed.answer.add_claimed(owner, video.size);
                 if let Some(owner) = owner {
-                    changed =
-                        changed.merge(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
+                    let given = (&video, owner, QuotaCheck::Skipped);
+                    changed = changed.merge(reassign(t, &rules, caller, given, LedgerCause::Claim)?);
                     let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                     if account.used > account.size {
                         changed.answer.over_quota.insert(owner);
@@ -280,7 +280,8 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             for video in ownerless {
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
                 changed.answer.add_claimed(Some(member), video.size);
-                changed = changed.merge(reassign(t, &rules, caller, (&video, member, QuotaCheck::Skipped), "claim")?);
+                let given = (&video, member, QuotaCheck::Skipped);
+                changed = changed.merge(reassign(t, &rules, caller, given, LedgerCause::Claim)?);
             }
             let account = quotas::account(t, &rules, t.snapshot(), member)?;
             if account.used > account.size {

@@ -10,7 +10,8 @@ use path::VideoPath;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, Delta, LedgerReason, QuotaAccount, QuotaCheck, QuotaSettings, reservations};
+use crate::features::quotas::reservations::{self, ReservationState};
+use crate::features::quotas::{self, Delta, LedgerCause, LedgerReason, QuotaAccount, QuotaCheck, QuotaSettings};
 use crate::kernel::app::evaluate::{RequestFacts, has_authorizers};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -175,7 +176,7 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
     }
     let events = match video.account().zip(account) {
         Some((owner, account)) => {
-            quotas::post_ledger(t, owner, &account, video.size, reason("register", &video.id, caller))?
+            quotas::post_ledger(t, owner, &account, video.size, reason(LedgerCause::Register, &video.id, caller))?
         }
         None => Vec::new(),
     };
@@ -216,14 +217,15 @@ pub fn commit_reservation(
     let reservation = reservations::get(t, new.owner, id)?;
     let video = new.path.id();
     match reservation.state_at(t.now()) {
-        "open" => {}
-        "committed" if reservation.video.as_ref() == Some(&video) => {
+        ReservationState::Open => {}
+        ReservationState::Committed if reservation.video.as_ref() == Some(&video) => {
             return RegistrationResult::known(t, rules, new.owner, video).map(Changed::unchanged);
         }
         _ => return Err(ErrorCode::ReservationOver.into()),
     }
     reservations::mark_committed(t, id, &video)?;
-    let entry = |size: i64| reservations::entry(&reservation).after(json!({"state": "committed", "size": size}));
+    let state = ReservationState::Committed.as_str();
+    let entry = |size: i64| reservations::entry(&reservation).after(json!({"state": state, "size": size}));
     if let Some(known) = find_at(t, &new.path)? {
         reservations::release_bytes(t, &reservation)?;
         return Ok(Changed::new(RegistrationResult::known(t, rules, new.owner, video)?, entry(known.size)));
@@ -258,7 +260,7 @@ fn count_video(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
 
 /// Deletes a video and its jobs, and frees its bytes. The file itself is kept.
 pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, video: &Video) -> Result<Changed<()>> {
-    let events = free(t, rules, video, reason("delete", &video.id, caller))?;
+    let events = free(t, rules, video, reason(LedgerCause::Delete, &video.id, caller))?;
     jobs::delete_of_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
     store::decrement_count(t)?;
@@ -290,7 +292,7 @@ pub fn resize(
     let (mut warning, mut events) = (None, Vec::new());
     if let Some(account) = video.account() {
         let more = size - video.size;
-        let reason = reason("replace", &video.id, caller);
+        let reason = reason(LedgerCause::Replace, &video.id, caller);
         let counted = quotas::adjust_and_post(t, rules, account, Delta::take(more, fit), reason)?;
         (warning, events) = (counted.0.warning(), counted.1);
     }
@@ -321,7 +323,7 @@ pub fn rename(
     changed = changed.merge(done((), EventKind::VideoChanged, &renamed, former));
     match owner {
         Some(owner) if renamed.member != Some(owner) => {
-            let given = reassign(t, rules, caller, (&renamed, owner, QuotaCheck::Skipped), "transfer")?;
+            let given = reassign(t, rules, caller, (&renamed, owner, QuotaCheck::Skipped), LedgerCause::Transfer)?;
             Ok(changed.merge(given))
         }
         _ => Ok(changed),
@@ -335,7 +337,7 @@ pub fn transfer(
     caller: &Identity,
     (video, to, fit): (&Video, MemberId, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
-    reassign(t, rules, caller, (video, to, fit), "transfer")
+    reassign(t, rules, caller, (video, to, fit), LedgerCause::Transfer)
 }
 
 /// Changes the owner of a video, with this cause in the ledger. Both accounts change in one transaction.
@@ -344,7 +346,7 @@ pub fn reassign(
     rules: &QuotaSettings,
     caller: &Identity,
     (video, to, fit): (&Video, MemberId, QuotaCheck),
-    cause: &'static str,
+    cause: LedgerCause,
 ) -> Result<Changed<Option<i64>>> {
     if video.member == Some(to) {
         return Ok(Changed::unchanged(None));
@@ -371,7 +373,7 @@ pub fn reassign(
     Ok(changed.with_events(events))
 }
 
-fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> LedgerReason<'r> {
+fn reason<'r>(cause: LedgerCause, video: &'r str, caller: &'r Identity) -> LedgerReason<'r> {
     LedgerReason { cause, video, request_id: &caller.context.request_id }
 }
 

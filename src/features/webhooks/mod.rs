@@ -39,7 +39,7 @@ const EVERY_KIND: &str = "*";
 
 /// Returns the faults of an entry of a webhook's `kinds`.
 pub fn kind_faults(text: &str) -> Vec<String> {
-    if text == EVERY_KIND || EventKind::ALL.iter().any(|kind| kind.as_str() == text) {
+    if text == EVERY_KIND || EventKind::parse(text).is_some() {
         return Vec::new();
     }
     let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();

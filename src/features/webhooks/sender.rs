@@ -174,13 +174,13 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
     let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
     if let Some(id) = delivery.member {
         let member = members::find_visible(r, seen_by, id)?;
-        if delivery.kind.starts_with("member.") {
+        if delivery.kind.as_str().starts_with("member.") {
             let field =
                 |get: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| get(member).clone()));
             data["username"] = field(|member| &member.username);
             data["email"] = field(|member| &member.email);
             data["display_name"] = field(|member| &member.display_name);
-            data["status"] = json!(member.as_ref().map_or("former", |member| &member.status));
+            data["status"] = json!(member.as_ref().map_or("former", |member| member.status.as_str()));
         }
         if let (None, Some(data)) = (&member, data.as_object_mut()) {
             data.remove("sftpgo_username");
@@ -196,7 +196,7 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
     }
     Ok(json!({
         "id": delivery.event,
-        "kind": delivery.kind,
+        "kind": delivery.kind.as_str(),
         "at": delivery.at.0,
         "organization_id": delivery.organization,
         "member_id": delivery.member,
@@ -218,7 +218,7 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
     }
     let (seen_by, event) = (webhook.organization, delivery.clone());
     let body = app.read(move |r| body_of(r, seen_by, &event)).await?;
-    let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
+    let answered = sender.send(&app.sealer, &webhook, (delivery.kind.as_str(), &delivery.name()), &body).await;
     Ok(match answered.status {
         Some(200..=299) => DeliveryOutcome::Delivered,
         Some(410) => {

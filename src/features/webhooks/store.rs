@@ -10,8 +10,8 @@ use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
 
 const FIND_WEBHOOK: &str = "
-    select id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
-           updated_at
+    select id, organization_id, name, url, kinds, status = 'active', secret_generation, previous_until, version,
+           created_at, updated_at
     from webhooks
     where id = :id";
 
@@ -28,8 +28,8 @@ pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: Web
 
 const LIST_WEBHOOKS: List = List {
     name: "webhooks",
-    columns: "id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
-              updated_at",
+    columns: "id, organization_id, name, url, kinds, status = 'active', secret_generation, previous_until, version,
+              created_at, updated_at",
     from: "webhooks",
     joins: "",
     conditions: &["organization_id = :organization_id"],
@@ -140,7 +140,7 @@ fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {
         name: row.get(2)?,
         url: row.get(3)?,
         kinds: sql::json(row, 4)?,
-        is_active: row.get_ref(5)?.as_str()? == "active",
+        is_active: row.get(5)?,
         generation: row.get(6)?,
         previous_until: row.get(7)?,
         version: row.get(8)?,

@@ -115,7 +115,7 @@ fn find(t: &Transaction<'_>, wanted: &EnsureRequest) -> Result<Option<Member>> {
         None => None,
     };
     let Some(uid) = wanted.uid else { return Ok(of_sub) };
-    let member = members::find_member(t, uid)?.filter(|member| member.status != "deleted");
+    let member = members::find_member(t, uid)?.filter(|member| !member.is_erased());
     let member = member.ok_or(ErrorCode::MemberNotFound)?;
     let is_other = |sub: &String| wanted.sub.as_ref().is_some_and(|wanted| wanted != sub);
     if of_sub.is_some_and(|other| other.id != uid) || member.authentik_sub.as_ref().is_some_and(is_other) {
@@ -195,7 +195,7 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
         Some(id) => app.read(move |r| members::find_member(r, id)).await?,
         None => None,
     };
-    let named = named.filter(|named| named.status != "deleted").map(|named| named.id);
+    let named = named.filter(|named| !named.is_erased()).map(|named| named.id);
     let linked = owner(app, account).await?;
     let is_others = [named, linked].into_iter().flatten().any(|id| member.is_none_or(|member| member.id != id));
     if is_others {
@@ -262,7 +262,7 @@ fn store(
         let capacity = members::require_capacity(t.snapshot(), members_max)?;
         return store_new(t, (reach, capacity), (uid, sub, account_id), wanted);
     };
-    if previous.status == "deleted" {
+    if previous.is_erased() {
         // The member was erased while Authentik was called: it stays erased.
         return Err(ErrorCode::MemberDeleted.into());
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::event::{self, Action, Disk, EventOutcome, FileEvent, rest_below};
 use super::store;
 use crate::features::members;
-use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
+use crate::features::quotas::{self, LedgerCause, QuotaCheck, QuotaSettings};
 use crate::features::videos::path::{VideoPath, is_ignored};
 use crate::features::videos::{self, NewVideo, Registration, Source, Video, measure};
 use crate::kernel::app::{App, Changed, Transaction};
@@ -340,7 +340,8 @@ impl PendingEvent {
                 // The video had no owner and counted for no quota until now.
                 let video = Video { size, ..video };
                 let given = (&video, self.owner, QuotaCheck::Enforced);
-                Ok(videos::reassign(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).merge(resized))
+                let claimed = videos::reassign(t, &self.rules, caller, given, LedgerCause::Claim)?;
+                Ok(claimed.map(|_| EventOutcome::Done).merge(resized))
             }
             None if is_ignored => Ok(Changed::unchanged(EventOutcome::Ignored("files with this name are not videos"))),
             None => {

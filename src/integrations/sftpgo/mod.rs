@@ -61,15 +61,15 @@ pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result
     if !app.config.has_sftpgo() {
         return Ok(DeliveryOutcome::TargetGone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
-    let done = match delivery.kind == EventKind::MemberDeleted.as_str() {
-        true => {
+    let done = match delivery.kind {
+        EventKind::MemberDeleted => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
             let Some(name) = data["sftpgo_username"].as_str() else {
                 return Ok(DeliveryOutcome::Skipped("the member had no name at SFTPGo"));
             };
             erase(app, member, name).await
         }
-        false => follow(app, member).await?,
+        _ => follow(app, member).await?,
     };
     Ok(match done {
         Ok(Some(why)) => DeliveryOutcome::Skipped(why),

@@ -24,6 +24,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::delegation::MemberPart;
 use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::MemberStatus;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -126,7 +127,7 @@ fn synced(
 fn namesake(t: &Transaction<'_>, external_user: &ExternalUser) -> Result<Option<MemberId>> {
     for name in [&external_user.username, &external_user.email].into_iter().flatten().filter(|name| !name.is_empty()) {
         // A registration that is not confirmed yet does not reserve a name.
-        if let Some(found) = members::find_login(t, name)?.filter(|found| found.member.status != "pending") {
+        if let Some(found) = members::find_login(t, name)?.filter(|found| !found.member.is_pending()) {
             return Ok(Some(found.member.id));
         }
     }
@@ -171,7 +172,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
         let plans = memberships.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
         let (entries, memberships) = apply_role_plans(t, member.id, plans)?;
         changes.extend(memberships);
-        let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
+        let after = json!({"status": MemberStatus::Suspended.as_str(), "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(AccountOutcome::Gone(member.id), Entry::new("member", member.id).after(after));
         let mut suspended = members::member_event(t, EventKind::MemberSuspended, member.id);
         suspended.data["gone"] = json!(true);

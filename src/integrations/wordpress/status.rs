@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::features::members;
 use crate::kernel::app::App;
+use crate::kernel::authz::snapshot::MemberStatus;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::delivery::DeliveryOutcome;
@@ -31,7 +32,7 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     let (Some(found), Some(number)) = app.read(look).await? else {
         return Ok(DeliveryOutcome::Skipped("the member has no account at WordPress"));
     };
-    let is_suspended = found.status == "suspended";
+    let is_suspended = found.status == MemberStatus::Suspended;
     let config = &app.config;
     let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users/{number}", config.wordpress_url))
         .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;

@@ -8,7 +8,7 @@ use super::deferred_grant_store::{self as store, Open};
 use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::{DeferredGrant, Grantor, require_grantor_authorized};
-use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
+use crate::kernel::authz::snapshot::{Change, MemberStatus, Snapshot};
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, Timestamp};
@@ -21,7 +21,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     let mut all_makers: Option<Vec<Grantor>> = None;
     for change in changes {
         match change {
-            Change::Member(id, status) if *status != Status::Active => {
+            Change::Member(id, status) if *status != MemberStatus::Active => {
                 makers.insert(Grantor::Member(*id).to_text());
             }
             Change::MemberDeleted(id) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::App;
 use super::log_entry::LogEntry;
 use crate::kernel::authz::decide::{AccessRequest, Decision, PluginEffect, Reason, combine_deny_overrides, decide};
-use crate::kernel::authz::plugin::{Binding, Mode};
+use crate::kernel::authz::plugin::{Binding, Mode, PluginOutcome};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::ids::{OrganizationId, Timestamp};
@@ -82,12 +82,11 @@ pub struct PluginResult {
 }
 
 impl PluginResult {
-    /// `allow`, `deny`, `abstain`, the word of a fault kind, or `not_covered`.
-    pub fn as_str(&self) -> &'static str {
+    pub fn outcome(&self) -> PluginOutcome {
         match &self.outcome {
-            Some(Ok(ruling)) => ruling.as_str(),
-            Some(Err(fault)) => fault.kind.as_str(),
-            None => "not_covered",
+            Some(Ok(ruling)) => ruling.into(),
+            Some(Err(fault)) => PluginOutcome::Failed(fault.kind),
+            None => PluginOutcome::NotCovered,
         }
     }
 
@@ -147,7 +146,7 @@ impl App {
         facts: &RequestFacts,
     ) -> Decision {
         let decision = decide(snapshot, request);
-        self.metrics.count_decision(decision.reason.as_str());
+        self.metrics.count_decision(decision.reason);
         if self.is_logged(decision.allow, false) {
             let evaluation = Evaluation::without_plugins(decision, PluginStage::NoneBound);
             self.decisions.put(request.tenant, LogEntry::new(snapshot, request, facts, Timestamp::now(), &evaluation));
@@ -173,7 +172,7 @@ impl App {
             Some(tenant) => self.consult_plugins(snapshot, tenant, request, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
-        self.metrics.count_decision(evaluation.decision.reason.as_str());
+        self.metrics.count_decision(evaluation.decision.reason);
         if self.is_logged(evaluation.decision.allow, evaluation.plugins.iter().any(|answer| answer.differed)) {
             self.decisions.put(request.tenant, LogEntry::new(snapshot, request, facts, now, &evaluation));
         }

@@ -9,6 +9,7 @@ use super::App;
 use super::evaluate::{Evaluation, HOST_FACTS, NOW_MS, RequestFacts, authorizer_input};
 use crate::kernel::app::redact;
 use crate::kernel::authz::decide::{AccessRequest, Reason, Target, decide};
+use crate::kernel::authz::plugin::{Mode, PluginOutcome};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
 use crate::kernel::decision_log::Row;
@@ -31,9 +32,8 @@ pub struct PluginTrace {
     pub name: String,
     pub version: u32,
     pub sha256: String,
-    pub mode: String,
-    /// `allow`, `deny`, `abstain`, the word of a fault kind, or `not_covered`.
-    pub outcome: String,
+    pub mode: Mode,
+    pub outcome: PluginOutcome,
     pub fuel: u64,
     pub duration_us: u64,
     pub differed: bool,
@@ -158,8 +158,8 @@ impl LogEntry {
             name: answer.name.to_string(),
             version: answer.version,
             sha256: hex::encode(answer.sha256),
-            mode: answer.mode.as_str().to_owned(),
-            outcome: answer.as_str().to_owned(),
+            mode: answer.mode,
+            outcome: answer.outcome(),
             fuel: answer.fuel,
             duration_us: u64::try_from(answer.duration.as_micros()).unwrap_or(u64::MAX),
             differed: answer.differed,
@@ -204,13 +204,13 @@ impl LogEntry {
             epoch: self.snapshot.epoch,
             organization: self.tenant.filter(|_| !self.is_of_site),
             member: self.member,
-            kind: resolved.kind.as_str().to_owned(),
+            kind: resolved.kind,
             input: json(serde_json::to_string(&input)),
             left_out: json(serde_json::to_string(&self.left_out)),
             asks_plugins: resolved.consults_plugins(self.base),
-            base: self.base.as_str().to_owned(),
+            base: self.base,
             allow: self.allow,
-            reason: self.reason.as_str().to_owned(),
+            reason: self.reason,
             differed: self.plugins.iter().any(|plugin| plugin.differed),
             plugins: json(serde_json::to_string(&self.plugins)),
         }

@@ -9,6 +9,7 @@ use prometheus::{
 
 use super::App;
 use crate::kernel::authz::decide::Reason;
+use crate::kernel::authz::plugin::PluginOutcome;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Error, Result};
 
@@ -217,17 +218,16 @@ impl Metrics {
         })
     }
 
-    /// Counts a plugin call by the word of its outcome.
-    pub fn count_plugin_call(&self, word: &str, duration: std::time::Duration) {
-        self.plugin_calls.with_label_values(&[word]).inc();
+    /// Counts a plugin call by its outcome.
+    pub fn count_plugin_call(&self, outcome: PluginOutcome, duration: std::time::Duration) {
+        self.plugin_calls.with_label_values(&[outcome.as_str()]).inc();
         self.plugin_duration_s.observe(duration.as_secs_f64());
     }
 
-    /// Counts a decision by the word of its reason.
-    pub fn count_decision(&self, word: &str) {
-        if let Some(counter) =
-            Reason::ALL.iter().position(|reason| reason.as_str() == word).and_then(|n| self.decisions.get(n))
-        {
+    /// Counts a decision by its reason.
+    pub fn count_decision(&self, reason: Reason) {
+        // `Reason::ALL` lists the variants in their order, and so do the counters.
+        if let Some(counter) = self.decisions.get(reason as usize) {
             counter.inc();
         }
     }
@@ -277,7 +277,7 @@ fn count_plugins(metrics: &Metrics, snapshot: &Snapshot) {
         quarantined += i64::from(binding.run_state.is_quarantined());
         let sha256 = hex::encode(binding.sha256);
         for (outcome, count) in binding.run_state.read(|stats| stats.outcomes.clone()) {
-            let runs = metrics.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
+            let runs = metrics.plugin_runs.with_label_values(&[sha256.as_str(), outcome.as_str()]);
             runs.add(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{App, Changed, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::plugin::{Binding, CallStats, LogRecord, Mode};
+use crate::kernel::authz::plugin::{Binding, CallStats, LogLevel, LogRecord, Mode, PluginOutcome};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -36,7 +36,7 @@ impl App {
             Ok(loaded) => self.host.authorize_within(call_context(organization, binding, loaded), input, spent).await,
             Err(fault) => CallResult::failed(fault),
         };
-        self.count(organization, binding, &called, called.outcome.as_ref().map(AuthorizeResult::as_str));
+        self.count(organization, binding, &called, called.outcome.as_ref().map(PluginOutcome::from));
         called
     }
 
@@ -51,7 +51,7 @@ impl App {
             Ok(loaded) => self.host.map_roles(call_context(organization, binding, loaded), input).await,
             Err(fault) => CallResult::failed(fault),
         };
-        self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
+        self.count(organization, binding, &called, called.outcome.as_ref().map(|_| PluginOutcome::Roles));
         called
     }
 
@@ -105,9 +105,8 @@ impl App {
     /// Loads all plugins in force at the start, so that no request waits for it. Some may have to be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.run_state.is_quarantined()) {
-            let key = (organization, binding.sha256);
-            if let Err(e) = self.load_plugin(key, Tier::from_is_large(binding.is_large)).await {
+        for (key, tier, binding) in callable(&snapshot) {
+            if let Err(e) = self.load_plugin(key, tier).await {
                 tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be loaded");
             }
         }
@@ -117,10 +116,9 @@ impl App {
     pub async fn ready_cached_plugins(&self) -> bool {
         let snapshot = self.snapshot();
         let mut is_all = true;
-        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.run_state.is_quarantined()) {
+        for (key, tier, _) in callable(&snapshot) {
             let fetch = async { Err(Error::new(ErrorCode::NotFound)) };
-            let key = (organization, binding.sha256);
-            is_all &= self.host.load(key, Tier::from_is_large(binding.is_large), fetch).await.is_ok();
+            is_all &= self.host.load(key, tier, fetch).await.is_ok();
         }
         is_all
     }
@@ -155,7 +153,7 @@ impl App {
         tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a shadow plugin differs");
         binding.run_state.count(|stats| {
             stats.differed += 1;
-            push_line(stats, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: "info", message });
+            push_line(stats, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: LogLevel::Info, message });
         });
     }
 
@@ -168,15 +166,15 @@ impl App {
         organization: OrganizationId,
         binding: &Binding,
         called: &CallResult<T>,
-        outcome: Result<&'static str, &Fault>,
+        answer: Result<PluginOutcome, &Fault>,
     ) {
         let now = Timestamp::now();
-        self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.as_str()), called.duration);
+        let outcome = answer.unwrap_or_else(|fault| PluginOutcome::Failed(fault.kind));
+        self.metrics.count_plugin_call(outcome, called.duration);
         self.metrics.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
         binding.run_state.count(|stats| {
-            let word = outcome.unwrap_or_else(|fault| fault.kind.as_str());
-            *stats.outcomes.entry(word).or_default() += 1;
+            *stats.outcomes.entry(outcome).or_default() += 1;
             let duration_us = u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX);
             stats.duration_us = stats.duration_us.saturating_add(duration_us);
             stats.duration_us_max = stats.duration_us_max.max(duration_us);
@@ -186,17 +184,17 @@ impl App {
             stats.slow += u64::from(called.is_slow);
             stats.aside += u64::from(called.is_aside);
             stats.log_dropped += u64::from(called.log_dropped);
-            let lines = called.log.iter().map(|line| (line.level.as_str(), line.message.clone()));
+            let lines = called.log.iter().map(|line| (line.level, line.message.clone()));
             // Calls in quarantine add no lines: the last lines are those that explain it.
-            let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
-            let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.as_str(), fault.message)));
+            let fault = answer.err().filter(|fault| fault.kind != FaultKind::Quarantined);
+            let fault = fault.map(|fault| (LogLevel::Error, format!("{}: {}", fault.kind.as_str(), fault.message)));
             for (level, message) in lines.chain(fault) {
                 push_line(stats, kept_max, LogRecord { at: now, level, message });
             }
         });
         let (failures_max, window_ms) =
             (self.config.plugin_failures, seconds_to_ms(self.config.plugin_failures_window_s));
-        if let Err(fault) = outcome
+        if let Err(fault) = answer
             && fault.kind.is_guest_fault()
             && binding.run_state.has_failed_too_often(now, failures_max, window_ms)
         {
@@ -250,6 +248,13 @@ fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)
     snapshot.tenants().flat_map(|tenant| tenant.plugins().iter().map(|binding| (tenant.id, binding)))
 }
 
+/// The components of all plugins that are bound and not in quarantine.
+fn callable(snapshot: &Snapshot) -> impl Iterator<Item = (Key, Tier, &Binding)> {
+    bound(snapshot)
+        .filter(|(_, binding)| !binding.run_state.is_quarantined())
+        .map(|(organization, binding)| ((organization, binding.sha256), Tier::from_is_large(binding.is_large), binding))
+}
+
 fn call_context(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
     let is_trial = binding.mode == Mode::Shadow;
     CallContext {
@@ -270,7 +275,7 @@ mod tests {
         for (written, expected) in [(0, ""), (2, "01"), (3, "012"), (4, "123"), (9, "678")] {
             let mut stats = CallStats::default();
             for n in 0..written {
-                push_line(&mut stats, 3, LogRecord { at: Timestamp(n), level: "info", message: n.to_string() });
+                push_line(&mut stats, 3, LogRecord { at: Timestamp(n), level: LogLevel::Info, message: n.to_string() });
             }
             assert_eq!(stats.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
         }

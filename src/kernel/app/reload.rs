@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::kernel::app::{Changed, Transaction};
     use crate::kernel::authz::catalog::Catalog;
-    use crate::kernel::authz::snapshot::{GrantKey, Right, Role, RoleKind, Session, Status};
+    use crate::kernel::authz::snapshot::{GrantKey, MemberStatus, Right, Role, RoleKind, Session};
     use crate::kernel::config::Config;
     use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, RoleId, SessionId};
 
@@ -414,9 +414,9 @@ mod tests {
         };
         let session = Session { member: member(1), second_factor: true };
         vec![
-            ("a status", vec![Change::Member(member(0), Status::Suspended)]),
+            ("a status", vec![Change::Member(member(0), MemberStatus::Suspended)]),
             ("a member is missing", vec![Change::MemberDeleted(member(0))]),
-            ("a surplus member", vec![Change::Member(member(1 << 40), Status::Active)]),
+            ("a surplus member", vec![Change::Member(member(1 << 40), MemberStatus::Active)]),
             ("a placement", vec![Change::OrganizationCount(member(2), None)]),
             ("an inactive organization", vec![tenant("acme", false)]),
             ("a name", vec![tenant("other", true)]),

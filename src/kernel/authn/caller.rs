@@ -20,7 +20,7 @@ use crate::kernel::authz::client::{self, Client, PresentedCredential};
 use crate::kernel::authz::key::{self, ApiKey};
 use crate::kernel::authz::principal::{Actor, Credential, Idempotency, Identity, Principal, RequestContext};
 use crate::kernel::authz::require_one_factor_enough;
-use crate::kernel::authz::snapshot::{Snapshot, Status};
+use crate::kernel::authz::snapshot::{MemberStatus, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
@@ -372,7 +372,7 @@ fn is_gateway(guard: &Guard, request: &Request) -> bool {
 fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
     let id = MemberId::of(uid);
     match snapshot.member_state(id) {
-        Some(state) if state.status == Status::Active => Ok(id),
+        Some(state) if state.status == MemberStatus::Active => Ok(id),
         _ => Err(ErrorCode::Unauthenticated.into()),
     }
 }

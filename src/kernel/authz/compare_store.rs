@@ -140,7 +140,7 @@ fn members(r: &Reader<'_>, only: Option<OrganizationId>, after: &Cursor) -> Resu
         let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
         let id: MemberId = row.get(0)?;
         let mark = Cursor { id: row.get(0)?, ..Cursor::default() };
-        Ok((mark, [Change::Member(id, store::status_of(row, 1)?), Change::OrganizationCount(id, ends)]))
+        Ok((mark, [Change::Member(id, row.get(1)?), Change::OrganizationCount(id, ends)]))
     };
     let rows = match &only {
         None => r.all(PAGE_OF_MEMBERS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], of_row)?,

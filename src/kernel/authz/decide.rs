@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::catalog::{PermissionIndex, RouteMatch};
 use super::path;
 use super::permission::Permission;
-use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
+use super::snapshot::{MemberStatus, Right, Role, RoleSet, Snapshot, Tenant};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
 /// An access request: may this member do this in this tenant?
@@ -216,7 +216,7 @@ fn gates<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Result<Subj
     // Membership is checked first: the status of a non-member must not be visible to this tenant.
     match (belongs, state.status) {
         (false, _) => Err(Reason::NotAMember),
-        (true, Status::Active) => Ok(subject),
+        (true, MemberStatus::Active) => Ok(subject),
         (true, _) => Err(Reason::MemberInactive),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::client;
 use super::deferred_grant::{self, DeferredGrant, Grantor};
-use super::snapshot::{Snapshot, Status};
+use super::snapshot::{MemberStatus, Snapshot};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
@@ -138,7 +138,7 @@ impl ApiKey {
             && !snapshot.is_active(id)
         {
             // The holder of the key can know that the member is suspended, but nothing about an erased member.
-            let is_suspended = snapshot.member_state(id).is_some_and(|state| state.status == Status::Suspended);
+            let is_suspended = snapshot.member_state(id).is_some_and(|state| state.status == MemberStatus::Suspended);
             return Err(match is_suspended {
                 true => ErrorCode::MemberSuspended.into(),
                 false => invalid("its member is not active"),

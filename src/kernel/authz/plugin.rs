@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::catalog::methods;
 use super::path::Template;
@@ -31,28 +31,41 @@ impl Mode {
     }
 }
 
-/// The interfaces that a component exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// An interface that a component can export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Export {
+    Authorizer,
+    RoleMapper,
+}
+
+impl Export {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorizer => "authorizer",
+            Self::RoleMapper => "role-mapper",
+        }
+    }
+}
+
+/// The interfaces that a component exports. Stored as a list of their names; an unknown name is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "Vec<Export>")]
 pub struct Exports {
     pub authorizer: bool,
     pub role_mapper: bool,
 }
 
 impl Exports {
-    pub const AUTHORIZER: &'static str = "authorizer";
-    pub const ROLE_MAPPER: &'static str = "role-mapper";
-
     pub fn names(self) -> Vec<&'static str> {
-        let all = [(self.authorizer, Self::AUTHORIZER), (self.role_mapper, Self::ROLE_MAPPER)];
-        all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect()
+        let all = [(self.authorizer, Export::Authorizer), (self.role_mapper, Export::RoleMapper)];
+        all.into_iter().filter(|(has, _)| *has).map(|(_, export)| export.as_str()).collect()
     }
+}
 
-    pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Self {
-        words.into_iter().fold(Self::default(), |mut exports, word| {
-            exports.authorizer |= word == Self::AUTHORIZER;
-            exports.role_mapper |= word == Self::ROLE_MAPPER;
-            exports
-        })
+impl From<Vec<Export>> for Exports {
+    fn from(exports: Vec<Export>) -> Self {
+        Self { authorizer: exports.contains(&Export::Authorizer), role_mapper: exports.contains(&Export::RoleMapper) }
     }
 }
 
@@ -171,19 +184,146 @@ pub struct Activation {
     pub since: i64,
 }
 
+/// The level of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One line of a plugin's log.
 #[derive(Debug, Clone)]
 pub struct LogRecord {
     pub at: Timestamp,
-    pub level: &'static str,
+    pub level: LogLevel,
     pub message: String,
+}
+
+/// The kind of a fault: why a call returned no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// A trap, such as a division by zero or a panic of the guest.
+    Trap,
+    Fuel,
+    Deadline,
+    Memory,
+    Stack,
+    /// Its answer is too large or not valid, or it logged too much.
+    Output,
+    /// It returned an error.
+    Rule,
+    /// The input is longer than allowed. The guest is not responsible for this kind, nor for those below.
+    Input,
+    /// The call could not start in time.
+    Busy,
+    /// The version failed too often and is no longer called.
+    Quarantined,
+    /// The component cannot be loaded: it is not compiled, or its bytes are missing.
+    Unavailable,
+}
+
+impl FaultKind {
+    pub const ALL: [Self; 11] = [
+        Self::Trap,
+        Self::Fuel,
+        Self::Deadline,
+        Self::Memory,
+        Self::Stack,
+        Self::Output,
+        Self::Rule,
+        Self::Input,
+        Self::Busy,
+        Self::Quarantined,
+        Self::Unavailable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Fuel => "fuel",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Stack => "stack",
+            Self::Output => "output",
+            Self::Rule => "rule_error",
+            Self::Input => "input",
+            Self::Busy => "busy",
+            Self::Quarantined => "quarantined",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the guest is responsible, so that the fault counts towards quarantine.
+    pub fn is_guest_fault(self) -> bool {
+        !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
+    }
+}
+
+/// The outcome of a plugin in a decision or a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PluginOutcome {
+    Allow,
+    Deny,
+    Abstain,
+    /// A role mapper returned roles.
+    Roles,
+    /// A shadow plugin was not called, because its filter excludes the request.
+    NotCovered,
+    Failed(FaultKind),
+}
+
+impl PluginOutcome {
+    const ANSWERS: [Self; 5] = [Self::Allow, Self::Deny, Self::Abstain, Self::Roles, Self::NotCovered];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Abstain => "abstain",
+            Self::Roles => "roles",
+            Self::NotCovered => "not_covered",
+            Self::Failed(kind) => kind.as_str(),
+        }
+    }
+
+    /// The outcome with this wire spelling.
+    pub fn of(word: &str) -> Option<Self> {
+        let mut all = Self::ANSWERS.into_iter().chain(FaultKind::ALL.map(Self::Failed));
+        all.find(|outcome| outcome.as_str() == word)
+    }
+}
+
+impl Serialize for PluginOutcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for PluginOutcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Self::of(&word).ok_or_else(|| serde::de::Error::custom(format!("{word:?} is not the outcome of a plugin")))
+    }
 }
 
 /// Counters of a running version since the start of the server.
 #[derive(Debug, Default)]
 pub struct CallStats {
-    /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the name of a fault.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub outcomes: BTreeMap<PluginOutcome, u64>,
     /// Results of a plugin in shadow mode that would have changed a decision or a mapping in enforce mode.
     pub differed: u64,
     pub duration_us: u64,
@@ -378,6 +518,21 @@ mod tests {
         ] {
             assert_eq!(is_route(own, method, path), is, "{own} {method} {path}");
         }
+    }
+
+    #[test]
+    fn exports_and_outcomes_are_read_as_they_are_written_and_unknown_words_are_refused() {
+        for (authorizer, role_mapper) in [(false, false), (true, false), (false, true), (true, true)] {
+            let exports = Exports { authorizer, role_mapper };
+            let json = serde_json::to_string(&exports.names()).unwrap();
+            assert_eq!(serde_json::from_str::<Exports>(&json).unwrap(), exports);
+        }
+        assert!(serde_json::from_str::<Exports>(r#"["authorizer","other"]"#).is_err());
+        for outcome in PluginOutcome::ANSWERS.into_iter().chain(FaultKind::ALL.map(PluginOutcome::Failed)) {
+            let json = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<PluginOutcome>(&json).unwrap(), outcome);
+        }
+        assert!(serde_json::from_str::<PluginOutcome>(r#""other""#).is_err());
     }
 
     #[test]

@@ -381,7 +381,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::authz::snapshot::{Change, Status};
+    use crate::kernel::authz::snapshot::{Change, MemberStatus};
 
     #[test]
     fn readers_are_shared_by_organization_program_or_unauthenticated_address() {
@@ -393,7 +393,7 @@ mod tests {
             snapshot.apply(Change::Tenant { id, org_code, is_active: true, requires_second_factor: false });
         }
         for (member, organizations) in [(member, vec![acme]), (multi_member, vec![acme, bolt])] {
-            snapshot.apply(Change::Member(member, Status::Active));
+            snapshot.apply(Change::Member(member, MemberStatus::Active));
             for organization in organizations {
                 snapshot.apply(Change::Membership(organization, member, Some(Vec::new())));
             }

@@ -23,6 +23,13 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
+    const ALL: [Self; 3] = [Self::Route, Self::Permission, Self::Grant];
+
+    /// The kind with this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Route => "route",

@@ -5,14 +5,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use super::catalog::{Catalog, Node, PermissionIndex, PermissionSet, UserType};
 use super::client::{Client, Counters};
 use super::deferred_grant::Grantor;
 use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
-use super::plugin::{Activation, Binding, Exports, Mode, RunState};
-use super::snapshot::{Change, Right, Role, RoleKind, Session, Snapshot, Status};
+use super::plugin::{Activation, Binding, Mode, RunState};
+use super::snapshot::{Change, MemberStatus, Right, Role, RoleKind, Session, Snapshot};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};
 use crate::kernel::encryption::{Encryption, KeyId, SecretLocation};
@@ -80,7 +81,7 @@ const LIST_MEMBER_STATES: &str = "select id, status from members";
 
 fn member_states(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     each(r, LIST_MEMBER_STATES, |row| {
-        snapshot.apply(Change::Member(row.get(0)?, status_of(row, 1)?));
+        snapshot.apply(Change::Member(row.get(0)?, row.get(1)?));
         Ok(())
     })
 }
@@ -92,16 +93,13 @@ pub fn member_state(r: &Reader<'_>, id: MemberId) -> Result<Change> {
 }
 
 pub fn find_member_state(r: &Reader<'_>, id: MemberId) -> Result<Option<Change>> {
-    r.find(FIND_MEMBER_STATE, &[(":id", &id)], |row| Ok(Change::Member(id, status_of(row, 0)?)))
+    r.find(FIND_MEMBER_STATE, &[(":id", &id)], |row| Ok(Change::Member(id, row.get(0)?)))
 }
 
-pub fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
-    Ok(match row.get_ref(column)?.as_str()? {
-        "pending" => Status::Pending,
-        "active" => Status::Active,
-        "suspended" => Status::Suspended,
-        _ => Status::Deleted,
-    })
+impl FromSql for MemberStatus {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
 }
 
 const LIST_TENANTS: &str =
@@ -167,17 +165,18 @@ pub fn find_role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Re
     Ok(Some(Change::Role(organization, Role { ticked: Arc::new(ticks(r, id)?), ..role })))
 }
 
+impl FromSql for RoleKind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
 pub fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
-    let holds = match row.get_ref(first + 3)?.as_str()? {
-        "tenant" => RoleKind::Tenant,
-        "everything" => RoleKind::Everything,
-        _ => RoleKind::Ticked,
-    };
     Ok(Role {
         id: row.get(first)?,
         key: row.get::<_, String>(first + 1)?.into(),
         is_open: row.get(first + 2)?,
-        holds,
+        holds: row.get(first + 3)?,
         ticked: Arc::default(),
     })
 }
@@ -389,14 +388,13 @@ fn all_plugins(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
     let mut bound: Vec<Binding> = r.all(LIST_BINDINGS, &[(":organization_id", &organization)], |row| {
         let activation: Activation = sql::json(row, 3)?;
-        let exports: Vec<String> = sql::json(row, 5)?;
         Ok(Binding {
             plugin: row.get(0)?,
             name: row.get::<_, String>(1)?.into(),
             version: activation.version,
             sha256: row.get(4)?,
             mode: if row.get(2)? { Mode::Enforce } else { Mode::Shadow },
-            exports: Exports::parse(exports.iter().map(String::as_str)),
+            exports: sql::json(row, 5)?,
             may_grant: activation.may_grant,
             filter: Arc::new(activation.filter),
             deadline_ms: activation.deadline_ms,

@@ -80,57 +80,40 @@ impl Setting for SocketAddr {
     }
 }
 
-impl Setting for LogFormat {
-    const KIND: &'static str = "text or json";
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("text") => Ok(Self::Text),
-            Some("json") => Ok(Self::Json),
-            _ => Err("must be \"text\" or \"json\"".into()),
+macro_rules! word_settings {
+    ($($name:ident: $first:ident $first_word:literal
+        $(, $middle:ident $middle_word:literal)*
+        or $last:ident $last_word:literal;)*) => {$(
+        impl $name {
+            fn as_str(self) -> &'static str {
+                match self {
+                    Self::$first => $first_word,
+                    $(Self::$middle => $middle_word,)*
+                    Self::$last => $last_word,
+                }
+            }
         }
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::Text => "\"text\"".into(),
-            Self::Json => "\"json\"".into(),
+
+        impl Setting for $name {
+            const KIND: &'static str = concat!($first_word, $(", ", $middle_word,)* " or ", $last_word);
+            fn read(value: &Value) -> Result<Self, String> {
+                let word = value.as_str();
+                let mut all = [Self::$first, $(Self::$middle,)* Self::$last].into_iter();
+                all.find(|one| word == Some(one.as_str())).ok_or_else(|| {
+                    concat!("must be \"", $first_word, $("\", \"", $middle_word,)* "\" or \"", $last_word, "\"").into()
+                })
+            }
+            fn show(&self) -> String {
+                format!("\"{}\"", self.as_str())
+            }
         }
-    }
+    )*};
 }
 
-impl Setting for MailSecurity {
-    const KIND: &'static str = "starttls, tls or none";
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("starttls") => Ok(Self::StartTls),
-            Some("tls") => Ok(Self::Tls),
-            Some("none") => Ok(Self::None),
-            _ => Err("must be \"starttls\", \"tls\" or \"none\"".into()),
-        }
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::StartTls => "\"starttls\"".into(),
-            Self::Tls => "\"tls\"".into(),
-            Self::None => "\"none\"".into(),
-        }
-    }
-}
-
-impl Setting for Language {
-    const KIND: &'static str = "en or zh-TW";
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("en") => Ok(Self::English),
-            Some("zh-TW") => Ok(Self::Chinese),
-            _ => Err("must be \"en\" or \"zh-TW\"".into()),
-        }
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::English => "\"en\"".into(),
-            Self::Chinese => "\"zh-TW\"".into(),
-        }
-    }
+word_settings! {
+    LogFormat: Text "text" or Json "json";
+    MailSecurity: StartTls "starttls", Tls "tls" or None "none";
+    Language: English "en" or Chinese "zh-TW";
 }
 
 impl Setting for Vec<String> {

@@ -20,12 +20,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use queue::Queue;
+use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, Row as SqlRow};
 use shares::Shares;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::db::sql::{self, Parameters};
 use super::db::{List, ListPage, PageRequest, Reader, Writer, panic_text, schema};
+use crate::kernel::authz::decide::Reason;
+use crate::kernel::authz::resolved_request::RequestKind;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
@@ -54,15 +57,15 @@ pub struct Row {
     pub epoch: u64,
     pub organization: Option<OrganizationId>,
     pub member: MemberId,
-    pub kind: String,
+    pub kind: RequestKind,
     /// JSON, as are `left_out` and `plugins`.
     pub input: String,
     pub left_out: String,
     /// Whether plugins are consulted for this request.
     pub asks_plugins: bool,
-    pub base: String,
+    pub base: Reason,
     pub allow: bool,
-    pub reason: String,
+    pub reason: Reason,
     pub plugins: String,
     pub differed: bool,
 }
@@ -77,6 +80,7 @@ pub struct DecisionFilter {
     pub to: Option<i64>,
     pub member: Option<MemberId>,
     pub allow: Option<bool>,
+    /// The word of a reason. An unknown one matches no decision.
     pub reason: Option<String>,
     /// The name of a plugin that took part in the decision.
     pub plugin: Option<String>,
@@ -441,13 +445,13 @@ fn insert(w: &Writer<'_>, row: &Row) -> Result<()> {
             (":epoch", &epoch),
             (":organization_id", &row.organization),
             (":member_id", &row.member),
-            (":kind", &row.kind),
+            (":kind", &row.kind.as_str()),
             (":input", &row.input),
             (":left_out", &row.left_out),
             (":asks_plugins", &row.asks_plugins),
-            (":base", &row.base),
+            (":base", &row.base.as_str()),
             (":allow", &row.allow),
-            (":reason", &row.reason),
+            (":reason", &row.reason.as_str()),
             (":plugins", &row.plugins),
             (":differed", &row.differed),
         ],
@@ -501,6 +505,12 @@ fn list(file: &Path, wanted: &DecisionFilter, window: &PageRequest) -> Result<Li
     r.page(&LIST_DECISIONS, parameters, window, row_of)
 }
 
+/// Reads a word of a closed set.
+fn word<T>(row: &SqlRow<'_>, column: usize, of: fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    of(text).ok_or_else(|| FromSqlError::Other(format!("unknown word {text:?}").into()).into())
+}
+
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
     Ok((
         row.get(0)?,
@@ -509,13 +519,13 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
             epoch: u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default(),
             organization: row.get(3)?,
             member: row.get(4)?,
-            kind: row.get(5)?,
+            kind: word(row, 5, RequestKind::of)?,
             input: row.get(6)?,
             left_out: row.get(7)?,
             asks_plugins: row.get(8)?,
-            base: row.get(9)?,
+            base: word(row, 9, Reason::of)?,
             allow: row.get(10)?,
-            reason: row.get(11)?,
+            reason: word(row, 11, Reason::of)?,
             plugins: row.get(12)?,
             differed: row.get(13)?,
         },
@@ -535,13 +545,13 @@ mod tests {
             epoch: 1,
             organization: Some(OrganizationId(uuid::Uuid::nil())),
             member: MemberId(uuid::Uuid::nil()),
-            kind: text("permission"),
+            kind: RequestKind::Permission,
             input: text("{}"),
             left_out: text("[]"),
             asks_plugins: false,
-            base: text("granted"),
+            base: Reason::OkGrant,
             allow: true,
-            reason: text("granted"),
+            reason: Reason::OkGrant,
             plugins: text("[]"),
             differed: false,
         }

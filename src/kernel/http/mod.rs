@@ -11,6 +11,7 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::{Value, json};
 
+use crate::kernel::authz::snapshot;
 use crate::kernel::db::ListPage;
 use crate::kernel::error::{Error, ErrorCode};
 pub use crate::kernel::http::body::{Body, OptionalBody};
@@ -127,30 +128,14 @@ pub struct FailureBody {
 
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
-        const DESCRIBED: [(u16, &str); 14] = [
-            (400, "Invalid input; lists all invalid fields"),
-            (401, "The credential is missing, invalid, or not accepted by this operation"),
-            (403, "The credential is valid but lacks the permission"),
-            (404, "Not found, or not visible to this caller"),
-            (408, "Receiving the body took too long"),
-            (409, "Conflict with the present state"),
-            (412, "If-Match is stale"),
-            (413, "The body is too large"),
-            (415, "Unsupported media type"),
-            (429, "Too many requests: see Retry-After"),
-            (500, "Internal error: the log has the cause under the request_id"),
-            (501, "This module is not configured"),
-            (502, "An external system failed"),
-            (503, "Busy: see Retry-After"),
-        ];
-        let one = |(status, description): (u16, &'static str)| MetaResponse {
+        let one = |(status, _, description): (u16, &'static str, &'static str)| MetaResponse {
             description,
             status: Some(status),
             status_range: None,
             content: vec![media("application/json", FailureBody::schema_ref())],
             headers: Vec::new(),
         };
-        MetaResponses { responses: DESCRIBED.into_iter().map(one).collect() }
+        MetaResponses { responses: openapi::answers::STATUSES.into_iter().map(one).collect() }
     }
 
     fn register(registry: &mut Registry) {
@@ -377,6 +362,13 @@ impl ActiveInactive {
     pub fn is_active(self) -> bool {
         self == Self::Active
     }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+        }
+    }
 }
 
 impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<ListPage<U>> for Page<T> {
@@ -550,21 +542,10 @@ pub fn scope_names<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
 
 /// The status of a member
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case", remote = "snapshot::MemberStatus")]
 pub enum MemberStatus {
     Pending,
     Active,
     Suspended,
     Deleted,
-}
-
-impl MemberStatus {
-    pub fn of(word: &str) -> Self {
-        match word {
-            "pending" => Self::Pending,
-            "active" => Self::Active,
-            "suspended" => Self::Suspended,
-            _ => Self::Deleted,
-        }
-    }
 }

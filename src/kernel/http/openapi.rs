@@ -14,9 +14,19 @@ use crate::kernel::config::Config;
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, Result};
 
-/// The tags of the operations, in reading order for a newcomer.
-#[derive(Tags)]
-pub enum Tag {
+macro_rules! tags {
+    ($($(#[$($attribute:tt)*])* $name:ident,)*) => {
+        /// The tags of the operations, in reading order for a newcomer.
+        #[derive(Tags, Clone, Copy)]
+        pub enum Tag { $($(#[$($attribute)*])* $name,)* }
+
+        impl Tag {
+            const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+tags! {
     /// Sign-in, tokens, second factors and sessions
     Sessions,
     /// Members, their identities and memberships; the caller's own account
@@ -60,29 +70,6 @@ pub enum Tag {
     /// Health, metrics and administration of the server
     System,
 }
-
-/// The names of the tags, in reading order.
-const TAGS: [&str; 19] = [
-    "Sessions",
-    "Members",
-    "Invitations",
-    "Organizations",
-    "Permissions",
-    "Grants",
-    "Decisions",
-    "Plugins",
-    "API clients",
-    "API keys",
-    "Videos",
-    "Quotas",
-    "Jobs",
-    "Webhooks",
-    "Audit",
-    "SFTPGo",
-    "WordPress",
-    "Authentik",
-    "System",
-];
 
 /// One operation of a document.
 pub struct Operation<'d> {
@@ -134,8 +121,8 @@ pub fn finish(
             if let Some(operation) = item.get_mut(method) {
                 finish_operation(method, operation);
                 // The tag Sessions starts with sign-in; what administrators do with members' sessions is under Members.
-                if path.starts_with("/admin/members/") && operation["tags"] == json!(["Sessions"]) {
-                    operation["tags"] = json!(["Members"]);
+                if path.starts_with("/admin/members/") && operation["tags"] == json!([Tag::Sessions.name()]) {
+                    operation["tags"] = json!([Tag::Members.name()]);
                 }
                 bound_page(path, operation);
             }
@@ -171,9 +158,6 @@ fn finish_operation(method: &str, operation: &mut Value) {
         for limit in parameters.filter(|parameter| parameter["in"] == "query" && parameter["name"] == "limit") {
             // Removed before the operation reads it (`request_validator::drop_empty`).
             limit["schema"]["minimum"] = json!(0);
-            if limit.get("description").is_none() {
-                limit["description"] = json!("The maximum number of entries; 0 means the default");
-            }
         }
     }
     match operation.get_mut("security").and_then(Value::as_array_mut) {
@@ -182,7 +166,7 @@ fn finish_operation(method: &str, operation: &mut Value) {
     }
 }
 
-/// Adds the default and the maximum of `limit` and `offset`.
+/// Adds the description of `limit`, and the default and the maximum of `limit` and `offset`.
 fn bound_page(path: &str, operation: &mut Value) {
     let (default, max) = match path.starts_with("/internal/") {
         true => (PageRequest::INTERNAL_MAX, PageRequest::INTERNAL_MAX),

@@ -4,11 +4,44 @@
 //! failed delivery holds up the later ones until it succeeds or is given up. A delivery is recorded after the target's
 //! response.
 
-use super::{MAIL, SFTPGO, WEBHOOK, WORDPRESS};
+use uuid::Uuid;
+
+use super::EventKind;
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 
-/// The receiver of an event.
+/// The kind of a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    Webhook,
+    Mail,
+    Sftpgo,
+    Wordpress,
+}
+
+impl TargetKind {
+    pub const ALL: [Self; 4] = [Self::Webhook, Self::Mail, Self::Sftpgo, Self::Wordpress];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Mail => "mail",
+            Self::Sftpgo => "sftpgo",
+            Self::Wordpress => "wordpress",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The kind of a row's target; `None` if this version has no such kind.
+    pub fn of(target: &str) -> Option<Self> {
+        Self::parse(kind_of(target))
+    }
+}
+
+/// The receiver of an event. There is one per account and mailbox, so that one that fails does not hold up the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Webhook(WebhookId),
@@ -23,18 +56,58 @@ pub enum Target {
 impl Target {
     /// Parses the target of a row; `None` if this version has no such kind of target.
     pub fn parse(text: &str) -> Option<Self> {
-        let id = |prefix: &str| text.strip_prefix(prefix).and_then(|id| uuid::Uuid::try_parse(id).ok());
-        id(WEBHOOK)
-            .map(|id| Self::Webhook(WebhookId(id)))
-            .or_else(|| id(MAIL).map(|id| Self::Mail(MemberId(id))))
-            .or_else(|| id(SFTPGO).map(|id| Self::Sftpgo(MemberId(id))))
-            .or_else(|| id(WORDPRESS).map(|id| Self::Wordpress(MemberId(id))))
+        let (kind, id) = text.split_once(' ')?;
+        let id = Uuid::try_parse(id).ok()?;
+        Some(match TargetKind::parse(kind)? {
+            TargetKind::Webhook => Self::Webhook(WebhookId(id)),
+            TargetKind::Mail => Self::Mail(MemberId(id)),
+            TargetKind::Sftpgo => Self::Sftpgo(MemberId(id)),
+            TargetKind::Wordpress => Self::Wordpress(MemberId(id)),
+        })
+    }
+
+    /// The target as stored: its kind and the id.
+    pub fn to_text(self) -> String {
+        let (kind, id) = match self {
+            Self::Webhook(id) => (TargetKind::Webhook, id.0),
+            Self::Mail(id) => (TargetKind::Mail, id.0),
+            Self::Sftpgo(id) => (TargetKind::Sftpgo, id.0),
+            Self::Wordpress(id) => (TargetKind::Wordpress, id.0),
+        };
+        format!("{} {}", kind.as_str(), id.simple())
     }
 }
 
-/// The kind of a target: its first word.
+/// The word for the kind of a target: the first of its text.
 pub fn kind_of(target: &str) -> &str {
     target.split(' ').next().unwrap_or(target)
+}
+
+/// The state of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It waits for its first or next attempt.
+    Pending,
+    /// It was delivered, or there was nothing to deliver.
+    Delivered,
+    /// It was given up.
+    Dead,
+}
+
+impl DeliveryState {
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Dead];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
 }
 
 /// One event for one target.
@@ -42,15 +115,13 @@ pub fn kind_of(target: &str) -> &str {
 pub struct Delivery {
     pub target: String,
     pub event: i64,
-    /// The word of an [`EventKind`](super::EventKind).
-    pub kind: String,
+    pub kind: EventKind,
     pub at: Timestamp,
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     /// JSON.
     pub data: String,
-    /// `pending`, `delivered` or `dead`.
-    pub state: String,
+    pub state: DeliveryState,
     pub attempts: u64,
     pub next_at: Timestamp,
     pub last_error: Option<String>,
@@ -100,7 +171,7 @@ impl DeliveryOutcome {
 pub struct Filter {
     /// Only events of this organization, and webhooks only if they belong to it.
     pub organization: Option<OrganizationId>,
-    pub state: Option<String>,
+    pub state: Option<DeliveryState>,
     /// A kind of target (`webhook`), or one target (`webhook …`).
     pub target: Option<String>,
     pub kind: Option<String>,
@@ -119,11 +190,11 @@ mod tests {
         assert_eq!(Target::parse(&webhook_target(id)), Some(Target::Webhook(id)));
         assert_eq!(parse_delivery_name(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));
         let member = MemberId::new();
-        let account = format!("{SFTPGO}{}", member.0.simple());
+        let account = Target::Sftpgo(member).to_text();
         assert_eq!(Target::parse(&account), Some(Target::Sftpgo(member)));
         assert_eq!(
-            (parse_delivery_name(&format!("17.{}", account.replace(' ', "."))), kind_of(&account)),
-            (Some((17, account.clone())), "sftpgo")
+            (parse_delivery_name(&format!("17.{}", account.replace(' ', "."))), TargetKind::of(&account)),
+            (Some((17, account.clone())), Some(TargetKind::Sftpgo))
         );
         for name in ["", "17", "x.mail", ".mail", "99999999999999999999.mail"] {
             assert_eq!(parse_delivery_name(name), None, "{name}");

@@ -1,8 +1,10 @@
 //! SQL of deliveries, and of events as far as they are delivered.
 
 use rusqlite::Row;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
-use super::delivery::{Delivery, Filter};
+use super::EventKind;
+use super::delivery::{Delivery, DeliveryState, Filter};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
@@ -64,14 +66,14 @@ const SETTLE: &str = "
 pub fn record_outcome(
     w: &Writer<'_>,
     delivery: &Delivery,
-    state: &str,
+    state: DeliveryState,
     next_at: Timestamp,
     error: Option<&str>,
 ) -> Result<()> {
     w.execute(
         SETTLE,
         &[
-            (":state", &state),
+            (":state", &state.as_str()),
             (":next_at", &next_at),
             (":last_error", &error),
             (":now", &w.now()),
@@ -175,17 +177,17 @@ pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) ->
         Some(text) if text.contains(' ') => (Some(text), None),
         other => (None, other.as_ref()),
     };
-    let is = |word: &str| (whole.is_none() && state.as_deref() == Some(word)).then_some(true);
-    let is_few = whole.is_some() || is("pending").is_some() || is("dead").is_some();
+    let is = |wanted: DeliveryState| (whole.is_none() && *state == Some(wanted)).then_some(true);
+    let is_few = whole.is_some() || is(DeliveryState::Pending).is_some() || is(DeliveryState::Dead).is_some();
     let list = if organization.is_some() && !is_few { &LIST_DELIVERIES_IN } else { &LIST_DELIVERIES };
     let parameters: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| !is_few)),
         (":within", &organization.filter(|_| is_few)),
         (":target", &whole),
-        (":its_state", &state.as_ref().filter(|_| whole.is_some())),
-        (":is_pending", &is("pending")),
-        (":is_dead", &is("dead")),
-        (":is_delivered", &is("delivered")),
+        (":its_state", &state.filter(|_| whole.is_some()).map(DeliveryState::as_str)),
+        (":is_pending", &is(DeliveryState::Pending)),
+        (":is_dead", &is(DeliveryState::Dead)),
+        (":is_delivered", &is(DeliveryState::Delivered)),
         (":target_kind", &target_kind),
         (":kind", kind),
         (":since", since),
@@ -222,7 +224,8 @@ const FORGET_DELIVERIES: &str = "
                                  limit :most)";
 
 /// Deletes deliveries in this state whose last update is at or before this time; returns their number.
-pub fn forget(w: &Writer<'_>, state: &str, before: Timestamp, most: usize) -> Result<usize> {
+pub fn forget(w: &Writer<'_>, state: DeliveryState, before: Timestamp, most: usize) -> Result<usize> {
+    let state = state.as_str();
     w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &sql::limit(most))])
 }
 
@@ -290,14 +293,26 @@ pub struct DeliveryCounts {
     pub oldest: Option<Timestamp>,
 }
 
-pub fn count(r: &Reader<'_>, state: &str) -> Result<DeliveryCounts> {
+pub fn count(r: &Reader<'_>, state: DeliveryState) -> Result<DeliveryCounts> {
     let counts: Vec<(String, i64, i64)> =
-        r.all(COUNT_BY_TARGET, &[(":state", &state)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        r.all(COUNT_BY_TARGET, &[(":state", &state.as_str())], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let oldest = match counts.iter().map(|(.., event)| *event).min() {
         Some(event) => r.find(FIND_EVENT_TIME, &[(":id", &event)], |row| row.get(0))?,
         None => None,
     };
     Ok(DeliveryCounts { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
+}
+
+impl FromSql for EventKind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl FromSql for DeliveryState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
 }
 
 fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {

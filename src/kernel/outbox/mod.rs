@@ -15,6 +15,7 @@ use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
+use delivery::Target;
 
 macro_rules! kinds {
     ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
@@ -25,6 +26,7 @@ macro_rules! kinds {
         impl EventKind {
             pub const ALL: &'static [EventKind] = &[$(EventKind::$name,)*];
             pub const fn as_str(self) -> &'static str { match self { $(EventKind::$name => $word,)* } }
+            pub fn parse(text: &str) -> Option<Self> { Self::ALL.iter().copied().find(|kind| kind.as_str() == text) }
             pub const fn about(self) -> &'static str { match self { $(EventKind::$name => $about,)* } }
             /// Whether the member's SFTPGo account can change by it.
             const fn is_for_sftpgo(self) -> bool { match self { $(EventKind::$name => $sftpgo,)* } }
@@ -102,17 +104,6 @@ pub struct ExternalTargets {
     pub wordpress: bool,
 }
 
-/// Prefix of the target of an SFTPGo account, followed by the member's id. There is one target per account, so that one
-/// that fails does not hold up the others.
-pub const SFTPGO: &str = "sftpgo ";
-/// Prefix of the target of a WordPress account, followed by the member's id.
-pub const WORDPRESS: &str = "wordpress ";
-/// Prefix of the target of mail, followed by the member's id. There is one target per member, so that a mailbox that
-/// fails does not hold up the others.
-pub const MAIL: &str = "mail ";
-/// Prefix of the target of a webhook, followed by its id.
-pub const WEBHOOK: &str = "webhook ";
-
 impl ExternalTargets {
     pub fn from_config(config: &Config) -> Self {
         Self {
@@ -158,10 +149,10 @@ pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event:
     // An account that no longer exists gets no events.
     let is_for_wordpress = targets.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
     let wordpress = event.member.filter(|_| is_for_wordpress);
-    let targets =
-        sftpgo.map(sftpgo_target).into_iter().chain(wordpress.map(wordpress_target)).chain(mail.map(mail_target));
+    let targets = [sftpgo.map(Target::Sftpgo), wordpress.map(Target::Wordpress), mail.map(Target::Mail)];
     let mut count = 0;
-    for target in webhooks.into_iter().map(webhook_target).chain(targets) {
+    for target in webhooks.into_iter().map(Target::Webhook).chain(targets.into_iter().flatten()) {
+        let target = target.to_text();
         count += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(count)
@@ -169,22 +160,7 @@ pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event:
 
 /// The target of a webhook.
 pub fn webhook_target(webhook: WebhookId) -> String {
-    format!("{WEBHOOK}{}", webhook.0.simple())
-}
-
-/// The target of a member's account at SFTPGo.
-fn sftpgo_target(member: MemberId) -> String {
-    format!("{SFTPGO}{}", member.0.simple())
-}
-
-/// The target of a member's account at WordPress.
-fn wordpress_target(member: MemberId) -> String {
-    format!("{WORDPRESS}{}", member.0.simple())
-}
-
-/// The delivery target for mail to a member.
-pub fn mail_target(member: MemberId) -> String {
-    format!("{MAIL}{}", member.0.simple())
+    Target::Webhook(webhook).to_text()
 }
 
 const FIND_WAITING: &str = "
@@ -201,7 +177,7 @@ const HURRY: &str = "
 
 /// If mail of this kind is pending for a member, makes all pending mail to the member due now. Returns whether it is.
 pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: EventKind) -> Result<bool> {
-    let target = mail_target(member);
+    let target = Target::Mail(member).to_text();
     let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.as_str())], |_| Ok(()))?;
     if found.is_some() {
         w.execute(HURRY, &[(":now", &w.now()), (":target", &target)])?;

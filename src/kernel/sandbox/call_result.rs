@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::input::LogLine;
+use crate::kernel::authz::plugin::FaultKind;
 
 /// The result of one call.
 #[derive(Debug, Clone)]
@@ -51,64 +52,4 @@ pub struct Fault {
     pub kind: FaultKind,
     /// For the author of the plugin. Never returned to a caller who may not read plugins.
     pub message: String,
-}
-
-/// The kind of a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FaultKind {
-    /// A trap, such as a division by zero or a panic of the guest.
-    Trap,
-    Fuel,
-    Deadline,
-    Memory,
-    Stack,
-    /// Its answer is too large or not valid, or it logged too much.
-    Output,
-    /// It returned an error.
-    Rule,
-    /// The input is longer than allowed. The guest is not responsible for this kind, nor for those below.
-    Input,
-    /// The call could not start in time.
-    Busy,
-    /// The version failed too often and is no longer called.
-    Quarantined,
-    /// The component cannot be loaded: it is not compiled, or its bytes are missing.
-    Unavailable,
-}
-
-impl FaultKind {
-    pub const ALL: [Self; 11] = [
-        Self::Trap,
-        Self::Fuel,
-        Self::Deadline,
-        Self::Memory,
-        Self::Stack,
-        Self::Output,
-        Self::Rule,
-        Self::Input,
-        Self::Busy,
-        Self::Quarantined,
-        Self::Unavailable,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trap => "trap",
-            Self::Fuel => "fuel",
-            Self::Deadline => "deadline",
-            Self::Memory => "memory",
-            Self::Stack => "stack",
-            Self::Output => "output",
-            Self::Rule => "rule_error",
-            Self::Input => "input",
-            Self::Busy => "busy",
-            Self::Quarantined => "quarantined",
-            Self::Unavailable => "unavailable",
-        }
-    }
-
-    /// Whether the guest is responsible, so that the fault counts towards quarantine.
-    pub fn is_guest_fault(self) -> bool {
-        !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
-    }
 }

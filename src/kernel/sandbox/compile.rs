@@ -51,6 +51,9 @@ pub fn run_child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) 
         write_error(&text);
         ExitCode::from(2)
     };
+    let Some(space) = Space::of(space) else {
+        return failed(format!("{space:?} is not a kind of address space"));
+    };
     if let Err(e) = confine(cpu_s, data_bytes, artifact_bytes) {
         return failed(format!("the compiler's limits cannot be set: {e}"));
     }
@@ -62,7 +65,7 @@ pub fn run_child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) 
         write_error(&e);
         return ExitCode::from(MALFORMED);
     }
-    let compiled = engine::compiler(Space::of(space)).and_then(|engine| engine.precompile_component(&component));
+    let compiled = engine::compiler(space).and_then(|engine| engine.precompile_component(&component));
     match compiled {
         Ok(artifact) if artifact.len() as u64 > artifact_bytes => {
             failed(format!("compiled it has {} bytes, and {artifact_bytes} are allowed", artifact.len()))

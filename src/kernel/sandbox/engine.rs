@@ -69,8 +69,9 @@ impl Space {
         }
     }
 
-    pub fn of(text: &str) -> Self {
-        if text == Self::Scarce.as_str() { Self::Scarce } else { Self::Roomy }
+    /// The space with this name.
+    pub fn of(text: &str) -> Option<Self> {
+        [Self::Roomy, Self::Scarce].into_iter().find(|space| space.as_str() == text)
     }
 }
 

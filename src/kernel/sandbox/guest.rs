@@ -108,7 +108,7 @@ impl Guest {
             return Ok(());
         }
         self.log_bytes_left -= message.len() as u64;
-        self.log.push(LogLine { level, message });
+        self.log.push(LogLine { level: level.into(), message });
         Ok(())
     }
 }

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{ComponentType, Lift, Lower};
 
+use crate::kernel::authz::plugin::{LogLevel, PluginOutcome};
+
 /// A named claim with its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
 #[component(record)]
@@ -117,10 +119,16 @@ pub enum AuthorizeResult {
 
 impl AuthorizeResult {
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny(_) => "deny",
-            Self::Abstain => "abstain",
+        PluginOutcome::from(self).as_str()
+    }
+}
+
+impl From<&AuthorizeResult> for PluginOutcome {
+    fn from(result: &AuthorizeResult) -> Self {
+        match result {
+            AuthorizeResult::Allow => Self::Allow,
+            AuthorizeResult::Deny(_) => Self::Deny,
+            AuthorizeResult::Abstain => Self::Abstain,
         }
     }
 }
@@ -133,9 +141,9 @@ pub struct RuleError {
     pub message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ComponentType, Lift)]
+/// The level of a log line as guests send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
-#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Level {
     #[component(name = "debug")]
@@ -148,13 +156,13 @@ pub enum Level {
     Error,
 }
 
-impl Level {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Debug => Self::Debug,
+            Level::Info => Self::Info,
+            Level::Warn => Self::Warn,
+            Level::Error => Self::Error,
         }
     }
 }
@@ -162,7 +170,7 @@ impl Level {
 /// A line that a guest logged, without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogLine {
-    pub level: Level,
+    pub level: LogLevel,
     pub message: String,
 }
 

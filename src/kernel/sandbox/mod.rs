@@ -34,15 +34,16 @@ use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use call_result::{CallResult, Fault, FaultKind};
+pub use call_result::{CallResult, Fault};
 pub use engine::Loaded;
-pub use input::{AccessInput, AuthorizeResult, Claim, Level, LogLine, RoleInput};
+pub use input::{AccessInput, AuthorizeResult, Claim, LogLine, RoleInput};
 pub use limits::{Budget, Limits, Tier};
 pub use memory::Key;
 pub use pace::{PROOF_CALLS, Spent};
 
 use crate::kernel::authz::permission::is_role_key;
 use crate::kernel::authz::plugin::Exports;
+pub use crate::kernel::authz::plugin::FaultKind;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;

@@ -410,7 +410,7 @@ fn plugin_view(answer: &PluginResult, may_see_plugins: bool) -> AskedPlugin {
         version: answer.version,
         sha256: hex::encode(answer.sha256),
         mode: answer.mode.as_str().into(),
-        outcome: answer.as_str().into(),
+        outcome: answer.outcome().as_str().into(),
         // The reason of a shadow plugin is only for callers who may read plugins.
         reason: answer.deny_message().filter(|_| may_see_plugins || answer.mode == Mode::Enforce).map(str::to_owned),
         fault: fault.filter(|_| may_see_plugins).map(|fault| fault.message.clone()),

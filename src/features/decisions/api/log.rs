@@ -15,6 +15,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::db::PageRequest;
 use crate::kernel::decision_log::{DecisionFilter, Row};
+use crate::kernel::error::{Error, Result};
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
@@ -143,37 +144,39 @@ impl Api {
                 .into_iter()
                 .map(|(id, row)| {
                     let is_visible = members::is_visible(&snapshot, reach, row.member);
-                    view((id, redacted_row(row, is_visible)))
+                    view(id, redacted_row(row, is_visible))
                 })
-                .collect(),
+                .collect::<Result<_>>()?,
             dropped: self.app.decisions.dropped_of(organization),
         }))
     }
 }
 
-fn view((id, row): (i64, Row)) -> DecisionView {
-    // A column that cannot be parsed becomes an empty value.
-    let plugins: Vec<PluginTrace> = serde_json::from_str(&row.plugins).unwrap_or_default();
-    DecisionView {
+fn view(id: i64, row: Row) -> Result<DecisionView> {
+    let plugins: Vec<PluginTrace> = serde_json::from_str(&row.plugins)
+        .map_err(|e| Error::internal(format!("the plugins of decision {id} cannot be read: {e}")))?;
+    Ok(DecisionView {
         id,
         at: row.at.0,
         epoch: row.epoch,
         uid: row.member,
-        kind: row.kind,
+        kind: row.kind.as_str().to_owned(),
+        // An input that cannot be parsed becomes an empty value.
         input: Any(serde_json::from_str(&row.input).unwrap_or_default()),
         left_out: serde_json::from_str(&row.left_out).unwrap_or_default(),
         asks_plugins: row.asks_plugins,
-        base: row.base,
+        base: row.base.as_str().to_owned(),
         allow: row.allow,
-        reason: row.reason,
+        reason: row.reason.as_str().to_owned(),
         plugins: plugins.into_iter().map(LoggedPlugin::from).collect(),
         differed: row.differed,
-    }
+    })
 }
 
 impl From<PluginTrace> for LoggedPlugin {
     fn from(trace: PluginTrace) -> Self {
         let PluginTrace { name, version, sha256, mode, outcome, fuel, duration_us, differed } = trace;
+        let (mode, outcome) = (mode.as_str().to_owned(), outcome.as_str().to_owned());
         Self { name, version, sha256, mode, outcome, fuel, duration_us, differed }
     }
 }

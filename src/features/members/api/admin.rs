@@ -7,9 +7,9 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberView, PasswordHash};
+use super::{MemberOrganization, MemberView, PasswordHash};
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
-use crate::features::members::store::{self, Filter, Membership};
+use crate::features::members::store::{self, Filter};
 use crate::features::members::{
     self, AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, get_not_erased, member_event,
     password, require_capacity, require_may_touch, require_not_self, require_visible, set_active, set_password, writes,
@@ -73,29 +73,6 @@ struct UpdateMember {
     /// Instead of `password`: the password hash from another system; only for platform administrators
     password_hash: Option<PasswordHash>,
     is_active: Option<bool>,
-}
-
-/// An organization that a member belongs to
-#[derive(Object)]
-pub struct MemberOrganization {
-    id: OrganizationId,
-    org_code: String,
-    name: String,
-    status: String,
-    /// When the member was linked, in Unix milliseconds
-    created_at: i64,
-}
-
-impl From<Membership> for MemberOrganization {
-    fn from(membership: Membership) -> Self {
-        Self {
-            id: membership.organization,
-            org_code: membership.org_code,
-            name: membership.name,
-            status: membership.status,
-            created_at: membership.created_at.0,
-        }
-    }
 }
 
 crate::text! {
@@ -601,7 +578,7 @@ fn finish(
     }
     let entry = Entry::new("member", member.id)
         .within(reach.organization())
-        .after(json!({"fields": &fields, "status": member.status}));
+        .after(json!({"fields": &fields, "status": member.status.as_str()}));
     let events = changed(t, former, &member);
     Ok(Changed::new(member, entry).with_policy_changes(changes).with_events(events))
 }

@@ -6,8 +6,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::MemberView;
-use super::admin::MemberOrganization;
+use super::{MemberOrganization, MemberView};
 use crate::features::members::store::{self, Filter};
 use crate::features::members::{
     AUTHENTIK, Member, NewMember, changed, create, member_event, require_capacity, require_may_touch, require_visible,

@@ -7,7 +7,7 @@ use poem_openapi::types::{MaybeUndefined, ToJSON};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::admin::MemberOrganization;
+use super::MemberOrganization;
 use crate::features::members::{Member, changed, store, writes};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;

@@ -7,8 +7,9 @@ pub mod me;
 use poem_openapi::Object;
 
 use super::Member;
-use crate::kernel::http::MemberStatus;
-use crate::kernel::ids::MemberId;
+use super::store::Membership;
+use crate::kernel::http::{ActiveInactive, MemberStatus};
+use crate::kernel::ids::{MemberId, OrganizationId};
 
 crate::text! {
     /// A password hash from another system: bcrypt (`$2a$`, `$2b$`, `$2y$`), argon2 (`$argon2id$`, `$argon2i$`,
@@ -44,7 +45,6 @@ pub struct MemberView {
 
 impl From<Member> for MemberView {
     fn from(member: Member) -> Self {
-        let status = MemberStatus::of(&member.status);
         Self {
             id: member.id,
             uid: member.id,
@@ -54,9 +54,32 @@ impl From<Member> for MemberView {
             username: member.username,
             email: member.email,
             display_name: member.display_name,
-            status,
+            status: member.status.into(),
             created_at: member.created_at.0,
             updated_at: member.updated_at.0,
+        }
+    }
+}
+
+/// An organization that a member belongs to
+#[derive(Object)]
+pub struct MemberOrganization {
+    id: OrganizationId,
+    org_code: String,
+    name: String,
+    status: String,
+    /// When the member was linked, in Unix milliseconds
+    created_at: i64,
+}
+
+impl From<Membership> for MemberOrganization {
+    fn from(membership: Membership) -> Self {
+        Self {
+            id: membership.organization,
+            org_code: membership.org_code,
+            name: membership.name,
+            status: ActiveInactive::of(membership.is_active).as_str().into(),
+            created_at: membership.created_at.0,
         }
     }
 }

@@ -7,8 +7,8 @@ pub mod roles;
 
 use poem_openapi::{Enum, Object};
 
-use super::{Source, publish};
-use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex};
+use super::Source;
+use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
 use crate::kernel::error::ErrorCode;
 
 /// Operations for which the gateway definition has no 404. For an organization that the caller does not belong to they
@@ -80,16 +80,16 @@ pub enum PermissionType {
 
 impl PermissionType {
     fn of(node: &Node) -> Self {
-        match publish::user_type(node.user_type) {
-            "frontend_user" => Self::FrontendUser,
-            _ => Self::BackendUser,
+        match node.user_type {
+            UserType::Backend => Self::BackendUser,
+            UserType::Frontend => Self::FrontendUser,
         }
     }
 }
 
 /// The source of a role assignment
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case", remote = "Source")]
 pub enum AssignmentSource {
     Manual,
     Zitadel,
@@ -108,19 +108,6 @@ pub enum MappingSource {
     Scim,
     Oidc,
     Wordpress,
-}
-
-impl From<AssignmentSource> for Source {
-    fn from(source: AssignmentSource) -> Self {
-        match source {
-            AssignmentSource::Manual => Self::Manual,
-            AssignmentSource::Zitadel => Self::Zitadel,
-            AssignmentSource::Ldap => Self::Ldap,
-            AssignmentSource::Scim => Self::Scim,
-            AssignmentSource::Oidc => Self::Oidc,
-            AssignmentSource::Wordpress => Self::Wordpress,
-        }
-    }
 }
 
 impl From<MappingSource> for Source {

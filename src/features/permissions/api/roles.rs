@@ -15,7 +15,7 @@ use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz::catalog::{Catalog, PermissionIndex};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::snapshot::{Change, RoleKind, Snapshot};
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -175,7 +175,7 @@ impl Api {
                 created_at: t.now(),
                 updated_at: t.now(),
             };
-            store::insert_role(t, &role, "ticked")?;
+            store::insert_role(t, &role, RoleKind::Ticked)?;
             let entry = Entry::new("role", role.id).within(tenant).after(described(&role));
             let change = authz::store::role(t, tenant, role.id)?;
             Ok(Changed::new(RoleView::of(role), entry).with_policy_changes([change]))

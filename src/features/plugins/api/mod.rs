@@ -241,7 +241,7 @@ impl FiguresView {
         binding.run_state.read(|statistics| {
             let calls: u64 = statistics.outcomes.values().sum();
             Self {
-                calls: statistics.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+                calls: statistics.outcomes.iter().map(|(outcome, n)| (outcome.as_str().to_owned(), *n)).collect(),
                 differed: statistics.differed,
                 duration_us_mean: statistics.duration_us.checked_div(calls).unwrap_or_default(),
                 duration_us_max: statistics.duration_us_max,
@@ -455,7 +455,7 @@ impl Api {
             lines.extend(binding.run_state.read(|statistics| statistics.log.clone()).into_iter().rev().map(|line| {
                 PluginLogLine {
                     at: line.at.0,
-                    level: line.level.to_owned(),
+                    level: line.level.as_str().to_owned(),
                     message: line.message,
                     version: binding.version,
                     mode: binding.mode.into(),

@@ -81,7 +81,7 @@ impl ReplayedDecision {
             action: recorded.input.action,
             path: recorded.input.path,
             was_allow: recorded.allow,
-            was_reason: recorded.reason,
+            was_reason: recorded.reason.as_str().to_owned(),
             would_allow: allow,
             would_reason: reason.as_str().to_owned(),
             said,

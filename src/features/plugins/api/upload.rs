@@ -17,7 +17,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::plugin::Exports;
+use crate::kernel::authz::plugin::{Export, Exports};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
@@ -182,11 +182,11 @@ impl Api {
         let mut tried = Vec::new();
         if exports.authorizer {
             let called = self.app.host.authorize(call.clone(), AccessInput::typical()).await;
-            tried.push(CallSummary::of_authorizer(&called).tried(Exports::AUTHORIZER));
+            tried.push(CallSummary::of_authorizer(&called).tried(Export::Authorizer));
         }
         if exports.role_mapper {
             let called = self.app.host.map_roles(call, RoleInput::typical()).await;
-            tried.push(CallSummary::of_mapper(&called).tried(Exports::ROLE_MAPPER));
+            tried.push(CallSummary::of_mapper(&called).tried(Export::RoleMapper));
         }
         tried
     }

@@ -136,7 +136,7 @@ impl From<User> for UserView {
             quota_used: account.used,
             sftpgo_username,
             organization_id: organization,
-            status: MemberStatus::of(&member.status),
+            status: member.status.into(),
             status_reason,
             created_at: member.created_at.0,
             updated_at: member.updated_at.0,
@@ -274,7 +274,7 @@ impl Api {
                 quota_used: user.account.used,
                 sftpgo_username: new.sftpgo_username().to_owned(),
                 organization_id: organization,
-                status: MemberStatus::of(&user.member.status),
+                status: user.member.status.into(),
                 created_at: user.member.created_at.0,
             };
             Ok(made.map(|_| created).with_policy_changes([created_key.change]))

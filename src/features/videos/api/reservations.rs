@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use super::files::require_active;
 use super::{FilePath, MeasuredFile, QuotaNeed, RegisteredView, StorageOwner, Warned};
 use crate::features::quotas::QuotaSettings;
-use crate::features::quotas::reservations::{self, Reservation};
+use crate::features::quotas::reservations::{self, Reservation, ReservationState};
 use crate::features::videos::commit_reservation;
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::MemberOrKey;
@@ -36,8 +36,8 @@ struct CommitReservation {
 
 /// The state of a reservation
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-enum ReservationState {
+#[oai(rename_all = "snake_case", rename = "ReservationState", remote = "ReservationState")]
+enum ReservationStateName {
     Open,
     /// It became a video
     Committed,
@@ -53,7 +53,7 @@ struct ReservationView {
     id: ReservationId,
     /// In bytes
     size: i64,
-    state: ReservationState,
+    state: ReservationStateName,
     /// The video it became
     #[oai(nullable)]
     uuid: Option<String>,
@@ -65,16 +65,10 @@ struct ReservationView {
 
 impl From<Reservation> for ReservationView {
     fn from(reservation: Reservation) -> Self {
-        let state = match reservation.state_at(Timestamp::now()) {
-            "open" => ReservationState::Open,
-            "committed" => ReservationState::Committed,
-            "released" => ReservationState::Released,
-            _ => ReservationState::Expired,
-        };
         Self {
             id: reservation.id,
             size: reservation.size,
-            state,
+            state: reservation.state_at(Timestamp::now()).into(),
             uuid: reservation.video,
             expires_at: reservation.expires_at.0,
             created_at: reservation.created_at.0,

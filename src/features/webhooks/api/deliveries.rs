@@ -16,37 +16,19 @@ use crate::kernel::db::PageRequest;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
-use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, parse_delivery_name};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryState, Filter, Target, kind_of, parse_delivery_name};
 use crate::kernel::outbox::{self, delivery_store as store};
 
 /// The state of a delivery
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-enum DeliveryState {
+#[oai(rename_all = "snake_case", rename = "DeliveryState", remote = "DeliveryState")]
+enum DeliveryStateName {
     /// It waits for its first or next attempt
     Pending,
     /// It was delivered, or there was nothing to deliver
     Delivered,
     /// It was given up and is not tried again
     Dead,
-}
-
-impl DeliveryState {
-    fn of(text: &str) -> Self {
-        match text {
-            "delivered" => Self::Delivered,
-            "dead" => Self::Dead,
-            _ => Self::Pending,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-        }
-    }
 }
 
 /// The delivery of an event to a target
@@ -68,7 +50,7 @@ struct DeliveryView {
     organization_id: Option<OrganizationId>,
     #[oai(nullable)]
     member_id: Option<MemberId>,
-    state: DeliveryState,
+    state: DeliveryStateName,
     /// Number of attempts since the last manual retry
     attempts: u64,
     /// Earliest time of the next attempt, in Unix milliseconds; null unless the delivery is pending
@@ -95,9 +77,9 @@ impl From<Delivery> for DeliveryView {
             webhook_id,
             organization_id: delivery.organization,
             member_id: delivery.member,
-            next_at: (delivery.state == "pending").then_some(delivery.next_at.0),
-            state: DeliveryState::of(&delivery.state),
-            kind: delivery.kind,
+            next_at: (delivery.state == DeliveryState::Pending).then_some(delivery.next_at.0),
+            state: delivery.state.into(),
+            kind: delivery.kind.as_str().to_owned(),
             attempts: delivery.attempts,
             last_error: delivery.last_error,
             updated_at: delivery.updated_at.0,
@@ -127,7 +109,7 @@ impl Api {
         &self,
         caller: MemberCaller,
         /// `pending`, `delivered` or `dead`
-        state: Query<Option<DeliveryState>>,
+        state: Query<Option<DeliveryStateName>>,
         /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
         #[oai(validator(max_length = 64))]
         target: Query<Option<String>>,
@@ -151,7 +133,7 @@ impl Api {
         };
         let filter = Filter {
             organization: reach.organization(),
-            state: state.0.map(|state| state.as_str().to_owned()),
+            state: state.0.map(DeliveryState::from),
             target: target.0.map(target_of),
             kind: kind.0,
             since: from.0,
@@ -174,7 +156,7 @@ impl Api {
             if !store::retry(t, &target, event)? {
                 return Err(ErrorCode::DeliveryDone.into());
             }
-            let before = json!({"state": former.state});
+            let before = json!({"state": former.state.as_str()});
             let entry = Entry::new("delivery", former.name()).within(former.organization).before(before);
             Ok(Changed::new(store::get_delivery(t, None, (event, &target))?, entry))
         };

@@ -379,6 +379,6 @@ fn described(webhook: &Webhook) -> serde_json::Value {
         "name": webhook.name,
         "host": webhook.url.split('/').nth(2),
         "kinds": webhook.kinds,
-        "status": if webhook.is_active { "active" } else { "inactive" },
+        "status": ActiveInactive::of(webhook.is_active).as_str(),
     })
 }

@@ -83,7 +83,7 @@ impl Right<'_> {
 
 /// The status of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum MemberStatus {
     Pending,
     Active,
     Suspended,
@@ -91,10 +91,27 @@ pub enum Status {
     Deleted,
 }
 
+impl MemberStatus {
+    const ALL: [Self; 4] = [Self::Pending, Self::Active, Self::Suspended, Self::Deleted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
 /// The state of a member that does not depend on an organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberState {
-    pub status: Status,
+    pub status: MemberStatus,
     memberships: OrganizationCount,
 }
 
@@ -108,7 +125,7 @@ pub struct Session {
 
 impl MemberState {
     fn is_erased(self) -> bool {
-        self.status == Status::Deleted
+        self.status == MemberStatus::Deleted
     }
 }
 
@@ -123,7 +140,7 @@ enum OrganizationCount {
 
 /// One change of the policy, with all data that a snapshot needs of it.
 pub enum Change {
-    Member(MemberId, Status),
+    Member(MemberId, MemberStatus),
     /// The member has no row. It has no membership, no session and no grant either.
     MemberDeleted(MemberId),
     /// The first and the last organization, by id, that a member belongs to. It follows from the memberships; a reload
@@ -229,7 +246,7 @@ impl Snapshot {
 
     /// Whether the member exists and is active.
     pub fn is_active(&self, member: MemberId) -> bool {
-        self.member_state(member).is_some_and(|state| state.status == Status::Active)
+        self.member_state(member).is_some_and(|state| state.status == MemberStatus::Active)
     }
 
     /// The number of members, including erased ones.
@@ -314,7 +331,7 @@ impl Snapshot {
                 let former = self.people.get(&id).copied();
                 let memberships = former.map_or(OrganizationCount::None, |state| state.memberships);
                 self.erased -= usize::from(former.is_some_and(MemberState::is_erased));
-                self.erased += usize::from(status == Status::Deleted);
+                self.erased += usize::from(status == MemberStatus::Deleted);
                 self.people.insert(id, MemberState { status, memberships });
             }
             Change::MemberDeleted(id) => {

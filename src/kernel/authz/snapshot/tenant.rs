@@ -19,6 +19,22 @@ pub enum RoleKind {
     Everything,
 }
 
+impl RoleKind {
+    const ALL: [Self; 3] = [Self::Ticked, Self::Tenant, Self::Everything];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ticked => "ticked",
+            Self::Tenant => "tenant",
+            Self::Everything => "everything",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     pub id: RoleId,

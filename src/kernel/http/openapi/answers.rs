@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use poem_openapi::Tags as _;
 use serde_json::{Map, Value, json};
 
 use super::shapes::share;
-use super::{METHODS, operations};
+use super::{METHODS, Tag, operations};
 use crate::kernel::error::{Error, ErrorCode};
 
 /// What an API adds to the document that its types and signatures cannot tell.
@@ -140,7 +141,7 @@ const READ: [(&str, ErrorCode); 3] = [
 ];
 
 /// The name and the description of failures, by status.
-const STATUSES: [(u16, &str, &str); 14] = [
+pub const STATUSES: [(u16, &str, &str); 14] = [
     (400, "BadRequest", "Invalid input; lists all invalid fields"),
     (401, "Unauthorized", "The credential is missing, invalid, or not accepted by this operation"),
     (403, "Forbidden", "The credential is valid but lacks the permission"),
@@ -317,7 +318,7 @@ fn write_headers(operation: &mut Value, headers: &mut BTreeSet<&'static str>) {
     if is_client {
         all.extend(["ratelimit", "ratelimit-policy"]);
     }
-    if is_cookie || operation["tags"] == json!(["Sessions"]) {
+    if is_cookie || operation["tags"] == json!([Tag::Sessions.name()]) {
         all.push("set-cookie");
     }
     let Some(responses) = operation["responses"].as_object_mut() else { return };

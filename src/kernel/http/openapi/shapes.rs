@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use poem_openapi::Tags as _;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::{METHODS, PARAMETERS, TAGS};
+use super::{METHODS, PARAMETERS, Tag};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::secret;
 
@@ -66,7 +67,7 @@ pub(super) fn tidy(document: &mut Value) {
     share_successes(document);
     let tags = document["tags"].as_array_mut().into_iter().flatten();
     let mut tags: Vec<Value> = tags.map(Value::take).collect();
-    tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
+    tags.sort_by_key(|tag| Tag::ALL.iter().position(|one| tag["name"] == one.name()));
     document["tags"] = Value::Array(tags);
 }
 
