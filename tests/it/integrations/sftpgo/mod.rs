@@ -1,0 +1,5 @@
+//! SFTPGo.
+
+pub mod accounts;
+pub mod events;
+pub mod hooks;
