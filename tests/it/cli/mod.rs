@@ -1,5 +1,5 @@
 //! The command line, and the manual.
 
 pub mod commands;
-pub mod first_minutes;
-pub mod manual;
+mod first_minutes;
+mod manual;

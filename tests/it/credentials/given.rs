@@ -7,9 +7,7 @@ use crate::harness::callers::{As, Reply};
 use crate::harness::organizations::{Member, Organization};
 use crate::harness::receiver::{Receiver, webhook};
 use crate::harness::site::{PASSWORD, Site};
-use crate::permissions::deferred_grants::{
-    WAYS, Way, accept, count, give_back, is_dead, reset, second_administrator, take,
-};
+use crate::permissions::deferred_grants::{WAYS, Way, accept, give_back, is_dead, reset, second_administrator, take};
 use crate::webhooks::outbox::QUICK;
 
 fn text(value: &Value) -> String {
@@ -39,7 +37,7 @@ fn given_keys(site: &Site) -> i64 {
     // Keys that a member creates while signed in with a password that somebody else chose belong to that person.
     let sql = "select count(*) from api_keys k join members m on m.id = k.member_id
                where k.maker is not null and k.maker is not m.password_maker";
-    count(site, sql)
+    site.number(sql)
 }
 
 // ── keys of members ──

@@ -1,5 +1,5 @@
 //! Credentials of programs: API keys and API clients.
 
-pub mod clients;
-pub mod given;
+mod clients;
+mod given;
 pub mod keys;

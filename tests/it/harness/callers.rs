@@ -131,6 +131,18 @@ impl Reply {
         self.body["data"].clone()
     }
 
+    /// The access token of a sign-in.
+    pub fn access_token(&self) -> String {
+        self.data()["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The body without the fields that differ for every request.
+    pub fn lasting(&self) -> Value {
+        let mut body = self.body.clone();
+        body["request_id"] = Value::Null;
+        body
+    }
+
     /// Asserts a success.
     pub fn done(&self) {
         self.data();
@@ -166,7 +178,7 @@ impl Reply {
 impl Site {
     pub async fn token(&self, login: &str, password: &str) -> String {
         let reply = self.nobody().post("/auth/login", json!({"login": login, "password": password})).await;
-        reply.data()["access_token"].as_str().expect("a token").to_owned()
+        reply.access_token()
     }
 
     pub fn nobody(&self) -> As<'_> {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::site::{Site, http_client};
+use super::waiting::eventually;
 
 /// The secret of every client of the provider, unless a test sets another.
 pub const CLIENT_SECRET: &str = "a-client-secret-for-tests";
@@ -510,16 +511,8 @@ impl Sftpgo {
     }
 
     /// Waits until the user satisfies the condition.
-    pub async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let user = self.user(name).await;
-            if is_so(&user) {
-                return user;
-            }
-            assert!(Instant::now() < deadline, "{user}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    pub async fn eventually(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        eventually(name, async || Some(self.user(name).await).filter(&is_so)).await
     }
 }
 

@@ -8,4 +8,5 @@ pub mod rows;
 pub mod site;
 pub mod storm_clients;
 pub mod stub_server;
+pub mod waiting;
 pub mod wasm_fixtures;

@@ -4,24 +4,6 @@ use serde_json::{Value, json};
 
 use super::callers::As;
 use super::site::{PASSWORD, Site};
-use crate::permissions::{P, roles_url, ticks_url};
-
-/// A member of the organization `platform` who holds exactly these permissions.
-pub async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
-    let admin = site.admin().with("x-tenant-id", "platform");
-    let member = site.member().await;
-    let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
-    admin
-        .post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({}))
-        .await
-        .done();
-    let key = format!("r{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
-    let role = admin.post(&format!("{P}/roles"), json!({"key": key})).await.data();
-    let role = role["id"].as_str().expect("id");
-    admin.put(&ticks_url(role), json!({"permission_ids": permissions})).await.done();
-    admin.post(&roles_url(&member.uid), json!({"role_id": role})).await.done();
-    member
-}
 
 /// An organization of a test.
 pub struct Organization<'s> {
@@ -85,6 +67,12 @@ impl<'s> Organization<'s> {
         self.admin().post(&format!("/api/v1/permissions/users/{uid}/roles"), json!({"role_id": role_id})).await.done();
     }
 
+    /// Maps a key of an external source to a role.
+    pub async fn map(&self, source: &str, external_key: &str, role_key: &str) {
+        let body = json!({"external_source": source, "external_key": external_key, "internal_role_key": role_key});
+        self.admin().put("/api/v1/permissions/role-mappings", body).await.done();
+    }
+
     /// The platform administrator, acting in this organization.
     pub fn admin(&self) -> As<'s> {
         self.site.admin().with("x-tenant-id", &self.id)
@@ -129,6 +117,13 @@ impl Site {
         let uid = made["uid"].as_str().expect("uid").to_owned();
         let token = self.token(&username, PASSWORD).await;
         Member { site: self, uid, username, token }
+    }
+
+    /// Creates a member of the organization `platform` with exactly these permissions.
+    pub async fn platform_member(&self, permissions: &[&str]) -> Member<'_> {
+        let list = self.admin().get("/admin/organizations?keyword=platform").await.data();
+        let id = list["items"][0]["id"].as_str().expect("id").to_owned();
+        Organization { site: self, id, owner_token: String::new() }.member_with(permissions).await
     }
 
     /// Imports a catalog in our own form and returns the differences.

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::site::Site;
 
 pub fn open_rows(data: &Path) -> rusqlite::Connection {
@@ -56,6 +58,32 @@ impl Site {
     /// A read-only connection to the database beside the server.
     pub fn rows(&self) -> rusqlite::Connection {
         open_rows(self.path())
+    }
+
+    /// The number of rows of a table.
+    pub fn count(&self, table: &str) -> i64 {
+        self.number(&format!("select count(*) from {table}"))
+    }
+
+    /// The number that a query returns.
+    pub fn number(&self, sql: &str) -> i64 {
+        self.rows().query_row(sql, [], |row| row.get(0)).expect("a number")
+    }
+
+    /// The data of all events of one kind, the oldest first.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        let rows = self.rows();
+        let mut all = rows.prepare("select data from events where kind = ?1 order by id").expect("events");
+        let found = all.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
+        found.map(|data| serde_json::from_str(&data.expect("text")).expect("JSON")).collect()
+    }
+
+    /// Asserts that no change since the start of the server took many steps of SQLite: a thousand for each row of a
+    /// batch. A change of all rows at once takes several times as many.
+    pub fn require_small_changes(&self) {
+        const STEPS_MAX: u64 = 200_000;
+        let steps = self.metric("roster_writer_steps_largest");
+        assert!(steps > 0 && steps < STEPS_MAX, "one change took {steps} steps");
     }
 
     /// Changes rows beside the running server, where no operation makes such rows.

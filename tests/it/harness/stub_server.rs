@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use poem::listener::TcpAcceptor;
 use poem::{Endpoint, Request, Response, Server};
 
+/// An address at which nothing listens.
+pub const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// A server on loopback that lives as long as the test.
 pub struct StubServer {
     pub url: String,

@@ -100,6 +100,8 @@ pub fn module_of(world: &str, module: &[u8]) -> Vec<u8> {
     module
 }
 
+// ── guests of several tests ──
+
 pub fn allowing() -> Vec<u8> {
     authorizer("", "(call $allow)")
 }

@@ -175,6 +175,8 @@ fn checked(state: &State, asked: &StubRequest, pk: Option<i64>) -> Result<Map<St
     if faults.is_empty() { Ok(fields) } else { Err(faults.into()) }
 }
 
+// ── callers ──
+
 async fn site_of(authentik: &Authentik) -> Site {
     Site::with(&authentik.settings()).await
 }

@@ -1,6 +1,6 @@
 //! Invitations: a link that makes its holder a member once, with no more rights than its creator holds.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::callers::{As, Reply};
 use crate::harness::site::{INTERNAL_SECRET, PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 async fn invite(caller: &As<'_>, body: Value) -> Reply {
     caller.post("/admin/invitations", body).await
@@ -92,11 +93,7 @@ async fn unknown_expired_withdrawn_and_used_links_are_refused_alike() {
 
     assert_link_refused(&site, "inv_unknown", "unknown").await;
     assert_link_refused(&site, &of(&withdrawn), "withdrawn").await;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while statuses(&owner).await == ["open"] {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the invitation expires", async || statuses(&owner).await != ["open"]).await;
     assert_eq!(statuses(&owner).await, ["expired"]);
     assert_link_refused(&site, &of(&short), "expired").await;
     let again = owner.delete(&format!("/admin/invitations/{id}")).await;

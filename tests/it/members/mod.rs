@@ -1,16 +1,16 @@
 //! Members and their organizations.
 
-pub mod erasing;
-pub mod import;
-pub mod invitations;
-pub mod limits;
-pub mod memberships;
-pub mod organizations;
-pub mod seen;
-pub mod services;
-pub mod updates;
-pub mod users;
-pub mod visibility;
+mod erasing;
+mod import;
+mod invitations;
+mod limits;
+mod memberships;
+mod organizations;
+mod seen;
+mod services;
+mod updates;
+mod users;
+mod visibility;
 
 use serde_json::Value;
 

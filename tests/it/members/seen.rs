@@ -12,13 +12,12 @@ use crate::harness::callers::{As, Reply};
 use crate::harness::organizations::Organization;
 use crate::harness::receiver::{Answer, Receiver, webhook};
 use crate::harness::site::{INTERNAL_SECRET, PASSWORD, Site};
+use crate::harness::waiting::eventually;
+use crate::permissions::{CHECK, DECISIONS};
 use crate::plugins::decisions::{documents, permission};
-use crate::sessions::passwords::until;
 use crate::videos::registration::{Media, register, service};
 use crate::webhooks::outbox::QUICK;
 
-const CHECK: &str = "/api/v1/permissions/check";
-const DECISIONS: &str = "/api/v1/permissions/decisions";
 /// Everything that names the person: username, e-mail, display name, subject, name at SFTPGo.
 const NAMES: [&str; 5] = ["quill-login", "quill@example.org", "Kim Quill", "sub-quill", "quill-folder"];
 const PATH: &str = "quill-folder/harbour.mp4";
@@ -272,7 +271,7 @@ async fn a_webhook_and_its_retries_name_no_member_who_has_left() {
             let page = acme.owner().get("/admin/deliveries?state=dead").await.data();
             page["items"].as_array().expect("items").clone()
         };
-        until("both were given up", async || dead().await.len() == 2).await;
+        eventually("both were given up", async || dead().await.len() == 2).await;
         let before: Vec<String> = receiver.all().into_iter().map(|received| received.text).collect();
         assert!(before.iter().all(|text| !names_in(text).is_empty()) && before.len() == 2, "{before:?}");
 
@@ -306,6 +305,8 @@ async fn a_webhook_and_its_retries_name_no_member_who_has_left() {
         assert!(told.iter().all(|received| !names_in(&received.text).is_empty()), "{told:?}");
     }
 }
+
+// ── rights elsewhere ──
 
 fn right(uid: &str, scope_type: &str, scope_id: &str) -> Value {
     json!({"uid": uid, "scope_type": scope_type, "scope_id": scope_id, "module": "cameras", "action": "view", "explain": true})

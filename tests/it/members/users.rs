@@ -24,10 +24,6 @@ fn with_key<'s>(site: &'s Site, user: &Value) -> As<'s> {
     site.nobody().with("x-api-key", user["api_key"].as_str().expect("a key"))
 }
 
-fn count(site: &Site, sql: &str) -> i64 {
-    site.rows().query_row(sql, [], |row| row.get(0)).expect("a number")
-}
-
 /// Kinds of all events so far, with their data.
 fn events(site: &Site) -> Vec<(String, Value)> {
     let rows = site.rows();
@@ -100,14 +96,14 @@ async fn omitted_fields_take_their_defaults() {
         assert_eq!(made[name], value, "{name}");
     }
     assert!(events(&site).iter().all(|(kind, _)| kind != "member.welcomed"));
-    assert_eq!(count(&site, "select count(*) from quotas where size is null"), 1);
+    assert_eq!(site.number("select count(*) from quotas where size is null"), 1);
 }
 
 #[tokio::test]
 async fn all_taken_names_are_reported_together_and_nothing_is_created() {
     let site = Site::start().await;
     create(&site, kim()).await;
-    let members = count(&site, "select count(*) from members");
+    let members = site.number("select count(*) from members");
     let conflict = async |body: Value| -> Reply { site.admin().post(USERS, body).await };
 
     let all = conflict(kim()).await;
@@ -131,7 +127,7 @@ async fn all_taken_names_are_reported_together_and_nothing_is_created() {
     let mut body = fresh.clone();
     body["sftpgo_username"] = json!("max");
     assert_eq!(conflict(body).await.word(), "sftpgo_username_exists");
-    assert_eq!(count(&site, "select count(*) from members"), members + 1);
+    assert_eq!(site.number("select count(*) from members"), members + 1);
     create(&site, fresh).await;
 }
 
@@ -169,7 +165,7 @@ async fn a_repeated_request_creates_no_second_member_and_shows_no_key_again() {
     let once = site.admin().with("idempotency-key", "one");
     once.post(USERS, kim()).await.done();
     assert_eq!(once.post(USERS, kim()).await.is(32_309_000).word(), "secret_not_kept");
-    assert_eq!(count(&site, "select count(*) from identities where provider = 'sftpgo'"), 1);
+    assert_eq!(site.number("select count(*) from identities where provider = 'sftpgo'"), 1);
 }
 
 #[tokio::test]

@@ -5,12 +5,9 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{BAD_INPUT, EXISTS, FORBIDDEN, P, each, fields, holds, role_url, ticks, videos};
+use super::{BAD_CATALOG, BAD_INPUT, EXISTS, FORBIDDEN, P, each, fields, holds, role_url, ticks, videos};
 use crate::harness::callers::{As, Reply};
-use crate::harness::organizations::platform_member;
 use crate::harness::site::Site;
-
-const BAD_CATALOG: u64 = 31_101_000;
 
 fn sorted<'v>(list: &'v Value, field: &str) -> BTreeSet<&'v str> {
     each(list, field).into_iter().collect()
@@ -340,7 +337,7 @@ async fn only_the_platform_imports_catalogs() {
     let body = json!({"permissions": []});
     import(&acme.owner(), "", body.clone()).await.is(FORBIDDEN);
     import(&site.client(&["*"]).await, "", body.clone()).await.is(31_501_000);
-    import(&platform_member(&site, &["roster.policy.import_catalog"]).await.caller(), "", body).await.done();
+    import(&site.platform_member(&["roster.policy.import_catalog"]).await.caller(), "", body).await.done();
 }
 
 #[tokio::test]

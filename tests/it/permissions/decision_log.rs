@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::{CHECK, DECISIONS, FORBIDDEN};
 use crate::harness::callers::As;
 use crate::harness::organizations::Organization;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 use crate::harness::wasm_fixtures;
 use crate::plugins::decisions::{bind, documents, enforced, permission, watched};
 
-const CHECK: &str = "/api/v1/permissions/check";
-const DECISIONS: &str = "/api/v1/permissions/decisions";
-const FORBIDDEN: u64 = 31_505_000;
+// ── helpers ──
 
 /// Asks the same question this many times, a hundred per request.
 async fn ask(caller: &As<'_>, question: &Value, times: usize) {

@@ -7,8 +7,10 @@ use crate::harness::callers::{As, Reply};
 use crate::harness::counterparts::Smtp;
 use crate::harness::organizations::Organization;
 use crate::harness::site::{PASSWORD, Site};
+use crate::harness::waiting::eventually;
 use crate::rules::schema::make_former;
-use crate::sessions::passwords::{mailing, until};
+use crate::sessions::passwords::mailing;
+use crate::webhooks::mail::token_of;
 
 // ── links ──
 
@@ -46,10 +48,6 @@ pub async fn reset(site: &Site, token: &str) -> Reply {
     site.nobody().post("/auth/password/reset", json!({"token": token, "new_password": "Another-horse-8"})).await
 }
 
-pub fn count(site: &Site, sql: &str) -> i64 {
-    site.rows().query_row(sql, [], |row| row.get(0)).expect("a number")
-}
-
 /// The rows that result from used links.
 fn given(site: &Site) -> [i64; 4] {
     [
@@ -58,7 +56,7 @@ fn given(site: &Site) -> [i64; 4] {
         "select count(*) from role_assignments",
         "select count(*) from invitations where accepted_at is not null",
     ]
-    .map(|sql| count(site, sql))
+    .map(|sql| site.number(sql))
 }
 
 pub fn is_dead(reply: &Reply, why: &str) {
@@ -170,8 +168,8 @@ async fn a_link_ends_when_its_creator_loses_the_rights_and_is_not_restored() {
         assert_links_refused(&site, &links, &format!("{way:?}")).await;
         // The links are withdrawn: nothing restores them.
         let open = "select count(*) from invitations where accepted_at is null";
-        assert_eq!(count(&site, open), 0, "{way:?}");
-        assert_eq!(count(&site, "select count(*) from one_time_tokens where maker is not null"), 0, "{way:?}");
+        assert_eq!(site.number(open), 0, "{way:?}");
+        assert_eq!(site.number("select count(*) from one_time_tokens where maker is not null"), 0, "{way:?}");
         give_back(&acme, way, &maker.uid, &role).await;
         assert_links_refused(&site, &links, &format!("{way:?}, and back")).await;
         let audit = site.admin().get("/admin/audit?action=promise.withdraw&limit=200").await.data();
@@ -284,7 +282,7 @@ async fn a_link_ends_with_the_client_that_made_it() {
             _ => {
                 let end = roster::kernel::ids::Timestamp::now().plus_ms(300).0;
                 admin.patch(&at, json!({"expires_at": end})).await.done();
-                until("the end", async || roster::kernel::ids::Timestamp::now().0 > end).await;
+                eventually("the end", async || roster::kernel::ids::Timestamp::now().0 > end).await;
             }
         }
 
@@ -324,12 +322,6 @@ async fn using_a_client_s_link_does_not_count_against_its_rate_limit() {
 }
 
 // ── mail notifications ──
-
-/// The token of the link in a mail.
-fn token_of(text: &str) -> String {
-    let (_, rest) = text.split_once("token=").expect("a link");
-    rest.chars().take_while(|c| !c.is_whitespace()).collect()
-}
 
 fn kim(n: usize) -> Value {
     json!({"username": format!("kim{n}"), "email": format!("kim{n}@example.org"), "welcome": true})
@@ -371,11 +363,11 @@ async fn a_queued_welcome_mail_is_not_sent_after_its_creator_lost_the_right() {
     let (client, at) = client_with_every_link(&site).await;
     client.post("/admin/users", kim(0)).await.done();
     let mail_delivery = async || site.admin().get("/admin/deliveries?target=mail").await.data()["items"][0].clone();
-    until("a failure", async || mail_delivery().await["attempts"] == 1).await;
+    eventually("a failure", async || mail_delivery().await["attempts"] == 1).await;
 
     site.admin().delete(&at).await.done();
 
-    until("the mail is settled", async || mail_delivery().await["state"] == "delivered").await;
+    eventually("the mail is settled", async || mail_delivery().await["state"] == "delivered").await;
     assert!(mail_delivery().await["last_error"].as_str().expect("why").contains("may not any more"));
     assert_eq!(smtp.mails().len(), 0);
 }

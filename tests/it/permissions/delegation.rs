@@ -5,11 +5,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::callers::{As, Reply};
-use crate::harness::organizations::{Organization, platform_member};
+use crate::harness::organizations::Organization;
 use crate::harness::site::{PASSWORD, Site};
-
-/// Authentik is never called: an unauthorized caller is refused before. Nothing listens here.
-const NOWHERE: &str = "http://127.0.0.1:9";
+use crate::harness::stub_server::NOWHERE;
 
 /// All rows by which anyone could gain rights.
 fn rows(site: &Site) -> Vec<String> {
@@ -44,6 +42,7 @@ async fn started() -> (tempfile::TempDir, Site) {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("token");
     std::fs::write(&file, "an-api-token-for-tests").expect("the token");
+    // Authentik is never called: an unauthorized caller is refused before.
     let settings = format!("authentik.url = \"{NOWHERE}\"\nauthentik.token_file = \"{}\"\n", file.display());
     (folder, Site::with(&settings).await)
 }
@@ -528,7 +527,7 @@ async fn only_people_require_a_second_factor_and_for_the_platform_only_its_admin
     );
     let rule = |required: bool| json!({"second_factor_required": required});
     let (narrow, wide) = (site.client(&["organizations:write"]).await, site.client(&["*"]).await);
-    let editor = platform_member(&site, &["roster.organization.update"]).await;
+    let editor = site.platform_member(&["roster.organization.update"]).await;
 
     for path in [&acme_path, &platform_path] {
         for program in [&narrow, &wide, &narrow.clone().with("x-tenant-id", "acme")] {

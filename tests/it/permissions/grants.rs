@@ -53,9 +53,7 @@ async fn only_the_platform_and_api_clients_grant() {
 #[tokio::test]
 async fn nobody_grants_a_right_they_do_not_hold() {
     let site = Site::start().await;
-    let page = site.admin().get("/admin/organizations?keyword=platform").await.data();
-    let id = page["items"][0]["id"].as_str().unwrap().to_owned();
-    let granter = platform_member(&site, &id, "roster.grant.create").await;
+    let granter = site.platform_member(&["roster.grant.create"]).await;
     let member = site.member().await;
 
     let without = granter.caller().post(GRANT, right_of(&member.uid)).await;
@@ -67,23 +65,6 @@ async fn nobody_grants_a_right_they_do_not_hold() {
     assert_eq!(without.is(29_505_000).word(), "not_held");
     assert_eq!(with.data()["result"], "granted");
     assert_eq!(member.caller().get("/me/permissions/snapshot").await.data()["permissions"], json!([entry("")]));
-}
-
-/// A member of the organization `platform` with one permission, who is not a platform administrator.
-async fn platform_member<'s>(
-    site: &'s Site,
-    platform: &str,
-    permission: &str,
-) -> crate::harness::organizations::Member<'s> {
-    let here = site.admin().with("x-tenant-id", platform);
-    let member = site.member().await;
-    let role = here.post("/api/v1/permissions/roles", json!({"key": "granter"})).await.data();
-    let role = role["id"].as_str().unwrap();
-    let at = format!("/api/v1/permissions/roles/{role}/permissions");
-    here.put(&at, json!({"permission_ids": [permission]})).await.done();
-    site.admin().post(&format!("/admin/members/{}/organizations/{platform}", member.uid), json!({})).await.done();
-    here.post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await.done();
-    member
 }
 
 // ── granting ──
@@ -223,8 +204,7 @@ async fn the_number_of_grants_is_limited() {
 #[tokio::test]
 async fn a_refused_grant_leaves_no_member_behind() {
     let site = Site::start().await;
-    let page = site.admin().get("/admin/organizations?keyword=platform").await.data();
-    let granter = platform_member(&site, page["items"][0]["id"].as_str().unwrap(), "roster.grant.create").await;
+    let granter = site.platform_member(&["roster.grant.create"]).await;
 
     granter.caller().post(GRANT, right("sub-1")).await.is(29_505_000);
 

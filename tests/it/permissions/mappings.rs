@@ -3,10 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{BAD_INPUT, NOT_FOUND, P, SYSTEM, each, fields, keys_of, map, role_url, roles_url, sync_url, videos};
+use super::{
+    BAD_INPUT, NO_ORGANIZATION, NOT_FOUND, P, SYSTEM, each, fields, keys_of, map, role_url, roles_url, sync_url, videos,
+};
 use crate::harness::site::Site;
-
-const NO_ORGANIZATION: u64 = 31_301_000;
 
 // ── mappings ──
 

@@ -1,20 +1,20 @@
 //! Permissions: the fifteen operations of the gateway definition, and ours.
 
-pub mod assignments;
-pub mod catalog;
+mod assignments;
+mod catalog;
 pub mod checks;
-pub mod decision_log;
-pub mod decisions;
+mod decision_log;
+mod decisions;
 pub mod deferred_grants;
-pub mod delegation;
-pub mod grants;
+mod delegation;
+mod grants;
 pub mod mappers;
-pub mod mappings;
-pub mod no_more_than_held;
-pub mod reload;
-pub mod roles;
-pub mod service_catalogs;
-pub mod tenants;
+mod mappings;
+mod no_more_than_held;
+mod reload;
+mod roles;
+mod service_catalogs;
+mod tenants;
 
 use std::collections::BTreeSet;
 
@@ -25,11 +25,16 @@ use crate::harness::organizations::Organization;
 
 pub const P: &str = "/api/v1/permissions";
 
+pub const CHECK: &str = "/api/v1/permissions/check";
+pub const DECISIONS: &str = "/api/v1/permissions/decisions";
 pub const NOT_FOUND: u64 = 31_301_000;
 pub const EXISTS: u64 = 31_303_000;
 pub const SYSTEM: u64 = 31_309_000;
 pub const FORBIDDEN: u64 = 31_505_000;
 pub const BAD_INPUT: u64 = 10_101_000;
+pub const NOT_HELD: u64 = 31_505_000;
+pub const BAD_CATALOG: u64 = 31_101_000;
+pub const NO_ORGANIZATION: u64 = 31_301_000;
 pub const UNKNOWN_TENANT: u64 = 31_501_000;
 
 /// The names of an object's fields, sorted.

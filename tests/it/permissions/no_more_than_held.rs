@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::{FORBIDDEN, P, keys_of, map, role_url, roles_url, sync_url, ticks, ticks_url, videos};
 use crate::harness::callers::As;
-use crate::harness::organizations::platform_member;
 use crate::harness::site::Site;
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn nobody_removes_rights_they_do_not_hold_by_changing_a_role_or_a_mapping(
 #[tokio::test]
 async fn nobody_revokes_a_grant_of_a_right_they_do_not_hold() {
     let site = Site::start().await;
-    let clerk = platform_member(&site, &["roster.grant.create", "roster.grant.delete"]).await;
+    let clerk = site.platform_member(&["roster.grant.create", "roster.grant.delete"]).await;
     let member = site.member().await;
     let right = |uid: &str| json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing", "action": "admin"});
     site.admin().post("/admin/permissions/grant", right(&member.uid)).await.done();
@@ -165,7 +164,7 @@ async fn nobody_revokes_a_grant_of_a_right_they_do_not_hold() {
 #[tokio::test]
 async fn nobody_creates_a_grant_of_a_right_they_do_not_hold() {
     let site = Site::start().await;
-    let granter = platform_member(&site, &["roster.grant.create"]).await;
+    let granter = site.platform_member(&["roster.grant.create"]).await;
     let member = site.member().await;
     let right = |uid: &str, scope: &str| json!({"uid": uid, "scope_type": "site", "scope_id": scope, "module": "cameras", "action": "view"});
     let grant = "/admin/permissions/grant";
@@ -181,7 +180,7 @@ async fn nobody_creates_a_grant_of_a_right_they_do_not_hold() {
 #[tokio::test]
 async fn nobody_creates_a_client_with_scopes_they_do_not_hold() {
     let site = Site::start().await;
-    let keeper = platform_member(&site, &["roster.client.create", "roster.client.update", "roster.member.list"]).await;
+    let keeper = site.platform_member(&["roster.client.create", "roster.client.update", "roster.member.list"]).await;
     let body = |scope: &str| json!({"name": "robot", "scopes": [scope]});
     let made = site.admin().post("/admin/api-clients", body("audit:read")).await.data();
     let url = format!("/admin/api-clients/{}", made["client_key"].as_str().expect("key"));

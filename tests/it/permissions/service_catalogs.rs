@@ -4,15 +4,12 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::{BAD_CATALOG, NO_ORGANIZATION, NOT_HELD, P};
 use crate::harness::callers::Reply;
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
 
-const P: &str = "/api/v1/permissions";
-const BAD_CATALOG: u64 = 31_101_000;
-const NO_ORGANIZATION: u64 = 31_301_000;
 const OF_ANOTHER: u64 = 31_309_000;
-const NOT_HELD: u64 = 31_505_000;
 
 async fn import(site: &Site, query: &str, text: &str) -> Reply {
     let url = format!("{P}/catalog{query}");
@@ -40,10 +37,11 @@ async fn answer(acme: &Organization<'_>, uid: &str, method: &str, path: &str) ->
     format!("{} {permissions}", answer["reason"].as_str().expect("a reason")).trim_end().to_owned()
 }
 
-#[tokio::test]
-async fn requests_match_the_operations_of_imported_documents() {
-    type Case<'c> = (&'c str, String, &'c [(&'c str, &'c str)]);
-    let cases: &[Case<'_>] = &[
+/// What a document is about, its text, and requests with the expected answers.
+type Case = (&'static str, String, &'static [(&'static str, &'static str)]);
+
+fn templates() -> Vec<Case> {
+    vec![
         (
             "text around a parameter",
             paths(&[
@@ -92,6 +90,11 @@ async fn requests_match_the_operations_of_imported_documents() {
                 ("GET /a%20b", "ok_role untagged.blank"),
             ],
         ),
+    ]
+}
+
+fn documents() -> Vec<Case> {
+    vec![
         (
             "many segments",
             paths(&[
@@ -142,13 +145,17 @@ async fn requests_match_the_operations_of_imported_documents() {
             "\u{feff}openapi: 3.1\ninfo: {title: lab, version: 1}\nx-common: &c\n  delete: {operationId: drop}\npaths:\n  /things:\n    <<: *c\n    get: {operationId: list, parameters: [{name: seed, in: query, schema: {minimum: -9223372036854776000}}]}\n".to_owned(),
             &[("DELETE /things", "ok_role untagged.drop"), ("GET /things", "ok_role untagged.list")],
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn requests_match_the_operations_of_imported_documents() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let owner = acme.member_with_role("tenant_owner").await;
-    for (what, text, answers) in cases {
-        import(&site, "", text).await.done();
-        for (request, expected) in *answers {
+    for (what, text, answers) in templates().into_iter().chain(documents()) {
+        import(&site, "", &text).await.done();
+        for (request, expected) in answers {
             let (method, path) = request.split_once(' ').expect("a request");
             assert_eq!(answer(&acme, &owner.uid, method, path).await, *expected, "{what}: {request}");
         }

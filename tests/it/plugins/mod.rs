@@ -1,12 +1,12 @@
 //! Plugins of an organization.
 
-pub mod activation;
-pub mod commands;
+mod activation;
+mod commands;
 pub mod decisions;
-pub mod failures;
-pub mod hostile;
-pub mod replay;
-pub mod uploads;
+mod failures;
+mod hostile;
+mod replay;
+mod uploads;
 
 use serde_json::{Value, json};
 

@@ -9,8 +9,7 @@ use super::{dry_run, upload};
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
 use crate::harness::wasm_fixtures;
-
-const CHECK: &str = "/api/v1/permissions/check";
+use crate::permissions::CHECK;
 
 /// Records four decisions: a denial by the plugin, one for a missing permission, one by a gate, and one with a secret
 /// in its facts.

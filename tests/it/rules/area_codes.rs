@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use crate::harness::callers::As;
 use crate::harness::site::Site;
+use crate::permissions::{BAD_INPUT, FORBIDDEN};
 
-const FORBIDDEN: u64 = 31_505_000;
-const BAD_INPUT: u64 = 10_101_000;
 const MEDIA_TYPE: u64 = 10_115_000;
 const DONE: u64 = 102_000;
 

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::callers::As;
 use crate::harness::site::{Site, binary};
-
-const BAD_INPUT: u64 = 10_101_000;
+use crate::permissions::BAD_INPUT;
 
 #[test]
 fn every_list_with_offset_accepts_after_and_returns_next() {

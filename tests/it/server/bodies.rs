@@ -408,6 +408,8 @@ async fn many_large_bodies_of_unauthenticated_callers_use_no_memory() {
     assert_eq!(site.metric("roster_body_bytes"), 0);
 }
 
+// ── a credential that ends while its request is being received ──
+
 /// Each kind of credential, with the events that happen while a body is held back, and whether the request is still
 /// carried out.
 const HELD: [(&str, &[(&str, bool)]); 8] = [

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::site::Site;
-use crate::plugins::hostile::servers::until;
+use crate::harness::waiting::eventually;
 
 /// Longest wait for something that happens at once or never.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
         stream.write_all(rest).expect("some of a head");
         assert!(is_closed(&mut stream), "{what}");
     }
-    let text = until("a report", || Some(site.log()).filter(|log| log.contains("slow_heads="))).await;
+    let text = eventually("a report", async || Some(site.log()).filter(|log| log.contains("slow_heads="))).await;
     assert!(text.contains("connections were closed"), "{text}");
 }
 
@@ -122,7 +122,7 @@ async fn a_client_that_does_not_read_its_responses_is_disconnected() {
     let count = 64 * 1024 * 1024 / length;
     stream.write_all(&request.repeat(count)).expect("requests");
 
-    until("a report", || Some(site.log()).filter(|log| log.contains("slow_readers=1"))).await;
+    eventually("a report", async || Some(site.log()).filter(|log| log.contains("slow_readers=1"))).await;
 
     let mut taken = Vec::new();
     let _ = stream.read_to_end(&mut taken);
@@ -299,7 +299,7 @@ async fn accepting_pauses_without_free_descriptors_and_resumes_afterwards() {
     let mut stream = connect(&site);
     stream.write_all(GET).expect("a request");
     let failed = || site.log().matches("no connection can be accepted").count();
-    until("it fails", || (failed() > 3).then_some(())).await;
+    eventually("it fails", async || (failed() > 3).then_some(())).await;
     assert!(failed() < 50, "it does not rest: {}", failed());
     assert!(site.set_limit("--nofile=1024:"));
     assert_eq!(read_answer(&mut stream).0, 200);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::receiver::{Receiver, webhook};
 use crate::harness::site::Site;
-use crate::sessions::passwords::until;
+use crate::harness::waiting::eventually;
 use crate::webhooks::outbox::QUICK;
 
 const WRITERS: usize = 8;
@@ -155,8 +155,10 @@ async fn a_kill_during_registrations_and_deliveries_loses_and_duplicates_nothing
         assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
     }
-    until("all are delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0)
-        .await;
+    eventually("all are delivered", async || {
+        site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0
+    })
+    .await;
     let told: BTreeSet<String> = receiver
         .all()
         .iter()

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use totp_rs::Secret;
 
+use crate::credentials::keys::hex;
 use crate::harness::site::{PASSWORD, Site, binary};
 use crate::rules::schema::make_former;
 use crate::sessions::second_factor::{Authenticator, answer, challenge};
@@ -79,10 +80,6 @@ fn is_in_files(data: &Path, secret: &[u8]) -> bool {
         let bytes = std::fs::read(data.join(name)).unwrap_or_default();
         forms.iter().any(|form| bytes.windows(form.len()).any(|part| part == form))
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The part of a secret that the files must not contain: of a PKCS #8 document only the key itself is secret.

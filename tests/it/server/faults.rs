@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::callers::As;
 use crate::harness::rows::{get_locally, metric, open_rows};
 use crate::harness::site::{ADMIN, PASSWORD, Site, binary, http_client};
-use crate::sessions::passwords::until;
+use crate::harness::waiting::eventually;
 
 // ── a server or a command with pipes of its own ──
 
@@ -79,7 +79,7 @@ async fn faults(site: &Site) -> (u16, Vec<String>) {
 }
 
 async fn has_fault(site: &Site, status: u16, word: &str) {
-    until(word, async || {
+    eventually(word, async || {
         let (found, words) = faults(site).await;
         found == status && words.iter().any(|found| found == word)
     })
@@ -87,7 +87,7 @@ async fn has_fault(site: &Site, status: u16, word: &str) {
 }
 
 async fn is_well(site: &Site) {
-    until("health", async || faults(site).await == (200, Vec::new())).await;
+    eventually("health", async || faults(site).await == (200, Vec::new())).await;
 }
 
 async fn organization(caller: &As<'_>, n: usize) -> crate::harness::callers::Reply {
@@ -139,7 +139,7 @@ async fn an_unread_log_pipe_does_not_block_the_server() {
         command.stderr(Stdio::piped()).env("ROSTER_LOG_LEVEL", "trace").env("ROSTER_LOG_QUEUE", "8");
     });
     let _unread = server.child.stderr.take();
-    until("lines are dropped", async || {
+    eventually("lines are dropped", async || {
         assert_eq!(server.get("/me").await.0, 401);
         server.log_lines_dropped() > 0
     })
@@ -156,7 +156,7 @@ async fn a_server_continues_when_its_standard_output_is_not_read() {
     drop(child.stdout.take());
     let http = http_client().build().expect("client");
     let url = format!("http://{free}/healthz");
-    until("an answer", async || http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)).await;
+    eventually("an answer", async || http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)).await;
     terminate(&mut child);
 }
 
@@ -282,7 +282,7 @@ async fn a_lost_write_ahead_log_is_detected_after_a_kill() {
     let mark = site.path().join("roster.mark");
     let marked = || -> Value { serde_json::from_slice(&std::fs::read(&mark).expect("a mark")).expect("JSON") };
     let entries = site.last_audit_entry().await["id"].as_i64().expect("an id");
-    until("the mark", async || marked()["state"] == "writing" || marked()["audit_id"] == entries).await;
+    eventually("the mark", async || marked()["state"] == "writing" || marked()["audit_id"] == entries).await;
     site.kill();
     let (log, aside) = (site.path().join("roster.db-wal"), site.path().join("aside"));
     std::fs::rename(&log, &aside).expect("a log");

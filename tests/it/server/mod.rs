@@ -1,14 +1,14 @@
 //! The server: HTTP, limits, faults, and what it writes down.
 
-pub mod audit;
-pub mod bodies;
-pub mod connections;
-pub mod crash;
-pub mod encryption;
-pub mod faults;
-pub mod http;
-pub mod maintenance;
-pub mod proxies;
-pub mod site_only;
-pub mod storm;
-pub mod versions;
+mod audit;
+mod bodies;
+mod connections;
+mod crash;
+mod encryption;
+mod faults;
+mod http;
+mod maintenance;
+mod proxies;
+mod site_only;
+mod storm;
+mod versions;

@@ -2,8 +2,8 @@
 
 pub mod oidc;
 pub mod passwords;
-pub mod refresh;
-pub mod registration;
+mod refresh;
+mod registration;
 pub mod second_factor;
-pub mod setup;
-pub mod sign_in;
+mod setup;
+mod sign_in;

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::passwords::{lasting, mailing, meddle, plain_smtp, until};
+use super::passwords::{OTHER, mailing, meddle, plain_smtp};
 use crate::harness::callers::Reply;
 use crate::harness::counterparts::{Mail, Smtp};
 use crate::harness::site::{ADMIN, PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 const KIM: &str = "kim@example.org";
-const OTHER: &str = "Another-horse-8";
 
 async fn open_site(smtp: &Smtp, settings: &str) -> Site {
     Site::with(&format!("auth.registration = true\n{}{settings}", mailing(smtp))).await
@@ -92,7 +92,7 @@ async fn a_known_e_mail_is_answered_alike_and_its_owner_gets_a_mail() {
     let unknown = register(&site, KIM, PASSWORD).await;
     let known = register(&site, ADMIN, OTHER).await;
 
-    assert_eq!((known.status, lasting(&known)), (unknown.status, lasting(&unknown)));
+    assert_eq!((known.status, known.lasting()), (unknown.status, unknown.lasting()));
     let mail = smtp.next_mail_to(ADMIN).await;
     assert_eq!(mail.subject, "You have an account already");
     assert!(!mail.text.contains("code"));
@@ -113,7 +113,7 @@ async fn three_wrong_codes_void_the_right_one_and_unknown_emails_answer_alike() 
 
     let mut answers = Vec::new();
     for email in [KIM, KIM, KIM, "nobody@example.org", ADMIN] {
-        answers.push(lasting(&verify(&site, email, &another(&code)).await));
+        answers.push(verify(&site, email, &another(&code)).await.lasting());
     }
 
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer["detail"] == "invalid_code"), "{answers:?}");
@@ -161,7 +161,7 @@ async fn a_code_expires() {
         .rows()
         .query_row("select expires_at from one_time_tokens where purpose = 'email_code'", [], |row| row.get(0))
         .expect("a code");
-    until("the code expires", async || roster::kernel::ids::Timestamp::now().0 > ends_at).await;
+    eventually("the code expires", async || roster::kernel::ids::Timestamp::now().0 > ends_at).await;
 
     assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
 }
@@ -259,7 +259,7 @@ async fn a_full_site_accepts_no_registration() {
     let known = register(&site, ADMIN, PASSWORD).await;
 
     assert_eq!(unknown.is(29_309_000).word(), "site_full");
-    assert_eq!(lasting(&known), lasting(&unknown));
+    assert_eq!(known.lasting(), unknown.lasting());
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn an_unverified_registration_is_deleted_after_a_day_unless_it_has_a_membe
     meddle(&site, "update members set updated_at = updated_at - 86400000 where email <> 'ann@example.org'");
     site.start_again();
 
-    until("kim is deleted", async || found(&site, "kim").await.is_empty()).await;
+    eventually("kim is deleted", async || found(&site, "kim").await.is_empty()).await;
 
     assert_eq!((found(&site, "lee").await.len(), found(&site, "ann").await.len()), (1, 1));
     register(&site, KIM, PASSWORD).await.done();

@@ -8,18 +8,10 @@ use roster::kernel::encryption::{Encryption, SecretLocation};
 use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::callers::Reply;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 
 fn login(login: &str, password: &str) -> Value {
     json!({"login": login, "password": password})
-}
-
-/// A response body without the fields that differ for every request.
-fn lasting(reply: &Reply) -> Value {
-    let mut body = reply.body.clone();
-    body["request_id"] = Value::Null;
-    body
 }
 
 /// The key with which the site signs.
@@ -97,7 +89,7 @@ async fn an_unknown_login_a_wrong_password_and_a_suspended_member_answer_alike()
         (&active.username, &"x".repeat(1_024)),
     ] {
         let reply = site.nobody().post("/auth/login", login(name, password)).await;
-        assert_eq!((reply.status, lasting(&reply)), (401, lasting(&first)), "{name}");
+        assert_eq!((reply.status, reply.lasting()), (401, first.lasting()), "{name}");
     }
 }
 

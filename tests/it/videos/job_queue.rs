@@ -10,7 +10,7 @@ use super::jobs::{claim, claim_one, queue, report, steps, text, worker};
 use super::registration::service;
 use crate::harness::callers::As;
 use crate::harness::site::Site;
-use crate::sessions::passwords::until;
+use crate::harness::waiting::eventually;
 
 const CLAIM: &str = "/api/v1/jobs/claim";
 /// Far longer than any step of these tests. A worker that is not woken before that gets nothing.
@@ -26,7 +26,7 @@ fn changes(site: &Site) -> u64 {
 }
 
 async fn until_waiting(site: &Site, count: u64) {
-    until("the claims wait", async || site.metric("roster_jobs_waiting") == count).await;
+    eventually("the claims wait", async || site.metric("roster_jobs_waiting") == count).await;
 }
 
 /// Starts a claim that waits.
@@ -161,7 +161,8 @@ async fn jobs_of_suspended_members_and_inactive_organizations_are_skipped_and_re
     // Most jobs return in the change itself, the rest soon after.
     set_status(&site, &organization, "activate").await;
     assert_eq!(claim(&key, json!({"count": 5})).await.len(), 5);
-    until("all jobs are ready", async || states() == BTreeMap::from([("open".to_owned(), MEMBERS as i64 - 5)])).await;
+    eventually("all jobs are ready", async || states() == BTreeMap::from([("open".to_owned(), MEMBERS as i64 - 5)]))
+        .await;
 
     // The same for members, each of whom is activated separately.
     site.write_rows(|rows| rows.execute("update members set status = 'suspended' where created_at = 1", []));

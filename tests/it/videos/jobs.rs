@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::harness::callers::{As, Reply};
 use crate::harness::site::{Site, binary};
-use crate::sessions::passwords::until;
+use crate::harness::waiting::eventually;
 
 const NOW: &str = "cast(unixepoch('subsec') * 1000 as integer)";
 
@@ -97,13 +97,6 @@ async fn get_job(site: &Site, id: &Value) -> Value {
 fn state_of<'v>(job: &'v Value, processor: &str) -> &'v str {
     let steps = job["steps"].as_array().expect("steps");
     steps.iter().find(|step| step["processor"] == processor).expect("the step")["state"].as_str().expect("state")
-}
-
-fn events(site: &Site, kind: &str) -> Vec<Value> {
-    let rows = site.rows();
-    let mut found = rows.prepare("select data from events where kind = ?1 order by id").expect("events");
-    let data = found.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
-    data.map(|text| serde_json::from_str(&text.expect("row")).expect("JSON")).collect()
 }
 
 #[tokio::test]
@@ -246,14 +239,7 @@ async fn an_expired_lease_counts_as_an_attempt_and_the_last_one_leaves_the_job_d
     let first = claim(&key, json!({"lease_s": 1})).await.remove(0);
     steps(&key, &first, &[("cut", "completed"), ("asr", "running")]).await.done();
 
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    let second = loop {
-        if let Some(job) = claim(&key, json!({"lease_s": 1})).await.pop() {
-            break job;
-        }
-        assert!(std::time::Instant::now() < deadline, "the job is never claimed again");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
+    let second = eventually("the job is claimed again", async || claim(&key, json!({"lease_s": 1})).await.pop()).await;
     assert_eq!((&second["id"], &second["attempts"]), (&json!(id), &json!(1)));
     assert_ne!(second["lease_id"], first["lease_id"]);
     for what in ["heartbeat", "complete"] {
@@ -264,12 +250,12 @@ async fn an_expired_lease_counts_as_an_attempt_and_the_last_one_leaves_the_job_d
     let seen = get_job(&site, &json!(id)).await;
     assert_eq!((state_of(&seen, "cut"), state_of(&seen, "asr")), ("completed", "ready"));
 
-    until("dead", async || {
+    eventually("dead", async || {
         assert_eq!(claim(&key, json!({})).await, Vec::<Value>::new());
         get_job(&site, &json!(id)).await["state"] == "dead"
     })
     .await;
-    let told = events(&site, "job.dead");
+    let told = site.events("job.dead");
     assert_eq!((told.len(), &told[0]["job"], &told[0]["attempts"]), (1, &json!(id), &json!(2)));
 
     let retry = format!("/api/v1/jobs/{id}/retry");
@@ -307,7 +293,7 @@ async fn a_failed_job_waits_twice_as_long_each_time_and_a_repeated_failure_count
     }
     let job = claim_one(&key).await;
     assert_eq!(report(&key, &job, "fail", json!({"error": "again"})).await.data()["state"], "dead");
-    assert_eq!(events(&site, "job.dead").len(), 1);
+    assert_eq!(site.events("job.dead").len(), 1);
 }
 
 #[tokio::test]
@@ -320,7 +306,7 @@ async fn a_permanent_failure_leaves_the_job_dead_at_once() {
     steps(&key, &job, &[("asr", "running")]).await.done();
     let dead = report(&key, &job, "fail", json!({"error": "not a video", "retry": false})).await.data();
     assert_eq!((&dead["state"], state_of(&dead, "asr")), (&json!("dead"), "failed"));
-    assert_eq!(events(&site, "job.dead")[0]["error"], "not a video");
+    assert_eq!(site.events("job.dead")[0]["error"], "not a video");
 }
 
 #[tokio::test]
@@ -546,7 +532,7 @@ async fn finished_jobs_are_deleted_after_their_retention() {
     });
     site.restart().await;
     let left = async || site.admin().get("/api/v1/jobs").await.data()["items"].clone();
-    until("forgotten", async || left().await.as_array().unwrap().len() == 1).await;
+    eventually("forgotten", async || left().await.as_array().unwrap().len() == 1).await;
     assert_eq!(left().await[0]["id"], json!(young));
 }
 

@@ -1,10 +1,11 @@
 //! Videos, their storage and their jobs.
 
-pub mod folders;
-pub mod job_queue;
+mod folders;
+mod job_queue;
 pub mod jobs;
-pub mod own_videos;
-pub mod quotas;
+mod own_videos;
+mod quotas;
 pub mod registration;
-pub mod reservations;
-pub mod video_rules;
+mod replaced_files;
+mod reservations;
+mod video_rules;

@@ -1,22 +1,15 @@
 //! What members do with their own videos, how their organization's plugins decide on it, and the organization's storage
 //! limit.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::registration::{Media, drift, quota, register, service};
 use crate::harness::callers::As;
 use crate::harness::organizations::Member;
 use crate::harness::site::Site;
+use crate::harness::waiting::eventually;
 use crate::harness::wasm_fixtures;
 use crate::plugins::decisions::{bind, enforced, filtered, watched};
-use crate::sessions::passwords::until;
-
-fn events(site: &Site, kind: &str) -> Vec<Value> {
-    let rows = site.rows();
-    let mut all = rows.prepare("select data from events where kind = ?1 order by id").expect("events");
-    let found = all.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
-    found.map(|data| serde_json::from_str(&data.expect("text")).expect("JSON")).collect()
-}
 
 fn videos(site: &Site) -> i64 {
     site.rows().query_row("select count(*) from videos", [], |row| row.get(0)).expect("a number")
@@ -64,7 +57,7 @@ async fn a_registration_calls_the_plugins_of_the_owners_organization() {
     register(&lee.caller(), &file(&lee, "a.mp4")).await.done();
     register(&nobody.caller(), &file(&nobody, "a.mp4")).await.done();
     let logged = async || site.admin().with("x-tenant-id", "acme").get("/api/v1/permissions/decisions").await.data();
-    until("the denials are in the decision log", async || logged().await["total"] == 3).await;
+    eventually("the denials are in the decision log", async || logged().await["total"] == 3).await;
     let denied = logged().await;
     let row = &denied["items"][0];
     assert_eq!(
@@ -155,7 +148,7 @@ async fn a_ceiling_warns_once_per_crossing_and_again_after_it_was_changed() {
     let ceiling = format!("/admin/organizations/{}/quota", acme.id);
     site.admin().patch(&ceiling, json!({"size": 1_000})).await.done();
     let warnings = || {
-        let all = events(&site, "quota.ceiling_warning");
+        let all = site.events("quota.ceiling_warning");
         all.iter().map(|event| (event["warning"].as_i64(), event["percent"].as_i64())).collect::<Vec<_>>()
     };
     let pair = |warning: i64, percent: i64| (Some(warning), Some(percent));
@@ -174,5 +167,5 @@ async fn a_ceiling_warns_once_per_crossing_and_again_after_it_was_changed() {
     site.admin().patch(&ceiling, json!({"size": 2_000})).await.done();
     register(&kim.caller(), &media.file_of(&kim, "d.mp4", 640)).await.done();
     assert_eq!(warnings().last(), Some(&pair(80, 80)));
-    assert!(events(&site, "quota.ceiling_warning").iter().all(|event| event.get("uid").is_none()));
+    assert!(site.events("quota.ceiling_warning").iter().all(|event| event.get("uid").is_none()));
 }

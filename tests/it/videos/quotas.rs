@@ -6,13 +6,6 @@ use super::registration::{Media, drift, quota, register, service, set_quota};
 use crate::harness::callers::Reply;
 use crate::harness::site::Site;
 
-fn events(site: &Site, kind: &str) -> Vec<Value> {
-    let rows = site.rows();
-    let mut all = rows.prepare("select data from events where kind = ?1 order by id").expect("events");
-    let found = all.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
-    found.map(|data| serde_json::from_str(&data.expect("text")).expect("JSON")).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_parallel_registrations_never_exceed_a_quota() {
     let media = Media::new();
@@ -81,7 +74,7 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
             site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("count");
         assert_eq!(rows, 0, "{table}");
     }
-    let exceeded = events(&site, "quota.exceeded");
+    let exceeded = site.events("quota.exceeded");
     assert_eq!((exceeded.len(), &exceeded[0]["bytes"], &exceeded[0]["uid"]), (1, &json!(101), &json!(kim.uid)));
     let entry = site.last_audit_entry().await;
     assert_eq!((&entry["action"], &entry["after"]["bytes"]), (&json!("quota.exceed"), &json!(101)));
@@ -89,20 +82,20 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
     // The last byte fits. After it only empty files do.
     let whole = register(&kim.caller(), &media.file_of(&kim, "whole.mp4", 100)).await;
     assert_eq!(whole.header("x-quota-warning"), Some("95"));
-    let full = events(&site, "quota.full");
+    let full = site.events("quota.full");
     assert_eq!((full.len(), &full[0]["free"], &full[0]["percent"]), (1, &json!(0), &json!(100)));
-    assert_eq!(events(&site, "quota.warning").len(), 1);
+    assert_eq!(site.events("quota.warning").len(), 1);
     let uuid = whole.data()["uuid"].as_str().expect("uuid").to_owned();
     register(&kim.caller(), &media.file_of(&kim, "empty.mp4", 0)).await.done();
     assert_eq!(register(&kim.caller(), &media.file_of(&kim, "byte.mp4", 1)).await.word(), "quota_exceeded");
     assert_eq!(quota(&kim).await, json!({"size": 100, "used": 100, "reserved": 0, "free": 0, "percent": 100}));
 
     kim.caller().delete(&format!("/api/v1/videos/{uuid}")).await.done();
-    let freed = events(&site, "quota.freed");
+    let freed = site.events("quota.freed");
     assert_eq!((freed.len(), &freed[0]["free"]), (1, &json!(100)));
-    assert_eq!(events(&site, "video.deleted").len(), 1);
+    assert_eq!(site.events("video.deleted").len(), 1);
     register(&kim.caller(), &format!("{}/byte.mp4", kim.username)).await.done();
-    assert_eq!(events(&site, "quota.full").len(), 1);
+    assert_eq!(site.events("quota.full").len(), 1);
     assert_eq!(drift(&site), 0);
 }
 
@@ -114,15 +107,15 @@ async fn the_last_byte_of_a_ceiling_is_an_event_too() {
     let (kim, lee) = (acme.member().await, acme.member().await);
     site.admin().patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 100})).await.done();
     register(&kim.caller(), &media.file_of(&kim, "a.mp4", 60)).await.done();
-    assert_eq!(events(&site, "quota.full").len(), 0);
+    assert_eq!(site.events("quota.full").len(), 0);
     register(&lee.caller(), &media.file_of(&lee, "b.mp4", 40)).await.done();
-    let full = events(&site, "quota.full");
+    let full = site.events("quota.full");
     assert_eq!((full.len(), &full[0]["uid"]), (1, &json!(lee.uid)));
     // A reservation alone makes nothing full: its bytes are still to be written.
     let far = site.member().await;
     set_quota(&far, 100).await;
     far.caller().post("/api/v1/quota/reservations", json!({"size": 100})).await.done();
-    assert_eq!(events(&site, "quota.full").len(), 1);
+    assert_eq!(site.events("quota.full").len(), 1);
 }
 
 #[tokio::test]
@@ -173,7 +166,7 @@ async fn members_are_warned_once_at_80_and_once_at_95_per_cent() {
     let word = |percent: &str| Some(percent.to_owned());
     assert_eq!(headers, [None, word("80"), word("80"), word("95"), word("95")]);
     let warned = |site: &Site| -> Vec<Value> {
-        events(site, "quota.warning").iter().map(|event| event["warning"].clone()).collect()
+        site.events("quota.warning").iter().map(|event| event["warning"].clone()).collect()
     };
     assert_eq!(warned(&site), [json!(80), json!(95)]);
     // Only a member whose usage fell below the threshold is warned again.
@@ -222,7 +215,7 @@ async fn quota_sizes_come_from_the_member_its_organization_or_the_site() {
     assert_eq!(bolt.owner().patch(&own, json!({"size": 1})).await.is(29_301_000).word(), "member_not_found");
     bolt.link(&kim.uid).await;
     assert_eq!(acme.owner().patch(&own, json!({"size": 1})).await.word(), "forbidden");
-    assert!(events(&site, "quota.changed").len() >= 7);
+    assert!(site.events("quota.changed").len() >= 7);
 }
 
 #[tokio::test]

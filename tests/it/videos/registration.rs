@@ -76,17 +76,6 @@ pub fn drift(site: &Site) -> Value {
     site.command(&["quota", "recount"])["drift"].clone()
 }
 
-fn events(site: &Site, kind: &str) -> Vec<Value> {
-    let rows = site.rows();
-    let mut all = rows.prepare("select data from events where kind = ?1 order by id").expect("events");
-    let found = all.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
-    found.map(|data| serde_json::from_str(&data.expect("text")).expect("JSON")).collect()
-}
-
-fn count(site: &Site, table: &str) -> i64 {
-    site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("a number")
-}
-
 #[tokio::test]
 async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once() {
     let media = Media::new();
@@ -121,7 +110,7 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
         )
         .expect("a job");
     assert_eq!(steps, "asr ready, cut ready, face waiting, ocr waiting, pose waiting, yolo waiting");
-    let told = events(&site, "video.registered");
+    let told = site.events("video.registered");
     assert_eq!(told, [json!({"uuid": uuid, "path": path, "uid": kim.uid, "size": 1_000})]);
     let entry = site.last_audit_entry().await;
     assert_eq!((&entry["action"], &entry["target"]), (&json!("video.register"), &json!(format!("video {uuid}"))));
@@ -135,7 +124,7 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
     }
     std::fs::remove_file(media.path(&path)).expect("removed");
     assert_eq!(register(&kim.caller(), &path).await.data()["already_exists"], true);
-    assert_eq!((count(&site, "jobs"), count(&site, "quota_ledger"), count(&site, "videos")), (1, 1, 1));
+    assert_eq!((site.count("jobs"), site.count("quota_ledger"), site.count("videos")), (1, 1, 1));
     assert_eq!(quota(&kim).await["used"], 1_000);
     assert_eq!(drift(&site), 0);
 }
@@ -240,7 +229,7 @@ async fn a_path_that_is_no_file_below_the_media_root_is_refused_and_not_stored()
         let refused = caller.post("/api/v1/register", json!({"path": own("real/a.mp4"), "size": size})).await;
         assert_eq!((refused.is(10_101_000).fields(), &size), (vec!["body.size".to_owned()], &size));
     }
-    assert_eq!((count(&site, "videos"), count(&site, "jobs"), count(&site, "quota_ledger")), (0, 0, 0));
+    assert_eq!((site.count("videos"), site.count("jobs"), site.count("quota_ledger")), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -361,7 +350,7 @@ async fn members_see_their_own_videos_and_administrators_those_of_their_organiza
     acme.owner().delete(&at(&ids[1])).await.done();
     assert_eq!(quota(&lee).await["used"], 0);
     assert_eq!(acme.owner().get(&at(&ids[1])).await.word(), "video_not_found");
-    assert_eq!(count(&site, "jobs"), 2);
+    assert_eq!(site.count("jobs"), 2);
     assert_eq!(drift(&site), 0);
 }
 
@@ -405,7 +394,7 @@ async fn a_transfer_moves_the_bytes_or_fails_as_a_whole() {
         .take(2)
         .collect();
     assert_eq!(used, [(&json!("bolt"), &json!(100)), (&json!("acme"), &json!(0))]);
-    assert_eq!(events(&site, "video.transferred").len(), 2);
+    assert_eq!(site.events("video.transferred").len(), 2);
     assert_eq!(drift(&site), 0);
 }
 
@@ -433,7 +422,7 @@ async fn existing_files_are_imported_counted_and_claimed() {
     let dry = site.command(&["video", "import", "--dry-run"]);
     assert_eq!(figures(&dry), [5, 4, 1, 1, 37, 3]);
     assert_eq!(dry["over_quota"], json!([kim.uid]));
-    assert_eq!(count(&site, "videos"), 1);
+    assert_eq!(site.count("videos"), 1);
     // An import in parts has the same result.
     let mut pieces = vec![site.admin().post("/api/v1/videos/import", json!({"limit": 2})).await.data()];
     while let Some(next) = pieces.last().expect("a piece")["next"].as_str() {
@@ -449,7 +438,7 @@ async fn existing_files_are_imported_counted_and_claimed() {
     assert_eq!(figures(&again), [1, 0, 0, 1, 0, 1]);
     let ownerless = site.admin().get("/api/v1/videos?ownerless=true").await.data();
     assert_eq!((&ownerless["total"], &ownerless["items"][0]["path"]), (&json!(1), &json!("later/a.mp4")));
-    assert_eq!(count(&site, "jobs"), 5);
+    assert_eq!(site.count("jobs"), 5);
 
     for prefix in ["..", "later/../..", "later//deep", "./later", "link", "none", "/etc"] {
         let refused = site.admin().post("/api/v1/videos/import", json!({"prefix": prefix})).await;
@@ -482,114 +471,4 @@ async fn an_import_reads_files_up_to_its_limit() {
     assert_eq!((&rest["imported"], &rest["next"]), (&json!(1), &Value::Null));
     let foreign = site.client(&["videos:read"]).await.post("/api/v1/videos/import", json!({})).await;
     assert_eq!(foreign.is(32_505_000).word(), "scope_not_allowed");
-}
-
-/// Applies file events as the hooks do, with an application in this process, because no operation does this.
-#[tokio::test]
-async fn a_replaced_file_is_measured_again_and_a_renamed_one_keeps_its_bytes_and_jobs() {
-    use roster::features::quotas::{QuotaCheck, QuotaSettings};
-    use roster::features::videos::path::VideoPath;
-    use roster::features::videos::{self, Registration, Video};
-    use roster::kernel::app::{App, Changed, Transaction};
-    use roster::kernel::authz::principal::Identity;
-
-    async fn change<T: Send + 'static>(
-        app: &App,
-        change: impl FnOnce(&Transaction<'_>, &QuotaSettings, &Identity) -> roster::kernel::error::Result<Changed<T>>
-        + Send
-        + 'static,
-    ) -> roster::kernel::error::Result<T> {
-        let rules = QuotaSettings::from_config(&app.config);
-        let made = app.change(&Identity::command_line(), "test", move |t, caller| change(t, &rules, caller)).await;
-        made.map(|made| made.answer)
-    }
-
-    let directory = tempfile::tempdir().expect("a directory");
-    let config = roster::kernel::config::Config {
-        quota_default_bytes: 100,
-        ..roster::kernel::config::Config::of(directory.path())
-    };
-    let app = roster::cli::open(config).await.expect("a site").app;
-    let named = |name: &str| roster::features::members::NewMember { username: Some(name.into()), ..Default::default() };
-    let (kim, lee) = (named("kim"), named("lee"));
-    let [kim, lee] = change(&app, move |t, _, _| {
-        let capacity = || roster::features::members::require_capacity(t.snapshot(), 2);
-        let ids = [
-            roster::features::members::create(t, capacity()?, &kim)?,
-            roster::features::members::create(t, capacity()?, &lee)?,
-        ];
-        let people = [
-            roster::kernel::authz::store::member_state(t, ids[0])?,
-            roster::kernel::authz::store::member_state(t, ids[1])?,
-        ];
-        Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).with_policy_changes(people))
-    })
-    .await
-    .expect("members");
-    let path = |text: &str| VideoPath::stored(text.to_owned());
-    let register = async |text: &str, size: i64| -> Video {
-        let new =
-            Registration { path: path(text), owner: kim, size: Ok(size), fit: QuotaCheck::Enforced, queues_job: true };
-        let id =
-            change(&app, move |t, rules, caller| videos::register(t, rules, caller, new)).await.expect("a video").id;
-        app.read(move |r| videos::get(r, &id)).await.expect("the video")
-    };
-    let used = async |member| {
-        let (rules, snapshot) = (QuotaSettings::from_config(&app.config), app.snapshot());
-        app.read(move |r| roster::features::quotas::account(r, &rules, &snapshot, member))
-            .await
-            .expect("an account")
-            .used
-    };
-    let drift = async || app.read(roster::features::quotas::recount::count).await.expect("a recount").differences.len();
-
-    let mut video = register("kim/a.mp4", 40).await;
-    let other = register("kim/b.mp4", 30).await;
-    let former = video.clone();
-    let resize = |video: Video, size: i64, fit: QuotaCheck| {
-        change(&app, move |t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity| {
-            videos::resize(t, rules, caller, (&video, size, fit))
-        })
-    };
-    let refused = resize(former.clone(), 71, QuotaCheck::Enforced).await.expect_err("too large");
-    assert_eq!(refused.code.as_str(), "quota_exceeded");
-    assert_eq!(used(kim).await, 70);
-    assert_eq!(resize(former.clone(), 60, QuotaCheck::Enforced).await.expect("it fits"), Some(80));
-    assert_eq!(used(kim).await, 90);
-    video.size = 60;
-    resize(video.clone(), 80, QuotaCheck::Skipped).await.expect("it is there");
-    assert_eq!(used(kim).await, 110);
-    video.size = 80;
-    resize(video.clone(), 10, QuotaCheck::Enforced).await.expect("smaller");
-    assert_eq!((used(kim).await, drift().await), (40, 0));
-    video.size = 10;
-
-    // Over another file: the other video is deleted with its bytes, and the job stays with the moved one.
-    let to = path("kim/b.mp4");
-    let (from, onto) = (video.clone(), to.clone());
-    let id = change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&from, onto, Some(kim))))
-        .await
-        .expect("renamed");
-    assert_eq!(id, other.id);
-    assert!(app.read(move |r| videos::find(r, &video.id)).await.expect("read").is_none());
-    assert_eq!((used(kim).await, drift().await), (10, 0));
-    let renamed = app.read(move |r| videos::get(r, &id)).await.expect("the video");
-    assert_eq!((renamed.path.as_str(), renamed.size, renamed.created_at), ("kim/b.mp4", 10, former.created_at));
-    let jobs = crate::harness::rows::open_rows(directory.path());
-    let of: Vec<String> = jobs
-        .prepare("select v.id from jobs j join videos v on v.number = j.video_number")
-        .expect("jobs")
-        .query_map([], |row| row.get(0))
-        .expect("rows")
-        .map(|row| row.expect("row"))
-        .collect();
-    assert_eq!(of, [renamed.id.as_str()]);
-
-    // Into another folder: the video now belongs to that member.
-    let theirs = path("lee/b.mp4");
-    change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&renamed, theirs, Some(lee))))
-        .await
-        .expect("moved");
-    assert_eq!((used(kim).await, used(lee).await, drift().await), (0, 10, 0));
-    app.close().await;
 }

@@ -9,18 +9,14 @@ use crate::harness::callers::{As, Reply};
 use crate::harness::counterparts::{HOOK_KEY, Sftpgo};
 use crate::harness::organizations::Member;
 use crate::harness::site::Site;
+use crate::harness::waiting::eventually;
 use crate::harness::wasm_fixtures;
 use crate::integrations::sftpgo::accounts::{event, hook, kim, paths, size, tell, to, used};
 use crate::plugins::decisions::{Plug, bind, enforced, filtered, watched};
-use crate::sessions::passwords::until;
 
 /// A plugin that is called only for new videos and denies with its last fact as the reason.
 fn rule() -> Plug {
     filtered(json!({"permissions": ["video.register"]}), enforced("rule", wasm_fixtures::denying_with_last_fact()))
-}
-
-fn jobs(site: &Site) -> i64 {
-    site.rows().query_row("select count(*) from jobs", [], |row| row.get(0)).expect("a number")
 }
 
 /// `ok`, or the error code of the failure.
@@ -169,14 +165,14 @@ async fn an_upload_to_sftpgo_denied_by_a_plugin_is_no_video_and_is_in_both_logs(
         assert_eq!(tell(&site, event(action, "/c.mp4.part", 5, size(20))).await.status, 200, "no video yet");
     }
     denied(event("rename", "/c.mp4.part", 6, to("/c.mp4")), "20").await;
-    assert_eq!((paths(&site).await, used(&site).await, jobs(&site)), (vec!["kim/known.mp4".into()], 100, 1));
+    assert_eq!((paths(&site).await, used(&site).await, site.count("jobs")), (vec!["kim/known.mp4".into()], 100, 1));
     let entry = site.last_audit_entry().await;
     assert_eq!(
         (&entry["action"], &entry["outcome"], &entry["organization_id"]),
         (&json!("tell_of_sftpgo_file"), &json!("denied"), &json!(acme.id))
     );
     let logged = async || acme.admin().get("/api/v1/permissions/decisions").await.data();
-    until("the denials are in the decision log", async || logged().await["total"] == 4).await;
+    eventually("the denials are in the decision log", async || logged().await["total"] == 4).await;
     let row = logged().await["items"][0].clone();
     let facts = json!([
         {"name": "video_path", "values": ["kim/c.mp4"]}, {"name": "video_source", "values": ["sftpgo"]},
@@ -186,7 +182,7 @@ async fn an_upload_to_sftpgo_denied_by_a_plugin_is_no_video_and_is_in_both_logs(
     assert_eq!((&row["reason"], json!(context[context.len() - 3..])), (&json!("plugin_denied"), facts));
 
     // SFTPGo takes the response as a refusal.
-    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.eventually("kim", Value::is_object).await;
     sftpgo.call(&site).await;
     let upload = json!({"username": "kim", "path": "/lab.mp4", "size": 1});
     assert_eq!(sftpgo.lab("upload", upload).await.0, 403);
@@ -216,20 +212,20 @@ async fn the_rest_of_an_aborted_upload_counts_without_a_call_and_the_complete_fi
         let aborted = event("upload", &format!("/{name}.mp4"), at, json!({"status": 2}));
         assert_eq!(tell(&site, aborted).await.body, json!({"status": "ok"}));
     }
-    assert_eq!((used(&site).await, jobs(&site)), (60, 0));
+    assert_eq!((used(&site).await, site.count("jobs")), (60, 0));
 
     for action in ["pre-upload", "upload"] {
         for (name, at) in [("/r.mp4", 3), ("/s.mp4", 4)] {
             assert_eq!(tell(&site, event(action, name, at, size(40))).await.word(), "forbidden", "{action} {name}");
         }
     }
-    assert_eq!((used(&site).await, jobs(&site)), (60, 0));
+    assert_eq!((used(&site).await, site.count("jobs")), (60, 0));
     // SFTPGo deletes a file whose upload was refused, and sends no further event.
     std::fs::remove_file(media.path("kim/s.mp4")).expect("removed");
-    until("the deleted file no longer counts", async || used(&site).await == 30).await;
+    eventually("the deleted file no longer counts", async || used(&site).await == 30).await;
     // Without a denial, the event that SFTPGo repeats is accepted.
     acme.admin().post("/api/v1/plugins/rule/deactivate", json!({})).await.done();
     assert_eq!(tell(&site, event("upload", "/r.mp4", 3, size(40))).await.body, json!({"status": "ok"}));
-    assert_eq!((paths(&site).await, used(&site).await, jobs(&site)), (vec!["kim/r.mp4".into()], 40, 1));
+    assert_eq!((paths(&site).await, used(&site).await, site.count("jobs")), (vec!["kim/r.mp4".into()], 40, 1));
     assert_eq!(drift(&site), 0);
 }

@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use crate::harness::counterparts::Smtp;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
-use crate::sessions::passwords::{mailing, plain_smtp, until};
+use crate::harness::waiting::eventually;
+use crate::sessions::passwords::{mailing, plain_smtp};
 use crate::videos::registration::{Media, register};
 
 const QUICK: &str = "outbox.backoff_s = 0\noutbox.attempts = 5\n";
 
 /// The token of the link in a mail.
-fn token_of(text: &str) -> String {
+pub fn token_of(text: &str) -> String {
     let (_, rest) = text.split_once("token=").expect("a link");
     rest.chars().take_while(|c| !c.is_whitespace()).collect()
 }
@@ -26,7 +27,7 @@ async fn states(site: &Site) -> Vec<(String, Value)> {
 }
 
 async fn until_state(site: &Site, expected: &str) -> Value {
-    until(expected, async || states(site).await.first().is_some_and(|(state, _)| state == expected)).await;
+    eventually(expected, async || states(site).await.first().is_some_and(|(state, _)| state == expected)).await;
     states(site).await[0].1.clone()
 }
 
@@ -77,7 +78,7 @@ async fn a_mail_waits_while_the_server_is_down_and_a_new_request_does_not_wait_l
     );
     let site = Site::with(&settings).await;
     forget(&site, ADMIN).await;
-    until("a failure", async || !states(&site).await.first().is_none_or(|(_, error)| error.is_null())).await;
+    eventually("a failure", async || !states(&site).await.first().is_none_or(|(_, error)| error.is_null())).await;
     let smtp = Smtp::start(json!({"tls": "none", "port": port}));
 
     forget(&site, ADMIN).await;
@@ -125,7 +126,7 @@ async fn a_new_member_gets_a_welcome_mail_and_mails_about_its_quota() {
         assert!(!warning.raw.contains("evil"));
     }
     assert!(!mail.raw.contains("evil") && !mail.raw.contains("muser_"));
-    until("all are settled", async || states(&site).await.iter().all(|(state, _)| state == "delivered")).await;
+    eventually("all are settled", async || states(&site).await.iter().all(|(state, _)| state == "delivered")).await;
     assert_eq!(smtp.mails().len(), 3);
 }
 
@@ -143,7 +144,7 @@ async fn suspended_members_and_members_without_an_e_mail_get_no_mail() {
         paths.push(format!("/admin/members/{}", made["id"].as_str().expect("id")));
     }
     let failed = async || states(&site).await.iter().filter(|(_, error)| error.is_string()).count() == 2;
-    until("both failed", failed).await;
+    eventually("both failed", failed).await;
     site.admin().patch(&paths[0], json!({"email": null})).await.done();
     site.admin().post(&format!("{}/deactivate", paths[1]), json!({})).await.done();
     let smtp = Smtp::start(json!({"tls": "none", "port": port}));
@@ -153,7 +154,7 @@ async fn suspended_members_and_members_without_an_e_mail_get_no_mail() {
         site.admin().post(&format!("/admin/deliveries/{}/retry", row["id"].as_str().unwrap()), json!({})).await.done();
     }
 
-    until("all are settled", async || states(&site).await.iter().all(|(state, _)| state == "delivered")).await;
+    eventually("all are settled", async || states(&site).await.iter().all(|(state, _)| state == "delivered")).await;
     let errors: Vec<Value> = states(&site).await.into_iter().map(|(_, error)| error).collect();
     assert_eq!(errors, [json!("the member is not active"), json!("the member has no e-mail")]);
     assert_eq!(smtp.mails().len(), 0);
@@ -181,7 +182,7 @@ async fn queued_mails_are_given_up_with_a_reason_when_mail_is_switched_off() {
     let settings = format!("outbox.backoff_s = 3600\n{}", mailing(&smtp));
     let mut site = Site::with(&settings).await;
     forget(&site, ADMIN).await;
-    until("a failure", async || !states(&site).await.first().is_none_or(|(_, error)| error.is_null())).await;
+    eventually("a failure", async || !states(&site).await.first().is_none_or(|(_, error)| error.is_null())).await;
 
     let file = site.path().join("roster.toml");
     let text = std::fs::read_to_string(&file).unwrap().replace(&mailing(&smtp), "");

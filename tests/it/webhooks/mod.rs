@@ -2,4 +2,4 @@
 
 pub mod mail;
 pub mod outbox;
-pub mod subscriptions;
+mod subscriptions;

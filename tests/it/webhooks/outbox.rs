@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::organizations::Organization;
 use crate::harness::receiver::{Answer, Received, Receiver, webhook};
 use crate::harness::site::Site;
-use crate::sessions::passwords::until;
+use crate::harness::waiting::eventually;
 
 /// Webhooks may use this machine, and attempts follow each other without a pause.
 pub const QUICK: &str = "webhooks.private_hosts = [\"127.0.0.1\"]\noutbox.backoff_s = 0\noutbox.attempts = 3\nneighbours.timeout_ms = 400\n";
@@ -28,7 +28,7 @@ async fn until_states(site: &Site, query: &str, expected: &[&str]) -> Vec<Value>
         let rows = deliveries(site, query).await;
         rows.iter().map(|row| row["state"].as_str().unwrap_or("").to_owned()).collect()
     };
-    until(query, async || states().await == expected).await;
+    eventually(query, async || states().await == expected).await;
     deliveries(site, query).await
 }
 
@@ -162,7 +162,7 @@ async fn a_mail_server_that_hangs_delays_no_webhook() {
         site.admin().post("/admin/members", json!({"email": email})).await.done();
         site.nobody().post("/auth/password/forgot", json!({"login": email})).await.done();
     }
-    until("nine mails are queued", async || deliveries(&site, "target=mail").await.len() == 9).await;
+    eventually("nine mails are queued", async || deliveries(&site, "target=mail").await.len() == 9).await;
     webhook(&site.admin(), &receiver.url, &["member.created"]).await;
 
     let begun = Instant::now();
@@ -254,7 +254,7 @@ async fn the_wait_between_attempts_grows_and_a_retry_ends_it() {
     let mut waits = rows[0]["next_at"].as_i64().unwrap() - now;
     if rows[0]["attempts"] == 1 {
         // The list was read before the second failure was stored.
-        until("the second failure", async || deliveries(&site, "").await[0]["attempts"] == 2).await;
+        eventually("the second failure", async || deliveries(&site, "").await[0]["attempts"] == 2).await;
         waits = deliveries(&site, "").await[0]["next_at"].as_i64().unwrap() - now;
     }
     assert!((900..=2_600).contains(&waits), "{waits}");
@@ -302,7 +302,7 @@ async fn a_slow_or_hanging_target_delays_no_other() {
     receiver.wait_for(5).await;
 
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    until("the first attempt is over", async || {
+    eventually("the first attempt is over", async || {
         deliveries(&site, &format!("target={id}"))
             .await
             .iter()
@@ -375,7 +375,7 @@ async fn a_target_that_comes_back_gets_everything_in_order() {
     for n in 0..20 {
         create(&site, &format!("m{n}")).await;
     }
-    until("a failure", async || deliveries(&site, "").await[19]["attempts"] != 0).await;
+    eventually("a failure", async || deliveries(&site, "").await[19]["attempts"] != 0).await;
 
     let receiver = Receiver::at(&place, |_, _| Answer::Status(200));
 
@@ -408,7 +408,7 @@ async fn a_kill_during_deliveries_loses_no_event_and_keeps_their_order() {
         site.start_again();
     }
 
-    until("everything is delivered", async || {
+    eventually("everything is delivered", async || {
         site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0
     })
     .await;
@@ -504,13 +504,13 @@ async fn old_finished_deliveries_are_deleted_and_waiting_ones_are_not() {
     webhook(&site.admin(), &receiver.url, &["member.created"]).await;
     create(&site, "done").await;
     create(&site, "wait").await;
-    until("a failure", async || deliveries(&site, "").await[0]["attempts"] == 1).await;
+    eventually("a failure", async || deliveries(&site, "").await[0]["attempts"] == 1).await;
 
     // Thirty days later.
     let month = 2_592_000_000_i64;
     site.while_stopped("update events set at = at - ?", [month]);
     site.while_stopped("update deliveries set updated_at = updated_at - ?", [month]);
-    until("old deliveries are deleted", async || deliveries(&site, "").await.len() == 1).await;
+    eventually("old deliveries are deleted", async || deliveries(&site, "").await.len() == 1).await;
 
     assert_eq!(deliveries(&site, "").await[0]["state"], "pending");
     let events: i64 = site.rows().query_row("select count(*) from events", [], |row| row.get(0)).unwrap();

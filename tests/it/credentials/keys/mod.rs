@@ -1,8 +1,8 @@
 //! API keys of members and services.
 
-pub mod authentication;
-pub mod ownership;
-pub mod validity;
+mod authentication;
+mod ownership;
+mod validity;
 
 use serde_json::{Value, json};
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{DAY_MS, HOUR_MS, Key, is_refused, key_of, me, of_service, own, plain, with};
 use crate::harness::site::Site;
-use crate::sessions::passwords::{mailing, plain_smtp, until};
+use crate::harness::waiting::eventually;
+use crate::sessions::passwords::{mailing, plain_smtp};
 
 // ── expiry ──
 
@@ -288,16 +289,12 @@ async fn an_expiring_key_is_announced_once_and_deleted_long_after_its_expiry() {
         let sql = "select count(*) from api_keys where notified_at is not null";
         site.rows().query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number") == 1
     };
-    until("the notice is noted", async || is_noted(&site)).await;
+    eventually("the notice is noted", async || is_noted(&site)).await;
     let past = Timestamp::now().0 - 31 * DAY_MS;
     site.while_stopped("update api_keys set expires_at = ?1 where id = ?2", (past, id(&over)));
 
     // The first housekeeping runs in parallel with the first requests.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while shown(&site).await.len() > 1 {
-        assert!(std::time::Instant::now() < deadline, "the expired key was not deleted");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    eventually("the expired key is deleted", async || shown(&site).await.len() <= 1).await;
     assert_eq!(shown(&site).await, [(true, soon.id.clone())]);
     site.restart().await;
     assert_eq!(announced(&site), 1);

@@ -6,6 +6,7 @@ use crate::harness::callers::{As, Reply};
 use crate::harness::counterparts::{HOOK_KEY, Sftpgo};
 use crate::harness::organizations::Member;
 use crate::harness::site::{PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 const LIMITED: [&str; 4] = ["list", "download", "delete", "rename"];
 
@@ -74,7 +75,7 @@ async fn an_account_follows_its_member() {
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
 
-    let made = sftpgo.until("kim", Value::is_object).await;
+    let made = sftpgo.eventually("kim", Value::is_object).await;
     assert_eq!((&made["status"], &made["quota_size"]), (&json!(1), &json!(1_000)));
     assert_eq!((&made["permissions"], &made["home_dir"]), (&json!({"/": ["*"]}), &json!("/srv/media/kim")));
     assert_eq!(made["additional_info"], json!(uid));
@@ -84,33 +85,33 @@ async fn an_account_follows_its_member() {
     changed["email"] = json!("k@example.org");
     sftpgo.lab("put", changed).await;
     set_size(&site, &uid, 2_000).await;
-    let user = sftpgo.until("kim", |user| user["quota_size"] == 2_000).await;
+    let user = sftpgo.eventually("kim", |user| user["quota_size"] == 2_000).await;
     assert_eq!(user["email"], "k@example.org");
 
     // A quota of zero is expressed by permissions, because at SFTPGo 0 means no limit.
     set_size(&site, &uid, 0).await;
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     set_size(&site, &uid, 100).await;
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
 
     // The last byte of the quota removes the write permission until something is deleted.
     tell(&site, event("upload", "/a.mp4", 1, size(100))).await;
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     tell(&site, event("upload", "/b.mp4", 2, size(1))).await.is(33_506_000);
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     // Open sessions would keep the permissions that they started with.
     assert_eq!(last_change(&sftpgo).await["query"]["disconnect"], "1");
     tell(&site, event("delete", "/a.mp4", 3, json!({}))).await;
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
     assert_eq!(last_change(&sftpgo).await["query"], json!({}));
 
     site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();
-    sftpgo.until("kim", |user| user["status"] == 0).await;
+    sftpgo.eventually("kim", |user| user["status"] == 0).await;
     assert_eq!(last_change(&sftpgo).await["query"]["disconnect"], "1");
     site.admin().post(&format!("/admin/members/{uid}/activate"), json!({})).await.done();
-    sftpgo.until("kim", |user| user["status"] == 1).await;
+    sftpgo.eventually("kim", |user| user["status"] == 1).await;
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
-    sftpgo.until("kim", |user| user["status"] == 0).await;
+    sftpgo.eventually("kim", |user| user["status"] == 0).await;
 }
 
 async fn last_change(sftpgo: &Sftpgo) -> Value {
@@ -131,7 +132,7 @@ async fn a_refused_large_file_does_not_remove_the_write_permission() {
     assert_eq!(tell(&site, event("upload", "/b.mp4", 3, size(100))).await.body, json!({"status": "ok"}));
     tell(&site, event("upload", "/c.mp4", 4, size(1))).await.is(33_506_000);
     tell(&site, event("pre-upload", "/d.mp4", 5, json!({}))).await.is(33_506_000);
-    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
+    sftpgo.eventually("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
 }
 
 #[tokio::test]
@@ -139,9 +140,9 @@ async fn an_erased_members_account_is_deleted_if_configured() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}sftpgo.delete = true\n", sftpgo.settings_by_key())).await;
     let uid = kim(&site, 1_000).await;
-    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.eventually("kim", Value::is_object).await;
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
-    sftpgo.until("kim", Value::is_null).await;
+    sftpgo.eventually("kim", Value::is_null).await;
 }
 
 #[tokio::test]
@@ -169,15 +170,8 @@ pub async fn until_settled(site: &Site) {
 
 /// Waits until the newest delivery to SFTPGo is in this state.
 async fn until_delivery(site: &Site, state: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        let list = site.admin().get("/admin/deliveries?target=sftpgo").await.data();
-        if list["items"][0]["state"] == state {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "{list}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let newest = async || site.admin().get("/admin/deliveries?target=sftpgo").await.data()["items"][0]["state"].clone();
+    eventually(state, async || newest().await == state).await;
 }
 
 #[tokio::test]
@@ -185,7 +179,7 @@ async fn after_any_failure_of_sftpgo_the_account_is_updated() {
     let sftpgo = Sftpgo::start(&["--token-ttl", "31"]);
     let site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1).await;
-    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.eventually("kim", Value::is_object).await;
     let troubles = [
         json!({"fail": 2, "status": 500}),
         json!({"fail": 2, "status": 429}),
@@ -200,7 +194,7 @@ async fn after_any_failure_of_sftpgo_the_account_is_updated() {
             assert_eq!(sftpgo.user("kim").await["quota_size"], n - 1);
             sftpgo.lab("behave", json!({"hang": 0})).await;
         }
-        sftpgo.until("kim", |user| user["quota_size"] == n).await;
+        sftpgo.eventually("kim", |user| user["quota_size"] == n).await;
     }
 }
 
@@ -209,7 +203,7 @@ async fn drift_is_reported_and_repaired_without_changing_unrelated_accounts() {
     let sftpgo = Sftpgo::start(&[]);
     let mut site = Site::with(&sftpgo.settings()).await;
     let uid = kim(&site, 1_000).await;
-    let mut user = sftpgo.until("kim", Value::is_object).await;
+    let mut user = sftpgo.eventually("kim", Value::is_object).await;
     let guest = json!({"username": "guest", "home_dir": "/g", "permissions": {"/": ["*"]}, "status": 1});
     sftpgo.lab("put", guest).await;
     let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data();
@@ -245,7 +239,7 @@ async fn the_enabled_account_of_an_erased_member_is_disabled() {
         let sftpgo = Sftpgo::start(&[]);
         let site = Site::with(&format!("{}{settings}", sftpgo.settings())).await;
         let uid = kim(&site, 1_000).await;
-        let mut account = sftpgo.until("kim", Value::is_object).await;
+        let mut account = sftpgo.eventually("kim", Value::is_object).await;
         site.admin().delete(&format!("/admin/members/{uid}")).await.done();
         until_settled(&site).await;
         let mut open = |name: &str, whose: &str| {
@@ -343,13 +337,13 @@ async fn our_requests_match_sftpgos_document() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&format!("{}sftpgo.delete = true\n", sftpgo.settings())).await;
     let uid = kim(&site, 1_000).await;
-    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.eventually("kim", Value::is_object).await;
     sftpgo.lab("upload", json!({"username": "kim", "path": "/a.mp4", "size": 7})).await;
     set_size(&site, &uid, 0).await;
-    sftpgo.until("kim", |user| user["quota_size"] == 0).await;
+    sftpgo.eventually("kim", |user| user["quota_size"] == 0).await;
     assert_eq!(site.command(&["sftpgo", "reconcile"])["scans"], 1);
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
-    sftpgo.until("kim", Value::is_null).await;
+    sftpgo.eventually("kim", Value::is_null).await;
 
     let asked = sftpgo.lab("asked", json!({})).await.1;
     let mut seen = std::collections::BTreeSet::new();

@@ -24,10 +24,6 @@ fn ignored(why: &str) -> Value {
     json!({"status": "ignored", "reason": why})
 }
 
-fn jobs(site: &Site) -> i64 {
-    site.rows().query_row("select count(*) from jobs", [], |row| row.get(0)).expect("a number")
-}
-
 const OK: &str = r#"{"status":"ok"}"#;
 const NO_VIDEO: &str = "files with this name are not videos";
 
@@ -99,12 +95,12 @@ async fn hidden_and_temporary_files_are_not_videos_until_they_are_renamed() {
             assert_eq!((reply.status, &reply.body), (200, &ignored(NO_VIDEO)), "{action} {name:?}");
         }
     }
-    assert_eq!((used(&site).await, paths(&site).await, jobs(&site)), (0, vec![], 0));
+    assert_eq!((used(&site).await, paths(&site).await, site.count("jobs")), (0, vec![], 0));
 
     for (at, temporary) in (20..).step_by(2).zip(["/clip.mp4.1a2b3c4d.partial", "/.clip.mp4.AbC123", "/clip.part"]) {
         tell(&site, event("upload", temporary, at, size(10))).await;
         tell(&site, event("rename", temporary, at + 1, to("/clip.mp4"))).await;
-        assert_eq!((paths(&site).await, jobs(&site)), (vec!["kim/clip.mp4".into()], 1), "{temporary}");
+        assert_eq!((paths(&site).await, site.count("jobs")), (vec!["kim/clip.mp4".into()], 1), "{temporary}");
     }
     // A rename in the same moment as its upload.
     let told = |action: &str, path: &str, more: Value| {
@@ -114,7 +110,7 @@ async fn hidden_and_temporary_files_are_not_videos_until_they_are_renamed() {
     };
     tell(&site, told("upload", "/b.mp4.partial", size(10))).await;
     tell(&site, told("rename", "/b.mp4.partial", json!({"virtual_target_path": "/b.mp4", "file_size": 10}))).await;
-    assert_eq!((used(&site).await, jobs(&site)), (20, 2));
+    assert_eq!((used(&site).await, site.count("jobs")), (20, 2));
     assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
 }
 
@@ -179,21 +175,21 @@ async fn the_rest_of_an_aborted_upload_counts_and_gets_a_job_when_it_is_complete
     };
     lies("r.mp4", 500);
     assert_eq!(aborted("/r.mp4", 1).await, OK);
-    assert_eq!((used(&site).await, paths(&site).await, jobs(&site)), (500, vec!["kim/r.mp4".into()], 0));
+    assert_eq!((used(&site).await, paths(&site).await, site.count("jobs")), (500, vec!["kim/r.mp4".into()], 0));
     // Aborted again, renamed, and then uploaded completely.
     lies("r.mp4", 600);
     assert_eq!(aborted("/r.mp4", 2).await, OK);
     assert_eq!(tell(&site, event("rename", "/r.mp4", 3, to("/s.mp4"))).await.body.to_string(), OK);
-    assert_eq!((used(&site).await, jobs(&site)), (600, 0));
+    assert_eq!((used(&site).await, site.count("jobs")), (600, 0));
     tell(&site, event("upload", "/s.mp4", 4, size(700))).await;
     tell(&site, event("upload", "/s.mp4", 5, size(700))).await;
-    assert_eq!((used(&site).await, paths(&site).await, jobs(&site)), (700, vec!["kim/s.mp4".into()], 1));
+    assert_eq!((used(&site).await, paths(&site).await, site.count("jobs")), (700, vec!["kim/s.mp4".into()], 1));
     // The file exists, so its bytes count even beyond the quota; under a temporary name it is not a video.
     lies("t.mp4", 400);
     assert_eq!(aborted("/t.mp4", 6).await, OK);
     lies("u.mp4.part", 400);
     aborted("/u.mp4.part", 7).await;
-    assert_eq!((used(&site).await, jobs(&site)), (1_100, 1));
+    assert_eq!((used(&site).await, site.count("jobs")), (1_100, 1));
     assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
 }
 

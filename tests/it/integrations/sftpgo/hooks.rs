@@ -1,20 +1,17 @@
 //! SFTPGo's hooks as SFTPGo calls them: logins and file events.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::accounts::{event, hook, kim, paths, size, tell, to, until_settled, used};
 use crate::harness::counterparts::Sftpgo;
 use crate::harness::site::{PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 /// Waits until the events that SFTPGo sends asynchronously have set kim's usage to this.
 async fn until_used(site: &Site, bytes: i64) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while used(site).await != bytes {
-        assert!(Instant::now() < deadline, "{} instead of {bytes}", used(site).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(&format!("{bytes} are used"), async || used(site).await == bytes).await;
 }
 
 async fn login(site: &Site, body: Value) -> Value {
@@ -49,11 +46,7 @@ async fn uploads_and_deletions_at_sftpgo_change_the_usage() {
     assert_eq!(act("upload", json!({"path": "/a.mp4", "size": 100})).await, 200);
     until_used(&site, 100).await;
     assert_eq!(act("rename", json!({"path": "/a.mp4", "target": "/b.mp4"})).await, 200);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while paths(&site).await != ["kim/b.mp4"] {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the file is renamed", async || paths(&site).await == ["kim/b.mp4"]).await;
     assert_eq!(act("delete", json!({"path": "/b.mp4"})).await, 200);
     until_used(&site, 0).await;
 }
@@ -63,7 +56,7 @@ async fn an_event_repeated_after_a_busy_answer_is_applied_once() {
     let sftpgo = Sftpgo::start(&["--hook-wait", "0.2"]);
     let site = Site::with(&sftpgo.settings()).await;
     kim(&site, 1_000).await;
-    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.eventually("kim", Value::is_object).await;
     sftpgo.call(&site).await;
     let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
     rows.busy_timeout(Duration::from_secs(10)).expect("patience");
@@ -74,11 +67,7 @@ async fn an_event_repeated_after_a_busy_answer_is_applied_once() {
         let calls = log.as_array().expect("calls").iter().filter(|call| call["body"]["action"] == "upload");
         calls.map(|call| call["status"].as_u64().expect("a status")).collect::<Vec<_>>()
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while told().await.is_empty() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the upload is told", async || !told().await.is_empty()).await;
     rows.execute_batch("rollback").expect("the end of the lock");
 
     until_used(&site, 100).await;
@@ -121,7 +110,7 @@ async fn a_username_gives_no_sftpgo_login_until_an_administrator_sets_it_as_the_
 
     site.admin().patch(&format!("/admin/users/{uid}"), json!({"sftpgo_username": "lee"})).await.done();
 
-    sftpgo.until("lee", |user| user["additional_info"] == json!(uid)).await;
+    sftpgo.eventually("lee", |user| user["additional_info"] == json!(uid)).await;
     assert_eq!(come_in().await, 200);
     assert_eq!(tell(&site, uploaded(3)).await.body, json!({"status": "ok"}));
     assert_eq!(paths(&site).await, ["lee/a.mp4", "lee/b.mp4"]);
@@ -157,15 +146,12 @@ async fn a_failing_account_delays_no_other() {
         let list = site.command(&["outbox", "list", "--target", "sftpgo", "--state", "pending"]);
         list["items"].as_array().expect("items").iter().any(|row| row["last_error"].is_string())
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !waits().await {
-        assert!(Instant::now() < deadline);
-    }
+    eventually("a delivery waits", waits).await;
 
     let new = json!({"username": "lee", "email": "lee@example.org"});
     site.admin().post("/admin/users", new).await.done();
 
-    sftpgo.until("lee", Value::is_object).await;
+    sftpgo.eventually("lee", Value::is_object).await;
     assert!(sftpgo.user("kim").await.is_null() && waits().await);
     let metrics = site.metrics();
     let line = "roster_deliveries_total{outcome=\"failed\",target=\"sftpgo\"} 1";

@@ -1,5 +1,5 @@
 //! SFTPGo.
 
 pub mod accounts;
-pub mod events;
-pub mod hooks;
+mod events;
+mod hooks;

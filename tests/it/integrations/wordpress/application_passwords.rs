@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use serde_json::{Value, json};
 
-use super::{NOWHERE, administer, issue, map, new_person, redeem, roles, sign_in, site_at, site_of, token};
+use super::{administer, issue, map, new_person, redeem, roles, sign_in, site_at, site_of};
 use crate::harness::callers::Reply;
 use crate::harness::counterparts::WordPress;
 use crate::harness::site::Site;
-use crate::harness::stub_server::{self, StubServer};
+use crate::harness::stub_server::{self, NOWHERE, StubServer};
+use crate::harness::waiting::eventually;
 
 #[tokio::test]
 async fn a_member_created_with_a_wordpress_id_is_found_at_the_first_sign_in() {
@@ -17,7 +18,7 @@ async fn a_member_created_with_a_wordpress_id_is_found_at_the_first_sign_in() {
     let body = json!({"wordpress_id": 17, "username": "kim", "email": "kim@example.org"});
     let made = site.admin().post("/admin/users", body).await.data();
     let arrived = redeem(&site, &issue(&json!({"id": 17, "login": "kim.l", "email": "other@example.org"}))).await;
-    let me = site.bearer(&token(&arrived)).get("/me").await.data();
+    let me = site.bearer(&arrived.access_token()).get("/me").await.data();
     assert_eq!((&me["uid"], &me["email"]), (&made["id"], &json!("kim@example.org")));
 }
 
@@ -31,7 +32,7 @@ async fn an_application_password_creates_a_member_with_the_mapped_roles() {
     map(&acme, "editor", "press").await;
     let editor = wordpress.person("editor");
 
-    let token = token(&sign_in(&site, "editor", &editor.application_password).await);
+    let token = sign_in(&site, "editor", &editor.application_password).await.access_token();
 
     let me = site.bearer(&token).get("/me").await.data();
     assert_eq!((&me["username"], &me["email"]), (&json!("editor"), &json!(editor.email)));
@@ -65,7 +66,7 @@ async fn a_role_changed_at_wordpress_changes_at_the_next_sign_in() {
     map(&acme, "author", "writers").await;
     map(&bolt, "author", "guests").await;
     let (login, person) = new_person(wordpress, "editor").await;
-    let first = token(&sign_in(&site, &login, &person.application_password).await);
+    let first = sign_in(&site, &login, &person.application_password).await.access_token();
     assert_eq!(roles(&acme, &first).await, ["press"]);
     // A manually assigned role is not changed by a sign-in.
     let uid = site.bearer(&first).get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
@@ -119,7 +120,7 @@ async fn taken_or_invalid_names_are_omitted_and_never_link() {
     let body = json!({"username": login.to_uppercase(), "email": person.email, "display_name": "Local"});
     let local = site.admin().post("/admin/members", body).await.data();
 
-    let first = token(&sign_in(&site, &login, &person.application_password).await);
+    let first = sign_in(&site, &login, &person.application_password).await.access_token();
 
     let me = site.bearer(&first).get("/me").await.data();
     assert_ne!(me["uid"], local["uid"]);
@@ -136,7 +137,7 @@ async fn taken_or_invalid_names_are_omitted_and_never_link() {
     assert_eq!(me["display_name"], "Chosen");
 
     for login in ["name with space", "dot.at@host"] {
-        let token = token(&sign_in(&site, login, &wordpress.person(login).application_password).await);
+        let token = sign_in(&site, login, &wordpress.person(login).application_password).await.access_token();
         let me = site.bearer(&token).get("/me").await.data();
         assert_eq!((&me["username"], &me["email"]), (&Value::Null, &json!(wordpress.person(login).email)), "{login}");
     }
@@ -147,7 +148,7 @@ async fn a_suspended_member_is_refused_by_password_and_by_ticket() {
     let wordpress = WordPress::start();
     let site = site_at(wordpress, "").await;
     let (login, person) = new_person(wordpress, "subscriber").await;
-    let first = token(&sign_in(&site, &login, &person.application_password).await);
+    let first = sign_in(&site, &login, &person.application_password).await.access_token();
     let uid = site.bearer(&first).get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
     site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();
 
@@ -282,11 +283,7 @@ async fn a_site_that_fails_repeatedly_is_not_called_until_later() {
     assert_eq!(stub.asked(), 3);
 
     is_well.store(true, std::sync::atomic::Ordering::SeqCst);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while sign_in(&site, "kim", "x").await.status != 200 {
-        assert!(Instant::now() < deadline, "it is never called again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("it is called again", async || sign_in(&site, "kim", "x").await.status == 200).await;
     assert_eq!(stub.asked(), 4);
 }
 

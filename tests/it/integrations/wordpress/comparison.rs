@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::events::{KEY, find, map, notice_of, roles, send, signed, site_of, status, user_update};
+use super::events::{KEY, find, notice_of, roles, send, signed, site_of, status, user_update};
+use super::map;
 use crate::harness::receiver::{Answer, Receiver};
 use crate::harness::site::Site;
 use crate::harness::stub_server::{self, StubRequest, StubServer};
@@ -73,7 +74,7 @@ pub fn empty_wordpress() -> (StubServer, tempfile::TempDir, String) {
     (stub_site, secrets, settings)
 }
 
-pub fn start(users: &Users) -> StubServer {
+fn start(users: &Users) -> StubServer {
     let users = users.clone();
     StubServer::start(move |asked| users.answer(&asked))
 }

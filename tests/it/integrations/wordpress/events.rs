@@ -4,13 +4,12 @@ use roster::kernel::ids::Timestamp;
 use roster::kernel::secret;
 use serde_json::{Value, json};
 
-use super::comparison::start;
+use super::map;
 use crate::harness::callers::Reply;
 use crate::harness::organizations::Organization;
 use crate::harness::site::{INTERNAL_SECRET, Site};
+use crate::harness::stub_server::NOWHERE;
 
-/// Nothing listens at this address.
-pub const NOWHERE: &str = "http://127.0.0.1:9";
 pub const KEY: &str = "a-key-for-hints-of-tests-without-a-site";
 pub const HOOK: &str = "/api/v1/hooks/wordpress";
 
@@ -43,12 +42,6 @@ pub async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -
     }
     let site = Site::with(&format!("{settings}{more}")).await;
     SiteWithSecrets { site, _secrets: secrets }
-}
-
-pub async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
-    organization.role(role, &[]).await;
-    let body = json!({"external_source": "wordpress", "external_key": external_key, "internal_role_key": role});
-    organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
 }
 
 pub async fn roles(organization: &Organization<'_>, uid: &str) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! WordPress.
 
-pub mod application_passwords;
+mod application_passwords;
 pub mod comparison;
-pub mod events;
-pub mod must_use_plugin;
-pub mod status;
-pub mod tickets;
+mod events;
+mod must_use_plugin;
+mod status;
+mod tickets;
 
 use std::sync::OnceLock;
 
@@ -19,9 +19,8 @@ use crate::harness::callers::Reply;
 use crate::harness::counterparts::{Person, WordPress};
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
+use crate::harness::stub_server::NOWHERE;
 
-/// Nothing listens at this address: tickets need no request to WordPress.
-pub const NOWHERE: &str = "http://127.0.0.1:9";
 pub const SECRET: &str = "a-ticket-secret-for-tests-without-a-site";
 
 /// A site that is configured for a WordPress that does not exist or misbehaves.
@@ -55,14 +54,9 @@ pub async fn redeem(site: &Site, ticket: &str) -> Reply {
     site.nobody().post("/auth/wordpress/ticket", json!({"ticket": ticket})).await
 }
 
-pub fn token(reply: &Reply) -> String {
-    reply.data()["access_token"].as_str().expect("a token").to_owned()
-}
-
 pub async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
     organization.role(role, &[]).await;
-    let body = json!({"external_source": "wordpress", "external_key": external_key, "internal_role_key": role});
-    organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
+    organization.map("wordpress", external_key, role).await;
 }
 
 /// Keys of the roles that the member with this token holds in an organization.

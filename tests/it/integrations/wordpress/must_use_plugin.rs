@@ -1,13 +1,13 @@
 //! The must-use plugin in a real WordPress.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use super::comparison::{compare, numbers};
-use super::events::{HOOK, KEY, NOWHERE, SiteWithSecrets, find, map, roles, site_of, status};
+use super::events::{HOOK, KEY, SiteWithSecrets, find, roles, site_of, status};
+use super::map;
 use crate::harness::counterparts::WordPress;
+use crate::harness::stub_server::NOWHERE;
+use crate::harness::waiting::eventually;
 
 /// Serializes the tests that receive events of the WordPress that all tests share.
 static EVENTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -42,18 +42,6 @@ async fn new_person(wordpress: &WordPress, roles: &[&str], quiet: bool) -> (Stri
     (login, made["id"].as_u64().expect("id"))
 }
 
-/// Repeats a request until it returns a result.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test]
 async fn members_follow_users_created_changed_and_deleted_at_wordpress() {
     let wordpress = WordPress::start();
@@ -65,25 +53,26 @@ async fn members_follow_users_created_changed_and_deleted_at_wordpress() {
     send_events_to(wordpress, &format!("{}{HOOK}", site.url));
 
     let (login, id) = new_person(wordpress, &["editor"], false).await;
-    let member = until("a new user becomes a member", async || find(&site, &login).await).await;
+    let member = eventually("a new user becomes a member", async || find(&site, &login).await).await;
     let uid = member["uid"].as_str().expect("uid").to_owned();
     assert_eq!(member["email"], format!("{login}@example.org"));
-    until("its role follows", async || (roles(&acme, &uid).await == ["press"]).then_some(())).await;
+    eventually("its role follows", async || (roles(&acme, &uid).await == ["press"]).then_some(())).await;
 
     let body = json!({"roles": ["author"], "email": format!("new-{login}@example.org")});
     administer(wordpress, reqwest::Method::POST, &format!("/{id}"), body, false).await;
-    until("another role follows", async || (roles(&acme, &uid).await == ["writers"]).then_some(())).await;
+    eventually("another role follows", async || (roles(&acme, &uid).await == ["writers"]).then_some(())).await;
     assert_eq!(find(&site, &login).await.expect("the member")["email"], format!("{login}@example.org"));
 
     // A user that another program reports itself causes no event of its own; an event about another user is sent.
     let (quiet, _) = new_person(wordpress, &["editor"], true).await;
     let (loud, _) = new_person(wordpress, &["editor"], false).await;
-    until("the event of the next user arrives", async || find(&site, &loud).await).await;
+    eventually("the event of the next user arrives", async || find(&site, &loud).await).await;
     assert_eq!(find(&site, &quiet).await, None);
 
     let path = format!("/{id}?force=true&reassign=false");
     administer(wordpress, reqwest::Method::DELETE, &path, json!({}), false).await;
-    until("the deleted user is suspended", async || (status(&site, &uid).await == "suspended").then_some(())).await;
+    eventually("the deleted user is suspended", async || (status(&site, &uid).await == "suspended").then_some(()))
+        .await;
     assert_eq!(roles(&acme, &uid).await, Vec::<String>::new());
     send_events_to(wordpress, "");
 }
@@ -100,7 +89,7 @@ async fn events_that_roster_could_not_receive_are_sent_again() {
 
     send_events_to(wordpress, &format!("{}{HOOK}", site.url));
     let cron = format!("{}/wp-cron.php?doing_wp_cron", wordpress.url);
-    until("the cron job sends the event", async || {
+    eventually("the cron job sends the event", async || {
         crate::harness::counterparts::http().get(&cron).send().await.expect("an answer");
         find(&site, &login).await
     })

@@ -99,6 +99,8 @@ async fn a_suspension_and_an_activation_are_sent_to_the_account_of_the_member() 
     assert_eq!(after, 0);
 }
 
+// ── a real WordPress, with the must-use plugin of `packaging/wordpress` ──
+
 /// A site with credentials of a user at the real WordPress. The site reads its secret until it ends, so the folder is
 /// declared before the site and dropped after it.
 async fn site_at(wordpress: &WordPress, login: &str) -> (tempfile::TempDir, Site) {

@@ -4,9 +4,10 @@ use reqwest::Method;
 use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
-use super::{NOWHERE, SECRET, issue, map, redeem, roles, sealed, sign_in, site_at, site_of, token};
+use super::{SECRET, issue, map, redeem, roles, sealed, sign_in, site_at, site_of};
 use crate::harness::callers::Reply;
 use crate::harness::counterparts::{Browser, WordPress, query};
+use crate::harness::stub_server::NOWHERE;
 
 #[tokio::test]
 async fn a_ticket_of_the_plugin_signs_in_once() {
@@ -20,7 +21,7 @@ async fn a_ticket_of_the_plugin_signs_in_once() {
     let ticket = wordpress.ticket(&mut browser).await;
     let reply = redeem(&site, &ticket).await;
 
-    let token = token(&reply);
+    let token = reply.access_token();
     let me = site.bearer(&token).get("/me").await.data();
     assert_eq!((&me["username"], &me["email"]), (&json!("editor"), &json!(editor.email)));
     assert_eq!(roles(&acme, &token).await, ["press"]);
@@ -59,7 +60,7 @@ async fn a_browser_returns_from_wordpress_with_a_ticket_that_sets_cookies() {
     let reply = same_site.send(Method::POST, "/auth/wordpress/ticket", Some(body)).await;
 
     assert_eq!(reply.headers.get_all("set-cookie").iter().count(), 3, "{reply:?}");
-    let me = site.bearer(&token(&reply)).get("/me").await.data();
+    let me = site.bearer(&reply.access_token()).get("/me").await.data();
     assert_eq!(me["email"], person.email);
 }
 
@@ -105,7 +106,7 @@ async fn a_reused_wordpress_id_does_not_lead_to_the_former_member() {
     let ticket =
         |login: &str, email: &str| issue(&json!({"id": 7, "login": login, "email": email, "roles": ["editor"]}));
     let first = redeem(&site, &ticket("kim", "kim@example.org")).await;
-    let uid = site.bearer(&token(&first)).get("/me").await.data()["uid"].clone();
+    let uid = site.bearer(&first.access_token()).get("/me").await.data()["uid"].clone();
 
     for (login, email) in [("lee", "lee@example.org"), ("lee", ""), ("KIM", "lee@example.org")] {
         let reply = redeem(&site, &ticket(login, email)).await;
@@ -114,7 +115,7 @@ async fn a_reused_wordpress_id_does_not_lead_to_the_former_member() {
     // A user who changed only the login or only the e-mail is still the same person.
     for (login, email) in [("kim", "new@example.org"), ("renamed", "Kim@example.org"), ("kim", "")] {
         let reply = redeem(&site, &ticket(login, email)).await;
-        assert_eq!(site.bearer(&token(&reply)).get("/me").await.data()["uid"], uid, "{login} {email}");
+        assert_eq!(site.bearer(&reply.access_token()).get("/me").await.data()["uid"], uid, "{login} {email}");
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::{CHECK, files, grant, reason, reasons, right, route};
+use super::{files, grant, reason, reasons, right, route};
 use crate::harness::site::{PASSWORD, Site};
+use crate::permissions::CHECK;
 
 // ── gates ──
 

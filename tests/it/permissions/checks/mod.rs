@@ -1,16 +1,14 @@
 //! Decisions over HTTP: `POST /check`.
 
-pub mod explanations;
-pub mod gates;
-pub mod questions;
-pub mod routes;
+mod explanations;
+mod gates;
+mod questions;
+mod routes;
 
 use serde_json::{Value, json};
 
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
-
-pub const CHECK: &str = "/api/v1/permissions/check";
 
 /// A question about a route.
 pub fn route(uid: &str, method: &str, path: &str) -> Value {

@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{CHECK, files, grant, right, route};
+use super::{files, grant, right, route};
 use crate::harness::site::Site;
-
-const FORBIDDEN: u64 = 31_505_000;
-const BAD_INPUT: u64 = 10_101_000;
-const NO_ORGANIZATION: u64 = 31_301_000;
+use crate::permissions::{BAD_INPUT, CHECK, FORBIDDEN, NO_ORGANIZATION};
 
 // ── the shape of a question ──
 

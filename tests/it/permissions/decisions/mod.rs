@@ -3,16 +3,15 @@
 //!
 //! The evaluator shares no code with `src/kernel/authz`: it follows the text of the policy, slowly and simply.
 
-pub mod naive_evaluator;
-pub mod town;
+mod naive_evaluator;
+mod town;
 
 use serde_json::json;
 
 use crate::harness::site::{ADMIN, PASSWORD};
+use crate::permissions::P;
 use naive_evaluator::Rows;
 use town::Town;
-
-pub const P: &str = "/api/v1/permissions";
 
 #[tokio::test]
 async fn ten_thousand_decisions_equal_those_of_the_naive_evaluator() {

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::P;
 use super::naive_evaluator::{Rows, Segment, parsed};
 use crate::harness::callers::As;
 use crate::harness::site::Site;
+use crate::permissions::P;
 
 // ── random choices ──
 
@@ -49,7 +49,7 @@ const SOURCES: [&str; 5] = ["manual", "zitadel", "ldap", "scim", "oidc"];
 pub struct Town {
     pub site: Site,
     pub seed: u64,
-    pub chance: Random,
+    chance: Random,
     pub organizations: Vec<String>,
     /// The last one is the administrator: questions include it, but no change affects it.
     pub members: Vec<String>,
@@ -175,6 +175,7 @@ impl Town {
             .collect();
         let own = self.chance.pick(&["roster.role.list", "roster.client.list", "roster.policy"]).to_owned();
         let is_open = self.chance.happens(85);
+        let (status, verb) = if is_open { ("open", "activate") } else { ("close", "deactivate") };
         let right = json!({
             "uid": member, "scope_type": self.chance.pick(&["site", "organization", "tenant"]),
             "scope_id": self.scope_id(), "module": "m", "action": self.chance.pick(&["view", "edit"]),
@@ -190,16 +191,8 @@ impl Town {
         let revoked = self.chance.of(&if held.is_empty() { vec!["none".to_owned()] } else { held });
         let link = format!("/admin/members/{member}/organizations/{organization}");
         let reply = match kind {
-            0..8 => {
-                admin
-                    .post(&format!("{P}/roles"), json!({"key": key, "status": if is_open { "open" } else { "close" }}))
-                    .await
-            }
-            8..14 => {
-                admin
-                    .patch(&format!("{P}/roles/{role}"), json!({"status": if is_open { "open" } else { "close" }}))
-                    .await
-            }
+            0..8 => admin.post(&format!("{P}/roles"), json!({"key": key, "status": status})).await,
+            8..14 => admin.patch(&format!("{P}/roles/{role}"), json!({"status": status})).await,
             14..16 => admin.delete(&format!("{P}/roles/{role}")).await,
             16..32 => {
                 let mut ids = permissions;
@@ -211,39 +204,19 @@ impl Town {
             }
             50..55 => admin.delete(&format!("{P}/users/{member}/roles/{revoked}")).await,
             55..59 => {
-                admin
-                    .put(
-                        &format!("{P}/role-mappings"),
-                        json!({"external_source": "ldap", "external_key": key, "internal_role_key": key}),
-                    )
-                    .await
+                let mapping = json!({"external_source": "ldap", "external_key": key, "internal_role_key": key});
+                admin.put(&format!("{P}/role-mappings"), mapping).await
             }
             59..63 => {
-                admin
-                    .post(
-                        &format!("{P}/users/{member}/roles/sync"),
-                        json!({"source": "ldap", "external_keys": [key, "other"]}),
-                    )
-                    .await
+                let keys = json!({"source": "ldap", "external_keys": [key, "other"]});
+                admin.post(&format!("{P}/users/{member}/roles/sync"), keys).await
             }
             63..72 => root.post("/admin/permissions/grant", right).await,
             72..75 => root.post("/admin/permissions/revoke", right).await,
-            75..78 => {
-                root.post(
-                    &format!("/admin/members/{member}/{}", if is_open { "activate" } else { "deactivate" }),
-                    json!({}),
-                )
-                .await
-            }
+            75..78 => root.post(&format!("/admin/members/{member}/{verb}"), json!({})).await,
             78..90 => root.post(&link, json!({})).await,
             90..92 => root.delete(&link).await,
-            92..95 => {
-                root.post(
-                    &format!("/admin/organizations/{organization}/{}", if is_open { "activate" } else { "deactivate" }),
-                    json!({}),
-                )
-                .await
-            }
+            92..95 => root.post(&format!("/admin/organizations/{organization}/{verb}"), json!({})).await,
             _ => root.post(&format!("{P}/policy/reload"), json!({})).await,
         };
         assert!(reply.status < 500, "seed {}: {reply:?}", self.seed);

@@ -2,14 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{P, PLUGINS, enforce, map, organization, outcome, roles, sha256, sync, sync_url};
+use super::{PLUGINS, enforce, organization, outcome, roles, sha256, sync};
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
 use crate::harness::wasm_fixtures;
+use crate::permissions::{BAD_INPUT, NOT_HELD, P, sync_url};
 use crate::plugins::put;
-
-const BAD_INPUT: u64 = 10_101_000;
-const NOT_HELD: u64 = 31_505_000;
 
 async fn deactivate(organization: &Organization<'_>, plugin: &str) {
     organization.owner().post(&format!("{PLUGINS}/{plugin}/deactivate"), json!({})).await.done();
@@ -22,7 +20,7 @@ async fn the_answer_of_a_mapper_replaces_the_roles_of_the_table() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor", "author", "helper"]).await;
     let member = acme.member().await;
-    map(&acme, "ldap", "staff", "editor").await;
+    acme.map("ldap", "staff", "editor").await;
     acme.assign(&member.uid, &acme.role_id("helper").await).await;
     let helper = json!({"role_id": acme.role_id("helper").await, "source": "scim"});
     acme.owner().post(&format!("{P}/users/{}/roles", member.uid), helper).await.done();
@@ -57,7 +55,7 @@ async fn a_mapper_gets_keys_claims_and_the_roles_of_the_table() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor", "film", "acme"]).await;
     let member = acme.member().await;
-    map(&acme, "ldap", "staff", "editor").await;
+    acme.map("ldap", "staff", "editor").await;
     let claims = json!({"department": "film", "roster.roles": ["film"], "org_code": "film"});
     let body = json!({"source": "ldap", "external_keys": ["staff"], "claims": claims});
     let named = async |component: Vec<u8>| {
@@ -198,7 +196,7 @@ async fn a_mapper_is_not_called_in_another_organization_s_sync() {
     let globex = organization(&site, "globex", &["editor"]).await;
     let member = acme.member().await;
     globex.link(&member.uid).await;
-    map(&acme, "ldap", "staff", "editor").await;
+    acme.map("ldap", "staff", "editor").await;
     enforce(&globex, "mapper", &wasm_fixtures::trapping_mapper()).await;
 
     let synced = sync(&acme, &member.uid, json!(["staff"])).await;

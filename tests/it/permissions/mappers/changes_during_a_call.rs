@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::{enforce, figures, map, organization, outcome, roles, sync, sync_url};
+use super::{enforce, figures, organization, outcome, roles, sync};
 use crate::harness::site::Site;
+use crate::harness::waiting::eventually;
 use crate::harness::wasm_fixtures;
-use crate::plugins::hostile::servers::until;
+use crate::permissions::sync_url;
 
 #[tokio::test]
 async fn an_answer_of_a_replaced_version_is_never_applied() {
@@ -32,8 +33,8 @@ async fn an_answer_of_a_replaced_version_is_never_applied() {
     // others wait for theirs.
     let answered_by_this_version = async || {
         let enough = answers.load(std::sync::atomic::Ordering::SeqCst) + 3;
-        let answered = || (answers.load(std::sync::atomic::Ordering::SeqCst) >= enough).then_some(());
-        until("mappers answer", answered).await;
+        let answered = async || answers.load(std::sync::atomic::Ordering::SeqCst) >= enough;
+        eventually("mappers answer", answered).await;
     };
 
     let switch = async {
@@ -79,7 +80,7 @@ async fn a_table_that_changes_during_a_mapper_call_is_read_again() {
     let site = Site::with(settings).await;
     let acme = organization(&site, "acme", &["before", "after"]).await;
     let member = acme.member().await;
-    map(&acme, "ldap", "staff", "before").await;
+    acme.map("ldap", "staff", "before").await;
     // The first plugin has answered when the second starts.
     enforce(&acme, "first", &wasm_fixtures::naming_claim("roster.roles", 9, 0)).await;
     enforce(&acme, "mapper", &wasm_fixtures::naming_claim("roster.roles", 9, 200_000_000)).await;
@@ -90,7 +91,7 @@ async fn a_table_that_changes_during_a_mapper_call_is_read_again() {
     let change = async {
         let answered = async { while answers().await == before {} };
         tokio::time::timeout(std::time::Duration::from_secs(60), answered).await.expect("an answer of the first");
-        map(&acme, "ldap", "staff", "after").await;
+        acme.map("ldap", "staff", "after").await;
         std::time::Instant::now()
     };
     let ask = async {

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{PLUGINS, enforce, figures, map, organization, outcome, roles, sync, sync_url};
+use super::{PLUGINS, enforce, figures, organization, outcome, roles, sync};
 use crate::harness::callers::As;
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
 use crate::harness::wasm_fixtures;
+use crate::permissions::sync_url;
 use crate::plugins::put;
 
 /// The same in watch mode.
@@ -26,7 +27,7 @@ async fn last_line(organization: &Organization<'_>, plugin: &str) -> String {
 async fn holding_kept<'s>(site: &'s Site) -> (Organization<'s>, String) {
     let acme = organization(site, "acme", &["kept", "other"]).await;
     let member = acme.member().await;
-    map(&acme, "ldap", "staff", "kept").await;
+    acme.map("ldap", "staff", "kept").await;
     assert_eq!(sync(&acme, &member.uid, json!(["staff"])).await["added"], json!(["kept"]));
     let uid = member.uid.clone();
     (acme, uid)

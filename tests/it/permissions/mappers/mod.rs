@@ -1,18 +1,18 @@
 //! Role mappers in the sync.
 
-pub mod answers;
-pub mod changes_during_a_call;
-pub mod failures;
-pub mod sign_ins;
+mod answers;
+mod changes_during_a_call;
+mod failures;
+mod sign_ins;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
+use crate::permissions::{P, sync_url};
 use crate::plugins::put;
 
-pub const P: &str = "/api/v1/permissions";
 pub const PLUGINS: &str = "/api/v1/plugins";
 
 /// Uploads and enforces a component. Returns the epoch of the activation.
@@ -29,15 +29,6 @@ pub async fn figures(organization: &Organization<'_>, plugin: &str, mode: &str) 
 
 pub fn sha256(component: &[u8]) -> String {
     hex::encode(Sha256::digest(component))
-}
-
-pub async fn map(organization: &Organization<'_>, source: &str, external_key: &str, role_key: &str) {
-    let body = json!({"external_source": source, "external_key": external_key, "internal_role_key": role_key});
-    organization.admin().put(&format!("{P}/role-mappings"), body).await.done();
-}
-
-pub fn sync_url(uid: &str) -> String {
-    format!("{P}/users/{uid}/roles/sync")
 }
 
 /// Syncs the source `ldap` as the owner.

@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{enforce, figures, map, organization, roles, sha256};
+use super::{enforce, figures, organization, roles, sha256};
 use crate::harness::counterparts::{CLIENT_SECRET, Oidc, query};
 use crate::harness::site::Site;
 use crate::harness::stub_server::{self, StubServer};
 use crate::harness::wasm_fixtures;
-
-const REDIRECT: &str = "http://127.0.0.1:9/callback";
+use crate::sessions::oidc::REDIRECT;
 
 /// A certified provider, and a site that is configured for it as `lab` with the role claim `groups`.
 async fn lab(users: Value) -> (Oidc, Site) {
@@ -46,8 +45,8 @@ async fn a_sign_in_with_a_provider_calls_the_mappers_of_each_organization() {
     let (oidc, site) = lab(json!({"alice": alice})).await;
     let acme = organization(&site, "acme", &["film", "sound", "by-table"]).await;
     let globex = organization(&site, "globex", &["by-table"]).await;
-    map(&acme, "oidc", "staff", "by-table").await;
-    map(&globex, "oidc", "staff", "by-table").await;
+    acme.map("oidc", "staff", "by-table").await;
+    globex.map("oidc", "staff", "by-table").await;
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/group-mapper/group-mapper.wasm");
     let shipped = std::fs::read(shipped).expect("the example");
     enforce(&acme, "groups", &shipped).await;

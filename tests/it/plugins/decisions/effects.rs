@@ -5,11 +5,12 @@ use roster::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides
 use serde_json::{Value, json};
 
 use super::{
-    CHECK, Fixture, Plug, admin, bind, check, documents, enforced, explained, filtered, permission, plugin_outcomes,
-    route, watched,
+    Fixture, Plug, admin, bind, check, documents, enforced, explained, filtered, permission, plugin_outcomes, watched,
 };
 use crate::harness::site::Site;
 use crate::harness::wasm_fixtures;
+use crate::permissions::CHECK;
+use crate::permissions::checks::route;
 
 pub fn granting(name: &'static str, component: Vec<u8>) -> Plug {
     Plug { may_grant: true, ..enforced(name, component) }
@@ -85,27 +86,20 @@ fn expected(base: &'static str, may_be_asked: bool, can_be_opened: bool, plug: &
     }
 }
 
-#[tokio::test]
-async fn gates_base_and_plugins_decide_in_order() {
-    let site = Site::with("[plugins]\nfailures = 10000").await;
-    site.import(documents()).await;
-    let (mut places, mut plugs) = (Vec::new(), Vec::new());
+/// What a plugin says, whether it is enforced, and whether it may grant.
+type Plugged = (&'static str, bool, bool);
+
+/// An organization for every kind of plugin.
+async fn places(site: &Site) -> Vec<(Fixture, Plugged)> {
+    let mut places = Vec::new();
     for outcome in ["allow", "deny", "abstain", "trap"] {
         for (is_enforced, may_grant) in [(true, false), (true, true), (false, false), (false, true)] {
-            let place = Fixture::new(&site, &format!("o-{outcome}-{is_enforced}-{may_grant}")).await;
-            plugs.push((outcome, is_enforced, may_grant));
-            places.push(place);
+            let place = Fixture::new(site, &format!("o-{outcome}-{is_enforced}-{may_grant}")).await;
+            site.admin().post("/admin/permissions/grant", right(&place.holder, "cameras")).await.done();
+            places.push((place, (outcome, is_enforced, may_grant)));
         }
     }
-    let (stranger, suspended) = (site.member().await.uid, site.member().await.uid);
-    for place in &places {
-        place.organization(&site).link(&suspended).await;
-    }
-    site.admin().post(&format!("/admin/members/{suspended}/deactivate"), json!({})).await.done();
-    for place in &places {
-        site.admin().post("/admin/permissions/grant", right(&place.holder, "cameras")).await.done();
-    }
-    let bound = places.iter().zip(&plugs).map(|(place, (outcome, is_enforced, may_grant))| {
+    let bound = places.iter().map(|(place, (outcome, is_enforced, may_grant))| {
         let component = match *outcome {
             "allow" => wasm_fixtures::allowing(),
             "deny" => wasm_fixtures::denying("not today"),
@@ -117,41 +111,58 @@ async fn gates_base_and_plugins_decide_in_order() {
         (place.id.as_str(), plug)
     });
     let bound: Vec<_> = bound.collect();
-    bind(&site, bound).await;
+    bind(site, bound).await;
+    places
+}
 
-    for (place, plug) in places.iter().zip(&plugs) {
-        let Fixture { id, holder, other } = place;
-        let other_scope = json!({
-            "uid": other, "scope_type": "organization", "scope_id": "platform", "module": "m", "action": "view",
-        });
-        // The question, the base decision, whether plugins are called at all, and whether one could allow it.
-        let cases = [
-            (permission(holder, "doc.read"), "ok_role", true, true),
-            (permission(other, "doc.read"), "no_permission", true, true),
-            (route(holder, "GET", "/docs/7"), "ok_role", true, true),
-            (route(holder, "HEAD", "/docs/7/"), "ok_role", true, true),
-            (route(holder, "PUT", "/docs/7"), "no_permission", true, true),
-            (right(holder, "cameras"), "ok_grant", true, true),
-            (right(other, "cameras"), "no_permission", true, false),
-            (own_right(other, id), "no_permission", true, true),
-            (other_scope, "no_permission", true, false),
-            (permission(holder, "doc.old"), "no_permission", true, false),
-            (route(holder, "GET", "/old"), "no_permission", true, false),
-            (permission(holder, "nowhere"), "no_permission", false, false),
-            (route(holder, "GET", "/nowhere"), "unmapped_route", false, false),
-            (route(holder, "DELETE", "/docs/7"), "method_not_mapped", false, false),
-            (route(holder, "GET", "/docs/../7"), "path_not_canonical", false, false),
-            (permission(&stranger, "doc.read"), "not_a_member", false, false),
-            (permission(&suspended, "doc.read"), "member_inactive", false, false),
-            (permission(holder, "roster.role.list"), "no_permission", false, false),
-            (permission(holder, "roster"), "no_permission", false, false),
-            (
-                json!({"uid": holder, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
-                "no_permission",
-                false,
-                false,
-            ),
-        ];
+/// Questions, each with the base decision, whether plugins are called at all, and whether one could allow it.
+fn cases(place: &Fixture, stranger: &str, suspended: &str) -> [(Value, &'static str, bool, bool); 20] {
+    let Fixture { id, holder, other } = place;
+    let other_scope = json!({
+        "uid": other, "scope_type": "organization", "scope_id": "platform", "module": "m", "action": "view",
+    });
+    [
+        (permission(holder, "doc.read"), "ok_role", true, true),
+        (permission(other, "doc.read"), "no_permission", true, true),
+        (route(holder, "GET", "/docs/7"), "ok_role", true, true),
+        (route(holder, "HEAD", "/docs/7/"), "ok_role", true, true),
+        (route(holder, "PUT", "/docs/7"), "no_permission", true, true),
+        (right(holder, "cameras"), "ok_grant", true, true),
+        (right(other, "cameras"), "no_permission", true, false),
+        (own_right(other, id), "no_permission", true, true),
+        (other_scope, "no_permission", true, false),
+        (permission(holder, "doc.old"), "no_permission", true, false),
+        (route(holder, "GET", "/old"), "no_permission", true, false),
+        (permission(holder, "nowhere"), "no_permission", false, false),
+        (route(holder, "GET", "/nowhere"), "unmapped_route", false, false),
+        (route(holder, "DELETE", "/docs/7"), "method_not_mapped", false, false),
+        (route(holder, "GET", "/docs/../7"), "path_not_canonical", false, false),
+        (permission(stranger, "doc.read"), "not_a_member", false, false),
+        (permission(suspended, "doc.read"), "member_inactive", false, false),
+        (permission(holder, "roster.role.list"), "no_permission", false, false),
+        (permission(holder, "roster"), "no_permission", false, false),
+        (
+            json!({"uid": holder, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
+            "no_permission",
+            false,
+            false,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn gates_base_and_plugins_decide_in_order() {
+    let site = Site::with("[plugins]\nfailures = 10000").await;
+    site.import(documents()).await;
+    let places = places(&site).await;
+    let (stranger, suspended) = (site.member().await.uid, site.member().await.uid);
+    for (place, _) in &places {
+        place.organization(&site).link(&suspended).await;
+    }
+    site.admin().post(&format!("/admin/members/{suspended}/deactivate"), json!({})).await.done();
+
+    for (place, plug) in &places {
+        let (id, cases) = (&place.id, cases(place, &stranger, &suspended));
         let questions: Vec<&Value> = cases.iter().map(|(question, ..)| question).collect();
         let plain = check(&site, id, json!({"questions": questions})).await;
         for (n, (question, base, may_be_asked, can_be_opened)) in cases.iter().enumerate() {

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{CHECK, Fixture, admin, bind, check, documents, enforced, explained, permission, plugin_outcomes, route};
+use super::{Fixture, admin, bind, check, documents, enforced, explained, permission, plugin_outcomes};
 use crate::harness::site::Site;
 use crate::harness::wasm_fixtures;
-
-const BAD_INPUT: u64 = 10_101_000;
+use crate::permissions::checks::route;
+use crate::permissions::{BAD_INPUT, CHECK};
 
 #[tokio::test]
 async fn facts_of_the_caller_reach_the_plugin() {

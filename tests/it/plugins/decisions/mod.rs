@@ -1,16 +1,15 @@
 //! Decisions with the plugins of the organization.
 
-pub mod effects;
-pub mod facts;
+mod effects;
+mod facts;
 
 use serde_json::{Value, json};
 
 use crate::harness::callers::As;
 use crate::harness::organizations::Organization;
 use crate::harness::site::Site;
+use crate::permissions::CHECK;
 use crate::plugins::put;
-
-pub const CHECK: &str = "/api/v1/permissions/check";
 
 /// A plugin to upload and activate.
 pub struct Plug {
@@ -45,10 +44,6 @@ pub async fn bind(site: &Site, plugs: Vec<(&str, Plug)>) {
 
 pub fn permission(uid: &str, name: &str) -> Value {
     json!({"uid": uid, "permission": name})
-}
-
-pub fn route(uid: &str, method: &str, path: &str) -> Value {
-    json!({"uid": uid, "method": method, "path": path})
 }
 
 /// Checks in an organization as the platform administrator.

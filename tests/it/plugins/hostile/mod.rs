@@ -4,9 +4,9 @@
 //! functions of `wasm_fixtures`, and the body; `module WORLD`: a whole core module; `component`: as it is) and how it
 //! ends: `ends` with a fault of a call or an answer, or `refused` with an error code.
 
-pub mod compiler_bombs;
-pub mod guests;
-pub mod servers;
+mod compiler_bombs;
+mod guests;
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use roster::kernel::sandbox::compile;
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use super::compiler_bombs::{adversarial, bombs, with_an_export};
 use super::{End, Hostile, PluginFolder, corpus};
 use crate::harness::organizations::Organization;
 use crate::harness::site::{self, Site};
+use crate::harness::waiting::eventually;
 use crate::harness::wasm_fixtures;
 use crate::plugins::{activate, upload};
 
@@ -34,18 +34,6 @@ fn plugins_run_with_little_address_space() {
 }
 
 // ── the server ──
-
-/// Waits until the condition holds.
-pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 /// A process of the system whose command line contains these words.
 fn process(of: impl Fn(&str) -> bool) -> Option<PathBuf> {
@@ -71,7 +59,7 @@ async fn the_compiler_process_inherits_nothing_and_ends_with_the_server() {
         let request = http.post(format!("{url}/api/v1/plugins?name=bomb")).bearer_auth(token);
         request.header("content-type", "application/wasm").body(adversarial()).send().await
     });
-    let child = until("the compiler runs", || {
+    let child = eventually("the compiler runs", async || {
         let child = process(|command| command.contains(compile::COMMAND))
             .filter(|child| parent(child).as_ref() == Some(&pid))?;
         // A confined process has completed its set-up.
@@ -90,7 +78,7 @@ async fn the_compiler_process_inherits_nothing_and_ends_with_the_server() {
     open.sort();
     assert_eq!(open, ["0", "1", "2"]);
     site.kill();
-    until("the compiler is gone", || {
+    eventually("the compiler is gone", async || {
         let state = std::fs::read_to_string(child.join("status")).unwrap_or_default();
         (state.is_empty() || state.contains("State:\tZ")).then_some(())
     })

@@ -1,13 +1,11 @@
 //! What the document says of each operation, and the callers that follow from it.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::rows::fresh;
-use super::{BUILTIN_PERMISSIONS, INTERNAL, SCOPES};
+use super::rows::{Row, fresh};
+use super::{INTERNAL, NO_PERMISSION_NEEDED, SCOPES};
 use crate::harness::callers::{As, Reply};
-use crate::harness::organizations::{Member, Organization};
-use crate::harness::site::Site;
 
 pub struct Operation {
     pub id: String,
@@ -100,7 +98,7 @@ impl Operation {
     }
 
     pub fn needs_no_right(&self) -> bool {
-        BUILTIN_PERMISSIONS.contains(&self.id.as_str())
+        NO_PERMISSION_NEEDED.contains(&self.id.as_str())
     }
 
     /// All scopes that do not cover the needed one.
@@ -119,41 +117,11 @@ pub fn plugin_name() -> String {
     fresh("p")
 }
 
-pub async fn call(caller: &As<'_>, operation: &Operation, row: &(String, Option<Value>)) -> Reply {
+pub async fn call(caller: &As<'_>, operation: &Operation, row: &Row) -> Reply {
     if operation.id == "upload_plugin" {
         let path = format!("/api/v1{}", row.0);
         let component = crate::harness::wasm_fixtures::allowing();
         return caller.send_raw(operation.method.clone(), &path, "application/wasm", component).await;
     }
     caller.send(operation.method.clone(), &format!("/api/v1{}", row.0), row.1.clone()).await
-}
-
-/// A member of the organization `platform` with exactly these permissions.
-pub async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
-    let (admin, member) = (site.admin().with("x-tenant-id", "platform"), site.member().await);
-    let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
-    admin
-        .post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({}))
-        .await
-        .done();
-    let role = admin.post("/api/v1/permissions/roles", json!({"key": fresh("r")})).await.data()["id"]
-        .as_str()
-        .expect("id")
-        .to_owned();
-    admin
-        .put(&format!("/api/v1/permissions/roles/{role}/permissions"), json!({"permission_ids": permissions}))
-        .await
-        .done();
-    admin.post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await.done();
-    member
-}
-
-/// Roster's own permissions that an operation needs: all of them, and those that a tenant can hold.
-pub async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) {
-    let list = acme.owner().get("/api/v1/permissions/catalog?app=roster").await.data();
-    let leaves = list["list"].as_array().expect("list").iter().filter(|node| node.get("http_path").is_some());
-    let all: Vec<String> = leaves.map(|node| node["id"].as_str().expect("id").to_owned()).collect();
-    let held = acme.owner().get("/api/v1/permissions/me").await.data();
-    let of_tenants = all.iter().filter(|name| held["permissions"].get(name.as_str()).is_some()).cloned().collect();
-    (all, of_tenants)
 }

@@ -9,6 +9,9 @@ use crate::harness::site::{PASSWORD, Site};
 use crate::sessions::second_factor::enrolled;
 use crate::videos::registration::{Media, register};
 
+/// A path below the base path, and a body.
+pub type Row = (String, Option<Value>);
+
 pub struct Fixture<'s> {
     pub site: &'s Site,
     pub acme: &'s Organization<'s>,
@@ -97,7 +100,7 @@ impl Fixture<'_> {
     }
 
     /// A row about data of its own caller; every other row is the same for all callers.
-    pub async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
+    pub async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<Row> {
         let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
         let own_key = async || text(&caller.post("/me/api-keys", json!({"name": "sample"})).await.data());
         match operation {
@@ -168,11 +171,24 @@ impl Fixture<'_> {
         key
     }
 
-    /// A request that is valid except for its caller: path below the base path, and body.
+    /// A request that is valid except for its caller.
+    pub async fn row(&self, operation: &str) -> Option<Row> {
+        if let Some(row) = self.row_of_people(operation).await {
+            return Some(row);
+        }
+        if let Some(row) = self.row_of_credentials(operation).await {
+            return Some(row);
+        }
+        if let Some(row) = self.row_of_videos(operation).await {
+            return Some(row);
+        }
+        self.row_of_permissions(operation).await
+    }
+
+    /// Members, users and organizations.
     #[rustfmt::skip]
-    pub async fn row(&self, operation: &str) -> Option<(String, Option<Value>)> {
+    async fn row_of_people(&self, operation: &str) -> Option<Row> {
         let id = &self.acme.id;
-        let right = |uid: String| json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
         Some(match operation {
             "list_members" => ("/admin/members".into(), None),
             "create_member" => ("/admin/members".into(), Some(json!({"username": fresh("u")}))),
@@ -197,25 +213,6 @@ impl Fixture<'_> {
             "activate_organization" => (format!("/admin/organizations/{}/activate", self.organization().await), None),
             "deactivate_organization" => (format!("/admin/organizations/{}/deactivate", self.organization().await), None),
 
-            "grant_right" => ("/admin/permissions/grant".into(), Some(right(self.uid().await))),
-            "revoke_right" => ("/admin/permissions/revoke".into(), Some(right(self.uid().await))),
-
-            "list_api_clients" => ("/admin/api-clients".into(), None),
-            "create_api_client" => ("/admin/api-clients".into(), Some(json!({"name": "new", "scopes": ["audit:read"]}))),
-            "get_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
-            "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
-            "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
-            "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
-
-            "list_jobs" => ("/jobs".into(), None),
-            "count_jobs" => ("/jobs/counts".into(), None),
-            "get_job" => (format!("/jobs/{}", self.job("queued").await), None),
-            "claim_jobs" => ("/jobs/claim".into(), Some(json!({}))),
-            "heartbeat_job" => (format!("/jobs/{}/heartbeat", self.job("queued").await), Some(json!({}))),
-            "complete_job" => (format!("/jobs/{}/complete", self.job("queued").await), Some(json!({}))),
-            "fail_job" => (format!("/jobs/{}/fail", self.job("queued").await), Some(json!({"error": "broken"}))),
-            "retry_job" => (format!("/jobs/{}/retry", self.job("dead").await), None),
-
             "list_users" => ("/admin/users".into(), None),
             "create_user" => ("/admin/users".into(), Some(json!({"username": fresh("u"), "email": format!("{}@example.org", fresh("u"))}))),
             "get_user" => (format!("/admin/users/{}", self.uid().await), None),
@@ -223,7 +220,37 @@ impl Fixture<'_> {
             "delete_user" => (format!("/admin/users/{}", self.uid().await), None),
             "import_users" => ("/admin/users/import".into(), Some(json!({"users": []}))),
 
-            "sync_wordpress" => ("/admin/wordpress/sync".into(), Some(json!({}))),
+            "list_members_internal" => ("/internal/members".into(), None),
+            "get_member_by_sub" => (format!("/internal/members/by-sub/{}", self.subject().await), None),
+            "list_member_organizations_internal" => (format!("/internal/members/{}/organizations", self.uid().await), None),
+            "list_organizations_internal" => ("/internal/organizations".into(), None),
+            "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
+            "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
+            "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
+
+            "get_me" => ("/me".into(), None),
+            "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
+            "get_my_second_factor" => ("/me/second-factor".into(), None),
+            "begin_my_second_factor" => ("/me/second-factor".into(), Some(json!({"password": PASSWORD}))),
+            "confirm_my_second_factor" => ("/me/second-factor/confirm".into(), Some(json!({"code": "123456"}))),
+            "renew_my_recovery_codes" => ("/me/second-factor/recovery-codes".into(), Some(json!({"code": "123456"}))),
+            "remove_my_second_factor" => ("/me/second-factor/remove".into(), Some(json!({"code": "123456"}))),
+            "accept_my_invitation" => ("/me/invitations/accept".into(), Some(json!({"token": self.invitation().await["token"]}))),
+            "get_my_rights" => ("/me/permissions/snapshot".into(), None),
+            _ => return None,
+        })
+    }
+
+    /// Clients, keys, sessions and passwords.
+    #[rustfmt::skip]
+    async fn row_of_credentials(&self, operation: &str) -> Option<Row> {
+        Some(match operation {
+            "list_api_clients" => ("/admin/api-clients".into(), None),
+            "create_api_client" => ("/admin/api-clients".into(), Some(json!({"name": "new", "scopes": ["audit:read"]}))),
+            "get_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
+            "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
+            "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
+            "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
 
             "logout" => ("/auth/logout".into(), None),
             "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
@@ -244,6 +271,29 @@ impl Fixture<'_> {
             "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),
             "delete_api_key" => (self.service_key().await, None),
             "rotate_api_key" => (format!("{}/rotate", self.service_key().await), None),
+
+            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
+            "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
+            "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
+            _ => return None,
+        })
+    }
+
+    /// Videos, jobs, deliveries and the audit log.
+    #[rustfmt::skip]
+    async fn row_of_videos(&self, operation: &str) -> Option<Row> {
+        let id = &self.acme.id;
+        Some(match operation {
+            "list_jobs" => ("/jobs".into(), None),
+            "count_jobs" => ("/jobs/counts".into(), None),
+            "get_job" => (format!("/jobs/{}", self.job("queued").await), None),
+            "claim_jobs" => ("/jobs/claim".into(), Some(json!({}))),
+            "heartbeat_job" => (format!("/jobs/{}/heartbeat", self.job("queued").await), Some(json!({}))),
+            "complete_job" => (format!("/jobs/{}/complete", self.job("queued").await), Some(json!({}))),
+            "fail_job" => (format!("/jobs/{}/fail", self.job("queued").await), Some(json!({"error": "broken"}))),
+            "retry_job" => (format!("/jobs/{}/retry", self.job("dead").await), None),
+
+            "sync_wordpress" => ("/admin/wordpress/sync".into(), Some(json!({}))),
 
             "register_video" => ("/register".into(), Some(json!({"path": "nobody/a.mp4"}))),
             "create_reservation" => ("/quota/reservations".into(), Some(json!({"size": 1}))),
@@ -275,28 +325,17 @@ impl Fixture<'_> {
             "list_audit" => ("/admin/audit".into(), None),
             "export_audit" => ("/admin/audit/export".into(), None),
             "verify_audit" => ("/admin/audit/verify".into(), None),
+            _ => return None,
+        })
+    }
 
-            "list_members_internal" => ("/internal/members".into(), None),
-            "get_member_by_sub" => (format!("/internal/members/by-sub/{}", self.subject().await), None),
-            "list_member_organizations_internal" => (format!("/internal/members/{}/organizations", self.uid().await), None),
-            "list_organizations_internal" => ("/internal/organizations".into(), None),
-            "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
-            "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
-            "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
-
-            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
-            "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
-            "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
-
-            "get_me" => ("/me".into(), None),
-            "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
-            "get_my_second_factor" => ("/me/second-factor".into(), None),
-            "begin_my_second_factor" => ("/me/second-factor".into(), Some(json!({"password": PASSWORD}))),
-            "confirm_my_second_factor" => ("/me/second-factor/confirm".into(), Some(json!({"code": "123456"}))),
-            "renew_my_recovery_codes" => ("/me/second-factor/recovery-codes".into(), Some(json!({"code": "123456"}))),
-            "remove_my_second_factor" => ("/me/second-factor/remove".into(), Some(json!({"code": "123456"}))),
-            "accept_my_invitation" => ("/me/invitations/accept".into(), Some(json!({"token": self.invitation().await["token"]}))),
-            "get_my_rights" => ("/me/permissions/snapshot".into(), None),
+    /// Grants, plugins, roles and the catalog.
+    #[rustfmt::skip]
+    async fn row_of_permissions(&self, operation: &str) -> Option<Row> {
+        let right = |uid: String| json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
+        Some(match operation {
+            "grant_right" => ("/admin/permissions/grant".into(), Some(right(self.uid().await))),
+            "revoke_right" => ("/admin/permissions/revoke".into(), Some(right(self.uid().await))),
 
             "list_plugins" => ("/plugins".into(), None),
             "upload_plugin" => (format!("/plugins?name={}", plugin_name()), None),

@@ -1,12 +1,12 @@
 //! HTTP behaviour around the operations.
 
-pub mod addresses;
-pub mod body_limits;
-pub mod browsers;
-pub mod documents;
-pub mod envelope;
-pub mod idempotency;
-pub mod logs;
+mod addresses;
+mod body_limits;
+mod browsers;
+mod documents;
+mod envelope;
+mod idempotency;
+mod logs;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -2,17 +2,17 @@
 //! claims, tokens of programs. Verification of tokens is tested in `misbehaviour.rs`.
 
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
 use super::misbehaviour::{Behaviour, Rogue, exchanged};
-use super::{AUDIENCE, authorize_url, block, map, me, people, returned, roles, token};
+use super::{AUDIENCE, authorize_url, block, me, people, returned, roles};
 use crate::harness::callers::Reply;
 use crate::harness::counterparts::{CLIENT_SECRET, query};
 use crate::harness::site::Site;
 use crate::harness::stub_server::{StubRequest, StubServer};
+use crate::harness::waiting::eventually;
 
 /// Merges `changes` into an object; null removes a field.
 fn changed(mut object: Value, changes: &Value) -> Value {
@@ -36,7 +36,7 @@ async fn sign_in(rogue: &Rogue, site: &Site, claims: &Value, answer: &Value) -> 
 }
 
 async fn uid(site: &Site, reply: &Reply) -> Value {
-    me(site, &token(reply)).await["uid"].clone()
+    me(site, &reply.access_token()).await["uid"].clone()
 }
 
 // ── one malformed optional field ──
@@ -95,7 +95,7 @@ async fn an_unusual_discovery_document_breaks_no_sign_in() {
 
     let reply = sign_in(&rogue, &site, &json!({}), &json!({})).await;
 
-    assert_eq!(me(&site, &token(&reply)).await["display_name"], "Eve");
+    assert_eq!(me(&site, &reply.access_token()).await["display_name"], "Eve");
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn claims_of_another_json_type_are_converted() {
     rogue.set("/me", Behaviour::Json(json!({"sub": 17})));
     let odd = json!({"sub": 17, "email": "a@example.org", "email_verified": "true", "name": 1984});
 
-    let member = me(&site, &token(&sign_in(&rogue, &site, &odd, &json!({})).await)).await;
+    let member = me(&site, &sign_in(&rogue, &site, &odd, &json!({})).await.access_token()).await;
 
     assert_eq!((&member["email"], &member["display_name"]), (&json!("a@example.org"), &json!("1984")));
     let again = sign_in(&rogue, &site, &json!({"sub": "17"}), &json!({})).await;
@@ -162,7 +162,7 @@ async fn roles_stay_when_the_provider_moves_the_groups_to_another_document() {
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
     acme.role("editor", &[]).await;
-    map(&acme, "oidc", "editors", "editor").await;
+    acme.map("oidc", "editors", "editor").await;
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
     let first = sign_in(&rogue, &site, &json!({"groups": ["editors"]}), &json!({})).await;
     let uid = uid(&site, &first).await;
@@ -179,13 +179,9 @@ async fn roles_stay_when_the_provider_moves_the_groups_to_another_document() {
         assert_eq!(roles(&acme, &uid).await, ["oidc:editor"], "{claims}");
     }
     // Log lines are written asynchronously.
-    let deadline = Instant::now() + Duration::from_secs(20);
     let is_said =
         |log: &str| log.contains("the provider keeps it elsewhere") && log.contains("roles of the provider stay");
-    while !is_said(&site.log()) {
-        assert!(Instant::now() < deadline, "{}", site.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("both are in the log", async || is_said(&site.log())).await;
     // Without a reference to another document, an absent claim is an empty one.
     sign_in(&rogue, &site, &json!({"_claim_names": {"photos": "src1"}}), &json!({})).await.done();
     assert_eq!(roles(&acme, &uid).await, [""; 0]);
@@ -198,7 +194,7 @@ async fn a_token_with_a_thousand_groups_signs_in() {
     let acme = site.organization("acme").await;
     acme.role("editor", &[]).await;
     let groups: Vec<String> = (0..1_001).map(|n| format!("{n:08x}-5f0e-4c2b-9d55-3c1f1d0a77aa")).collect();
-    map(&acme, "oidc", &groups[999], "editor").await;
+    acme.map("oidc", &groups[999], "editor").await;
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
 
     let reply = sign_in(&rogue, &site, &json!({"groups": groups[..1_000]}), &json!({})).await;
@@ -232,7 +228,7 @@ async fn role_claims_are_names_or_paths() {
         ("my.client", "wrong"),
         ("x", "wrong"),
     ] {
-        map(&acme, "oidc", key, role).await;
+        acme.map("oidc", key, role).await;
     }
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
     let claims = json!({
@@ -251,7 +247,7 @@ async fn synced(site: &Site, settings_source: &str, body: Value) -> Reply {
     let acme = site.organization("acme").await;
     let member = acme.member().await;
     acme.role("boss", &[]).await;
-    map(&acme, settings_source, "admin", "boss").await;
+    acme.map(settings_source, "admin", "boss").await;
     acme.admin().post(&format!("/api/v1/permissions/users/{}/roles/sync", member.uid), body).await
 }
 
@@ -288,10 +284,10 @@ async fn every_spelling_of_an_external_key_is_the_same_key() {
     for key in ["chef", "editor"] {
         acme.role(key, &[]).await;
     }
-    map(&acme, "ldap", "cafe\u{301}", "chef").await;
-    map(&acme, "ldap", "CN=Editors, OU=Groups,DC=example,DC=org", "chef").await;
+    acme.map("ldap", "cafe\u{301}", "chef").await;
+    acme.map("ldap", "CN=Editors, OU=Groups,DC=example,DC=org", "chef").await;
     // The same key in another spelling updates the same mapping.
-    map(&acme, "ldap", "cn=editors,ou=groups,dc=EXAMPLE,dc=org", "editor").await;
+    acme.map("ldap", "cn=editors,ou=groups,dc=EXAMPLE,dc=org", "editor").await;
     let sync = async |key: &str| {
         let body = json!({"source": "ldap", "external_keys": [key], "dry_run": true});
         acme.admin().post(&format!("/api/v1/permissions/users/{}/roles/sync", member.uid), body).await.data()
@@ -318,7 +314,7 @@ async fn a_mapping_from_before_normalization_still_matches_as_written() {
     for key in ["chef", "editor"] {
         acme.role(key, &[]).await;
     }
-    map(&acme, "ldap", "old", "chef").await;
+    acme.map("ldap", "old", "chef").await;
     let old = "CN=Editors,DC=example";
     site.write_rows(|rows| rows.execute("update role_mappings set external_key = ?1", [old]));
     let sync = async || {
@@ -327,7 +323,7 @@ async fn a_mapping_from_before_normalization_still_matches_as_written() {
     };
 
     assert_eq!(sync().await["added"], json!(["chef"]));
-    map(&acme, "ldap", old, "editor").await;
+    acme.map("ldap", old, "editor").await;
     assert_eq!(sync().await["added"], json!(["editor"]));
     let listed = acme.admin().get("/api/v1/permissions/role-mappings").await.data();
     assert_eq!(
@@ -387,5 +383,5 @@ async fn an_access_token_may_be_as_long_as_a_request_head() {
 
     site.bearer(&rogue.signed(&rogue.key, &claims)).get("/me").await.done();
     let reply = exchanged(&rogue, &site, |nonce| rogue.signed(&rogue.key, &rogue.claims(nonce))).await;
-    assert_eq!(me(&site, &token(&reply)).await["organizations"], json!([]));
+    assert_eq!(me(&site, &reply.access_token()).await["organizations"], json!([]));
 }

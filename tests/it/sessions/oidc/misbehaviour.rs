@@ -12,7 +12,7 @@ use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{AUDIENCE, BINDING, REDIRECT, authorize_url, block, map, me, people, returned, roles, token};
+use super::{AUDIENCE, BINDING, REDIRECT, authorize_url, block, me, people, returned, roles};
 use crate::harness::callers::Reply;
 use crate::harness::counterparts::{CLIENT_SECRET, query};
 use crate::harness::site::Site;
@@ -285,11 +285,11 @@ async fn roles_stay_when_userinfo_cannot_be_read_and_userinfo_of_another_subject
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
     acme.role("staffer", &[]).await;
-    map(&acme, "oidc", "staff", "staffer").await;
+    acme.map("oidc", "staff", "staffer").await;
     let sign_in = async || exchanged(&rogue, &site, |nonce| rogue.signed(&rogue.key, &rogue.claims(nonce))).await;
 
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve", "groups": ["staff"], "name": "Eve"})));
-    let member = me(&site, &token(&sign_in().await)).await;
+    let member = me(&site, &sign_in().await.access_token()).await;
     assert_eq!(
         (&member["display_name"], roles(&acme, &member["uid"]).await),
         (&json!("Eve"), vec!["oidc:staffer".into()])
@@ -307,7 +307,7 @@ async fn roles_stay_when_userinfo_cannot_be_read_and_userinfo_of_another_subject
         assert_eq!(roles(&acme, &member["uid"]).await, ["oidc:staffer"]);
     }
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
-    let last = me(&site, &token(&sign_in().await)).await;
+    let last = me(&site, &sign_in().await.access_token()).await;
     assert_eq!((&last["username"], roles(&acme, &member["uid"]).await), (&Value::Null, Vec::new()));
 }
 
@@ -326,7 +326,7 @@ async fn a_role_mapper_is_called_only_when_all_claims_could_be_read() {
     let sign_in = async || exchanged(&rogue, &site, claims).await;
 
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve", "department": "staffer"})));
-    let member = me(&site, &token(&sign_in().await)).await;
+    let member = me(&site, &sign_in().await.access_token()).await;
     assert_eq!(roles(&acme, &member["uid"]).await, ["oidc:staffer"]);
     rogue.set("/me", html());
     sign_in().await.done();

@@ -1,10 +1,10 @@
 //! Sign-in with OpenID Connect providers.
 
-pub mod claims;
-pub mod invalid_requests;
-pub mod misbehaviour;
-pub mod provider_tokens;
-pub mod sign_in;
+mod claims;
+mod invalid_requests;
+mod misbehaviour;
+mod provider_tokens;
+mod sign_in;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -75,10 +75,6 @@ pub async fn sign_in(oidc: &Oidc, site: &Site, login: &str) -> Reply {
     site.nobody().post("/auth/oidc/exchange", come_back(oidc, site, login).await).await
 }
 
-pub fn token(reply: &Reply) -> String {
-    reply.data()["access_token"].as_str().expect("a token").to_owned()
-}
-
 pub async fn me(site: &Site, token: &str) -> Value {
     site.bearer(token).get("/me").await.data()
 }
@@ -93,11 +89,6 @@ pub fn people(site: &Site) -> (i64, i64) {
 
 pub fn audit_rows(site: &Site) -> i64 {
     site.rows().query_row("select count(*) from audit", [], |row| row.get(0)).expect("a number")
-}
-
-pub async fn map(organization: &Organization<'_>, source: &str, external_key: &str, role_key: &str) {
-    let body = json!({"external_source": source, "external_key": external_key, "internal_role_key": role_key});
-    organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
 }
 
 /// The roles that a member holds in an organization, as `source:key`.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{AUDIENCE, BINDING, REDIRECT, audit_rows, lab, me, people, sign_in, token};
+use super::{AUDIENCE, BINDING, REDIRECT, audit_rows, lab, me, people, sign_in};
 use crate::harness::callers::As;
 use crate::harness::counterparts::Oidc;
 
@@ -78,7 +78,7 @@ async fn an_access_token_of_the_provider_authenticates_and_creates_the_member_on
     let key = site.bearer(&foreign).post("/me/api-keys", json!({"name": "lasting"})).await;
     assert_eq!(key.is(32_505_000).word(), "forbidden");
     // The same person by a sign-in.
-    let by_session = me(&site, &token(&sign_in(&oidc, &site, "alice").await)).await;
+    let by_session = me(&site, &sign_in(&oidc, &site, "alice").await.access_token()).await;
     assert_eq!((&by_session["uid"], &by_session["email"]), (&first["uid"], &json!("alice@example.org")));
 
     let uid = first["uid"].as_str().expect("uid");

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    BINDING, REDIRECT, audit_rows, authorize_url, block, come_back, lab, map, me, people, returned, roles, sign_in,
-    token,
+    BINDING, REDIRECT, audit_rows, authorize_url, block, come_back, lab, me, people, returned, roles, sign_in,
 };
 use crate::harness::counterparts::{Oidc, query};
 use crate::harness::site::Site;
@@ -33,14 +32,14 @@ async fn repeated_sign_ins_with_a_provider_lead_to_the_same_member() {
             (&tokens["provider_access_token"], &tokens["scope"]),
             (&Value::Null, &json!("openid profile email"))
         );
-        let member = me(&site, &token(&reply)).await;
+        let member = me(&site, &reply.access_token()).await;
         assert_eq!(
             (&member["email"], &member["display_name"], &member["username"]),
             (&json!("alice@example.org"), &json!("Alice 測試"), &json!("alice"))
         );
         assert_eq!(member["organizations"], json!([]));
         assert_eq!(people(&site), (before.0 + 1, before.1 + 1));
-        let sessions = site.bearer(&token(&reply)).get("/me/sessions").await.data();
+        let sessions = site.bearer(&reply.access_token()).get("/me/sessions").await.data();
         assert_eq!(sessions["items"][0]["method"], "oidc lab");
 
         // The same state and code again, and then a new sign-in of the same person.
@@ -50,7 +49,7 @@ async fn repeated_sign_ins_with_a_provider_lead_to_the_same_member() {
         again["with_provider_token"] = json!(true);
         let again = site.nobody().post("/auth/oidc/exchange", again).await;
         assert!(again.data()["provider_access_token"].as_str().is_some_and(|token| token.len() > 20));
-        assert_eq!(me(&site, &token(&again)).await["uid"], member["uid"]);
+        assert_eq!(me(&site, &again.access_token()).await["uid"], member["uid"]);
         assert_eq!(people(&site), (before.0 + 1, before.1 + 1));
         let refresh = json!({"refresh_token": tokens["refresh_token"], "session_id": tokens["session_id"]});
         site.nobody().post("/auth/refresh", refresh).await.done();
@@ -71,7 +70,7 @@ async fn the_only_provider_need_not_be_named_and_authentik_uses_the_existing_ide
     body.as_object_mut().expect("a body").remove("provider");
     let reply = site.nobody().post("/auth/oidc/exchange", body).await;
 
-    assert_eq!(me(&site, &token(&reply)).await["uid"], made["uid"]);
+    assert_eq!(me(&site, &reply.access_token()).await["uid"], made["uid"]);
 }
 
 #[tokio::test]
@@ -103,7 +102,7 @@ async fn an_e_mail_links_no_member_and_is_stored_only_when_it_is_verified() {
     let kim = site.admin().post("/admin/members", json!({"username": "kim", "email": "kim@example.org"})).await.data();
 
     for login in ["unproved", "taken"] {
-        let member = me(&site, &token(&sign_in(&oidc, &site, login).await)).await;
+        let member = me(&site, &sign_in(&oidc, &site, login).await.access_token()).await;
         assert_ne!(member["uid"], kim["uid"]);
         assert_eq!((&member["email"], &member["username"]), (&Value::Null, &Value::Null), "{login}");
     }
@@ -113,12 +112,12 @@ async fn an_e_mail_links_no_member_and_is_stored_only_when_it_is_verified() {
 async fn userinfo_fills_empty_fields_and_overwrites_nothing() {
     let alice = json!({"email": "alice@example.org", "email_verified": true, "name": "Alice"});
     let (oidc, site) = lab(json!({"users": {"alice": {}}, "claims_in_id_token": false}), "", "").await;
-    let first = token(&sign_in(&oidc, &site, "alice").await);
+    let first = sign_in(&oidc, &site, "alice").await.access_token();
     assert_eq!(me(&site, &first).await["email"], Value::Null);
     site.bearer(&first).patch("/me", json!({"display_name": "Mine"})).await.done();
 
     oidc.set_user("alice", alice).await;
-    let member = me(&site, &token(&sign_in(&oidc, &site, "alice").await)).await;
+    let member = me(&site, &sign_in(&oidc, &site, "alice").await.access_token()).await;
 
     assert_eq!((&member["email"], &member["display_name"]), (&json!("alice@example.org"), &json!("Mine")));
     assert_eq!(site.last_audit_entry().await["action"], "session.create");
@@ -132,7 +131,7 @@ async fn userinfo_fills_empty_fields_and_overwrites_nothing() {
 #[tokio::test]
 async fn a_suspended_member_is_refused_like_at_every_sign_in() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
-    let first = token(&sign_in(&oidc, &site, "alice").await);
+    let first = sign_in(&oidc, &site, "alice").await.access_token();
     let uid = me(&site, &first).await["uid"].as_str().expect("uid").to_owned();
     site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();
     oidc.set_user("alice", json!({"name": "Alice"})).await;
@@ -172,12 +171,12 @@ async fn roles_follow_the_claims_of_every_form_at_every_sign_in() {
     {
         acme.role(key, permissions).await;
     }
-    map(&acme, "oidc", "staff", "staffer").await;
-    map(&acme, "oidc", "film", "filmer").await;
-    map(&acme, "zitadel", "admin", "admin").await;
-    map(&acme, "ldap", "staff", "manual").await;
+    acme.map("oidc", "staff", "staffer").await;
+    acme.map("oidc", "film", "filmer").await;
+    acme.map("zitadel", "admin", "admin").await;
+    acme.map("ldap", "staff", "manual").await;
 
-    let first = token(&sign_in(&oidc, &site, "alice").await);
+    let first = sign_in(&oidc, &site, "alice").await.access_token();
     let uid = me(&site, &first).await["uid"].clone();
     acme.assign(uid.as_str().expect("uid"), &acme.role_id("manual").await).await;
 
@@ -214,7 +213,7 @@ async fn a_mapping_never_makes_an_owner_and_a_missing_organization_prevents_no_s
     let more = "organization = \"acme\"\nrole_claims = [\"groups\"]";
     let (oidc, site) = lab(json!({"users": {"alice": {"groups": ["tenant_owner", "staff"]}}}), "", more).await;
 
-    let member = me(&site, &token(&sign_in(&oidc, &site, "alice").await)).await;
+    let member = me(&site, &sign_in(&oidc, &site, "alice").await.access_token()).await;
     assert_eq!(member["organizations"], json!([]));
     let acme = site.organization("acme").await;
     let owner = json!({"external_source": "oidc", "external_key": "staff", "internal_role_key": "tenant_owner"});

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{OTHER, lasting, link_for, login, mailing, meddle, plain_smtp, reset, until};
+use super::{OTHER, link_for, login, mailing, meddle, plain_smtp, reset};
 use crate::harness::callers::As;
 use crate::harness::counterparts::Smtp;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 /// A member with an e-mail who can sign in.
 async fn member_with_email(site: &Site, email: &str) -> String {
@@ -65,7 +66,7 @@ async fn a_request_for_a_link_is_answered_alike_for_every_login() {
     let nameless = site.member().await;
     let ask = async |login: &str| {
         let reply = site.nobody().post("/auth/password/forgot", json!({"login": login})).await;
-        (reply.status, lasting(&reply))
+        (reply.status, reply.lasting())
     };
 
     let first = ask("nobody@example.org").await;
@@ -90,7 +91,7 @@ async fn a_member_gets_one_mail_per_minute_which_voids_the_former_link() {
     ask().await;
     let first = token_in(&smtp.next_mail_to("kim@example.org").await.text);
 
-    until("the delivery is stored", async || {
+    eventually("the delivery is stored", async || {
         site.admin().get("/admin/deliveries?state=delivered").await.data()["total"] == 1
     })
     .await;
@@ -143,7 +144,7 @@ async fn mail_uses_tls_with_the_configured_certificate_authority() {
 
     let strict = Site::with(&settings).await;
     ask(&strict).await;
-    until("a failure in the log", async || strict.log().contains("a mail was not delivered")).await;
+    eventually("a failure in the log", async || strict.log().contains("a mail was not delivered")).await;
     assert_eq!(smtp.mails().len(), 0);
     assert!(!strict.log().contains(ADMIN));
     let trusting = Site::with(&(settings + &ca)).await;
@@ -172,7 +173,7 @@ async fn a_mail_that_is_refused_is_logged_without_its_address() {
 
     site.nobody().post("/auth/password/forgot", json!({"login": ADMIN})).await.done();
 
-    until("a failure in the log", async || site.log().contains("a mail was not delivered")).await;
+    eventually("a failure in the log", async || site.log().contains("a mail was not delivered")).await;
     let log = site.log();
     assert!(log.contains("the server answered 550") && !log.contains(ADMIN), "{log}");
 }
@@ -239,7 +240,7 @@ async fn a_link_ends_by_expiry_suspension_and_a_changed_e_mail() {
     let member = site.member().await;
     let token = link_for(&site.admin(), &member.uid).await["token"].clone();
     let page = format!("/reset?token={}", token.as_str().unwrap());
-    until("the link ends", async || site.nobody().get(&page).await.status == 401).await;
+    eventually("the link ends", async || site.nobody().get(&page).await.status == 401).await;
     assert_eq!(reset(&site, &token, OTHER).await.is(28_501_000).word(), "invalid_link");
     drop(site);
 

@@ -1,11 +1,11 @@
 //! Passwords.
 
-pub mod changes;
-pub mod hashes;
-pub mod links;
-pub mod throttling;
+mod changes;
+mod hashes;
+mod links;
+mod throttling;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -27,27 +27,11 @@ pub fn plain_smtp() -> Smtp {
     Smtp::start(json!({"tls": "none"}))
 }
 
-/// A response body without the fields that differ for every request.
-pub fn lasting(reply: &Reply) -> Value {
-    let mut body = reply.body.clone();
-    body["request_id"] = Value::Null;
-    body
-}
-
 /// Changes rows beside the server.
 pub fn meddle(site: &Site, sql: &str) {
     let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
     rows.busy_timeout(Duration::from_secs(5)).expect("a timeout");
     rows.execute_batch(sql).expect("the change");
-}
-
-/// Waits until the condition holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 pub async fn login(caller: &As<'_>, login: &str, password: &str) -> Reply {

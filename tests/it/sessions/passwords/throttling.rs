@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{OTHER, lasting, link_for, login, until};
+use super::{OTHER, link_for, login};
 use crate::harness::site::{ADMIN, PASSWORD, Site};
+use crate::harness::waiting::eventually;
 
 #[tokio::test]
 async fn ten_wrong_passwords_throttle_a_login_whether_it_exists_or_not() {
@@ -20,7 +21,7 @@ async fn ten_wrong_passwords_throttle_a_login_whether_it_exists_or_not() {
         assert_eq!(refused.is(28_604_000).word(), "too_many_failures");
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
         assert!((880..=900).contains(&wait), "{wait}");
-        answers.push(lasting(&refused));
+        answers.push(refused.lasting());
     }
     assert_eq!(answers[0], answers[1]);
     member.caller().get("/me").await.done();
@@ -130,7 +131,8 @@ async fn a_throttled_caller_may_try_again_after_the_wait() {
         login(&site.nobody(), &member.username, OTHER).await;
         let refused = login(&site.nobody(), &member.username, PASSWORD).await;
         slowed += u32::from(refused.status == 429);
-        until("the wait ends", async || login(&site.nobody(), &member.username, PASSWORD).await.status == 200).await;
+        eventually("the wait ends", async || login(&site.nobody(), &member.username, PASSWORD).await.status == 200)
+            .await;
     }
 
     assert!(slowed > 0);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Authenticator, answer, challenge, count, enrolled, require, sign_in, token_of};
+use super::{Authenticator, answer, challenge, enrolled, require, sign_in};
 use crate::harness::callers::As;
 use crate::harness::site::{PASSWORD, Site};
 
@@ -39,7 +39,7 @@ async fn a_member_activates_it_and_signs_in_with_it() {
     assert_eq!(app.recovery_codes.len(), 10);
     assert_eq!((&after["enabled"], &after["recovery_codes_left"]), (&json!(true), &json!(10)));
     assert!(tokens.data().get("recovery_codes").is_none());
-    let sessions = site.bearer(&token_of(&tokens)).get("/me/sessions").await.data();
+    let sessions = site.bearer(&tokens.access_token()).get("/me/sessions").await.data();
     let current = sessions["items"].as_array().unwrap().iter().find(|s| s["is_current"] == true).unwrap().clone();
     assert_eq!((&current["method"], &current["second_factor"]), (&json!("password"), &json!(true)));
 }
@@ -55,7 +55,7 @@ async fn enrolment_requires_the_password_of_a_member_who_has_one() {
     assert_eq!(begin(json!({"password": "Wrong-horse-8"})).await.is(28_101_000).word(), "wrong_password");
 
     assert_eq!(begin(json!({"password": PASSWORD})).await.is(28_604_000).word(), "too_many_failures");
-    assert_eq!(count(&site, "second_factors"), 0);
+    assert_eq!(site.count("second_factors"), 0);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_member_removes_it_with_a_code_unless_an_organization_requires_it() {
     let mut app = enrolled(&member).await;
     let remove = async |code: String| member.caller().post("/me/second-factor/remove", json!({"code": code})).await;
     let waiting = challenge(&site, &member.username).await;
-    let other = token_of(&answer(&site, &waiting, &app.code()).await);
+    let other = answer(&site, &waiting, &app.code()).await.access_token();
 
     require(&site, &acme.id, true).await;
     let kept = remove(app.recovery_codes[0].clone()).await;
@@ -121,7 +121,7 @@ async fn a_member_removes_it_with_a_code_unless_an_organization_requires_it() {
 
     assert_eq!(kept.is(28_309_000).word(), "second_factor_kept");
     assert_eq!(wrong.word(), "invalid_code");
-    assert_eq!((count(&site, "second_factors"), count(&site, "recovery_codes")), (0, 0));
+    assert_eq!((site.count("second_factors"), site.count("recovery_codes")), (0, 0));
     assert_eq!(site.bearer(&other).get("/me").await.word(), "invalid_bearer_token");
     sign_in(&site, &member.username).await.done();
     // The continued session no longer has a second factor.
@@ -159,7 +159,7 @@ async fn administrators_remove_it_from_members_they_may_change() {
     assert_eq!(member.caller().get("/me").await.word(), "invalid_bearer_token");
     assert_eq!(answer(&site, &waiting, "123456").await.word(), "invalid_challenge");
     sign_in(&site, &member.username).await.done();
-    assert_eq!(count(&site, "second_factors"), 2);
+    assert_eq!(site.count("second_factors"), 2);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn erasing_a_member_erases_its_factor() {
     site.admin().delete(&format!("/admin/members/{}", member.uid)).await.done();
 
     for table in ["second_factors", "recovery_codes", "one_time_tokens"] {
-        assert_eq!(count(&site, table), 0, "{table}");
+        assert_eq!(site.count(table), 0, "{table}");
     }
 }
 

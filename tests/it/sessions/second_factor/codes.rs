@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{answer, challenge, count, enrolled, token_of};
+use super::{answer, challenge, enrolled, word};
 use crate::harness::site::Site;
 
 // ── codes ──
@@ -57,7 +57,7 @@ async fn one_of_many_parallel_uses_of_a_challenge_succeeds() {
     let words: Vec<&str> = replies.iter().map(word).collect();
     assert_eq!(words.iter().filter(|word| word.is_empty()).count(), 1, "{words:?}");
     assert_eq!(words.iter().filter(|word| **word == "invalid_challenge").count(), 3, "{words:?}");
-    assert_eq!(count(&site, "recovery_codes"), 9);
+    assert_eq!(site.count("recovery_codes"), 9);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_recovery_code_is_valid_once_in_any_spelling() {
     let code = app.recovery_codes[0].clone();
     let (one, two) = (challenge(&site, &member.username).await, challenge(&site, &member.username).await);
 
-    let token = token_of(&answer(&site, &one, &code.to_uppercase().replace('-', " ")).await);
+    let token = answer(&site, &one, &code.to_uppercase().replace('-', " ")).await.access_token();
     let again = answer(&site, &two, &code).await;
 
     assert_eq!(again.word(), "invalid_code");
@@ -114,7 +114,7 @@ async fn wrong_codes_of_a_sign_in_hold_at_their_limit_and_not_one_past_it() {
         assert_eq!(answer(&site, &at, &app.wrong()).await.word(), "invalid_code");
     }
     assert_eq!(answer(&site, &at, &app.recovery_codes[0]).await.is(28_501_000).word(), "invalid_challenge");
-    assert_eq!(count(&site, "recovery_codes"), 10);
+    assert_eq!(site.count("recovery_codes"), 10);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The second factor.
 
-pub mod activation;
-pub mod codes;
-pub mod requirement;
+mod activation;
+mod codes;
+mod requirement;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -95,10 +95,6 @@ pub async fn answer(site: &Site, challenge: &str, code: &str) -> Reply {
     site.nobody().post("/auth/second-factor", json!({"challenge": challenge, "code": code})).await
 }
 
-pub fn token_of(reply: &Reply) -> String {
-    reply.data()["access_token"].as_str().expect("a token").to_owned()
-}
-
 /// The error code of a response; empty for a success.
 fn word(reply: &Reply) -> &str {
     reply.body["detail"].as_str().unwrap_or_default()
@@ -107,8 +103,4 @@ fn word(reply: &Reply) -> &str {
 pub async fn require(site: &Site, organization: &str, required: bool) {
     let path = format!("/admin/organizations/{organization}");
     site.admin().patch(&path, json!({"second_factor_required": required})).await.done();
-}
-
-pub fn count(site: &Site, table: &str) -> i64 {
-    site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("a number")
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Authenticator, answer, challenge, challenge_of, count, enrolled, require, sign_in, token_of};
+use super::{Authenticator, answer, challenge, challenge_of, enrolled, require, sign_in};
 use crate::harness::site::{PASSWORD, Site};
 
 // ── an organization requires one ──
@@ -72,7 +72,7 @@ async fn a_member_who_needs_one_enrols_during_the_sign_in() {
     }
     let mut app = app.keep(&done.data());
     assert_eq!(app.recovery_codes.len(), 10);
-    let state = site.bearer(&token_of(&done)).get("/me/second-factor").await.data();
+    let state = site.bearer(&done.access_token()).get("/me/second-factor").await.data();
     assert_eq!((&state["enabled"], &state["required"]), (&json!(true), &json!(true)));
     assert_eq!(enrol().await.word(), "invalid_challenge");
     let next = challenge(&site, &member.username).await;
@@ -92,7 +92,7 @@ async fn an_owner_who_requires_one_without_having_one_can_sign_in_again() {
     let out = owner.caller().patch(&path, json!({"second_factor_required": false})).await;
     let waiting = challenge_of(&sign_in(&site, &owner.username).await);
     let begun = site.nobody().post("/auth/second-factor/enrol", json!({"challenge": waiting})).await.data();
-    let token = token_of(&answer(&site, &waiting, &Authenticator::of(&begun).code()).await);
+    let token = answer(&site, &waiting, &Authenticator::of(&begun).code()).await.access_token();
 
     assert_eq!(made["second_factor_required"], true);
     assert_eq!(out.is(28_501_000).word(), "second_factor_required");
@@ -150,9 +150,9 @@ async fn another_members_code_or_challenge_is_refused() {
     for reply in crossed {
         assert_eq!(reply.word(), "invalid_code");
     }
-    let token = token_of(&answer(&site, &for_kim, &of_kim.code()).await);
+    let token = answer(&site, &for_kim, &of_kim.code()).await.access_token();
     assert_eq!(site.bearer(&token).get("/me").await.data()["uid"], json!(kim.uid));
-    assert_eq!(count(&site, "recovery_codes"), 20);
+    assert_eq!(site.count("recovery_codes"), 20);
 }
 
 #[tokio::test]
