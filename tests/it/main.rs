@@ -3,7 +3,6 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::too_many_lines,
     clippy::disallowed_methods,
     reason = "a failed expectation must end the test"
 )]

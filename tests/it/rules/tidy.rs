@@ -107,7 +107,7 @@ fn each_crate_is_used_only_in_its_files() {
 fn files_and_functions_are_short_and_files_begin_with_a_description() {
     const FILE_LINES_MAX: usize = 600;
     const FUNCTION_LINES_MAX: usize = 70;
-    for (name, text) in files("src") {
+    for (name, text) in files("src").into_iter().chain(files("tests/it")) {
         assert!(text.starts_with("//!"), "{name} has no module description");
         let lines = shipped(&text).lines().count();
         assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines");
