@@ -1,5 +1,5 @@
 //! One folder per feature. A feature uses only the `mod.rs` of another one, never its `api` or `store`.
-//! `tests/it/layout.rs` lists which feature may use which; the list has no cycle.
+//! `tests/it/rules/layout.rs` lists which feature may use which; the list has no cycle.
 
 pub mod api_clients;
 pub mod api_keys;

@@ -4,7 +4,7 @@
 //! parameters. A statement contains a condition only if its parameters are given, so that SQLite plans each combination
 //! separately, and the statement cache is keyed by the text.
 //!
-//! `tests/it/schema.rs` checks the query plan of every combination of every list: none may sort, and none may scan a
+//! `tests/it/rules/schema.rs` checks the query plan of every combination of every list: none may sort, and none may scan a
 //! whole table for a few rows.
 
 use base64::Engine as _;

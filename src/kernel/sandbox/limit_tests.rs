@@ -18,7 +18,7 @@ use super::{
 use crate::kernel::config::Config;
 use crate::kernel::error::ErrorCode;
 
-#[path = "../../../tests/it/wasm_fixtures.rs"]
+#[path = "../../../tests/it/harness/wasm_fixtures.rs"]
 #[allow(dead_code)]
 mod wasm_fixtures;
 

@@ -1,0 +1,5 @@
+//! Credentials of programs: API keys and API clients.
+
+mod clients;
+mod given;
+pub mod keys;

@@ -1,0 +1,12 @@
+//! What the tests share: a running site, its callers, and the programs at its other ends.
+
+pub mod callers;
+pub mod counterparts;
+pub mod organizations;
+pub mod receiver;
+pub mod rows;
+pub mod site;
+pub mod storm_clients;
+pub mod stub_server;
+pub mod waiting;
+pub mod wasm_fixtures;

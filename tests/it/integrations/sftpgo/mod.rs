@@ -1,0 +1,5 @@
+//! SFTPGo.
+
+pub mod accounts;
+mod events;
+mod hooks;

@@ -1,0 +1,9 @@
+//! Sign-in, sessions, and the ways to get a first password.
+
+pub mod oidc;
+pub mod passwords;
+mod refresh;
+mod registration;
+pub mod second_factor;
+mod setup;
+mod sign_in;
