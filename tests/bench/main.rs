@@ -19,10 +19,10 @@ mod process;
 mod reload;
 mod site;
 mod storm;
-#[path = "../it/storm_clients.rs"]
+#[path = "../it/harness/storm_clients.rs"]
 mod storm_clients;
 #[allow(dead_code, reason = "the tests use more of them")]
-#[path = "../it/wasm_fixtures.rs"]
+#[path = "../it/harness/wasm_fixtures.rs"]
 mod wasm_fixtures;
 
 use std::net::SocketAddr;

@@ -316,11 +316,11 @@ async fn a_malformed_user_is_reported_and_skipped_and_the_others_are_updated() {
 async fn the_response_for_another_user_and_wrong_credentials_stop_a_comparison() {
     let me = |body: Value, status: u16| StubServer::start(move |_| stub_server::json(status, &body));
     for (stub_site, message) in [
-        (me(json!({"code": "rest_not_logged_in"}), 401), "refuses wordpress.username"),
-        (me(json!({"id": 2, "username": "other", "roles": []}), 200), "did not answer as it should"),
+        (me(json!({"code": "rest_not_logged_in"}), 401), "rejects wordpress.username"),
+        (me(json!({"id": 2, "username": "other", "roles": []}), 200), "gave an unexpected answer"),
         // The response for an anonymous visitor has no username.
-        (me(json!({"id": 1, "name": "Admin"}), 200), "did not answer as it should"),
-        (me(json!([]), 200), "did not answer as it should"),
+        (me(json!({"id": 1, "name": "Admin"}), 200), "gave an unexpected answer"),
+        (me(json!([]), 200), "gave an unexpected answer"),
     ] {
         let site = site_of(&stub_site.url, KEY, Some("x"), "").await;
         let reply = site.admin().post("/admin/wordpress/sync", json!({})).await;
