@@ -15,14 +15,8 @@ create table site (
     -- SHA-256 of the token of the pending set-up link; null if there is none.
     setup_hash blob,
     setup_expires_at integer,
-    -- The number of videos, because counting them reads all rows.
-    videos integer not null default 0 check (videos >= 0),
     -- Id of the key in the key file that encrypts all secrets here; null while they are not encrypted.
-    encryption_key_id text,
-    -- Maintained by triggers: bytes that all members use, and number and bytes of videos without an owner.
-    used integer not null default 0 check (used >= 0),
-    ownerless_videos integer not null default 0 check (ownerless_videos >= 0),
-    ownerless_bytes integer not null default 0 check (ownerless_bytes >= 0)
+    encryption_key_id text
 ) strict;
 
 create table signing_keys (
@@ -565,26 +559,39 @@ create unique index videos_path on videos (path);
 create index videos_member_id on videos (member_id);
 create index videos_organization_id on videos (organization_id);
 
+-- What the whole site stores, because counting it reads all rows.
+create table site_usage (
+    -- Exactly one row, inserted with the table.
+    only integer primary key check (only = 1),
+    -- The number of videos.
+    videos integer not null default 0 check (videos >= 0),
+    -- Maintained by triggers: bytes that all members use, and number and bytes of videos without an owner.
+    used integer not null default 0 check (used >= 0),
+    ownerless_videos integer not null default 0 check (ownerless_videos >= 0),
+    ownerless_bytes integer not null default 0 check (ownerless_bytes >= 0)
+) strict;
+insert into site_usage (only) values (1);
+
 -- Maintained sums, which would otherwise have to be computed. A sum saturates at the largest integer.
 create trigger quotas_inserted after insert on quotas when new.used > 0 begin
-    update site set used = min(used + new.used, 9223372036854775807);
+    update site_usage set used = min(used + new.used, 9223372036854775807);
 end;
 create trigger quotas_used_changed after update of used on quotas when new.used <> old.used begin
-    update site set used = max(min(used + (new.used - old.used), 9223372036854775807), 0);
+    update site_usage set used = max(min(used + (new.used - old.used), 9223372036854775807), 0);
 end;
 create trigger quotas_deleted after delete on quotas when old.used > 0 begin
-    update site set used = max(used - old.used, 0);
+    update site_usage set used = max(used - old.used, 0);
 end;
 create trigger videos_ownerless_inserted after insert on videos when new.member_id is null begin
-    update site
+    update site_usage
     set ownerless_videos = ownerless_videos + 1, ownerless_bytes = min(ownerless_bytes + new.size, 9223372036854775807);
 end;
 create trigger videos_ownerless_deleted after delete on videos when old.member_id is null begin
-    update site set ownerless_videos = ownerless_videos - 1, ownerless_bytes = max(ownerless_bytes - old.size, 0);
+    update site_usage set ownerless_videos = ownerless_videos - 1, ownerless_bytes = max(ownerless_bytes - old.size, 0);
 end;
 create trigger videos_owner_changed after update of member_id, size on videos
 when old.member_id is null or new.member_id is null begin
-    update site
+    update site_usage
     set ownerless_videos = ownerless_videos + (new.member_id is null) - (old.member_id is null),
         ownerless_bytes = max(min(ownerless_bytes + (iif(new.member_id is null, new.size, 0)
                                                      - iif(old.member_id is null, old.size, 0)),

@@ -99,7 +99,7 @@ select o.id, coalesce((select sum(q.used) from quotas q where q.organization_id 
 from organizations o
 where true
 on conflict (organization_id) do update set used = excluded.used;
-update site set videos = 1000000;
+update site_usage set videos = 1000000;
 insert into quota_ledger (at, member_id, organization_id, video_id, cause, delta, used_after, request_id)
 select 1, unhex(printf('0000000000007000b000%012x', iif(n % 2, 0, n % 200000))),
        unhex(printf('0000000000007000a000%012x', 0)), printf('%016x', n), 'register', 1, 1, 'r' || n

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::features::members;
 use crate::features::quotas::recount::{self, Difference, RecountResult, RecountTarget};
 use crate::features::quotas::store::{self, Ceiling, MemberAccount};
+use crate::features::quotas::usage_store;
 use crate::features::quotas::{self, LedgerCause, QuotaAccount, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -491,7 +492,7 @@ impl Api {
         let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let load = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());
-            let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };
+            let site = if only.is_none() { Some(site(usage_store::site_usage(r, now)?)) } else { None };
             let organizations = store::list_usage(r, only, now, limit)?;
             let top = store::list_top(r, only, (now, default_bytes), limit)?;
             Ok(UsageView {

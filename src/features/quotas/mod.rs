@@ -14,6 +14,7 @@ mod recount_store;
 mod reservation_store;
 pub mod reservations;
 mod store;
+mod usage_store;
 
 use serde_json::json;
 
@@ -190,6 +191,16 @@ pub struct LedgerReason<'r> {
     pub cause: LedgerCause,
     pub video: &'r str,
     pub request_id: &'r str,
+}
+
+/// Adds one to the site's video count. Fails with `videos_full` at the limit.
+pub fn count_video_in(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
+    if usage_store::increment_videos(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
+}
+
+/// Subtracts one from the site's video count.
+pub fn count_video_out(w: &Writer<'_>) -> Result<()> {
+    usage_store::decrement_videos(w)
 }
 
 /// Creates the member's account if needed, and returns the organization it counts under.

@@ -9,9 +9,9 @@ use crate::kernel::ids::{MemberId, OrganizationId};
 
 const RECOUNT_TOTALS: &str = "
     select (select count(*) from quotas), (select count(*) from organization_quotas), (select count(*) from videos),
-           (select videos from site)";
+           (select videos from site_usage)";
 
-/// Counts [member accounts, organization accounts, videos, the video count stored in `site`].
+/// Counts [member accounts, organization accounts, videos, the video count stored in `site_usage`].
 pub fn totals(r: &Reader<'_>) -> Result<[i64; 4]> {
     r.one(RECOUNT_TOTALS, &[], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
 }
@@ -124,7 +124,7 @@ const SET_ORGANIZATIONS: &str = "
         reserved = (select coalesce(sum(size), 0) from quota_reservations r
                     where r.organization_id = organization_quotas.organization_id and r.state = 'open')";
 const SET_SITE: &str = "
-    update site
+    update site_usage
     set videos = (select count(*) from videos), used = (select coalesce(sum(used), 0) from quotas),
         ownerless_videos = (select count(*) from videos where member_id is null),
         ownerless_bytes = (select coalesce(sum(size), 0) from videos where member_id is null)";

@@ -583,13 +583,3 @@ fn usage_of(row: &Row<'_>) -> rusqlite::Result<Usage> {
         videos: row.get(6)?,
     })
 }
-
-const SITE_USAGE: &str = "
-    select used, (select coalesce(sum(size), 0) from quota_reservations where state = 'open' and expires_at > :now),
-           videos, ownerless_videos, ownerless_bytes
-    from site";
-
-/// Returns [bytes used, bytes reserved, videos, videos without an owner, bytes of those].
-pub fn site_usage(r: &Reader<'_>, now: Timestamp) -> Result<[i64; 5]> {
-    r.one(SITE_USAGE, &[(":now", &now)], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
-}

@@ -161,7 +161,7 @@ fn admit_new(
     (owner, delta): ((MemberId, Option<OrganizationId>), Delta),
     queues_job: bool,
 ) -> Result<Admitted> {
-    count_video(t, rules)?;
+    quotas::count_video_in(t, rules)?;
     let account = quotas::adjust(t, rules, owner, delta)?;
     let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), delta.used) };
     Ok(Admitted { video, account: Some(account), queues_job })
@@ -202,7 +202,7 @@ pub fn register_ownerless(
     if let Some(known) = find_at(t, &path)? {
         return Ok(Changed::unchanged(RegistrationResult { id: known.id, already_exists: true, warning: None }));
     }
-    count_video(t, rules)?;
+    quotas::count_video_in(t, rules)?;
     insert(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
 }
 
@@ -253,17 +253,12 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
     Video { id: path.id(), path, member, organization: None, size, version: 1, created_at: now, updated_at: now }
 }
 
-/// Adds one to the site's video count. Fails with `videos_full` at the limit.
-fn count_video(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
-    if store::increment_count(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
-}
-
 /// Deletes a video and its jobs, and frees its bytes. The file itself is kept.
 pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason(LedgerCause::Delete, &video.id, caller))?;
     jobs::delete_of_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
-    store::decrement_count(t)?;
+    quotas::count_video_out(t)?;
     Ok(done((), EventKind::VideoDeleted, video, json!({})).with_events(events))
 }
 

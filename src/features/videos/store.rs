@@ -29,22 +29,6 @@ fn video_of(row: &Row<'_>) -> rusqlite::Result<Video> {
     })
 }
 
-const COUNT_IN: &str = "
-    update site
-    set videos = videos + 1
-    where videos < :videos_max";
-
-/// Adds one to the site's video count; returns false at the limit.
-pub fn increment_count(w: &Writer<'_>, videos_max: i64) -> Result<bool> {
-    w.execute(COUNT_IN, &[(":videos_max", &videos_max)]).map(|changed| changed == 1)
-}
-
-const COUNT_OUT: &str = "update site set videos = videos - 1";
-
-pub fn decrement_count(w: &Writer<'_>) -> Result<()> {
-    w.execute(COUNT_OUT, &[]).map(drop)
-}
-
 const INSERT_VIDEO: &str = "
     insert into videos (id, path, member_id, organization_id, size, created_at, updated_at)
     values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)";
@@ -136,8 +120,8 @@ const LIST_VIDEOS: List = List {
     costly: &[":within", ":keyword", ":seen"],
     walked: &[":within", ":keyword", ":seen"],
     kept: &[
-        (&[], "select videos from site"),
-        (&[":is_ownerless"], "select ownerless_videos from site"),
+        (&[], "select videos from site_usage"),
+        (&[":is_ownerless"], "select ownerless_videos from site_usage"),
         (&[":organization_id"], "select videos from organization_quotas where organization_id = :organization_id"),
     ],
 };

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::{Reader, Writer, sql};
+use super::{Reader, Writer, schema, sql};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
@@ -117,13 +117,14 @@ pub fn progress(r: &Reader<'_>) -> Result<Option<Progress>> {
     r.find(PROGRESS, &[], |row| Ok(Progress { founded_at: row.get(0)?, epoch: row.get(1)?, audit_id: row.get(2)? }))
 }
 
-const TOUCH_SITE: &str = "update site set videos = videos + :more where only = 1";
-
-/// Writes a page without a change of its content: a value is changed and changed back, because SQLite does not write a
-/// row that is replaced by an equal one.
+/// Writes a page without a change of its content: SQLite writes the header of the file even if the version in it stays
+/// the same.
 pub fn touch(w: &Writer<'_>) -> Result<()> {
-    w.execute(TOUCH_SITE, &[(":more", &1)])?;
-    w.execute(TOUCH_SITE, &[(":more", &-1)]).map(drop)
+    let present = w.connection.pragma_query_value(None, schema::VERSION, |row| row.get::<_, i64>(0));
+    let set = present.and_then(|version| w.connection.pragma_update(None, schema::VERSION, version));
+    set.map_err(sql::from_sqlite)?;
+    w.is_touched.set(true);
+    Ok(())
 }
 
 /// Fails unless the files that the mark implies exist. Must run before the database is opened, which would create them.
@@ -158,7 +159,7 @@ fn missing(database: &Path) -> String {
 /// Fails if the database is behind its mark, or belongs to another site. Must run before the database is changed.
 pub fn require_progress(connection: &Connection, database: &Path) -> Result<()> {
     let Some(Mark { progress: marked, .. }) = read(database) else { return Ok(()) };
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let version = connection.pragma_query_value(None, schema::VERSION, |row| row.get::<_, i64>(0));
     let found = match version.map_err(sql::from_sqlite)? {
         0 => None,
         _ => progress(&Reader { connection })?,

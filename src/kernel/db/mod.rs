@@ -55,11 +55,18 @@ pub struct Writer<'a> {
     reader: Reader<'a>,
     now: Timestamp,
     is_decided: Cell<bool>,
+    /// Whether a page was written without a changed row.
+    is_touched: Cell<bool>,
 }
 
 impl<'a> Writer<'a> {
     pub fn new(connection: &'a Connection) -> Self {
-        Self { reader: Reader { connection }, now: Timestamp::now(), is_decided: Cell::new(false) }
+        Self {
+            reader: Reader { connection },
+            now: Timestamp::now(),
+            is_decided: Cell::new(false),
+            is_touched: Cell::new(false),
+        }
     }
 
     /// The time of the job: the same value at each call.
@@ -425,7 +432,7 @@ fn in_savepoint<S>(batch: Batch<'_, S>, job: JobBody<S>) -> Result<()> {
         *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before the job was done")));
     }
     stats.steps_largest.fetch_max(stats.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
-    *changed |= result.is_ok() && connection.total_changes() > rows;
+    *changed |= result.is_ok() && (connection.total_changes() > rows || writer.is_touched.get());
     result
 }
 

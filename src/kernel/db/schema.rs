@@ -24,7 +24,11 @@ const UPGRADES: &[&str] = &[
     include_str!("upgrades/4.sql"),
     include_str!("upgrades/5.sql"),
     include_str!("upgrades/6.sql"),
+    include_str!("upgrades/7.sql"),
 ];
+
+/// The pragma with the version of the schema.
+pub const VERSION: &str = "user_version";
 
 /// How long a connection waits for a lock, in milliseconds. Only another program on the same file can hold one for
 /// long.
@@ -121,7 +125,7 @@ pub fn damaged(file: &Path, faults: &[String]) -> Error {
 }
 
 fn upgrade(connection: &mut Connection, file: &Path) -> Result<()> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(from_sqlite)?;
+    let found: i64 = connection.pragma_query_value(None, VERSION, |row| row.get(0)).map_err(from_sqlite)?;
     let newest = version();
     if found > newest {
         return Err(Error::internal("schema is newer").with_message(format!(
@@ -141,7 +145,7 @@ fn upgrade(connection: &mut Connection, file: &Path) -> Result<()> {
             transaction.execute_batch(upgrade).map_err(from_sqlite)?;
         }
     }
-    transaction.pragma_update(None, "user_version", newest).map_err(from_sqlite)?;
+    transaction.pragma_update(None, VERSION, newest).map_err(from_sqlite)?;
     transaction.commit().map_err(from_sqlite)
 }
 

@@ -57,7 +57,7 @@ async fn filled(site: &Site) -> String {
              select number, unhex(printf('%032x', number * 7919 % 97)), 'auto_ingestion', iif(number % 2, 'done', 'dead'),
                     1, '[]', 1, 1
              from videos;
-             update site set videos = 7;
+             update site_usage set videos = 7;
              insert or ignore into quotas (member_id, organization_id, used, created_at, updated_at)
              select member_id, organization_id, row_number() over (order by member_id) % 3, 1, 1
              from memberships
@@ -208,7 +208,7 @@ const FEW_OF_MANY: &str = "
     select n, unhex(printf('%032x', n)), 'auto_ingestion', 'dead', 1,
            iif(fits, '[{\"processor\":\"asr\",\"state\":\"failed\",\"progress_percent\":0}]', '[]'), now, now
     from n;
-    update site set videos = :rows;
+    update site_usage set videos = :rows;
     insert into audit (at, actor_kind, actor, action, target, organization_id, outcome, request_id, address, hash)
     select now + n, 'cli', 'test', iif(fits, 'test.rare', 'test.frequent'), 'thing one', x':tenant',
            iif(fits, 'denied', 'done'), '', '', zeroblob(32)

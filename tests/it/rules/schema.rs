@@ -414,12 +414,13 @@ fn upgrades_from_the_oldest_schema_produce_the_newest() {
 
 /// A new database as a Roster with this former schema created it.
 pub fn make_former(file: &Path, version: usize) -> Connection {
-    const STEPS: [&str; 5] = [
+    const STEPS: [&str; 6] = [
         include_str!("schema_1.sql"),
         include_str!("../../../src/kernel/db/upgrades/2.sql"),
         include_str!("../../../src/kernel/db/upgrades/3.sql"),
         include_str!("../../../src/kernel/db/upgrades/4.sql"),
         include_str!("../../../src/kernel/db/upgrades/5.sql"),
+        include_str!("../../../src/kernel/db/upgrades/6.sql"),
     ];
     let former = Connection::open(file).expect("open");
     STEPS[..version].iter().for_each(|step| former.execute_batch(step).expect("a former schema"));
@@ -475,6 +476,45 @@ fn sftpgo_events_of_schema_5_have_a_table_of_their_own_after_the_upgrade() {
     assert_eq!(one(moved), "7 {}, 8 -");
     let left = "select group_concat(purpose, ', ') from (select * from one_time_tokens order by purpose)";
     assert_eq!(one(left), "email_code, used");
+}
+
+#[test]
+fn the_usage_of_schema_6_is_kept_and_maintained_after_the_upgrade() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = make_former(&file, 6);
+    let rows = "insert into site (only, epoch, created_at, server_key, setup_expires_at, videos, encryption_key_id)
+                values (1, 7, 8, x'01', 9, 2, 'k');
+                insert into members (id, username, status, created_at, updated_at)
+                values (zeroblob(16), 'kim', 'active', 1, 1);
+                insert into videos (id, path, size, created_at, updated_at)
+                values ('0123456789abcdef', 'nobody/a', 3, 1, 1), ('1123456789abcdef', 'nobody/b', 4, 1, 1);
+                insert into quotas (member_id, used, created_at, updated_at) values (zeroblob(16), 5, 1, 1);";
+    former.execute_batch(rows).expect("rows of the sixth schema");
+    drop(former);
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
+    let one = |sql: &str| -> String { upgraded.query_row(sql, [], |row| row.get(0)).expect("a row") };
+    let site = "select format('%d %d %d %s %d %s', only, epoch, created_at, hex(server_key), setup_expires_at,
+                              encryption_key_id) from site";
+    assert_eq!(one(site), "1 7 8 01 9 k");
+    let usage = "select format('%d %d %d %d', videos, used, ownerless_videos, ownerless_bytes) from site_usage";
+    assert_eq!(one(usage), "2 5 2 7");
+    let changes = "update quotas set used = 6; update videos set member_id = zeroblob(16) where size = 3;";
+    upgraded.execute_batch(changes).expect("changes");
+    assert_eq!(one(usage), "2 6 1 4");
+}
+
+#[test]
+fn a_new_database_and_an_upgraded_one_without_a_site_have_one_row_of_usage() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    drop(make_former(&file, 6));
+    for database in [fresh(), roster::kernel::db::schema::open_writer(&file).expect("upgraded")] {
+        let usage = "select group_concat(format('%d %d %d %d', videos, used, ownerless_videos, ownerless_bytes))
+                     from site_usage";
+        let usage: String = database.query_row(usage, [], |row| row.get(0)).expect("a row");
+        assert_eq!(usage, "0 0 0 0");
+    }
 }
 
 /// A definition without comments and spaces, because SQLite composes the text of an altered table.

@@ -398,7 +398,8 @@ fn downgrade_to_schema_5(data: &Path) {
             let (_, _, key) = secrets.iter().find(|(name, ..)| *name == "server_key").expect("the key");
             let sql =
                 "insert into main.site (only, epoch, created_at, server_key, setup_hash, setup_expires_at, videos)
-                       select only, epoch, created_at, ?1, setup_hash, setup_expires_at, videos from newer.site";
+                       select s.only, epoch, created_at, ?1, setup_hash, setup_expires_at, videos
+                       from newer.site s, newer.site_usage";
             old.execute(sql, [key]).expect("the site");
             continue;
         }

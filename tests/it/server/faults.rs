@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use roster::kernel::db::{Writer, mark, schema};
 use serde_json::{Value, json};
 
 use crate::harness::callers::As;
@@ -333,6 +334,25 @@ async fn a_server_starts_on_a_full_disk_reads_and_recovers() {
         site.restart().await;
         assert_eq!(site.admin().get("/admin/organizations?keyword=o").await.data()["total"], n + 2);
     }
+}
+
+#[test]
+fn the_write_that_tests_the_disk_reaches_the_write_ahead_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let connection = schema::open_writer(&file).expect("created");
+    connection.execute_batch("pragma wal_checkpoint(truncate)").expect("an empty log");
+    let log_bytes = || std::fs::metadata(file.with_extension("db-wal")).expect("a log").len();
+    for is_touched in [false, true] {
+        connection.execute_batch("begin immediate; savepoint job").expect("begun");
+        if is_touched {
+            mark::touch(&Writer::new(&connection)).expect("touched");
+        }
+        connection.execute_batch("release job; commit").expect("committed");
+        assert_eq!(log_bytes() > 0, is_touched);
+    }
+    let version: i64 = connection.pragma_query_value(None, schema::VERSION, |row| row.get(0)).expect("a version");
+    assert_eq!(version, schema::version());
 }
 
 /// Which page is damaged.

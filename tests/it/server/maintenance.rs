@@ -49,7 +49,7 @@ const OVER: &str = "
     select n, printf('%016x', n), 'kim/' || n, 0, 1, 1 from n;
     insert into jobs (video_number, id, kind, state, run_at, steps, created_at, updated_at)
     select n, randomblob(16), 'auto_ingestion', 'done', 1, '[]', 1, 1 from n;
-    update site set videos = :rows;
+    update site_usage set videos = :rows;
     update events set at = 1;
     insert into events (at, kind, data, request_id) select 1, 'test', '{}', '' from n;
     insert into deliveries (target, event_id, state, next_at, updated_at)

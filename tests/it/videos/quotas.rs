@@ -347,7 +347,7 @@ async fn a_recount_finds_every_drift_and_repairs_it_with_ledger_entries() {
         ("update organization_quotas set used = 1 where used > 0", 1),
         ("update videos set size = size + 1", 2),
         ("update quota_ledger set delta = 0 where delta = 10", 2),
-        ("update site set videos = 7", 1),
+        ("update site_usage set videos = 7", 1),
     ] {
         site.while_stopped(statement, []);
         let found = std::process::Command::new(crate::harness::site::binary())
