@@ -42,6 +42,24 @@ pub struct ExternalUser {
 }
 
 impl ExternalUser {
+    /// The profile that the provider offers for a new member, or for the gaps of a known one.
+    fn offered(&self) -> NewMember {
+        NewMember {
+            username: self.username.clone(),
+            email: self.email.clone(),
+            display_name: self.display_name.clone(),
+            ..NewMember::default()
+        }
+    }
+
+    fn identity(&self) -> ExternalName {
+        ExternalName {
+            provider: self.provider.clone(),
+            subject: self.subject.clone(),
+            account_id: self.account_id.clone(),
+        }
+    }
+
     fn sources(&self) -> impl Iterator<Item = SourceClaims<'_>> {
         self.keys.iter().map(|(source, keys)| SourceClaims { source: *source, keys, facts: &self.facts })
     }
@@ -161,12 +179,7 @@ pub fn apply(
     members_max: u64,
 ) -> Result<Changed<ProvisionResult>> {
     let mut provisioned = ProvisionResult { id, is_new: false, fields: Vec::new() };
-    let offered = NewMember {
-        username: external_user.username.clone(),
-        email: external_user.email.clone(),
-        display_name: external_user.display_name.clone(),
-        ..NewMember::default()
-    };
+    let offered = external_user.offered();
     let mut changes: Vec<Change> = Vec::new();
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
@@ -194,12 +207,7 @@ pub fn apply(
         None if t.snapshot().member_state(id).is_some() => return Err(ErrorCode::InvalidLogin.into()),
         None => {
             let capacity = members::require_capacity(t.snapshot(), members_max)?;
-            let name = ExternalName {
-                provider: external_user.provider.clone(),
-                subject: external_user.subject.clone(),
-                account_id: external_user.account_id.clone(),
-            };
-            members::create_with_identity(t, capacity, id, &name, &offered)?;
+            members::create_with_identity(t, capacity, id, &external_user.identity(), &offered)?;
             changes.push(authz::store::member_state(t, id)?);
             events.push(members::member_event(t, EventKind::MemberCreated, id));
             done.insert("created".into(), json!(true));

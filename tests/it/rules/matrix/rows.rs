@@ -282,6 +282,8 @@ impl Fixture<'_> {
             "commit_reservation" => ("/quota/reservations/none/commit".into(), Some(json!({"path": "nobody/a.mp4"}))),
             "transfer_video" => (format!("{}/transfer", self.video().await), Some(json!({"uid": self.uid().await}))),
             "import_videos" => ("/videos/import".into(), Some(json!({"dry_run": true}))),
+            // Without a ceiling of its own an organization gives at most the default.
+            "update_member_quota" => (format!("/admin/members/{}/quota", self.uid().await), Some(json!({"size": 7}))),
             "update_organization_quota" => (format!("/admin/organizations/{id}/quota"), Some(json!({"member_size": null}))),
             "create_webhook" => ("/admin/webhooks".into(), Some(json!({"name": "new", "url": "https://example.org/", "kinds": ["*"]}))),
             _ => return None,
