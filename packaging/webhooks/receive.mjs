@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// Receives Roster's webhooks and shows how to verify them. Needs Node 18 or later, and nothing else.
+// Receives Roster's webhooks and shows how to verify them. Requires only Node 18 or later.
 //
 //   ROSTER_WEBHOOK_SECRET=whsec_… node receive.mjs [PORT]
 //
-// During a rotation give both secrets, with a comma between. Every event that is genuine becomes one line of output.
+// During a rotation set both secrets, separated by a comma. Each genuine event is printed on one line.
 
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -11,11 +11,11 @@ import { createServer } from 'node:http';
 const AGE_MAX_S = 300;
 const BODY_BYTES_MAX = 1024 * 1024;
 
-/** Is this request Roster's own, unchanged and new? `body` is what came over the wire, to the byte. */
+/** Whether the request comes from Roster, unchanged and recently. `body` must be the exact bytes that were received. */
 export function isGenuine(headers, body, secrets, now = Date.now() / 1000) {
   const timestamp = headers['x-roster-timestamp'] ?? '';
   if (!/^\d{1,12}$/.test(timestamp) || Math.abs(now - Number(timestamp)) > AGE_MAX_S) return false;
-  // Two signatures come during a rotation: one that fits is enough.
+  // During a rotation the header has two signatures, of which one must match.
   const offered = (headers['x-roster-signature'] ?? '').split(',').map((part) => part.trim());
   return secrets.some((secret) => {
     const digest = createHmac('sha256', secret).update(`${timestamp}.`).update(body).digest('hex');
@@ -29,10 +29,11 @@ export function isGenuine(headers, body, secrets, now = Date.now() / 1000) {
 
 const secrets = (process.env.ROSTER_WEBHOOK_SECRET ?? '').split(',').filter(Boolean);
 if (secrets.length === 0) {
-  console.error('set ROSTER_WEBHOOK_SECRET to the secret that was shown when the webhook was made');
+  console.error('set ROSTER_WEBHOOK_SECRET to the secret that was shown when the webhook was created');
   process.exit(1);
 }
-// An event can come twice: after a crash, or when our answer was lost. Keep the last ones wherever your data is.
+// An event can be delivered twice: after a crash, or if our answer was lost. A real receiver stores the ids of the last
+// deliveries with its data.
 const seen = new Set();
 
 const server = createServer((request, response) => {
@@ -52,7 +53,7 @@ const server = createServer((request, response) => {
       seen.add(delivery);
       if (seen.size > 10_000) seen.delete(seen.values().next().value);
     }
-    // Only now: whatever is not 2xx comes again.
+    // Answer only after processing: Roster delivers an event again unless the answer is 2xx.
     response.writeHead(204).end();
   });
 });

@@ -1,36 +1,37 @@
 <?php
 /**
  * Plugin Name: Roster events
- * Description: Tells Roster which users of this site were made, changed or deleted, so that it can look.
+ * Description: Tells Roster which users of this site were created, changed or deleted.
  * Version: 1.1.0
  * Requires PHP: 7.4
  * License: MIT OR Apache-2.0
  *
- * To install: copy this file into wp-content/mu-plugins/ (make the folder if there is none) and add to wp-config.php,
+ * To install: copy this file into wp-content/mu-plugins/ (create the folder if there is none) and add to wp-config.php,
  * above "That's all, stop editing":
  *
  *     define( 'ROSTER_EVENTS_URL', 'https://roster.example.org/api/v1/hooks/wordpress' );
  *     define( 'ROSTER_EVENTS_KEY', '...' );  // 32 characters or more, the same as in Roster: openssl rand -hex 32
  *
- * It needs nothing of roster-signin.php, which may lie beside it, and nothing of it is needed there. Both call this
- * site by the Site Address of Settings > General, without a slash at the end: Roster's `wordpress.url`, to the letter.
+ * This plugin and roster-signin.php do not depend on each other and can be installed together. Both identify this site
+ * by the Site Address of Settings > General, without a slash at the end. It must be exactly Roster's `wordpress.url`.
  *
- * What is sent is a hint: numbers of users, and who they are now. Roster asks this site about them where it can, and
- * compares all users by `roster sync wordpress`, so that a hint which is lost delays, and does no more.
+ * A message contains the ids of users and their current data. Roster reads these users from this site if it can, and
+ * `roster sync wordpress` compares all users, so a lost message only causes a delay.
  *
- * The numbers of one request are collected and sent once, when it is over and without waiting for an answer. They stay
- * in a queue until Roster has taken them: WP-Cron sends them again, after a minute and then ever more rarely for about
- * a day. With DISABLE_WP_CRON the machine's own cron has to call wp-cron.php.
+ * The users that one request changes are collected and sent in one message at its end, without waiting for the answer.
+ * They stay in a queue until Roster has accepted them: WP-Cron sends them again, after a minute and then less and less
+ * often, for about a day. With DISABLE_WP_CRON the machine's own cron must call wp-cron.php.
  *
- * A request is POST with the JSON body {"site","delivery","users":[{"id","event","username","email","name","roles"}]},
- * signed as Roster signs its webhooks: X-Roster-Signature is v1= and the hex of HMAC-SHA256 over X-Roster-Timestamp, a
- * point, and the body. `delivery` is new in each, so that two which say the same are two. `event` is register, update,
- * role or delete; of a deleted user only the number is sent.
+ * A message is a POST with the JSON body
+ * {"site","delivery","users":[{"id","event","username","email","name","roles"}]}, signed like Roster's webhooks:
+ * X-Roster-Signature is v1= and, in hexadecimal, the HMAC-SHA256 of X-Roster-Timestamp, a full stop and the body.
+ * `delivery` is new in each message, so that two messages with the same content are distinct. `event` is register,
+ * update, role or delete. For a deleted user only the id is sent.
  *
- * Roster tells this site who is suspended there, by the user's meta `roster_suspended`: then no password of the user is
- * taken here, and what is signed in ends. Who is active again finds the account as it was.
+ * Roster marks the users of suspended members with the user meta `roster_suspended`. This site then refuses passwords
+ * of such a user and ends the user's sessions. Nothing else of the account changes.
  *
- * A program that makes a user by the REST API and tells Roster of it by itself sends the header X-Roster-Quiet: 1.
+ * A program that creates a user with the REST API and also tells Roster about it sends the header X-Roster-Quiet: 1.
  *
  * @package Roster
  */
@@ -53,7 +54,7 @@ add_action( 'set_user_role', 'roster_events_role', 99 );
 add_action( 'add_user_role', 'roster_events_role', 99 );
 add_action( 'remove_user_role', 'roster_events_role', 99 );
 add_action( 'deleted_user', 'roster_events_deleted', 99 );
-// Several sites: who joins or leaves one is made or deleted there.
+// Multisite: a user who joins or leaves a site counts as created or deleted there.
 add_action( 'add_user_to_blog', 'roster_events_updated', 99 );
 add_action( 'remove_user_from_blog', 'roster_events_updated', 99 );
 add_action( 'wpmu_delete_user', 'roster_events_deleted', 99 );
@@ -67,7 +68,8 @@ add_filter( 'wp_authenticate_user', 'roster_events_authenticate', 99 );
 add_filter( 'wp_is_application_passwords_available_for_user', 'roster_events_application_passwords', 99, 2 );
 
 /**
- * Who may edit users says by the REST API who is suspended; nobody does so for oneself without that right.
+ * Registers the mark of suspended users. Only callers who can edit users can set it with the REST API, also for
+ * themselves.
  */
 function roster_events_register_meta() {
 	register_meta(
@@ -89,7 +91,7 @@ function roster_events_register_meta() {
 }
 
 /**
- * May the one who asks suspend users?
+ * Whether the caller can suspend users.
  *
  * @return bool
  */
@@ -98,12 +100,12 @@ function roster_events_may_suspend() {
 }
 
 /**
- * Ends what a user is signed in to, once the user is suspended.
+ * Ends the sessions of a user who is suspended.
  *
- * @param int    $meta_id Not looked at.
+ * @param int    $meta_id Not used.
  * @param int    $id      The user.
- * @param string $key     What was set.
- * @param mixed  $value   To what.
+ * @param string $key     The name of the meta value that was set.
+ * @param mixed  $value   The new value.
  */
 function roster_events_meta_set( $meta_id, $id, $key, $value ) {
 	if ( ROSTER_EVENTS_SUSPENDED === $key && $value ) {
@@ -112,9 +114,9 @@ function roster_events_meta_set( $meta_id, $id, $key, $value ) {
 }
 
 /**
- * Lets no suspended user in by password.
+ * Refuses the password of a suspended user.
  *
- * @param WP_User|WP_Error $user Who signs in.
+ * @param WP_User|WP_Error $user The user who signs in.
  * @return WP_User|WP_Error
  */
 function roster_events_authenticate( $user ) {
@@ -125,9 +127,9 @@ function roster_events_authenticate( $user ) {
 }
 
 /**
- * Nor by an application password.
+ * Refuses the application passwords of a suspended user.
  *
- * @param bool    $is_available Whether the user has them.
+ * @param bool    $is_available Whether the user can have them otherwise.
  * @param WP_User $user         The user.
  * @return bool
  */
@@ -136,12 +138,12 @@ function roster_events_application_passwords( $is_available, $user ) {
 }
 
 /**
- * A user was made.
+ * Handles the creation of a user.
  *
  * @param int $id The user.
  */
 function roster_events_registered( $id ) {
-	// Only who may make users gets here. The header holds for what this one request made.
+	// Only callers who can create users get here. The header applies to the users that this request creates.
 	$is_rest = defined( 'REST_REQUEST' ) && REST_REQUEST;
 	if ( $is_rest && isset( $_SERVER['HTTP_X_ROSTER_QUIET'] ) && '1' === $_SERVER['HTTP_X_ROSTER_QUIET'] ) {
 		roster_events_touched( $id, 'quiet' );
@@ -151,7 +153,7 @@ function roster_events_registered( $id ) {
 }
 
 /**
- * Something of a user changed.
+ * Handles a change of a user.
  *
  * @param int $id The user.
  */
@@ -160,7 +162,7 @@ function roster_events_updated( $id ) {
 }
 
 /**
- * The roles of a user change. The hook may come in the middle of it, so that what it says is not looked at.
+ * Handles a change of a user's roles. The hook can run in the middle of a change, so its other arguments are ignored.
  *
  * @param int $id The user.
  */
@@ -169,7 +171,7 @@ function roster_events_role( $id ) {
 }
 
 /**
- * A user was deleted.
+ * Handles the deletion of a user.
  *
  * @param int $id The user.
  */
@@ -178,11 +180,11 @@ function roster_events_deleted( $id ) {
 }
 
 /**
- * Collects the users of this request.
+ * Collects the users that this request changes.
  *
- * @param int|null $id    The user; null only answers.
- * @param string   $event What happened.
- * @return string[] The weightiest event of each user.
+ * @param int|null $id    The user; null adds none.
+ * @param string   $event The event.
+ * @return string[] The event with the highest weight, by user.
  */
 function roster_events_touched( $id = null, $event = '' ) {
 	static $touched = array();
@@ -201,7 +203,7 @@ function roster_events_touched( $id = null, $event = '' ) {
 	return $touched;
 }
 
-/** The end of a request: what it did is put into the queue, and a first hint goes out. */
+/** At the end of a request, adds its users to the queue and sends a first message. */
 function roster_events_shutdown() {
 	$loud = function ( $event ) {
 		return 'quiet' !== $event;
@@ -216,7 +218,7 @@ function roster_events_shutdown() {
 		wp_schedule_single_event( time() + roster_events_wait( 0 ), ROSTER_EVENTS_CRON );
 	}
 	if ( function_exists( 'fastcgi_finish_request' ) ) {
-		// The visitor has the page: nobody waits, so that the answer can be heard.
+		// The visitor already has the page, so waiting for Roster's answer delays nobody.
 		fastcgi_finish_request();
 		roster_events_send_queue();
 		return;
@@ -225,25 +227,25 @@ function roster_events_shutdown() {
 }
 
 /**
- * Adds to the queue. Two requests at the same moment may lose one of two entries: Roster's comparison finds it.
+ * Adds users to the queue. If two requests do this at the same moment, an entry can get lost: the comparison finds it.
  *
  * @param string[] $touched Events by user.
  */
 function roster_events_keep( $touched ) {
 	$queue = roster_events_queue();
-	// The newest stay: whoever falls out is found by the comparison.
+	// The newest entries stay: the comparison finds those that are dropped.
 	$users          = array_slice( $touched + $queue['users'], 0, ROSTER_EVENTS_USERS_MAXIMUM, true );
 	$queue['users'] = $users;
 	update_option( ROSTER_EVENTS_OPTION, $queue, false );
 }
 
 /**
- * What waits to be taken by Roster: events by user, and how often that failed.
+ * Returns the queue of what Roster has not accepted yet: events by user, and the number of failed attempts.
  *
  * @return array
  */
 function roster_events_queue() {
-	// Another request may have changed it since this one began.
+	// Another request can have changed the queue since this one began.
 	wp_cache_delete( ROSTER_EVENTS_OPTION, 'options' );
 	$queue = get_option( ROSTER_EVENTS_OPTION );
 	if ( ! is_array( $queue ) || ! isset( $queue['users'], $queue['tries'] ) || ! is_array( $queue['users'] ) ) {
@@ -255,7 +257,7 @@ function roster_events_queue() {
 	return $queue;
 }
 
-/** Sends what waits, and hears whether it was taken. */
+/** Sends entries of the queue, and removes them if Roster accepts them. */
 function roster_events_send_queue() {
 	$queue = roster_events_queue();
 	if ( array() === $queue['users'] || ! roster_events_is_set_up() ) {
@@ -264,7 +266,7 @@ function roster_events_send_queue() {
 	$sent     = array_slice( $queue['users'], 0, ROSTER_EVENTS_USERS_AT_ONCE, true );
 	$is_taken = roster_events_send( $sent, true );
 
-	// Others may have put something into the queue meanwhile; what happened again to somebody is sent again.
+	// Other requests can have changed the queue meanwhile: a user with another event since then is sent again.
 	$queue = roster_events_queue();
 	$tries = $is_taken ? 0 : (int) $queue['tries'] + 1;
 	if ( $is_taken || ROSTER_EVENTS_TRIES <= $tries ) {
@@ -272,7 +274,7 @@ function roster_events_send_queue() {
 	}
 	if ( ! $is_taken && ROSTER_EVENTS_TRIES <= $tries ) {
 		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_error_log
-		error_log( 'Roster events: given up for ' . count( $sent ) . ' users; run `roster sync wordpress`.' );
+		error_log( 'Roster events: gave up sending ' . count( $sent ) . ' users; run `roster sync wordpress`.' );
 		$tries = 0;
 	}
 	if ( array() === $queue['users'] ) {
@@ -287,11 +289,11 @@ function roster_events_send_queue() {
 }
 
 /**
- * Sends one hint.
+ * Sends one message.
  *
  * @param string[] $touched  Events by user.
- * @param bool     $is_heard Is the answer waited for?
- * @return bool Was it taken? Nobody knows when it is not waited for.
+ * @param bool     $is_heard Whether to wait for the answer.
+ * @return bool Whether Roster accepted it; false without waiting.
  */
 function roster_events_send( $touched, $is_heard ) {
 	$users = array();
@@ -300,9 +302,9 @@ function roster_events_send( $touched, $is_heard ) {
 	}
 	$body = wp_json_encode(
 		array(
-			// The option, not home_url(): that one differs by scheme and, with some plugins, by language.
+			// The option, because home_url() can differ by scheme and, with some plugins, by language.
 			'site'     => untrailingslashit( get_option( 'home' ) ),
-			// Two hints of one second may say the same and yet be two.
+			// Makes two messages with the same content in one second distinct.
 			'delivery' => wp_generate_uuid4(),
 			'users'    => $users,
 		),
@@ -335,10 +337,10 @@ function roster_events_send( $touched, $is_heard ) {
 }
 
 /**
- * Who a user is now, whatever happened before.
+ * Returns the current data of a user, independent of the event.
  *
  * @param int    $id    The user.
- * @param string $event What happened.
+ * @param string $event The event.
  * @return array
  */
 function roster_events_user( $id, $event ) {
@@ -361,19 +363,19 @@ function roster_events_user( $id, $event ) {
 }
 
 /**
- * Seconds until the next try.
+ * Returns the seconds until the next attempt.
  *
- * @param int $tries Tries that failed.
+ * @param int $tries Failed attempts.
  * @return int
  */
 function roster_events_wait( $tries ) {
-	// Tests do not wait for a minute.
+	// Tests set a shorter wait.
 	$first = defined( 'ROSTER_EVENTS_RETRY_SECONDS' ) ? (int) ROSTER_EVENTS_RETRY_SECONDS : ROSTER_EVENTS_WAIT;
 	return (int) min( ROSTER_EVENTS_WAIT_MAXIMUM, $first * pow( 2, min( $tries, 10 ) ) );
 }
 
 /**
- * Are both constants there, and the key long enough?
+ * Whether both constants are defined and the key is long enough.
  *
  * @return bool
  */

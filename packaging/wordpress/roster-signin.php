@@ -1,30 +1,32 @@
 <?php
 /**
  * Plugin Name: Roster sign-in
- * Description: Signs a short-lived ticket with which somebody who is signed in here signs in to Roster.
+ * Description: Signs short-lived tickets with which users of this site sign in to Roster.
  * Version: 1.0.0
  * Requires PHP: 7.4
  * License: MIT OR Apache-2.0
  *
- * To install: copy this file into wp-content/mu-plugins/ (make the folder if there is none) and add to wp-config.php,
+ * To install: copy this file into wp-content/mu-plugins/ (create the folder if there is none) and add to wp-config.php,
  * above "That's all, stop editing":
  *
  *     define( 'ROSTER_TICKET_SECRET', '...' );  // 32 characters or more, the same as in Roster: openssl rand -hex 32
  *     define( 'ROSTER_RETURN_URLS', array( 'https://portal.example.org/signed-in' ) );  // or one string, with spaces
  *
- * The return URLs are pages of your own portal, compared to the letter. They give the ticket to Roster, by
- * POST /auth/wordpress/ticket. Roster's `wordpress.url` must be the Site Address of Settings > General, to the letter,
- * but without a slash at the end.
+ * The return URLs are pages of your own portal, compared character by character. They send the ticket to Roster with
+ * POST /auth/wordpress/ticket. Roster's `wordpress.url` must be exactly the Site Address of Settings > General, but
+ * without a slash at the end.
  *
- * A script of a page gets a ticket by POST /wp-json/roster/v1/ticket, with the cookie and an X-WP-Nonce or any other
- * way that WordPress knows callers by: {"ticket": "...", "expires_in": 60}.
+ * A script of a page gets a ticket with POST /wp-json/roster/v1/ticket, authenticated by the cookie and an X-WP-Nonce
+ * or in any other way that WordPress accepts. The answer is {"ticket": "...", "expires_in": 60}.
  *
- * A browser gets one by a link to /wp-admin/admin-post.php?action=roster_sign_in&return_to=URL: whoever is not signed
- * in does so first, and then the browser goes to URL#ticket=... A `state` in the link, 1 to 128 characters of
- * A-Z a-z 0-9 - _, comes back beside the ticket, so that the page knows that it began this sign-in itself.
+ * A browser gets a ticket with a link to /wp-admin/admin-post.php?action=roster_sign_in&return_to=URL. A user who is
+ * not signed in signs in first; then the browser is redirected to URL#ticket=... A `state` in the link, 1 to 128
+ * characters of A-Z a-z 0-9 - _, is returned beside the ticket, so that the page can check that it started this
+ * sign-in itself.
  *
- * A ticket is BODY.SIGNATURE: BODY is base64url of {"v":1,"site","id","login","email","name","roles","iat","exp","jti"}
- * without padding, SIGNATURE is hex of HMAC-SHA256 over BODY. Roster takes each `jti` once.
+ * A ticket is BODY.SIGNATURE. BODY is base64url, without padding, of
+ * {"v":1,"site","id","login","email","name","roles","iat","exp","jti"}. SIGNATURE is HMAC-SHA256 of BODY in
+ * hexadecimal. Roster accepts each `jti` once.
  *
  * @package Roster
  */
@@ -38,7 +40,7 @@ add_action( 'rest_api_init', 'roster_signin_routes' );
 add_action( 'admin_post_roster_sign_in', 'roster_signin_return' );
 add_action( 'admin_post_nopriv_roster_sign_in', 'roster_signin_first' );
 
-/** Offers the ticket to scripts. */
+/** Registers the REST route with which scripts get a ticket. */
 function roster_signin_routes() {
 	register_rest_route(
 		'roster/v1',
@@ -52,7 +54,7 @@ function roster_signin_routes() {
 }
 
 /**
- * Everybody may have a ticket, as it says no more than who they are; but it has to be somebody.
+ * Allows every signed-in user to get a ticket, because it contains only the user's own identity.
  *
  * @return true|WP_Error
  */
@@ -64,7 +66,7 @@ function roster_signin_require_person() {
 }
 
 /**
- * The ticket as a script gets it.
+ * Returns a ticket to a script.
  *
  * @return WP_REST_Response|WP_Error
  */
@@ -73,7 +75,7 @@ function roster_signin_answer() {
 	if ( is_wp_error( $ticket ) ) {
 		return $ticket;
 	}
-	// WordPress itself forbids caches to keep what it answers to somebody who is signed in.
+	// WordPress itself sends no-cache headers with answers to signed-in users.
 	return rest_ensure_response(
 		array(
 			'ticket'     => $ticket,
@@ -82,7 +84,7 @@ function roster_signin_answer() {
 	);
 }
 
-/** Sends a browser back with a ticket. The fragment never reaches a server, so that no log has it. */
+/** Redirects a browser back with a ticket in the fragment, which is not sent to servers, so that no log contains it. */
 function roster_signin_return() {
 	list( $url, $state ) = roster_signin_request();
 
@@ -96,12 +98,12 @@ function roster_signin_return() {
 	}
 	header( 'Cache-Control: no-store' );
 	header( 'Referrer-Policy: no-referrer' );
-	// Not wp_safe_redirect(): the list of return URLs is stricter than its list of hosts, and names other hosts.
+	// Not wp_safe_redirect(): the list of return URLs is stricter than its list of hosts, and contains other hosts.
 	wp_redirect( $url . $joint . 'ticket=' . $ticket . ( '' === $state ? '' : '&state=' . $state ), 303 );
 	exit;
 }
 
-/** Lets a browser sign in and come back here. */
+/** Redirects a browser to the sign-in page, which returns it to this link. */
 function roster_signin_first() {
 	list( $url, $state ) = roster_signin_request();
 
@@ -119,11 +121,11 @@ function roster_signin_first() {
 }
 
 /**
- * What a link asks for, or the end of the request.
+ * Returns the parameters of a sign-in link, or ends the request if they are invalid.
  *
- * There is no nonce to check: the link is followed from another site, and leads only to where the owner said.
+ * No nonce is checked: the link is followed from another site, and redirects only to URLs that the site owner listed.
  *
- * @return string[] The return URL, which is on the list, and the state, which may be empty.
+ * @return string[] The return URL, which is in the list, and the state, which can be empty.
  */
 function roster_signin_request() {
 	// phpcs:disable WordPress.Security.NonceVerification, WordPress.Security.ValidatedSanitizedInput
@@ -136,18 +138,18 @@ function roster_signin_request() {
 		$allowed = preg_split( '/\s+/', (string) $allowed, -1, PREG_SPLIT_NO_EMPTY );
 	}
 	if ( ! is_string( $url ) || ! in_array( $url, $allowed, true ) ) {
-		roster_signin_stop( 'return_to is none of the URLs in ROSTER_RETURN_URLS of wp-config.php.', 400 );
+		roster_signin_stop( 'return_to is not one of the URLs in ROSTER_RETURN_URLS of wp-config.php.', 400 );
 	}
 	if ( ! is_string( $state ) || ! preg_match( '/\A[A-Za-z0-9_-]{0,128}\z/', $state ) ) {
-		roster_signin_stop( 'state has characters other than A-Z a-z 0-9 - _, or more than 128.', 400 );
+		roster_signin_stop( 'state must have at most 128 characters, all of A-Z a-z 0-9 - _.', 400 );
 	}
 	return array( $url, $state );
 }
 
 /**
- * Ends the request with a page that says why.
+ * Ends the request with a page that shows the error.
  *
- * @param string $message What is wrong.
+ * @param string $message The error.
  * @param int    $status  The HTTP status.
  */
 function roster_signin_stop( $message, $status ) {
@@ -155,9 +157,9 @@ function roster_signin_stop( $message, $status ) {
 }
 
 /**
- * A signed statement of who a person is here.
+ * Returns a signed ticket with the identity of a user.
  *
- * @param WP_User $person Who is signed in.
+ * @param WP_User $person The signed-in user.
  * @return string|WP_Error
  */
 function roster_signin_ticket( $person ) {
@@ -175,7 +177,7 @@ function roster_signin_ticket( $person ) {
 	$now     = time();
 	$payload = array(
 		'v'     => 1,
-		// The option, not home_url(): that one differs by scheme and, with some plugins, by language.
+		// The option, because home_url() can differ by scheme and, with some plugins, by language.
 		'site'  => untrailingslashit( get_option( 'home' ) ),
 		'id'    => (int) $person->ID,
 		'login' => $person->user_login,
@@ -188,7 +190,7 @@ function roster_signin_ticket( $person ) {
 	);
 	$json    = wp_json_encode( $payload, JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE );
 	if ( false === $json ) {
-		return new WP_Error( 'roster_not_text', 'This account has a name that is not text.', array( 'status' => 500 ) );
+		return new WP_Error( 'roster_not_text', 'This account cannot be encoded as JSON.', array( 'status' => 500 ) );
 	}
 	$body = rtrim( strtr( base64_encode( $json ), '+/', '-_' ), '=' );
 	return $body . '.' . hash_hmac( 'sha256', $body, $secret );
