@@ -3,7 +3,7 @@
 //! **Invariant.** A worker can report on a job only while it holds the job's lease. A job is leased by one conditional
 //! update on the single writer, so no two workers get the same job. Whether a job is held depends on the status of its
 //! member and organization at the time of the claim: suspending them writes nothing here, and running work continues.
-//! The order of jobs is defined in [`mod@enqueue_video`].
+//! The order of jobs is defined in [`mod@queue`].
 //!
 //! ```text
 //! queued ─claim→ leased ─all steps finished→ done (deleted after jobs.keep_s)

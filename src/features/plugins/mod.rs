@@ -86,7 +86,7 @@ pub struct Report {
     pub dry_run: Vec<TrialResult>,
     /// Number of its test vectors that passed.
     pub vectors_passed: u32,
-    /// The first [`FAILED_KEPT`] test vectors that failed.
+    /// The first `FAILED_KEPT` test vectors that failed.
     pub vectors_failed: Vec<FailedVector>,
     pub compile_ms: u64,
 }

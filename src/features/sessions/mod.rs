@@ -1,6 +1,6 @@
 //! Sessions: sign-in, refresh and sign-out.
 //!
-//! **Invariant.** [`open`] is the only function that creates a session, for every sign-in method. It alone checks
+//! **Invariant.** [`open_session`] is the only function that creates a session, for every sign-in method. It alone checks
 //! whether the member is active and whether a second factor is due. [`refresh_session`] is the only function that refreshes a
 //! session.
 //!

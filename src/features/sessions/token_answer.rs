@@ -43,7 +43,7 @@ pub fn answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool
     Ok(ok(token_answer(app, visitor, tokens, cookies)))
 }
 
-/// Like [`complete_sign_in`], for answers that hold more than the tokens.
+/// Like [`answer`], for answers that hold more than the tokens.
 pub fn token_answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
     if cookies == Some(true) {
         tokens.set_cookies(app, &visitor.context);

@@ -257,7 +257,7 @@ impl Host {
         self.memory.find(key)
     }
 
-    /// Keeps an activated component loaded, until it is no longer [active](Self::set_in_force).
+    /// Keeps an activated component loaded, until it is no longer [active](Self::set_active).
     pub fn keep_loaded(&self, key: Key, loaded: Arc<Loaded>) {
         self.memory.keep(key, loaded);
     }
