@@ -42,8 +42,8 @@ use crate::kernel::outbox::EventKind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;
 
-/// Builds the service of all operations, and the list of what each API adds to the document. `app` and `providers` name the
-/// parameters, for fields that an API has beside `app`.
+/// Builds the service of all operations, and the list of what each API adds to the document. `app` and `providers` name
+/// the parameters, for fields that an API has beside `app`.
 macro_rules! apis {
     (|$app:ident, $providers:ident| $($($module:ident)::+ $({$($field:ident: $value:expr),+})?,)+) => {
         type Apis = apis!(@types $([$($module)::+])+);

@@ -1,8 +1,8 @@
 //! Sessions: sign-in, refresh and sign-out.
 //!
 //! **Invariant.** [`open_session`] is the only function that creates a session, for every sign-in method. It alone checks
-//! whether the member is active and whether a second factor is due. [`refresh_session`] is the only function that refreshes a
-//! session.
+//! whether the member is active and whether a second factor is due. [`refresh_session`] is the only function that
+//! refreshes a session.
 //!
 //! A refresh token works once. Its successor is derived from it, so the same token gives the same successor for a short
 //! time (two tabs may refresh at once) although no successor is stored. Later reuse ends the session.

@@ -123,8 +123,8 @@ const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
 const COUNT_DELIVERIES: &str = "
     select count(*) from (select 1 from deliveries where target = :target limit :counted_max)";
 
-/// Deletes a webhook. Returns the number of its deliveries, counted up to [`PageRequest::COUNTED_MAX`]. They are no longer
-/// visible, and [`super::delete_target_deliveries`] deletes them in batches.
+/// Deletes a webhook. Returns the number of its deliveries, counted up to [`PageRequest::COUNTED_MAX`]. They are no
+/// longer visible, and [`super::delete_target_deliveries`] deletes them in batches.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
     let (target, counted_max) = (outbox::webhook_target(id), PageRequest::COUNTED_MAX as i64);
     let deliveries =

@@ -33,8 +33,8 @@ pub struct List {
     /// counted.
     pub costly: &'static [&'static str],
     /// Parameters with which few of many rows may match. With one of them, a response scans at most
-    /// [`PageRequest::WALKED_MAX`] rows: its page may be short, or empty, while `next` says where to continue. A page that
-    /// is requested by offset scans as many rows as necessary.
+    /// [`PageRequest::WALKED_MAX`] rows: its page may be short, or empty, while `next` says where to continue. A page
+    /// that is requested by offset scans as many rows as necessary.
     pub walked: &'static [&'static str],
     /// Totals that are known without counting: for exactly these given parameters, the statement that reads the total.
     pub kept: &'static [(&'static [&'static str], &'static str)],
@@ -44,10 +44,10 @@ pub struct List {
 #[derive(Debug)]
 pub struct ListPage<T> {
     pub items: Vec<T>,
-    /// The number of entries in the list. It is counted only up to [`PageRequest::COUNTED_MAX`], or [`PageRequest::NARROWED_MAX`]
-    /// if a filter narrows the list, so that a larger list may report less than it has. If entries follow a page that
-    /// was requested by offset, `total` is always greater than the end of that page. If not all rows were scanned, it
-    /// is one more than the number found.
+    /// The number of entries in the list. It is counted only up to [`PageRequest::COUNTED_MAX`], or
+    /// [`PageRequest::NARROWED_MAX`] if a filter narrows the list, so that a larger list may report less than it has.
+    /// If entries follow a page that was requested by offset, `total` is always greater than the end of that page. If
+    /// not all rows were scanned, it is one more than the number found.
     pub total: u64,
     pub limit: u64,
     pub offset: u64,

@@ -40,7 +40,8 @@ impl Site {
     /// The processor time that the server has used, in clock ticks (of 10 ms on Linux).
     pub fn processor_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process())).expect("its times");
-        // After the name, which is in parentheses: the 12th and 13th field are the time of the program and of the kernel.
+        // After the name, which is in parentheses: the 12th and 13th field are the time of the program and of the
+        // kernel.
         let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }

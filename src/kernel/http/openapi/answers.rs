@@ -1,8 +1,8 @@
 //! The failures and response headers of each operation.
 //!
 //! Those that follow from the shape of an operation (its credentials, body and headers) are derived here. The others
-//! are declared beside the operation, in the `document!` of its API. A debug build answers 500 if a failure or header is
-//! neither derived nor declared, so that the tests find omissions in the document.
+//! are declared beside the operation, in the `document!` of its API. A debug build answers 500 if a failure or header
+//! is neither derived nor declared, so that the tests find omissions in the document.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,8 +1,8 @@
 //! Every operation of the document × every kind of caller: each wrong one and the right one.
 //!
 //! Requests and expected results follow from the document: the path with sample objects, the example of the body, the
-//! credentials that an operation takes, and the permission or scope that it needs. Exceptions are named. A new operation
-//! is tested without an edit here, unless it is an exception.
+//! credentials that an operation takes, and the permission or scope that it needs. Exceptions are named. A new
+//! operation is tested without an edit here, unless it is an exception.
 
 mod callers;
 mod document;

@@ -142,8 +142,8 @@ async fn a_password_longer_than_bcrypt_reads_is_not_rehashed() {
     assert!(stored_hash(&site, uid).starts_with("$argon2id$"));
 }
 
-/// The processor time of several sign-ins with a wrong password, in clock ticks. Unlike the time on the clock, it does not
-/// depend on what else the machine does.
+/// The processor time of several sign-ins with a wrong password, in clock ticks. Unlike the time on the clock, it does
+/// not depend on what else the machine does.
 async fn work_of_refusals(site: &Site, name: &str) -> f64 {
     let before = site.processor_ticks();
     for _ in 0..5 {
