@@ -256,7 +256,7 @@ pub fn enqueue_video(
     let (steps, ready) = &*FIRST_STEPS;
     let queue = Queue { member, organization, ready: *ready };
     store::insert(w, JobId::new(), video, queue, steps)?;
-    queue::enqueue(w, queue, w.now())
+    store::enqueue(w, queue, w.now())
 }
 
 /// The initial steps of every job, serialized as they are stored, with the set of ready processors.
@@ -278,7 +278,7 @@ pub fn transfer(
     organization: Option<OrganizationId>,
 ) -> Result<()> {
     match store::set_owner(w, video, member, organization)? {
-        Some((ready, run_at)) => queue::enqueue(w, Queue { member, organization, ready }, run_at),
+        Some((ready, run_at)) => store::enqueue(w, Queue { member, organization, ready }, run_at),
         None => Ok(()),
     }
 }
@@ -393,7 +393,7 @@ fn mark_ready(steps: &mut [Step]) {
 fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
     let queue = job.queue();
     store::update(t, job, queue.ready)?;
-    if job.state == JobState::Queued { queue::enqueue(t, queue, job.run_at) } else { Ok(()) }
+    if job.state == JobState::Queued { store::enqueue(t, queue, job.run_at) } else { Ok(()) }
 }
 
 /// The caller of a report: the worker, the job, and the organizations that the caller can act in.

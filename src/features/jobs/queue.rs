@@ -91,15 +91,6 @@ pub fn has_candidates(r: &Reader<'_>, wanted: &ProcessorFilter) -> Result<bool> 
     Ok(store::has_due(r, Timestamp::now())? || !wanted.list_ready(r)?.is_empty())
 }
 
-/// Returns when the next back-off or lease ends, after which a job can become ready.
-pub fn next_due(r: &Reader<'_>) -> Result<Option<Timestamp>> {
-    store::next_due(r)
-}
-
-pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
-    store::enqueue(w, queue, since)
-}
-
 /// Leases the next jobs to a worker.
 pub fn lease_next(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
     /// Stale queues that one claim corrects at most. The next claim continues from there.
@@ -296,7 +287,7 @@ pub async fn claim(
         if !claimed.is_empty() {
             return Ok(claimed);
         }
-        let due = app.read(next_due).await?;
+        let due = app.read(store::next_due).await?;
         tokio::select! {
             () = commit => {}
             () = until(due) => {}
