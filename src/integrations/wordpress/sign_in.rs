@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use crate::features::members::{self, WORDPRESS};
 use crate::features::permissions::Source;
-use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
+use crate::features::permissions::role_claims::is_key;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
 use crate::features::sessions::{Tokens, VerifiedFactors, consume_once, open_session};
 use crate::integrations::wordpress::{WordPressUser, authenticate, read_ticket};

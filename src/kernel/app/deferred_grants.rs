@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::deferred_grant_store::{self as store, Open};
+use super::store::{self, Open};
 use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::deferred_grant::{DeferredGrant, Grantor, require_grantor_authorized};

@@ -1,6 +1,6 @@
 //! Life cycle of the encryption key for secrets at rest: opened at the start, generated once, rotated.
 
-use super::site_store;
+use super::store;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -33,7 +33,7 @@ pub enum StoredEncryption {
 /// are plain text: these are encrypted here.
 pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
-    match db.read(ReaderShare::of_server(), site_store::known_encryption).await? {
+    match db.read(ReaderShare::of_server(), store::known_encryption).await? {
         StoredEncryption::Nothing => Encryption::open_or_generate(&file).map(Arc::new),
         StoredEncryption::Key(id) => {
             let encryption = Encryption::open(&file)?;
@@ -61,7 +61,7 @@ async fn encrypt_all(
 ) -> Result<()> {
     let (id, cipher) = (encryption.key_id()?, encryption.clone());
     db.write(move |w, _| {
-        site_store::rewrite_secrets(w, secrets, |location, stored| {
+        store::rewrite_secrets(w, secrets, |location, stored| {
             let clear = if encryption::is_encrypted(&stored) { cipher.decrypt(location, &stored)? } else { stored };
             cipher.encrypt(id, location, &clear)
         })
@@ -70,7 +70,7 @@ async fn encrypt_all(
     let file = config.database_file();
     let vacuumed = tokio::task::spawn_blocking(move || schema::vacuum(&file)).await;
     vacuumed.map_err(|e| Error::internal(format!("the database was not vacuumed: {e}")))??;
-    db.write(move |w, _| site_store::set_encryption_key(w, id)).await?;
+    db.write(move |w, _| store::set_encryption_key(w, id)).await?;
     tracing::info!(key = %id, file = %config.encryption_key_file().display(),
         "the secrets in the database are now encrypted: keep a copy of the key file with every backup");
     Ok(())
@@ -92,11 +92,11 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
         authz::require(t.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
         let encryption = t.encryption();
         let count = t.erasing(|| {
-            site_store::rewrite_secrets(t, secrets, |location, stored| {
+            store::rewrite_secrets(t, secrets, |location, stored| {
                 encryption.encrypt(next, location, &encryption.decrypt(location, &stored)?)
             })
         })?;
-        site_store::set_encryption_key(t, next)?;
+        store::set_encryption_key(t, next)?;
         let entry = Entry::new("encryption_key", next).after(json!({"secrets": count}));
         Ok(Changed::new((), entry))
     };

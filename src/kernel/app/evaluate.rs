@@ -14,7 +14,7 @@ use crate::kernel::authz::decide::{AccessRequest, Decision, PluginEffect, Reason
 use crate::kernel::authz::plugin::{Binding, Mode, PluginOutcome};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
-use crate::kernel::ids::{OrganizationId, Timestamp};
+use crate::kernel::ids::Timestamp;
 use crate::kernel::sandbox::{AccessInput, AuthorizeResult, Claim, Fault, Spent};
 use crate::kernel::secret::Hash;
 
@@ -131,14 +131,8 @@ impl Evaluation {
     }
 }
 
-/// Whether the organization has authorizer plugins in enforce or shadow mode.
-pub fn has_authorizers(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
-    let tenant = tenant.and_then(|id| snapshot.tenant(id));
-    tenant.is_some_and(|tenant| tenant.plugins().iter().any(|binding| binding.exports.authorizer))
-}
-
 impl App {
-    /// Decides a request of an organization without authorizer plugins ([`has_authorizers`]), without a lock.
+    /// Decides a request of an organization without authorizer plugins ([`Snapshot::has_authorizers`]), without a lock.
     pub fn evaluate_policy(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -167,7 +161,7 @@ impl App {
     ) -> Evaluation {
         let base = decide(snapshot, request);
         let now = Timestamp::now();
-        let tenant = request.tenant.filter(|_| has_authorizers(snapshot, request.tenant));
+        let tenant = request.tenant.filter(|_| snapshot.has_authorizers(request.tenant));
         let evaluation = match tenant.and_then(|id| snapshot.tenant(id)) {
             Some(tenant) => self.consult_plugins(snapshot, tenant, request, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),

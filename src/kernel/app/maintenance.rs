@@ -1,6 +1,6 @@
 //! Maintenance in batches, so that other changes can run between two of them.
 
-use super::idempotency_store;
+use super::store;
 use super::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Writer;
@@ -65,28 +65,28 @@ impl App {
     pub async fn forget_erased(&self) -> Result<()> {
         /// Answers of one read.
         const CONCURRENT_MAX: usize = 2_000;
-        let erased = self.read(idempotency_store::list_erased_names).await?;
+        let erased = self.read(store::list_erased_names).await?;
         if erased.is_empty() {
             return Ok(());
         }
-        let mut after = idempotency_store::IdempotencyKey::default();
+        let mut after = store::IdempotencyKey::default();
         loop {
-            let answers = self.read(move |r| idempotency_store::list_answers_after(r, &after, CONCURRENT_MAX)).await?;
+            let answers = self.read(move |r| store::list_answers_after(r, &after, CONCURRENT_MAX)).await?;
             let last = answers.last().map(|(key, _)| key.clone()).filter(|_| answers.len() == CONCURRENT_MAX);
             let naming = answers.into_iter().filter_map(|(key, names_erased)| names_erased.then_some(key)).collect();
-            self.write_each_unaudited(naming, idempotency_store::forget_answer).await?;
+            self.write_each_unaudited(naming, store::forget_answer).await?;
             match last {
                 Some(last) => after = last,
                 None => break,
             }
         }
-        self.write_each_unaudited(erased, |w, name| idempotency_store::delete_erased_name(w, name)).await
+        self.write_each_unaudited(erased, |w, name| store::delete_erased_name(w, name)).await
     }
 
     /// Deletes stored answers of idempotent requests that have expired.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = seconds_to_ms(self.config.idempotency_ttl_s);
-        self.write_in_batches(move |w, limit| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), limit))
+        self.write_in_batches(move |w, limit| store::forget_remembered(w, w.now().plus_ms(-ttl_ms), limit))
             .await
             .map(drop)
     }

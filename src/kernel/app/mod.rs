@@ -4,13 +4,10 @@
 //! one transaction, and the response is sent after the commit and the publication. The `Db` is private, and `change`
 //! accepts a result only together with its audit entry, so an unaudited change does not compile.
 
-mod component_store;
-mod deferred_grant_store;
 mod deferred_grants;
 pub mod denials;
 pub mod encryption;
 pub mod evaluate;
-mod idempotency_store;
 pub mod keys;
 pub mod large;
 pub mod log_entry;
@@ -22,7 +19,7 @@ mod read_cache;
 pub mod redact;
 pub mod reload;
 pub mod repeats;
-pub mod site_store;
+pub mod store;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -234,12 +231,12 @@ impl App {
         let (first_key, server_key, with) = (token::new_key()?, secret::random()?, encryption.clone());
         let (keys, server_key) = db
             .write(move |w, snapshot| {
-                site_store::create_site(w, &with, &server_key)?;
+                store::create_site(w, &with, &server_key)?;
                 if key_store::signing_keys(w, &with)?.is_empty() {
                     key_store::insert_signing_key(w, &with, &first_key)?;
                 }
                 snapshot.epoch = crate::kernel::authz::store::epoch(w)?;
-                Ok((key_store::signing_keys(w, &with)?, site_store::server_key(w, &with)?))
+                Ok((key_store::signing_keys(w, &with)?, store::server_key(w, &with)?))
             })
             .await?;
         db.mark(State::Idle).await?;
@@ -320,7 +317,9 @@ impl App {
 
     /// Returns the epoch of the policy after the change.
     async fn run_change(&self, caller: &Identity, action: &'static str, change: ChangeBody) -> Result<u64> {
-        self.require_policy().await?;
+        if !self.guard.snapshot.load().is_available() {
+            self.load_missing_policy().await?;
+        }
         let (caller, features) = (caller.clone(), self.features);
         let (targets, encryption) = (self.targets, self.encryption.clone());
         let (epoch, delivery_count) = self
@@ -375,12 +374,12 @@ impl App {
             let (kind, name) = caller.actor();
             let actor = format!("{kind} {name}");
             let key = (actor.as_str(), action, idempotency.key.as_str());
-            if let Some(stored) = idempotency_store::find_remembered(t, key, t.now().plus_ms(-ttl_ms))? {
+            if let Some(stored) = store::find_remembered(t, key, t.now().plus_ms(-ttl_ms))? {
                 return stored_answer(stored, &fingerprint).map(Changed::unchanged);
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            idempotency_store::remember(t, key, &idempotency_store::IdempotencyRecord { fingerprint, answer })?;
+            store::remember(t, key, &store::IdempotencyRecord { fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -418,7 +417,7 @@ impl App {
         let (hash, ttl_ms) = (secret::hash(&token), seconds_to_ms(self.config.setup_link_ttl_s));
         let caller = Identity::command_line();
         self.change(&caller, "setup_link.create", move |t, _| {
-            site_store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
+            store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
             Ok(Changed::new((), Entry::new("site", "setup link")))
         })
         .await?;
@@ -472,21 +471,21 @@ fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
 
 /// Marks an id as erased: stored answers that contain it are never returned again. [`App::forget_erased`] deletes them.
 pub fn mark_erased(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
-    idempotency_store::erase_name(t, &id.to_string())
+    store::erase_name(t, &id.to_string())
 }
 
 /// Consumes the set-up token, in the transaction that creates the first administrator.
 pub fn consume_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
-    let (hash, expires_at) = site_store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
+    let (hash, expires_at) = store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
     if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < expires_at)) {
         return Err(ErrorCode::SetupToken.into());
     }
-    site_store::set_setup(t, None)
+    store::set_setup(t, None)
 }
 
 /// Whether the token is that of the pending set-up link and has not expired.
 pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
-    let found = site_store::find_setup(r)?;
+    let found = store::find_setup(r)?;
     let now = Timestamp::now();
     Ok(found.is_some_and(|(hash, expires_at)| secret::equal(&secret::hash(offered), &hash) & (now < expires_at)))
 }
@@ -522,7 +521,7 @@ fn apply(
         return Ok((snapshot.epoch, delivery_count));
     }
     let epoch = snapshot.epoch + 1;
-    site_store::raise_epoch(w, epoch)?;
+    store::raise_epoch(w, epoch)?;
     let deferred_grants = deferred_grants::at_stake(w, snapshot, &policy)?;
     if deferred_grants.is_empty() {
         // From here on nothing can fail: the writer's snapshot must change only together with the rows.
@@ -543,7 +542,7 @@ fn apply(
 
 /// Returns the stored answer of a repeated request. Fails with `idempotency_key_reused` if the request differs, and
 /// with `secret_not_kept` if the answer contained a secret.
-fn stored_answer<T: ParseFromJSON>(stored: idempotency_store::IdempotencyRecord, fingerprint: &Hash) -> Result<T> {
+fn stored_answer<T: ParseFromJSON>(stored: store::IdempotencyRecord, fingerprint: &Hash) -> Result<T> {
     if stored.fingerprint != *fingerprint {
         return Err(ErrorCode::IdempotencyKeyReused.into());
     }

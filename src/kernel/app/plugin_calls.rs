@@ -2,7 +2,7 @@
 //! fails too often.
 
 use super::Occurrence;
-use super::component_store;
+use super::store;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ impl App {
     pub async fn load_plugin(&self, key: Key, tier: Tier) -> Result<Arc<Loaded>> {
         match self.host.find_loaded(&key) {
             Some(loaded) => Ok(loaded),
-            None => self.host.load(key, tier, self.read(move |r| component_store::get_component(r, &key.1))).await,
+            None => self.host.load(key, tier, self.read(move |r| store::get_component(r, &key.1))).await,
         }
     }
 
@@ -131,7 +131,7 @@ impl App {
 
     /// Drops the compiled form of a component that the organization does not store, or no longer stores.
     pub async fn forget_plugin(&self, key: Key) {
-        let is_stored = self.read(move |r| component_store::has_component(r, key)).await;
+        let is_stored = self.read(move |r| store::has_component(r, key)).await;
         // On a read error the cached copy stays; that is harmless.
         if is_stored.is_ok_and(|is_stored| !is_stored) {
             self.host.forget(&key);
@@ -142,7 +142,7 @@ impl App {
     /// start, before any upload.
     pub async fn sweep_plugins(&self) {
         self.update_plugins_in_force();
-        match self.read(component_store::list_components).await {
+        match self.read(store::list_components).await {
             Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
             Err(e) => tracing::warn!(error = %e, "the cache of compiled plugins could not be cleaned up"),
         }

@@ -5,7 +5,7 @@
 //! the snapshot of its batch, and only that is replaced. So nothing is ever replaced by an older state than the
 //! published one.
 
-use super::site_store;
+use super::store;
 use std::collections::HashMap;
 
 use super::maintenance::batches;
@@ -107,7 +107,9 @@ impl App {
         }
         let at = Timestamp::now();
         let mut repaired = Repaired::default();
-        self.require_policy().await?;
+        if !self.snapshot().is_available() {
+            self.load_missing_policy().await?;
+        }
         let epoch = self.snapshot().epoch;
         for (part, side) in steps(organization) {
             let before = repaired.facts;
@@ -211,12 +213,9 @@ impl App {
         Ok(())
     }
 
-    /// Loads the policy if there is none, because the rows could not be read after a failed commit. Fails with `busy`
+    /// Loads the policy when there is none because the rows could not be read after a failed commit. Fails with `busy`
     /// if it cannot be loaded yet. Until then every request is denied.
-    pub(super) async fn require_policy(&self) -> Result<()> {
-        if self.guard.snapshot.load().is_available() {
-            return Ok(());
-        }
+    pub(super) async fn load_missing_policy(&self) -> Result<()> {
         let fresh = self.read(authz::store::load).await?;
         let publish = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
             if !snapshot.is_available() && authz::store::epoch(w)? == fresh.epoch {
@@ -249,7 +248,7 @@ fn repair(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Resul
     }
     let old = snapshot.epoch;
     let new = old.max(authz::store::epoch(w)?) + 1;
-    site_store::raise_epoch(w, new)?;
+    store::raise_epoch(w, new)?;
     let entry = Entry::new("policy", "memory").after(serde_json::json!({"replaced": facts}));
     audit_log::record_done(w, &Identity::command_line(), "policy.replace", &entry)?;
     after.epoch = new;
@@ -372,7 +371,7 @@ mod tests {
             let write = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
                 changes.into_iter().for_each(|change| snapshot.apply(change));
                 snapshot.epoch += 1;
-                site_store::raise_epoch(w, snapshot.epoch)
+                store::raise_epoch(w, snapshot.epoch)
             };
             self.app.db.write(write).await.unwrap();
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
 use crate::kernel::app::App;
-use crate::kernel::app::evaluate::{Evaluation, HOST_FACTS, NOW_MS, PluginResult, RequestFacts, has_authorizers};
+use crate::kernel::app::evaluate::{Evaluation, HOST_FACTS, NOW_MS, PluginResult, RequestFacts};
 use crate::kernel::authn::caller::CheckCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::decide::{AccessRequest, Explanation, MatchedRole, Reason, Target, explain};
@@ -191,7 +191,7 @@ impl Api {
         // One snapshot decides all access requests of a call.
         let snapshot = self.app.snapshot();
         let asks_for_site = authz::includes_site_rights(&snapshot, &caller, tenant);
-        if has_authorizers(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
+        if snapshot.has_authorizers(tenant) || questions.list.iter().any(CheckRequest::is_explained) {
             return self.check_with_plugins(&caller, snapshot, (tenant, asks_for_site), questions).await;
         }
         let mut json = String::with_capacity(64 * questions.list.len());

@@ -213,6 +213,12 @@ impl Snapshot {
         }
     }
 
+    /// Whether the organization has authorizer plugins in enforce or shadow mode.
+    pub fn has_authorizers(&self, tenant: Option<OrganizationId>) -> bool {
+        let tenant = tenant.and_then(|id| self.tenant(id));
+        tenant.is_some_and(|tenant| tenant.plugins().iter().any(|binding| binding.exports.authorizer))
+    }
+
     /// Whether there is a policy. Epoch 0 means none: everything is denied.
     pub fn is_available(&self) -> bool {
         self.epoch > 0
