@@ -20,6 +20,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::runtime::log;
+use crate::server::listener::tls::Tls;
 use crate::server::{deliver, listener};
 
 /// How long requests may finish after a stop signal.
@@ -31,6 +32,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How often expired leases of jobs are collected. Every claim does so too.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
 
+const OPEN_WITHOUT_TLS: &str = "other computers reach this server without TLS, so passwords and tokens can be read on the \
+    way: set tls.mode (`roster help tls`), or put a proxy with TLS in front and set public_url and trusted_proxies";
+
 /// Runs the server until a stop signal. Returns exit status 78 if the database is lost or damaged.
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode, Failed> {
     process::protect_memory().map_err(|e| Failed(format!("the memory of the server cannot be protected: {e}")))?;
@@ -41,8 +45,11 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     for name in Config::unknown_variables() {
         tracing::warn!(name, "this variable names no setting and is ignored");
     }
+    if config.is_open_without_tls() {
+        tracing::warn!(listen = %config.listen, "{OPEN_WITHOUT_TLS}");
+    }
+    let tls = Tls::open(&config).map_err(Failed)?;
     let address = config.listen;
-    let public_url = config.public_url.clone();
     let connections_max = process::connections(config.connections_max);
     let Site { app, endpoint } = match open(config).await {
         Err(e) if matches!(e.code, ErrorCode::DatabaseLost | ErrorCode::DatabaseDamaged) => {
@@ -65,7 +72,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let tcp = TcpListener::bind(address).into_acceptor().await.map_err(|e| not_listening(address, &e))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     let stop = stop_signal(app.clone())?;
-    let reloader = reload_on_hangup(common, &app, listen)?;
+    let reloader = reload_on_hangup(common, &app, listen, tls.clone())?;
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(load_plugins_in_force(app.clone())));
     // Rows that expired while the server was down are deleted before the first request.
@@ -74,16 +81,19 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
         // Commands also try the default socket paths.
         tracing::warn!(error = %e, "roster.lock cannot be written");
     }
-    announce(common, &app, bound, &public_url).await;
+    let url = url_of(&app.config, bound, tls.as_deref());
+    announce(common, &app, bound, &url).await;
     let tasks = tasks(&app);
+    let looking = tls.clone().map(|tls| tokio::spawn(tls.watch(app.health().clone())));
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
-    let listener = listener::Listener::new(&app.config, connections_max, endpoint);
+    let https = tls.map(|tls| listener::Https { tls, url });
+    let listener = listener::Listener::new(&app.config, connections_max, endpoint, https);
     tokio::select! {
         () = listener.run(tcp, unix, stop, STOP_WAIT) => {}
         // On this thread, whose heap holds the allocations of the start.
         () = memory::keep_small(&app) => {}
     }
-    tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
+    tasks.iter().chain(&compiling).chain(&looking).chain([&reloader]).for_each(JoinHandle::abort);
     finish(&app, &mut lock).await;
     remove_stale(&socket)?;
     data_dir::remove_short(&socket)?;
@@ -141,14 +151,22 @@ const fn task_fault(part: &'static str, word: &'static str) -> Fault {
     Fault { part, word, message: "this task failed and was restarted: see the log", is_fatal: false }
 }
 
-/// Handles SIGHUP: reads the settings again and applies those that can change while the server runs, which is the log
-/// level. Without a handler the signal would kill the server.
-fn reload_on_hangup(common: &Common, app: &Arc<App>, listen: Option<SocketAddr>) -> Result<JoinHandle<()>, Failed> {
+/// Handles SIGHUP: reads the certificate and the settings again, and applies those settings that can change while the
+/// server runs, which is the log level. Without a handler the signal would kill the server.
+fn reload_on_hangup(
+    common: &Common,
+    app: &Arc<App>,
+    listen: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
+) -> Result<JoinHandle<()>, Failed> {
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|e| Failed(format!("the signal handler cannot be installed: {e}")))?;
     let (common, app) = (common.clone(), app.clone());
     Ok(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
+            if let Some(tls) = &tls {
+                tls.refresh(app.health()).await;
+            }
             match common.load(listen) {
                 Ok(config) => {
                     log::reload(&config);
@@ -176,11 +194,10 @@ fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
 }
 
 /// Prints where the server listens and, if there is no administrator yet, the set-up link.
-async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) {
-    let url = if public_url.is_empty() { format!("http://{}", reachable(bound)) } else { public_url.to_owned() };
+async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, url: &str) {
     // This is the only place that sets it.
-    let _ = app.url.set(url.clone());
-    let setup_url = setup_url(app, &url).await.unwrap_or_else(|e| {
+    let _ = app.url.set(url.to_owned());
+    let setup_url = setup_url(app, url).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, "the set-up link could not be created: `roster setup-link` tries again");
         None
     });
@@ -193,11 +210,15 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
         return;
     }
     say!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
-    if public_url.is_empty() && bound.ip().is_unspecified() {
+    let is_plain = app.config.public_url.is_empty() && !app.config.is_https();
+    if is_plain && bound.ip().is_unspecified() {
         say!("On this computer also: http://localhost:{}", bound.port());
     }
-    if public_url.is_empty() && !bound.ip().is_loopback() {
-        say!("Browsers keep sessions over https only: put a proxy in front of Roster, and set public_url.");
+    if is_plain && !bound.ip().is_loopback() {
+        say!(
+            "Browsers keep sessions over https only: set tls.mode (`roster help tls`), or put a proxy in front of Roster \
+             and set public_url."
+        );
     }
     say!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
@@ -206,6 +227,20 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
             app.config.setup_link_ttl_s.div_ceil(60)
         );
         say!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
+    }
+}
+
+/// The URL of the site: the public one, or else one at which this server answers. A certificate of our own authority is
+/// valid only for its hosts, so the first of them is used.
+fn url_of(config: &Config, bound: SocketAddr, tls: Option<&Tls>) -> String {
+    if !config.public_url.is_empty() {
+        return config.public_url.clone();
+    }
+    let (scheme, port) = (config.scheme(), bound.port());
+    match tls.and_then(Tls::host).filter(|_| !bound.ip().is_loopback()) {
+        Some(host) if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
+        Some(host) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{}", reachable(bound)),
     }
 }
 

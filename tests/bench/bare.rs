@@ -47,7 +47,7 @@ pub fn serve(socket: &Path) {
         let config = Config::of(socket);
         let connections = usize::try_from(config.connections_max).expect("a number");
         let stop = std::future::pending();
-        let listener = Listener::new(&config, connections, routes.map_to_response().boxed());
+        let listener = Listener::new(&config, connections, routes.map_to_response().boxed(), None);
         listener.run(tcp, unix, stop, Duration::ZERO).await;
     });
 }

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Warm-up before the measurement, so that caches and pools are in their steady state.
 const WARM_UP: Duration = Duration::from_millis(250);
@@ -22,6 +25,20 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Writes the request with this number into the empty buffer. The second argument is the previous response on the same
 /// connection.
 pub type Make<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>);
+
+/// A server, and how it is reached.
+#[derive(Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    /// Trusts the certificate for `localhost`.
+    pub tls: Option<TlsConnector>,
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
+}
 
 /// The result of a run of requests.
 #[derive(Debug, Default)]
@@ -50,13 +67,14 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
 /// Keeps this many requests in flight during the warm-up and the measured time.
 ///
 /// `first` stands in for the responses before the first requests: one per connection, or none.
-pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
+pub fn measure(target: impl Into<Target>, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
+    let target = &target.into();
     let began = Instant::now();
     let (from, until) = (began + WARM_UP, began + WARM_UP + MEASURED);
     let (next, took_us) = (&Cell::new(0), &RefCell::new(Vec::<u32>::new()));
     let measured = &RefCell::new(Measured::default());
     let client = |index: usize| async move {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(target).await?;
         connection.buffer.extend(first.get(index).into_iter().flatten());
         let mut request = Vec::new();
         while Instant::now() < until {
@@ -124,7 +142,7 @@ pub fn one_after_another(address: SocketAddr, request: &[u8], goes_on: impl Fn()
 }
 
 async fn opened(address: SocketAddr, request: &[u8]) -> Result<(Connection, u16), String> {
-    exchanged(Connection::open(address).await?, request).await
+    exchanged(Connection::open(&address.into()).await?, request).await
 }
 
 async fn exchanged(mut connection: Connection, request: &[u8]) -> Result<(Connection, u16), String> {
@@ -144,7 +162,7 @@ pub fn all(address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let next = Cell::new(0);
     let bodies = RefCell::new(vec![Vec::new(); requests.len()]);
     let client = || async {
-        let mut connection = Connection::open(address).await.expect("a connection");
+        let mut connection = Connection::open(&address.into()).await.expect("a connection");
         while let Some(request) = requests.get(next.get()) {
             let index = next.replace(next.get() + 1);
             let status = connection.exchange(request).await.expect("an answer");
@@ -164,17 +182,48 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
+enum Stream {
+    Plain(TcpStream),
+    Secured(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    async fn open(target: &Target) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(target.address).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &target.tls else { return Ok(Self::Plain(stream)) };
+        let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+        Ok(Self::Secured(Box::new(tls.connect(name, stream).await?)))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Secured(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(buffer).await,
+            Self::Secured(stream) => stream.read_buf(buffer).await,
+        }
+    }
+}
+
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// Where the body of the last response begins.
     body_at: usize,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).await.map_err(|e| format!("no connection: {e}"))?;
-        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    async fn open(target: &Target) -> Result<Self, String> {
+        let stream = Stream::open(target).await.map_err(|e| format!("no connection: {e}"))?;
         Ok(Self { stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX), body_at: 0 })
     }
 
@@ -185,7 +234,7 @@ impl Connection {
 
     /// Makes one request and returns its status.
     async fn exchange(&mut self, request: &[u8]) -> Result<u16, String> {
-        self.stream.write_all(request).await.map_err(|e| format!("cannot write: {e}"))?;
+        self.stream.write(request).await.map_err(|e| format!("cannot write: {e}"))?;
         self.buffer.clear();
         let head = loop {
             self.fill().await?;
@@ -207,7 +256,7 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> Result<(), String> {
-        match self.stream.read_buf(&mut self.buffer).await {
+        match self.stream.read(&mut self.buffer).await {
             Ok(0) => Err("the server closed the connection".into()),
             Ok(_) => Ok(()),
             Err(e) => Err(format!("cannot read: {e}")),

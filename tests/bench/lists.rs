@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::driver;
 use crate::metrics::{Figures, progress};
+use crate::pages;
 use crate::process::Process;
 use crate::site;
 
@@ -100,16 +101,17 @@ pub fn run(figures: &mut Figures) {
         let answer = p95_ms(&server, &driver::request("GET", path, &format!("{admin}{tenant}"), ""));
         figures.add(&format!("list_p95_ms_{name}"), answer);
     }
+    pages::run(&server, &admin, figures);
     server.stop();
 }
 
-fn answered(server: &Process, request: &[u8]) -> Value {
+pub fn answered(server: &Process, request: &[u8]) -> Value {
     let body = driver::all(server.address, &[request.to_vec()]).remove(0);
     serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
 }
 
 /// The 95th percentile of the latency of requests made one after another.
-fn p95_ms(server: &Process, request: &[u8]) -> f64 {
+pub fn p95_ms(server: &Process, request: &[u8]) -> f64 {
     let mut took: Vec<f64> = (0..TRIES)
         .map(|_| {
             let began = Instant::now();

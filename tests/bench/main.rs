@@ -13,6 +13,7 @@ mod driver;
 mod jobs;
 mod lists;
 mod metrics;
+mod pages;
 mod parts;
 mod plugins;
 mod process;
@@ -21,6 +22,7 @@ mod site;
 mod storm;
 #[path = "../it/harness/storm_clients.rs"]
 mod storm_clients;
+mod tls;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/harness/wasm_fixtures.rs"]
 mod wasm_fixtures;
@@ -86,7 +88,7 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     if wanted.begin("lists") {
         lists::run(&mut figures);
     }
-    if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
+    if !wanted.any(&["start", "tls", "reads", "writes", "plugins", "storm"]) {
         return (figures, 0);
     }
     let (what, seconds) = parts::SETTING_UP;
@@ -95,6 +97,9 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     let site = Site::make(&directory.path().join("site"));
     if wanted.begin("start") {
         site.start(&mut figures);
+    }
+    if wanted.begin("tls") && !tls::run(&site, directory.path(), &mut figures) {
+        return (figures, 1);
     }
     parts::allow(what, seconds);
     let server = site.launch_settled();

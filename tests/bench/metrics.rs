@@ -20,6 +20,8 @@ const WANTED: &[(&str, Wanted)] = &[
     ("group_commit_gain", AtLeast(4.0)),
     ("write_vs_bare", AtLeast(0.12)),
     ("check_vs_bare", AtLeast(0.6)),
+    ("tls_check_vs_plain", AtLeast(0.7)),
+    ("console_vs_operation", AtMost(1.5)),
     ("me_vs_bare", AtLeast(0.35)),
     ("bearer_me_vs_bare", AtLeast(0.35)),
     ("refresh_vs_grant", AtLeast(0.5)),

@@ -7,12 +7,13 @@ use crate::process;
 
 /// Parts in the order in which they run, with their time limits in seconds. Set-up that several parts need, such as the
 /// site, has its own limit.
-pub const PARTS: [(&str, u64); 9] = [
+pub const PARTS: [(&str, u64); 10] = [
     ("decide", 120),
     ("jobs", 300),
     ("reload", 120),
     ("lists", 420),
     ("start", 60),
+    ("tls", 90),
     ("reads", 90),
     ("writes", 120),
     ("plugins", 300),

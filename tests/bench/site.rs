@@ -96,6 +96,17 @@ impl Site {
         launch(&self.directory)
     }
 
+    /// Copies the data directory of the stopped site.
+    pub fn copy_to(&self, other: &Path) {
+        std::fs::create_dir(other).expect("a folder");
+        for entry in std::fs::read_dir(&self.directory).expect("the site") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("its type").is_file() {
+                std::fs::copy(entry.path(), other.join(entry.file_name())).expect("copied");
+            }
+        }
+    }
+
     /// Launches the server with a limit on open files.
     pub fn launch_with_files(&self, files: u32) -> Process {
         let mut command = Command::new("sh");
@@ -190,7 +201,7 @@ pub fn launch(directory: &Path) -> Process {
     served(Command::new(binary()), directory)
 }
 
-fn served(mut command: Command, directory: &Path) -> Process {
+pub fn served(mut command: Command, directory: &Path) -> Process {
     command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(directory);
     Process::start(&mut command, &directory.join("log"))
 }

@@ -35,6 +35,7 @@ impl Config {
             }
         }
         self.check_files(faults);
+        self.check_tls(faults);
         self.check_bodies(faults);
         for [one, other] in [
             [

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::{Language, LogFormat, MailSecurity};
+use super::{Language, LogFormat, MailSecurity, TlsMode};
 use crate::kernel::nearest::did_you_mean;
 
 /// A type that a setting can have.
@@ -113,6 +113,7 @@ macro_rules! word_settings {
 word_settings! {
     LogFormat: Text "text" or Json "json";
     MailSecurity: StartTls "starttls", Tls "tls" or None "none";
+    TlsMode: Off "off", Files "files" or Local "local";
     Language: English "en" or Chinese "zh-TW";
 }
 

@@ -6,6 +6,7 @@
 mod check;
 pub mod kinds;
 pub mod providers;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 pub use kinds::network;
 use kinds::{Levels, Prefix, PublicUrl, Setting, within};
 use providers::Provider;
+pub use tls::TlsMode;
 use toml::Value;
 
 use crate::kernel::nearest::did_you_mean;
@@ -161,6 +163,9 @@ settings! {
     encryption_key_file "encryption_key_file": PathBuf = PathBuf::new(), (), "File with the key that the secrets in roster.db are encrypted with, 64 hexadecimal digits; empty means encryption.key in the data directory. It is created with the site";
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token for /metrics; without one, only the local socket serves it";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is trusted; it is ignored from any other address";
+    tls_mode "tls.mode": TlsMode = TlsMode::Off, (), "TLS on the server itself: off, on this machine or behind a proxy with TLS; files, with the certificate in tls.cert_file; local, with the one that `roster tls local` makes";
+    tls_cert_file "tls.cert_file": PathBuf = PathBuf::new(), (), "PEM file with the certificate and its chain; read again every minute and on SIGHUP";
+    tls_key_file "tls.key_file": PathBuf = PathBuf::new(), (), "PEM file with the private key of tls.cert_file";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are trusted without the internal secret";
     docs_title "docs.title": String = "Roster API".into(), (), "Title of the OpenAPI document and of the docs page";
     docs_description "docs.description": String = String::new(), (), "Introduction of the docs, in Markdown; empty means a description of Roster";
@@ -184,6 +189,9 @@ settings! {
     slow_address_failures "auth.slow_address_failures": u64 = 50, 1..=100_000, "Failed sign-ins from one address after which it is slowed down";
     second_factor_wait_s "auth.second_factor_wait_s": u64 = 300, 1..=3_600, "How long a pending sign-in can be completed with its second factor, in seconds";
     second_factor_tries "auth.second_factor_tries": u64 = 5, 1..=100, "Wrong codes after which a pending sign-in must be started again";
+    remember_s "signin.remember_s": u64 = 2_592_000, 0..=31_536_000, "How long a device can be remembered after a second factor, in seconds; 0 never remembers one";
+    signin_title "signin.title": String = "Roster".into(), (), "Name of the site on its sign-in page";
+    signin_password "signin.password": bool = true, (), "Offers the password form on the sign-in page; without it, other ways to sign in remain";
     reset_link_ttl_s "auth.reset_link_ttl_s": u64 = 3_600, 1..=604_800, "Lifetime of a password reset link, in seconds";
     invitation_ttl_s "auth.invitation_ttl_s": u64 = 604_800, 1..=31_536_000, "Lifetime of an invitation, in seconds";
     registration "auth.registration": bool = false, (), "Allows self-registration with an e-mail address that is verified by a code; needs mail";
@@ -229,7 +237,8 @@ settings! {
     document_nodes_max "limits.document_nodes": u64 = 500_000, 10..=10_000_000, "Most values of a catalog or OpenAPI document to import, with YAML aliases expanded";
     body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long receiving a request body may take, in milliseconds";
     body_rate_bytes_s "limits.body_rate_bytes_s": u64 = 1_024, 1..=1_048_576, "Lowest rate at which a request body must be sent, in bytes per second, measured over each 5 seconds";
-    head_wait_ms "limits.head_wait_ms": u64 = 10_000, 10..=600_000, "How long receiving the head of a request may take before the connection is closed, in milliseconds; counted from the connection, or from the first byte on a connection that is kept open";
+    handshake_wait_ms "limits.handshake_wait_ms": u64 = 10_000, 10..=600_000, "How long a TLS handshake may take before the connection is closed, in milliseconds; counted from the connection";
+    head_wait_ms "limits.head_wait_ms": u64 = 10_000, 10..=600_000, "How long receiving the head of a request may take before the connection is closed, in milliseconds; counted from the connection or its TLS handshake, or from the first byte on a connection that is kept open";
     head_bytes_max "limits.head_bytes": u64 = 32_768, 8_192..=1_048_576, "Largest head of a request in bytes";
     idle_wait_ms "limits.idle_wait_ms": u64 = 75_000, 10..=3_600_000, "How long a connection may be idle between two requests, in milliseconds";
     answer_wait_ms "limits.answer_wait_ms": u64 = 30_000, 10..=600_000, "How long a client may read nothing of its response, or less than limits.answer_rate_bytes_s, before the connection is closed, in milliseconds";
@@ -462,7 +471,8 @@ impl Config {
     }
 
     pub fn public_url(&self) -> String {
-        if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
+        let listening = || format!("{}://{}", self.scheme(), self.listen);
+        if self.public_url.is_empty() { listening() } else { self.public_url.clone() }
     }
 
     /// The `ROSTER_…` variables that name no setting, because of a typing error or because they are for another

@@ -21,7 +21,8 @@ pub struct Provider {
     /// The content of that file; public clients have none.
     #[serde(skip)]
     pub client_secret: Option<String>,
-    /// The allowed redirect URIs; compared as text.
+    /// The allowed redirect URIs beside that of the console, which is always allowed; compared as text.
+    #[serde(default)]
     pub redirect_uris: Vec<String>,
     #[serde(default = "default_scopes")]
     pub scopes: Vec<String>,
@@ -45,7 +46,7 @@ pub const TEMPLATE: &str = r#"
 # issuer = "https://id.example.org/application/o/roster/"
 # client_id = "roster"
 # client_secret_file = "/etc/roster/authentik.secret"
-# redirect_uris = ["https://portal.example.org/callback"]
+# redirect_uris = ["https://portal.example.org/callback"]      # of your own pages; the provider also needs that of the console: PUBLIC_URL/console/sign-in/oidc/NAME/callback
 # scopes = ["openid", "profile", "email"]
 # role_claims = ["groups"]                 # or a path, as "realm_access.roles"; the role mappings are applied to them at every sign-in
 # audience = "roster"                      # accepts the provider's access tokens that have this aud
@@ -86,9 +87,6 @@ fn check(provider: &Provider, faults: &mut Vec<String>) {
         faults.push(format!("oidc: the name {name:?} must be 1 to 32 characters of a-z 0-9 _ - and not wordpress"));
     }
     check_address(&format!("oidc {name}: issuer"), &provider.issuer, faults);
-    if provider.redirect_uris.is_empty() {
-        faults.push(format!("oidc {name}: redirect_uris needs at least one address"));
-    }
     for uri in &provider.redirect_uris {
         check_address(&format!("oidc {name}: redirect_uris"), uri, faults);
     }
@@ -146,7 +144,8 @@ mod tests {
     fn every_fault_of_a_provider_is_named() {
         assert_eq!(faults_of(&format!("{GOOD}redirect_uris = [\"https://portal.example.org/cb\"]")), [""; 0]);
         assert_eq!(faults_of(&format!("{GOOD}redirect_uris = [\"http://127.0.0.1:3000/cb\"]")), [""; 0]);
-        for uris in ["[]", "[\"http://portal.example.org/\"]", "[\"https://a@b.example.org/\"]", "[\"x\"]"] {
+        assert_eq!(faults_of(GOOD), [""; 0]);
+        for uris in ["[\"http://portal.example.org/\"]", "[\"https://a@b.example.org/\"]", "[\"x\"]"] {
             assert_eq!(faults_of(&format!("{GOOD}redirect_uris = {uris}")).len(), 1, "{uris}");
         }
         assert_eq!(faults_of(&format!("{GOOD}redirect_uris = [\"https://a.example.org/\"]\nissuers = 1")).len(), 1);

@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 /// How long a client may take for each part of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// From the start of the connection, or the first byte of a further request, to the end of the head.
+    /// From the start of the connection to the end of the TLS handshake.
+    pub(super) handshake: Duration,
+    /// From the start of the connection, the end of the TLS handshake, or the first byte of a further request, to the
+    /// end of the head.
     pub(super) head: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub(super) idle: Duration,
@@ -30,7 +33,7 @@ const LINGER_WAIT: Duration = Duration::from_secs(2);
 impl Timeouts {
     /// How often deadlines are checked: a quarter of the shortest timeout, so no timeout is exceeded by more than that.
     pub(super) fn check_interval(&self) -> Duration {
-        let shortest = self.head.min(self.idle).min(self.write).min(LINGER_WAIT);
+        let shortest = self.handshake.min(self.head).min(self.idle).min(self.write).min(LINGER_WAIT);
         (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 }
@@ -38,6 +41,7 @@ impl Timeouts {
 /// The timeout that a connection exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimedOut {
+    Handshake,
     Head,
     Idle,
     Write,
@@ -46,6 +50,8 @@ pub(super) enum TimedOut {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The TLS handshake is not complete.
+    Handshake,
     /// The server waits for a head, or for the rest of one.
     Head,
     /// No byte was received since the last answer.
@@ -110,10 +116,13 @@ impl State {
     fn rank(&self, now: Instant) -> Option<Rank> {
         let (class, since) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
+            (Phase::Handshake, _) | (Phase::Head, None) if now.saturating_duration_since(self.since) < FRESH => {
+                (Class::Fresh, self.since)
+            }
+            (Phase::Handshake, _) => (Class::Waiting, self.since),
             (_, Some(since)) => (Class::Slow, since),
             (Phase::Working, None) => return None,
             (Phase::Body, None) => (Class::Slow, self.since),
-            (Phase::Head, None) if now.saturating_duration_since(self.since) < FRESH => (Class::Fresh, self.since),
             (Phase::Head | Phase::Idle | Phase::Linger, None) => (Class::Waiting, self.since),
         };
         Some(Rank { class, since })
@@ -123,6 +132,7 @@ impl State {
     fn exceeded_timeout(&self, now: Instant, timeouts: &Timeouts) -> Option<TimedOut> {
         let (since, timeout, kind) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
+            (Phase::Handshake, _) => (self.since, timeouts.handshake, TimedOut::Handshake),
             (_, Some(since)) => {
                 let waited = self.waited + now.saturating_duration_since(since);
                 let is_late = waited >= timeouts.write && !self.has_taken_enough(waited, timeouts);
@@ -160,6 +170,18 @@ impl Connection {
     }
 
     // ── events ──
+
+    /// A TLS handshake precedes the first head. It counts from the start of the connection.
+    pub(super) fn begins_handshake(&self) {
+        self.state().phase = Phase::Handshake;
+    }
+
+    /// The TLS handshake is complete, and the server waits for a head.
+    pub(super) fn ended_handshake(&self, now: Instant) {
+        let mut state = self.state();
+        (state.phase, state.since) = (Phase::Head, now);
+        (state.blocked, state.waited, state.taken) = (None, Duration::ZERO, 0);
+    }
 
     /// Bytes were received.
     pub(super) fn received(&self, now: Instant) {
@@ -209,7 +231,9 @@ impl Connection {
         let mut state = self.state();
         if let Some(blocked) = state.blocked.take() {
             state.waited += now.saturating_duration_since(blocked);
-            state.since = now;
+            if state.phase != Phase::Handshake {
+                state.since = now;
+            }
         }
         // Bytes that the socket buffer takes before the first block say nothing about the client.
         if state.waited > Duration::ZERO {
@@ -282,7 +306,8 @@ impl Connection {
             return Some(kind);
         }
         // The interval was fast enough. Its bytes do not count for the next interval.
-        if let Some(since) = state.blocked
+        if state.phase != Phase::Handshake
+            && let Some(since) = state.blocked
             && state.waited + now.saturating_duration_since(since) >= timeouts.write
         {
             (state.blocked, state.waited, state.taken) = (Some(now), Duration::ZERO, 0);
@@ -315,6 +340,7 @@ mod tests {
     use super::*;
 
     const TIMEOUTS: Timeouts = Timeouts {
+        handshake: Duration::from_millis(50),
         head: Duration::from_millis(100),
         idle: Duration::from_millis(200),
         write: Duration::from_millis(300),
@@ -332,7 +358,27 @@ mod tests {
 
     #[test]
     fn every_wait_for_a_client_times_out_and_processing_does_not() {
-        let table: [Row; 9] = [
+        let table: [Row; 12] = [
+            ("no handshake", |c, _| c.begins_handshake(), Some((TIMEOUTS.handshake, TimedOut::Handshake))),
+            (
+                "a handshake that the client does not read",
+                |c, at| {
+                    c.begins_handshake();
+                    c.received(at);
+                    c.write_waits(at);
+                    c.wrote(at + TIMEOUTS.handshake / 2, 1);
+                    c.write_waits(at + TIMEOUTS.handshake / 2);
+                },
+                Some((TIMEOUTS.handshake, TimedOut::Handshake)),
+            ),
+            (
+                "nothing after the handshake",
+                |c, at| {
+                    c.begins_handshake();
+                    c.ended_handshake(at);
+                },
+                Some((TIMEOUTS.head, TimedOut::Head)),
+            ),
             ("nothing is received", |_, _| {}, Some((TIMEOUTS.head, TimedOut::Head))),
             ("half a head is received", |c, at| c.received(at), Some((TIMEOUTS.head, TimedOut::Head))),
             ("a request is processed", |c, at| assert!(c.has_request(at)), None),
@@ -419,6 +465,17 @@ mod tests {
                 assert_eq!(timed_out_after(&connection, now, TIMEOUTS.write), Some(TimedOut::Write), "{what}");
             }
         }
+    }
+
+    #[test]
+    fn a_handshake_is_closed_for_others_like_a_head() {
+        let began = Instant::now();
+        let connection = Connection::new(None, began);
+        let as_head = |after| connection.rank(began + after).expect("it waits");
+        let heads = [as_head(Duration::ZERO), as_head(FRESH)];
+        connection.begins_handshake();
+        connection.write_waits(began);
+        assert_eq!([as_head(Duration::ZERO), as_head(FRESH)], heads);
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! HTTP/1.1 only, so a connection has at most one request at a time. Each connection is a task;
 //! `connection::Connection` tracks what it waits for, and `Connections` holds all of them. The network and the local
-//! socket of the command line have separate limits, so that many connections on one do not block the other.
+//! socket of the command line have separate limits, so that many connections on one do not block the other. TLS is
+//! below all of this: its handshake runs in the task of its connection, and counts as waiting for the client.
 
+pub mod authority;
 mod body;
 mod connection;
 mod connections;
 mod stream;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -34,6 +37,7 @@ use poem::listener::Acceptor;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Body, Endpoint, Request, Response};
 use stream::Stream;
+use tls::Tls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -54,6 +58,7 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Counts of closed and refused connections since the last report.
 #[derive(Debug, Default)]
 struct Tally {
+    slow_handshakes: AtomicU64,
     slow_heads: AtomicU64,
     slow_bodies: AtomicU64,
     slow_readers: AtomicU64,
@@ -70,14 +75,16 @@ impl Tally {
     /// Logs all counts in one line, unless all are zero, and resets them.
     fn report(&self, open: usize) {
         let taken = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
-        let (slow_heads, slow_bodies, slow_readers) =
-            (taken(&self.slow_heads), taken(&self.slow_bodies), taken(&self.slow_readers));
+        let (slow_handshakes, slow_heads) = (taken(&self.slow_handshakes), taken(&self.slow_heads));
+        let (slow_bodies, slow_readers) = (taken(&self.slow_bodies), taken(&self.slow_readers));
         let (closed_for_others, refused, accept_errors) =
             (taken(&self.closed_for_others), taken(&self.refused), taken(&self.accept_errors));
-        if [slow_heads, slow_bodies, slow_readers, closed_for_others, refused, accept_errors] == [0; 6] {
+        let all = [slow_handshakes, slow_heads, slow_bodies, slow_readers, closed_for_others, refused, accept_errors];
+        if all == [0; 7] {
             return;
         }
         tracing::warn!(
+            slow_handshakes,
             slow_heads,
             slow_bodies,
             slow_readers,
@@ -90,8 +97,16 @@ impl Tally {
     }
 }
 
+/// TLS of the network listener.
+pub struct Https {
+    pub tls: Arc<Tls>,
+    /// The address that is named to clients without TLS.
+    pub url: String,
+}
+
 /// The server's side of all connections.
 pub struct Listener {
+    https: Option<Https>,
     endpoint: BoxEndpoint<'static, Response>,
     trusted_proxies: Vec<IpNet>,
     head_bytes_max: usize,
@@ -105,15 +120,22 @@ pub struct Listener {
 
 impl Listener {
     /// `connections_max`: how many network connections the settings and the system allow.
-    pub fn new(config: &Config, connections_max: usize, endpoint: BoxEndpoint<'static, Response>) -> Arc<Self> {
+    pub fn new(
+        config: &Config,
+        connections_max: usize,
+        endpoint: BoxEndpoint<'static, Response>,
+        https: Option<Https>,
+    ) -> Arc<Self> {
         let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
         let answers_max = config.answers_in_flight_max;
         Arc::new(Self {
+            https,
             endpoint,
             trusted_proxies: config.trusted_proxies.clone(),
             head_bytes_max: number(config.head_bytes_max),
             body_rate_bytes_s: config.body_rate_bytes_s,
             timeouts: Timeouts {
+                handshake: Duration::from_millis(config.handshake_wait_ms),
                 head: Duration::from_millis(config.head_wait_ms),
                 idle: Duration::from_millis(config.idle_wait_ms),
                 write: Duration::from_millis(config.answer_wait_ms),
@@ -149,6 +171,7 @@ impl Listener {
 
     /// Accepts connections. Does not return. Waits after an error such as a lack of descriptors.
     async fn accept<A: Acceptor + 'static>(self: Arc<Self>, mut acceptor: A, connections: Arc<Connections>) {
+        let is_plain = self.https.is_none() || Arc::ptr_eq(&connections, &self.socket);
         let mut backoff = ACCEPT_BACKOFF_MIN;
         loop {
             match acceptor.accept().await {
@@ -158,10 +181,15 @@ impl Listener {
                     let (slot, closed) = connections.admit(address).await;
                     self.tally.closed_for_others.fetch_add(closed as u64, Ordering::Relaxed);
                     match slot {
-                        Some(slot) => {
-                            tokio::spawn(self.clone().serve(io, (local, remote, scheme), slot));
+                        Some(slot) if is_plain => {
+                            tokio::spawn(self.clone().serve_plain(io, (local, remote, scheme), slot));
                         }
-                        None => self.refuse(io),
+                        Some(slot) => {
+                            tokio::spawn(self.clone().serve_secured(io, (local, remote, Scheme::HTTPS), slot));
+                        }
+                        None if is_plain => self.refuse(io),
+                        // An answer would need a handshake.
+                        None => self.tally.add(&self.tally.refused),
                     }
                 }
                 Err(e) if is_connection_error(&e) => {}
@@ -198,15 +226,60 @@ impl Listener {
         let _ = io.write_all(answer.as_bytes()).now_or_never();
     }
 
+    fn stream<I>(&self, io: I, slot: &ConnectionSlot) -> Stream<I> {
+        Stream {
+            inner: io,
+            connection: slot.connection.clone(),
+            is_stopping: self.is_stopping.clone(),
+            dropped: None,
+            first: None,
+        }
+    }
+
+    async fn serve_plain<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), slot: ConnectionSlot)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.serve(self.stream(io, &slot), peers, &slot).await;
+    }
+
+    /// Completes the TLS handshake, and serves the connection. The tracked stream is below TLS, so that the time limits
+    /// are about bytes of the network.
+    async fn serve_secured<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), slot: ConnectionSlot)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(https) = &self.https else { return };
+        let connection = &slot.connection;
+        connection.begins_handshake();
+        let mut handshake = Box::pin(https.tls.secure(self.stream(io, &slot), &https.url));
+        let secured = loop {
+            tokio::select! {
+                secured = &mut handshake => break secured,
+                () = connection.woken() => {}
+            }
+            if connection.is_closed() {
+                return;
+            }
+        };
+        drop(handshake);
+        match secured {
+            Ok(Some(stream)) => {
+                connection.ended_handshake(Instant::now());
+                self.serve(stream, peers, &slot).await;
+            }
+            Ok(None) => {}
+            Err(e) => tracing::debug!(error = %e, peer = %peers.1, "a handshake failed"),
+        }
+    }
+
     /// Serves one connection until it ends.
-    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), slot: ConnectionSlot)
+    async fn serve<I>(&self, stream: I, peers: (LocalAddr, RemoteAddr, Scheme), slot: &ConnectionSlot)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let connection = &slot.connection;
-        let stream =
-            Stream { inner: io, connection: connection.clone(), is_stopping: self.is_stopping.clone(), dropped: None };
-        let answer = service_fn(|request| self.answer(request, peers.clone(), &slot));
+        let answer = service_fn(|request| self.answer(request, peers.clone(), slot));
         // `Connection` enforces the timeout of the head, like all other timeouts.
         let mut http = pin!(
             http1::Builder::new()
@@ -279,6 +352,7 @@ impl Listener {
             let now = Instant::now();
             for connections in [&self.network, &self.socket] {
                 connections.close_late(now, &self.timeouts, |kind| match kind {
+                    TimedOut::Handshake => self.tally.add(&self.tally.slow_handshakes),
                     TimedOut::Head => self.tally.add(&self.tally.slow_heads),
                     TimedOut::Write => self.tally.add(&self.tally.slow_readers),
                     // These are normal.

@@ -21,6 +21,8 @@ pub(super) struct Stream<I> {
     pub(super) is_stopping: Arc<AtomicBool>,
     /// Bytes that were dropped since our end; `None` before it.
     pub(super) dropped: Option<usize>,
+    /// A byte that was read to find out what the client speaks, and is read again.
+    pub(super) first: Option<u8>,
 }
 
 impl<I: AsyncWrite> Stream<I> {
@@ -35,6 +37,12 @@ impl<I: AsyncWrite> Stream<I> {
 impl<I: AsyncRead + Unpin> AsyncRead for Stream<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if buffer.remaining() > 0
+            && let Some(byte) = this.first.take()
+        {
+            buffer.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {

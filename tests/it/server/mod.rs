@@ -11,4 +11,5 @@ mod maintenance;
 mod proxies;
 mod site_only;
 mod storm;
+mod tls;
 mod versions;
