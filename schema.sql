@@ -86,6 +86,8 @@ create index members_hash_kind on members (hash_kind) where hash_kind is not nul
 create index members_password_maker on members (password_maker) where password_maker is not null;
 create index members_is_active on members ((status = 'active'), id, status) where status <> 'deleted';
 create index members_deleted on members (id) where status = 'deleted';
+-- For lists by name.
+create index members_name on members (coalesce(username_folded, email_folded, ''), id);
 
 -- Keyword search: a number for each member, which is the row id of the trigrams of its names.
 create table member_numbers (
@@ -133,9 +135,21 @@ create table memberships (
     organization_id blob not null references organizations (id),
     member_id blob not null references members (id),
     created_at integer not null,
+    -- The folded username or e-mail of the member, for lists by name. Maintained by triggers.
+    member_name text not null default '',
     primary key (organization_id, member_id)
 ) strict, without rowid;
 create index memberships_member_id on memberships (member_id);
+create index memberships_member_name on memberships (organization_id, member_name, member_id);
+create trigger memberships_inserted after insert on memberships begin
+    update memberships
+    set member_name = (select coalesce(username_folded, email_folded, '') from members where id = new.member_id)
+    where organization_id = new.organization_id and member_id = new.member_id;
+end;
+create trigger members_name_changed after update of username_folded, email_folded on members
+when coalesce(old.username_folded, old.email_folded, '') <> coalesce(new.username_folded, new.email_folded, '') begin
+    update memberships set member_name = coalesce(new.username_folded, new.email_folded, '') where member_id = new.id;
+end;
 
 -- Members that an organization created, or that joined it with a new account. They count for its share of
 -- limits.members, also after they have left it. Deleted when the member is erased.
@@ -341,6 +355,21 @@ create table sessions (
 ) strict;
 create index sessions_member_id on sessions (member_id);
 create index sessions_expires_at on sessions (expires_at);
+
+-- Devices that members asked to be remembered. At a sign-in they stand for the second factor, never for the password.
+create table trusted_devices (
+    id blob primary key check (length(id) = 16),
+    member_id blob not null references members (id),
+    -- SHA-256 of the secret in the cookie.
+    hash blob not null check (length(hash) = 32),
+    -- A short name from the `User-Agent` header.
+    agent text not null,
+    created_at integer not null,
+    last_used_at integer not null,
+    expires_at integer not null
+) strict;
+create index trusted_devices_member_id on trusted_devices (member_id);
+create index trusted_devices_expires_at on trusted_devices (expires_at);
 
 -- One-time secrets: links, pending sign-ins, codes, and digests of consumed ones.
 create table one_time_tokens (
@@ -558,6 +587,10 @@ create unique index videos_id on videos (id);
 create unique index videos_path on videos (path);
 create index videos_member_id on videos (member_id);
 create index videos_organization_id on videos (organization_id);
+-- For lists by size.
+create index videos_size on videos (size);
+create index videos_member_id_size on videos (member_id, size);
+create index videos_organization_id_size on videos (organization_id, size);
 
 -- What the whole site stores, because counting it reads all rows.
 create table site_usage (

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::api_connection::{self, ApiConnection};
 use super::named::{self, member_id, organization_id};
 use super::password::PasswordSource;
-use super::{Common, Failed, data_dir, import, open, output};
+use super::{Common, Failed, data_dir, import, open, output, sessions};
 use crate::features::{members, permissions};
 use crate::kernel::config::Config;
 
@@ -94,6 +94,21 @@ pub(super) enum MemberCommand {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
+    },
+    /// List the sessions of a member: where it is signed in
+    Sessions {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
+    /// Sign a member out: everywhere, or on one device
+    EndSessions {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+        /// End only this session, by its id in `roster member sessions`
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
     },
     /// Import members with quotas and external names, from CSV or JSON (*.json)
     Import {
@@ -272,6 +287,9 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
     if is_check && !unknown.is_empty() {
         return Err(Failed(format!("these variables name no setting: {}", unknown.join(", "))));
     }
+    if is_check {
+        crate::server::listener::tls::check(&config).map_err(Failed)?;
+    }
     match command {
         ConfigCommand::Check if common.json => say!("{}", json!({"ok": true})),
         ConfigCommand::Check => say!("The settings are valid."),
@@ -308,6 +326,8 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         MemberCommand::Import { file, dry_run, welcome, encoding } => {
             return import::members(common, &file, (dry_run, welcome), encoding.as_deref()).await;
         }
+        MemberCommand::Sessions { uid } => return sessions::list(common, &uid).await,
+        MemberCommand::EndSessions { uid, session } => return sessions::end(common, &uid, session.as_deref()).await,
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::Show { uid } => (uid, Method::GET, "", None),
         MemberCommand::Activate { uid } => (uid, Method::POST, "/activate", None),

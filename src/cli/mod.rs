@@ -22,8 +22,10 @@ mod plugin;
 mod process;
 mod reference;
 mod serve;
+mod sessions;
 mod sftpgo;
 mod sync;
+mod tls;
 mod videos;
 
 use std::net::SocketAddr;
@@ -151,6 +153,9 @@ enum Command {
     /// Quotas of members and organizations, and their usage
     #[command(subcommand)]
     Quota(videos::QuotaCommand),
+    /// Certificates for TLS without a proxy
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// The audit log
     #[command(subcommand)]
     Audit(commands::AuditCommand),
@@ -242,6 +247,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Catalog(command) => return catalog::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,
+        Command::Tls(command) => tls::run(&common, command)?,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         Command::Plugin(command) => return plugin::run(&common, command).await,
         // Handled in `main`, before the runtime starts.

@@ -120,6 +120,8 @@ id! {
     GrantId;
     /// A session of a member.
     SessionId;
+    /// A device that is remembered after a second factor.
+    TrustedDeviceId;
     InvitationId;
     /// The public part of an API key.
     ApiKeyId;

@@ -24,6 +24,16 @@ pub struct AuditEntry {
     pub hash: [u8; 32],
 }
 
+/// An action of a member, as the audit log holds it.
+#[derive(Debug, Clone)]
+pub struct Activity {
+    pub at: Timestamp,
+    pub action: String,
+    pub target: String,
+    pub outcome: Outcome,
+    pub address: String,
+}
+
 /// The filter of a list or export.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {

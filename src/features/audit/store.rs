@@ -2,11 +2,12 @@
 
 use rusqlite::Row;
 
-use super::{AuditEntry, Filter};
+use super::{Activity, AuditEntry, Filter};
 use crate::kernel::audit_log::Outcome;
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader};
 use crate::kernel::error::Result;
+use crate::kernel::ids::MemberId;
 
 /// A target matches by its whole text, or by the part after its first space.
 const LIST_ENTRIES: List = List {
@@ -101,6 +102,32 @@ pub fn export_entries(
         (":last", &last),
     ];
     r.page_without_total(&EXPORT_ENTRIES, parameters, window, entry_of)
+}
+
+/// What a member did itself, with a session or through a gateway.
+const LIST_ACTIVITY: List = List {
+    name: "activity",
+    columns: "at, action, target, outcome, address",
+    from: "audit",
+    joins: "",
+    conditions: &["actor = :actor", "+actor_kind in ('member', 'gateway')"],
+    order: &["at desc", "id desc"],
+    costly: &[":actor"],
+    walked: &[],
+    kept: &[],
+};
+
+/// Lists the actions of a member, newest first.
+pub fn list_activity(r: &Reader<'_>, member: MemberId, window: &PageRequest) -> Result<ListPage<Activity>> {
+    r.page(&LIST_ACTIVITY, &[(":actor", &member.to_string())], window, |row| {
+        Ok(Activity {
+            at: row.get(0)?,
+            action: row.get(1)?,
+            target: row.get(2)?,
+            outcome: row.get(3)?,
+            address: row.get(4)?,
+        })
+    })
 }
 
 const LAST_ENTRY: &str = "select coalesce(max(id), 0) from audit";

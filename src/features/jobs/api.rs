@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, RowScope};
-use crate::kernel::db::{PageRequest, Reader};
+use crate::kernel::db::{Direction, PageRequest, Reader};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};
@@ -40,6 +40,15 @@ enum JobStateName {
     Done,
     /// Failed for good: no attempts are left, or the worker reported `retry: false`
     Dead,
+}
+
+/// The order of a list of jobs; `-` reverses it
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+enum JobOrder {
+    #[oai(rename = "created_at")]
+    Oldest,
+    #[oai(rename = "-created_at")]
+    Newest,
 }
 
 /// A processing step: `asr` and `cut` run first, the others process the scenes that `cut` found
@@ -319,6 +328,8 @@ impl Api {
         video: Query<Option<String>>,
         /// Only jobs in which this step is not finished
         processor: Query<Option<ProcessorName>>,
+        /// `-created_at` by default
+        sort: Query<Option<JobOrder>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -332,7 +343,9 @@ impl Api {
         filter.state = state.0.map(JobState::from);
         filter.video = video.0;
         filter.processor = processor.0.map(Processor::from);
-        let window = PageRequest::new(limit.0, offset.0, after.0)?;
+        // The list is newest first.
+        let direction = if sort.0 == Some(JobOrder::Oldest) { Direction::Backward } else { Direction::Forward };
+        let window = PageRequest::new(limit.0, offset.0, after.0)?.toward(direction);
         let list = move |r: &Reader<'_>| {
             let found = store::list(r, &filter, &window)?;
             let view = |job| redacted(r, viewer(&caller, filter.organization, &job), job).map(JobView::from);

@@ -6,6 +6,7 @@ pub mod api;
 mod hash_cost;
 mod legacy_hash;
 pub mod limits;
+mod list_store;
 mod membership_store;
 pub mod password;
 mod search_store;
@@ -30,9 +31,9 @@ use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
-pub use store::{
-    Filter, find_member, find_subject_at, get_member, insert_identity, insert_member, list_members, set_account_id,
-};
+pub use api::MemberOrder;
+pub use list_store::{Filter, SortKey, list_members};
+pub use store::{find_member, find_subject_at, get_member, insert_identity, insert_member, set_account_id};
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_visible, is_visible, require_visible, visible_path, visible_text};
 pub use writes::{delete_membership, erase, get_not_erased, insert_membership, react, set_password, update_names};

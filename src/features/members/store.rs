@@ -5,8 +5,8 @@ use rusqlite::Row;
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::snapshot::MemberStatus;
-use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
+use crate::kernel::db::sql;
+use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 
@@ -140,75 +140,7 @@ pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> 
     r.find(FIND_SUBJECT, &[(":member_id", &member)], |row| row.get(0))
 }
 
-const MEMBER_COLUMNS: &str = "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version,
-    m.created_at, m.updated_at, m.username_by_site";
-const BY_KEYWORD: &str = "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-    or m.display_name like :keyword escape '\\'";
-const LIST_MEMBERS: List = List {
-    name: "members",
-    columns: MEMBER_COLUMNS,
-    from: "members m",
-    joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
-    conditions: &[
-        "+m.status <> 'deleted'",
-        "m.status <> 'deleted' and (m.status = 'active') = :is_active",
-        "m.id in (select unhex(value) from json_each(:among))",
-        BY_KEYWORD,
-    ],
-    order: &["m.id"],
-    costly: &[":keyword"],
-    walked: &[":keyword"],
-    kept: &[
-        (&[], "select count(*) from members where status <> 'deleted'"),
-        (
-            &[":is_active"],
-            "select count(*) from members where status <> 'deleted' and (status = 'active') = :is_active",
-        ),
-    ],
-};
-/// Needs no condition on `deleted`, because erased members have no memberships.
-const LIST_MEMBERS_IN: List = List {
-    name: "members",
-    columns: MEMBER_COLUMNS,
-    from: "memberships s cross join members m on m.id = s.member_id",
-    joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
-    conditions: &[
-        "s.organization_id = :organization_id",
-        "(m.status = 'active') = :is_active",
-        "s.member_id in (select unhex(value) from json_each(:among))",
-        BY_KEYWORD,
-    ],
-    order: &["s.member_id"],
-    costly: &[":keyword", ":is_active"],
-    walked: &[":keyword", ":is_active"],
-    kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
-};
-
-/// The filters of a list of members.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub organization: Option<OrganizationId>,
-    pub is_active: Option<bool>,
-    /// A pattern from `kernel::http::like`.
-    pub keyword: Option<String>,
-}
-
-pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Member>> {
-    let Filter { organization, is_active, keyword } = filter;
-    let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
-    let among = keyword.as_deref().map(|keyword| search_store::find_among(r, keyword)).transpose()?.flatten();
-    let list = if organization.is_some() { &LIST_MEMBERS_IN } else { &LIST_MEMBERS };
-    let parameters: Parameters<'_> = &[
-        (":organization_id", organization),
-        (":is_active", is_active),
-        (":keyword", keyword),
-        (":folded", &folded),
-        (":among", &among),
-    ];
-    r.page(list, parameters, window, member_of)
-}
-
-fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
+pub(super) fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
     Ok(Member {
         id: row.get(0)?,
         username: row.get(1)?,

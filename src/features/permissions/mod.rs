@@ -3,10 +3,10 @@
 //! **Invariant.** A caller can grant only what it holds, and an organization never loses its last owner.
 
 pub mod api;
-pub mod external_key;
 pub mod import;
 pub mod mappers;
 mod openapi;
+pub mod preview;
 pub mod publish;
 pub mod role_claims;
 pub mod store;

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
-use super::external_key::normalized;
+use super::role_claims::normalized;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::{PermissionIndex, UserType};
 use crate::kernel::authz::snapshot::RoleKind;
@@ -173,6 +173,16 @@ const LIST_ASSIGNMENTS: &str = "
 
 pub fn list_assignments(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Vec<Assignment>> {
     r.all(LIST_ASSIGNMENTS, &[(":organization_id", &organization), (":member_id", &member)], assignment_of)
+}
+
+const FIND_MEMBER_NAME: &str = "
+    select coalesce(display_name, username, email)
+    from members
+    where id = :id";
+
+/// Returns the name of a member for people, if it has one.
+pub fn find_member_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    r.find(FIND_MEMBER_NAME, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
 const LIST_HOLDERS: List = List {

@@ -19,7 +19,7 @@ use crate::kernel::authz::delegation::{self, Delegable};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::db::{PageRequest, Reader};
+use crate::kernel::db::{Direction, PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
@@ -149,6 +149,15 @@ impl OrganizationQuota {
             percent: ceiling.size.map(|size| quotas::percent(size, ceiling.used)),
         }
     }
+}
+
+/// The order of a list of quotas; `-` reverses it
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+enum QuotaOrder {
+    #[oai(rename = "used")]
+    Lowest,
+    #[oai(rename = "-used")]
+    Highest,
 }
 
 /// Why the usage changed
@@ -338,6 +347,8 @@ impl Api {
         /// Only members with this text in the username, e-mail or display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
+        /// `-used` by default
+        sort: Query<Option<QuotaOrder>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -345,7 +356,10 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberQuota>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_LIST)?;
-        let (window, keyword) = (PageRequest::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
+        // The list is highest usage first.
+        let direction = if sort.0 == Some(QuotaOrder::Lowest) { Direction::Backward } else { Direction::Forward };
+        let window = PageRequest::new(limit.0, offset.0, after.0)?.toward(direction);
+        let keyword = like(keyword.0.as_deref());
         let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let list = move |r: &Reader<'_>| {
             let now = (Timestamp::now(), default_bytes);

@@ -7,7 +7,7 @@ use super::{CeilingUsage, Delta, LedgerCause, LedgerReason, QuotaAccount};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::db::sql::{self, Parameters};
-use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
+use crate::kernel::db::{Direction, List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
@@ -403,7 +403,8 @@ const COUNT_QUOTAS_IN: &str = "
             cross join memberships s on s.organization_id = :organization_id and s.member_id = q.member_id
             where q.organization_id is null)";
 
-/// Lists accounts by usage, highest first, then members that have stored nothing yet.
+/// Lists accounts by usage, highest first, then members that have stored nothing yet; or all of it in the opposite
+/// order.
 pub fn list_quotas(
     r: &Reader<'_>,
     (organization, keyword): (Option<OrganizationId>, Option<&str>),
@@ -420,7 +421,10 @@ pub fn list_quotas(
         (":now", &now),
         (":default_bytes", &default_bytes),
     ];
-    let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
+    let mut lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
+    if window.direction == Direction::Backward {
+        lists.reverse();
+    }
     let listed = r.page_of_two(lists, parameters, window, held_of)?;
     let counted = |statement: &str, narrowed: Parameters<'_>| {
         r.one(statement, narrowed, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)

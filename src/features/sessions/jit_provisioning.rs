@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::features::members::{self, ExternalName, Member, NewMember};
 use crate::features::permissions::mappers::{self, MapperResult, SourceClaims, SourceFacts, TRIES};
 use crate::features::permissions::sync::{Plan, plan, reconcile};
-use crate::features::permissions::{Source, external_key};
+use crate::features::permissions::{Source, role_claims};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
@@ -88,7 +88,7 @@ pub struct MapperAnswers {
 /// Members, memberships and roles change in one transaction with the member as the caller. Role mappers are called
 /// before the transaction.
 pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_user: ExternalUser) -> Result<MemberId> {
-    const KEYS_MAX: usize = external_key::COUNT_MAX;
+    const KEYS_MAX: usize = role_claims::COUNT_MAX;
     if external_user.subject.is_empty() || external_user.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", external_user.provider);
         return Err(Error::new(ErrorCode::ExternalSystemFailed).with_source(why));

@@ -1,14 +1,15 @@
 //! Sessions: sign-in, refresh and sign-out.
 //!
 //! **Invariant.** [`open_session`] is the only function that creates a session, for every sign-in method. It alone checks
-//! whether the member is active and whether a second factor is due. [`refresh_session`] is the only function that
-//! refreshes a session.
+//! whether the member is active, whether a second factor is due, and whether a remembered device stands for it.
+//! [`refresh_session`] is the only function that refreshes a session.
 //!
 //! A refresh token works once. Its successor is derived from it, so the same token gives the same successor for a short
 //! time (two tabs may refresh at once) although no successor is stored. Later reuse ends the session.
 
 pub mod api;
 pub mod credential_check;
+pub mod device_store;
 pub mod jit_provisioning;
 pub mod oidc;
 pub mod passwords;
@@ -16,6 +17,7 @@ pub mod registration;
 pub mod second_factor;
 pub mod store;
 pub mod token_answer;
+pub mod trusted_devices;
 
 use std::sync::Arc;
 
@@ -35,16 +37,20 @@ use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Session};
+use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::ids::{MemberId, SessionId, Timestamp};
-use crate::kernel::secret::{self, KeyedDigest};
+use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+use crate::kernel::secret::{self, Hash, KeyedDigest};
 use store::SessionRow;
+use trusted_devices::{NewDevice, use_presented};
 
 pub use store::SECRET;
 pub use store::{consume_once, is_consumed};
 
-/// Ends a member's sessions except `kept`, with all tokens that name them, and the member's unfinished sign-ins.
+/// Ends a member's sessions except `kept`, with all tokens that name them, and the member's unfinished sign-ins. Forgets
+/// all remembered devices of the member.
 pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    device_store::delete_all(t, member)?;
     Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
 }
 
@@ -128,8 +134,8 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };
-            let opened =
-                open_while(app, visitor, (id, "password", VerifiedFactors::OneFactor), require_unchanged).await;
+            let sign_in = SignIn::new(id, "password", VerifiedFactors::OneFactor);
+            let opened = open_while(app, visitor, sign_in, require_unchanged).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -176,6 +182,21 @@ enum Opened {
     },
 }
 
+/// A sign-in that is about to open a session.
+struct SignIn {
+    member: MemberId,
+    method: String,
+    shown: VerifiedFactors,
+    /// The device to remember.
+    device: Option<NewDevice>,
+}
+
+impl SignIn {
+    fn new(member: MemberId, method: &str, shown: VerifiedFactors) -> Self {
+        Self { member, method: method.to_owned(), shown, device: None }
+    }
+}
+
 /// Opens a session for a member who was just authenticated. Fails with a challenge when a second factor is due.
 pub async fn open_session(
     app: &App,
@@ -184,53 +205,48 @@ pub async fn open_session(
     method: &str,
     shown: VerifiedFactors,
 ) -> Result<Tokens> {
-    open_while(app, visitor, (member, method, shown), |_| Ok(())).await
+    open_while(app, visitor, SignIn::new(member, method, shown), |_| Ok(())).await
 }
 
-/// Like [`open`], with an additional check inside the transaction.
+/// Like [`open_session`], with an additional check inside the transaction.
 async fn open_while(
     app: &App,
     visitor: &Visitor,
-    (member, method, shown): (MemberId, &str, VerifiedFactors),
+    sign_in: SignIn,
     check: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
 ) -> Result<Tokens> {
     let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
     let config = app.config.clone();
     let refresh_hash = secret::hash(&refresh_token);
-    let (method, visitor) = (method.to_owned(), visitor.clone());
-    let context = visitor.context.clone();
+    let (context, visitor, member) = (visitor.context.clone(), visitor.clone(), sign_in.member);
     let begin = move |t: &Transaction<'_>, caller: &Identity| {
         if !t.snapshot().is_active(member) {
             return Err(ErrorCode::InvalidLogin.into());
         }
         check(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
-        if shown == VerifiedFactors::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
-            second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
+        let is_due =
+            sign_in.shown == VerifiedFactors::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member));
+        // Without a factor, none can have been verified on the device.
+        let trusted = if is_due && is_enrolled { use_presented(t, &visitor, member, &config)? } else { None };
+        if is_due && trusted.is_none() {
+            second_factor::insert_challenge(t, &challenge, member, &sign_in.method, &config)?;
             return Ok(Changed::unchanged(Opened::Challenge { token: challenge, is_enrolled }));
         }
-        let ends_at = t.now().plus_ms(seconds_to_ms(config.session_ttl_s));
-        let row = SessionRow {
-            id: SessionId::new(),
-            member,
-            method,
-            second_factor: shown == VerifiedFactors::BothFactors,
-            refresh_hash,
-            refresh_generation: 0,
-            rotated_at: t.now(),
-            expires_at: t.now().plus_ms(seconds_to_ms(config.session_idle_s)).min(ends_at),
-            ends_at,
-            device: device_of(&visitor.agent),
-            address: caller.address(),
-            created_at: t.now(),
-        };
-        let mut changes: Vec<Change> = store::end_oldest(t, member, config.sessions_max)?
-            .into_iter()
-            .map(|id| Change::Session(id, None))
-            .collect();
+        let second_factor = sign_in.shown == VerifiedFactors::BothFactors || trusted.is_some();
+        let row = new_session(t, caller, &config, (&sign_in, second_factor), (refresh_hash, &visitor.agent));
+        let mut after = json!({"method": row.method, "second_factor": row.second_factor, "member": member});
+        if let Some(device) = trusted {
+            after["trusted_device"] = json!(device);
+        }
+        if let Some(device) = &sign_in.device {
+            device.insert(t, member, &row.device, &config)?;
+            after["remembered_device"] = json!(device.id);
+        }
+        let ended = store::end_oldest(t, member, config.sessions_max)?;
+        let mut changes: Vec<Change> = ended.into_iter().map(|id| Change::Session(id, None)).collect();
         store::insert_session(t, &row)?;
         changes.push(Change::Session(row.id, Some(Session { member, second_factor: row.second_factor })));
-        let after = json!({"method": row.method, "second_factor": row.second_factor, "member": member});
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new(Opened::Session(Box::new(row)), entry).with_policy_changes(changes))
     };
@@ -238,6 +254,30 @@ async fn open_while(
     match app.change(&caller, "session.create", begin).await?.answer {
         Opened::Session(row) => tokens(app, &row, refresh_token),
         Opened::Challenge { token, is_enrolled } => Err(second_factor::challenge_error(token, is_enrolled)),
+    }
+}
+
+fn new_session(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    config: &Config,
+    (sign_in, second_factor): (&SignIn, bool),
+    (refresh_hash, agent): (Hash, &str),
+) -> SessionRow {
+    let ends_at = t.now().plus_ms(seconds_to_ms(config.session_ttl_s));
+    SessionRow {
+        id: SessionId::new(),
+        member: sign_in.member,
+        method: sign_in.method.clone(),
+        second_factor,
+        refresh_hash,
+        refresh_generation: 0,
+        rotated_at: t.now(),
+        expires_at: t.now().plus_ms(seconds_to_ms(config.session_idle_s)).min(ends_at),
+        ends_at,
+        device: device_of(agent),
+        address: caller.address(),
+        created_at: t.now(),
     }
 }
 
@@ -355,19 +395,50 @@ fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) 
 
 /// Ends one session of a member. Fails with `SessionNotFound` if the member has no such session.
 pub async fn end_session(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
-    let end = move |t: &Transaction<'_>, _: &Identity| {
-        let row = store::find_session(t, session)?.filter(|row| row.member == member);
-        let row = row.ok_or(ErrorCode::SessionNotFound)?;
-        store::delete_session(t, row.id)?;
-        let entry = Entry::new("session", row.id).before(json!({"member": member}));
-        Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
-    };
+    let end = move |t: &Transaction<'_>, _: &Identity| end_one_session(t, None, member, session);
     app.change(caller, "session.end", end).await.map(drop)
 }
 
-/// Deletes expired sessions and one-time tokens.
+/// Ends all sessions of a member except `kept`, for the member or an administrator of the organization. Returns their
+/// number.
+fn end_all_sessions(
+    t: &Transaction<'_>,
+    organization: Option<OrganizationId>,
+    member: MemberId,
+    kept: Option<SessionId>,
+) -> Result<Changed<u64>> {
+    let forgotten = device_store::delete_all(t, member)?;
+    let changes = end_sessions(t, member, kept)?;
+    let ended = changes.len() as u64;
+    if ended == 0 && forgotten == 0 {
+        return Ok(Changed::unchanged(ended));
+    }
+    let mut after = json!({"sessions_ended": ended});
+    if forgotten > 0 {
+        after["devices_forgotten"] = json!(forgotten);
+    }
+    let entry = Entry::new("member", member).within(organization).after(after);
+    Ok(Changed::new(ended, entry).with_policy_changes(changes))
+}
+
+/// Ends one session of a member, within the transaction. Fails with `SessionNotFound` if the member has no such session.
+fn end_one_session(
+    t: &Transaction<'_>,
+    organization: Option<OrganizationId>,
+    member: MemberId,
+    session: SessionId,
+) -> Result<Changed<()>> {
+    let row = store::find_session(t, session)?.filter(|row| row.member == member);
+    let row = row.ok_or(ErrorCode::SessionNotFound)?;
+    store::delete_session(t, row.id)?;
+    let entry = Entry::new("session", row.id).within(organization).before(json!({"member": member}));
+    Ok(Changed::new((), entry).with_policy_changes([Change::Session(row.id, None)]))
+}
+
+/// Deletes expired sessions, one-time tokens and remembered devices.
 pub async fn purge_expired(app: &App) -> Result<()> {
     app.write_in_batches(store::delete_expired_tokens).await?;
+    app.write_in_batches(device_store::delete_expired).await?;
     app.write_in_batches(invitations::purge_expired).await?;
     app.change_in_batches("session.expire", |t, most| {
         let expired = store::end_expired(t, most)?;

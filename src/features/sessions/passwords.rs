@@ -260,8 +260,9 @@ pub async fn require_link(app: &App, token: &str) -> Result<()> {
     app.read(move |r| member_of(r, &snapshot, &token, Timestamp::now())).await.map(drop)
 }
 
-/// Sets a new password with a link and consumes the link. Ends every session of the member and creates none.
-pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
+/// Sets a new password with a link and consumes the link. Ends every session of the member and creates none. Returns the
+/// member.
+pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<MemberId> {
     // Only callers with a valid link can make the server hash, and a rejected password does not consume the link.
     require_link(app, &token).await?;
     let faults = password::faults(&new);
@@ -275,8 +276,8 @@ pub async fn reset_password(app: &App, context: &Arc<RequestContext>, token: Str
         let keys = t.count_policy_changes(|change| matches!(change, Change::ApiKeyDeleted(_)));
         let after =
             json!({"fields": ["password"], "sessions_ended": t.count_policy_changes(is_session), "keys_ended": keys});
-        Ok(Changed::new((), Entry::new("member", member).after(after)))
+        Ok(Changed::new(member, Entry::new("member", member).after(after)))
     };
     let caller = Identity::new(Principal::Visitor, context.clone());
-    app.change(&caller, "password.reset", set).await.map(drop)
+    app.change(&caller, "password.reset", set).await.map(|done| done.answer)
 }

@@ -9,7 +9,8 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::store::{self, Factor};
-use super::{Tokens, VerifiedFactors, open_session, require_signed_in, verify_password};
+use super::trusted_devices::NewDevice;
+use super::{SignIn, Tokens, VerifiedFactors, open_while, require_signed_in, verify_password};
 use crate::features::members;
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
@@ -189,17 +190,18 @@ async fn find_pending_sign_in(app: &App, hash: Hash) -> Result<PendingSignIn> {
 /// A sign-in whose second factor was right.
 struct Passed {
     method: String,
+    proof: FactorProof,
     /// Set when the code was the first of a new factor.
     recovery_codes: Option<Vec<String>>,
 }
 
 /// Completes a sign-in with the code of the second factor. The first code of a new factor confirms it and returns its
-/// recovery codes.
+/// recovery codes. `remembers`: sets the cookie of a remembered device, unless the code was a recovery code.
 pub async fn complete_sign_in(
     app: &App,
     visitor: &Visitor,
-    challenge: &str,
-    code: String,
+    (challenge, code): (&str, String),
+    remembers: bool,
 ) -> Result<(Tokens, Option<Vec<String>>)> {
     let hash = secret::hash(challenge);
     let member = find_pending_sign_in(app, hash).await?.member;
@@ -212,11 +214,12 @@ pub async fn complete_sign_in(
         let factor = store::find_factor(t, t.encryption(), member)?;
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
-                let passed = Passed { method, recovery_codes: None };
+                let passed = Passed { method, proof, recovery_codes: None };
                 (passed, (proof == FactorProof::RecoveryCode).then(|| json!({"used": proof.as_str()})))
             }),
             Some(factor) if confirm_with(t, member, &factor, &code, &fresh)? => {
-                Some((Passed { method, recovery_codes: Some(fresh) }, Some(json!({"confirmed": true}))))
+                let passed = Passed { method, proof: FactorProof::Code, recovery_codes: Some(fresh) };
+                Some((passed, Some(json!({"confirmed": true}))))
             }
             Some(_) | None => None,
         };
@@ -240,7 +243,13 @@ pub async fn complete_sign_in(
     };
     let caller = Identity::new(Principal::Member(member), visitor.context.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
-    let tokens = open_session(app, visitor, member, &passed.method, VerifiedFactors::BothFactors).await?;
+    let device = if remembers && passed.proof == FactorProof::Code { NewDevice::create(&app.config)? } else { None };
+    let sign_in =
+        SignIn { device: device.clone(), ..SignIn::new(member, &passed.method, VerifiedFactors::BothFactors) };
+    let tokens = open_while(app, visitor, sign_in, |_| Ok(())).await?;
+    if let Some(device) = device {
+        device.set_cookie(app, &visitor.context);
+    }
     Ok((tokens, passed.recovery_codes))
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::features::jobs;
 use crate::features::quotas::reservations::{self, ReservationState};
 use crate::features::quotas::{self, Delta, LedgerCause, LedgerReason, QuotaAccount, QuotaCheck, QuotaSettings};
-use crate::kernel::app::evaluate::{RequestFacts, has_authorizers};
+use crate::kernel::app::evaluate::RequestFacts;
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::decide::{AccessRequest, Reason, Target};
@@ -62,6 +62,16 @@ pub struct Filter {
     pub is_ownerless: bool,
     /// A pattern from `kernel::http::like`, matched against the path.
     pub keyword: Option<String>,
+    pub sort: SortKey,
+}
+
+/// What a list of videos is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortKey {
+    /// The time of registration.
+    #[default]
+    Registered,
+    Size,
 }
 
 /// A file to register as a video.
@@ -441,7 +451,7 @@ fn organizations(snapshot: &Snapshot, owner: MemberId) -> impl Iterator<Item = O
 
 /// Whether any plugin must be called for a new video of this member.
 pub fn has_plugins(snapshot: &Snapshot, owner: MemberId) -> bool {
-    organizations(snapshot, owner).any(|id| has_authorizers(snapshot, Some(id)))
+    organizations(snapshot, owner).any(|id| snapshot.has_authorizers(Some(id)))
 }
 
 /// Calls the plugins; fails if one denies or fails. Must not run within a transaction: guest code never blocks the
@@ -449,7 +459,7 @@ pub fn has_plugins(snapshot: &Snapshot, owner: MemberId) -> bool {
 pub async fn check_with_plugins(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
     let (snapshot, facts, spent) = (app.snapshot(), new.facts(), Arc::default());
     for id in organizations(&snapshot, new.owner) {
-        if !has_authorizers(&snapshot, Some(id)) {
+        if !snapshot.has_authorizers(Some(id)) {
             continue;
         }
         let target = Target::Operation(REGISTER);

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{Filter, Video};
+use super::{Filter, SortKey, Video};
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
@@ -96,6 +96,14 @@ pub fn rename_video(w: &Writer<'_>, from: &str, to: &Video) -> Result<()> {
 
 /// For a reader limited to an organization, the folder's name is searched only if the video's owner is a member of the
 /// organization and the folder is the owner's: other members' names cannot be guessed.
+const BY_SEEN_PATH: &str = "substr(path, instr(path, '/')) like :seen escape '\\'
+     or (path like :seen escape '\\'
+         and exists (select 1
+                     from memberships s
+                     join members m on m.id = s.member_id
+                     left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                     where s.organization_id = videos.organization_id and s.member_id = videos.member_id
+                       and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username)))";
 const LIST_VIDEOS: List = List {
     name: "videos",
     columns: "id, path, member_id, organization_id, size, version, created_at, updated_at",
@@ -107,14 +115,7 @@ const LIST_VIDEOS: List = List {
         "organization_id = :organization_id",
         "+organization_id = :within",
         "path like :keyword escape '\\'",
-        "substr(path, instr(path, '/')) like :seen escape '\\'
-         or (path like :seen escape '\\'
-             and exists (select 1
-                         from memberships s
-                         join members m on m.id = s.member_id
-                         left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
-                         where s.organization_id = videos.organization_id and s.member_id = videos.member_id
-                           and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username)))",
+        BY_SEEN_PATH,
     ],
     order: &["number desc"],
     costly: &[":within", ":keyword", ":seen"],
@@ -126,9 +127,33 @@ const LIST_VIDEOS: List = List {
     ],
 };
 
-/// Lists videos, newest first.
+/// The same, largest first.
+const LIST_VIDEOS_BY_SIZE: List = List {
+    name: "videos by size",
+    columns: "id, path, member_id, organization_id, size, version, created_at, updated_at",
+    from: "videos",
+    joins: "",
+    conditions: &[
+        "member_id = :member_id",
+        "member_id is null and :is_ownerless",
+        "organization_id = :organization_id",
+        "+organization_id = :within",
+        "path like :keyword escape '\\'",
+        BY_SEEN_PATH,
+    ],
+    order: &["size desc", "number desc"],
+    costly: &[":within", ":keyword", ":seen"],
+    walked: &[":within", ":keyword", ":seen"],
+    kept: &[
+        (&[], "select videos from site_usage"),
+        (&[":is_ownerless"], "select ownerless_videos from site_usage"),
+        (&[":organization_id"], "select videos from organization_quotas where organization_id = :organization_id"),
+    ],
+};
+
+/// Lists videos, newest or largest first.
 pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Video>> {
-    let Filter { member, organization, is_ownerless, keyword } = filter;
+    let Filter { member, organization, is_ownerless, keyword, sort } = filter;
     let parameters: Parameters<'_> = &[
         (":member_id", member),
         (":is_ownerless", &(*is_ownerless && member.is_none()).then_some(true)),
@@ -137,7 +162,11 @@ pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Res
         (":keyword", &keyword.as_ref().filter(|_| organization.is_none())),
         (":seen", &keyword.as_ref().filter(|_| organization.is_some())),
     ];
-    r.page(&LIST_VIDEOS, parameters, window, video_of)
+    let list = match sort {
+        SortKey::Registered => &LIST_VIDEOS,
+        SortKey::Size => &LIST_VIDEOS_BY_SIZE,
+    };
+    r.page(list, parameters, window, video_of)
 }
 
 const LIST_OWNERLESS_AFTER: &str = "

@@ -156,6 +156,36 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>
 #[derive(Debug, Clone, Copy)]
 pub struct FromCommandLine;
 
+/// Marks a request that a page of the console makes for its visitor, who was authenticated with the request of the page.
+/// Only `console/client.rs` makes it. The session is checked again.
+#[derive(Debug, Clone)]
+pub struct PreAuthenticated(pub Identity);
+
+/// Authenticates the visitor of a page by the session cookies; `None` if there are none.
+pub async fn identify_member(guard: &Guard, request: &Request) -> Result<Option<Identity>> {
+    let context = context_of(request)?;
+    let Some(named) = by_cookie(guard, request, &context, MEMBER).await? else { return Ok(None) };
+    let principal = Principal::Member(named.member);
+    let _ = context.actor.set(Actor::Known(principal.clone()));
+    let mut identity = Identity::new(principal, context);
+    (identity.credential, identity.session) = (Credential::Token, Some(named.session));
+    Ok(Some(identity))
+}
+
+/// Whether a form comes from a page of this site. Every current browser sends `Sec-Fetch-Site` or `Origin` with a form, so a
+/// request with neither is rejected.
+pub fn is_own_form(guard: &Guard, request: &Request) -> bool {
+    let from = provenance(request);
+    (from.fetch_site.is_some() || from.origin.is_some())
+        && !guard.cookies.is_cross_site(from)
+        && guard.cookies.require_own_host(from).is_ok()
+}
+
+/// Whether the request names the public address of the site, so that cookies are accepted with it.
+pub fn is_own_host(guard: &Guard, request: &Request) -> bool {
+    guard.cookies.require_own_host(provenance(request)).is_ok()
+}
+
 impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
     type ParamType = ();
@@ -232,6 +262,8 @@ pub struct Visitor {
     pub refresh_cookie: Option<String>,
     pub session_cookie: Option<String>,
     pub oidc_cookie: Option<String>,
+    /// Not set for a request that a page of another site made.
+    pub trusted_cookie: Option<String>,
 }
 
 impl<'a> FromRequest<'a> for Visitor {
@@ -240,20 +272,22 @@ impl<'a> FromRequest<'a> for Visitor {
         let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let cookie = |name| find_cookie(guard, request, name).map(str::to_owned);
         let from = provenance(request);
-        if [cookie::REFRESH, cookie::SESSION, cookie::OIDC]
+        if [cookie::REFRESH, cookie::SESSION, cookie::OIDC, cookie::TRUSTED]
             .iter()
             .any(|name| find_cookie(guard, request, name).is_some())
         {
             guard.cookies.require_own_host(from)?;
         }
+        let is_cross_site = guard.cookies.is_cross_site(from);
         Ok(Self {
             context: context_of(request)?,
             agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),
-            is_cross_site: guard.cookies.is_cross_site(from),
+            is_cross_site,
             keeps_cookies: matches!(from.fetch_site, Some("same-origin" | "same-site" | "none")),
             refresh_cookie: cookie(cookie::REFRESH),
             session_cookie: cookie(cookie::SESSION),
             oidc_cookie: cookie(cookie::OIDC),
+            trusted_cookie: cookie(cookie::TRUSTED).filter(|_| !is_cross_site),
         })
     }
 }
@@ -277,6 +311,11 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     let (mut session, mut credential) = (None, Credential::Permanent);
     let principal = if request.data::<FromCommandLine>().is_some() {
         Principal::CommandLine
+    } else if let Some(PreAuthenticated(visitor)) = request.data::<PreAuthenticated>().filter(|_| takes & MEMBER != 0) {
+        let (member, session_id) = (visitor.signed_in()?, visitor.session.ok_or(ErrorCode::MissingBearer)?);
+        let named = guard.require_valid_session(TokenSubject { member, session: session_id })?;
+        (session, credential) = (Some(named.session), Credential::Token);
+        Principal::Member(named.member)
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
         let presented = client_credential(guard, request, header(&X_API_KEY).unwrap_or(""));
         let client = client(guard, client_key, &presented, &context)?;

@@ -1,4 +1,4 @@
-//! Session cookies: their names and attributes, how they are read and written, and which requests must not use them.
+//! Cookies of sign-ins and sessions: their names and attributes, how they are read and written, and which requests must not use them.
 //!
 //! **Invariant.** Browsers send cookies with requests that other sites make. A change that is authenticated by a cookie
 //! is therefore accepted only from pages of this site and from the configured CORS origins.
@@ -12,6 +12,8 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 pub const ACCESS: &str = "access_token";
 pub const REFRESH: &str = "refresh_token";
 pub const SESSION: &str = "session_id";
+/// Stands for the second factor on a device that the member asked to be remembered.
+pub const TRUSTED: &str = "trusted";
 /// Binds a sign-in at a provider to the browser that started it.
 pub const OIDC: &str = "oidc_state";
 

@@ -105,6 +105,9 @@ permissions! {
     MEMBER_DEACTIVATE       "roster.member.deactivate"         "POST"   "/admin/members/:id/deactivate"                  Some("members:write"),      tenant "oam"   "Suspend a member";
     MEMBER_PASSWORD_LINK    "roster.member.password_link"      "POST"   "/admin/members/:id/password-link"               Some("members:write"),      tenant "oam"   "Create a one-time link to set a member's password";
     MEMBER_RESET_FACTOR     "roster.member.reset_second_factor" "DELETE" "/admin/members/:id/second-factor"              None,                       tenant "oa"    "Remove a member's second factor";
+    MEMBER_SESSION_LIST     "roster.member.list_sessions"      "GET"    "/admin/members/:id/sessions"                    None,                       tenant "oa"    "List a member's sessions";
+    MEMBER_SESSIONS_END     "roster.member.end_sessions"       "DELETE" "/admin/members/:id/sessions"                    None,                       tenant "oa"    "End all sessions of a member";
+    MEMBER_SESSION_END      "roster.member.end_session"        "DELETE" "/admin/members/:id/sessions/:session_id"        None,                       tenant "oa"    "End a session of a member";
     MEMBER_KEY_LIST         "roster.member.list_api_keys"      "GET"    "/admin/members/:id/api-keys"                    None,                       tenant "oa"    "List a member's API keys";
     MEMBER_KEY_CREATE       "roster.member.create_api_key"     "POST"   "/admin/members/:id/api-keys"                    None,                       tenant "oa"    "Create an API key for a member";
     MEMBER_KEY_DELETE       "roster.member.delete_api_key"     "DELETE" "/admin/members/:id/api-keys/:key_id"            None,                       tenant "oa"    "Revoke a member's API key";

@@ -67,6 +67,26 @@ impl<T> ListPage<T> {
     }
 }
 
+/// The direction in which a list is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// In the order of the list.
+    #[default]
+    Forward,
+    /// In the opposite order, which the same index serves.
+    Backward,
+}
+
+impl Direction {
+    /// Returns the name of the list in cursors. A cursor is refused in the other direction.
+    fn name_of(self, list: &List) -> String {
+        match self {
+            Self::Forward => list.name.to_owned(),
+            Self::Backward => format!("-{}", list.name),
+        }
+    }
+}
+
 /// The requested part of a list; a `limit` above the maximum is reduced to it, not refused.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
@@ -75,6 +95,7 @@ pub struct PageRequest {
     pub after: Option<Cursor>,
     /// Whether as many rows are scanned as necessary to fill the page.
     pub is_exact: bool,
+    pub direction: Direction,
 }
 
 impl PageRequest {
@@ -98,7 +119,14 @@ impl PageRequest {
         let after = after.map(|text| Cursor::of(&text)).transpose()?;
         let is_exact = offset.is_some();
         let offset = offset.unwrap_or(0).min(i64::MAX as u64);
-        Ok(Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset, after, is_exact })
+        let limit = limit.unwrap_or(Self::DEFAULT).min(Self::MAX);
+        Ok(Self { limit, offset, after, is_exact, direction: Direction::Forward })
+    }
+
+    /// The same part of the list in this direction.
+    #[must_use]
+    pub fn toward(self, direction: Direction) -> Self {
+        Self { direction, ..self }
     }
 
     pub fn internal(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
@@ -108,7 +136,7 @@ impl PageRequest {
 
     /// The first `limit` entries, without a maximum.
     pub fn first(limit: u64) -> Self {
-        Self { limit, offset: 0, after: None, is_exact: true }
+        Self { limit, offset: 0, after: None, is_exact: true, direction: Direction::Forward }
     }
 
     /// Returns a page of entries that do not come from the database.
@@ -187,9 +215,9 @@ const UNTIL: [&str; 4] = [":until_1", ":until_2", ":until_3", ":until_4"];
 impl List {
     /// The statement of a page for the given parameters, bounded by the row before it and by the last row to scan if
     /// these are known.
-    pub fn page(&self, given: &[&str], is_after: bool, is_until: bool) -> String {
-        let bounds = is_after.then(|| self.key_condition(AFTER, false)).into_iter();
-        let bounds = bounds.chain(is_until.then(|| self.key_condition(UNTIL, true)));
+    pub fn page(&self, toward: Direction, given: &[&str], is_after: bool, is_until: bool) -> String {
+        let bounds = is_after.then(|| self.key_condition(toward, AFTER, false)).into_iter();
+        let bounds = bounds.chain(is_until.then(|| self.key_condition(toward, UNTIL, true)));
         let filters = all_of(self.filters(given).map(str::to_owned).chain(bounds));
         format!(
             "select {}, {} from {} {}{filters} order by {} limit :limit offset :offset",
@@ -197,29 +225,42 @@ impl List {
             self.keys(),
             self.from,
             self.joins,
-            self.order.join(", ")
+            self.order_by(toward)
         )
     }
 
     /// The statement that finds the end of a bounded scan: the keys of its last row, and of the row after it.
-    pub fn scan_end(&self, given: &[&str], is_after: bool) -> String {
+    pub fn scan_end(&self, toward: Direction, given: &[&str], is_after: bool) -> String {
         let is_walked = |condition: &str| parameters(condition).any(|name| self.walked.contains(&name));
         let scanned = self.filters(given).filter(|condition| !is_walked(condition)).map(str::to_owned);
-        let filters = all_of(scanned.chain(is_after.then(|| self.key_condition(AFTER, false))));
-        let (keys, order) = (self.keys(), self.order.join(", "));
+        let filters = all_of(scanned.chain(is_after.then(|| self.key_condition(toward, AFTER, false))));
+        let (keys, order) = (self.keys(), self.order_by(toward));
         format!("select {keys} from {}{filters} order by {order} limit 2 offset :walked", self.from)
     }
 
     /// The statement that counts the rows, up to a bound.
-    pub fn count(&self, given: &[&str], is_until: bool) -> String {
-        let filters =
-            all_of(self.filters(given).map(str::to_owned).chain(is_until.then(|| self.key_condition(UNTIL, true))));
+    pub fn count(&self, toward: Direction, given: &[&str], is_until: bool) -> String {
+        let bound = is_until.then(|| self.key_condition(toward, UNTIL, true));
+        let filters = all_of(self.filters(given).map(str::to_owned).chain(bound));
         format!("select count(*) from (select 1 from {}{filters} limit :counted_max)", self.from)
     }
 
     /// Whether the scan is bounded for these given parameters.
     pub fn walks(&self, given: &[&str]) -> bool {
         given.iter().any(|name| self.walked.contains(name))
+    }
+
+    /// Whether the key is in descending order in this direction.
+    fn descends(key: &str, toward: Direction) -> bool {
+        key.ends_with(DESC) == (toward == Direction::Forward)
+    }
+
+    fn order_by(&self, toward: Direction) -> String {
+        let ordered = |key: &&'static str| match Self::descends(key, toward) {
+            true => format!("{}{DESC}", plain(key)),
+            false => plain(key).to_owned(),
+        };
+        self.order.iter().map(ordered).collect::<Vec<_>>().join(", ")
     }
 
     fn keys(&self) -> String {
@@ -252,14 +293,16 @@ impl List {
 
     /// The condition for the rows after these keys, or for all rows up to and including them, in a form that lets
     /// SQLite seek in an index.
-    fn key_condition(&self, names: [&str; 4], is_until: bool) -> String {
+    fn key_condition(&self, toward: Direction, names: [&str; 4], is_until: bool) -> String {
         let keys: Vec<&str> = self.order.iter().map(|key| plain(key)).collect();
-        let sign = |key: &str| if key.ends_with(DESC) == is_until { ">" } else { "<" };
+        let sign = |key: &str| if Self::descends(key, toward) == is_until { ">" } else { "<" };
+        // SQLite seeks by a row value only if its first key is a column.
+        let is_expression = keys.first().is_some_and(|key| key.contains('('));
         let signs: Vec<&str> = self.order.iter().map(|key| sign(key)).collect();
         let (equal, at) = (if is_until { "=" } else { "" }, names);
         match (&keys[..], &signs[..]) {
             ([key], [sign]) => format!("{key} {sign}{equal} {}", at[0]),
-            ([first, second], [one, other]) if one != other => {
+            ([first, second], [one, other]) if one != other || is_expression => {
                 let first_or = format!("{first} {one} {} or {second} {other}{equal} {}", at[0], at[1]);
                 format!("{first} {one}= {} and ({first_or})", at[0])
             }
@@ -329,11 +372,12 @@ impl Reader<'_> {
         window: &PageRequest,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<ListPage<T>> {
-        let keys = window.after.as_ref().map(|cursor| cursor.keys(list.name, list.order.len())).transpose()?;
+        let (toward, name) = (window.direction, window.direction.name_of(list));
+        let keys = window.after.as_ref().map(|cursor| cursor.keys(&name, list.order.len())).transpose()?;
         let (limit, offset) = (i64::try_from(window.limit).unwrap_or(i64::MAX).min(i64::MAX - 1), window.offset as i64);
         let one_more = limit + 1;
         let until = self.scan_end(list, filters, window, keys)?;
-        let statement = list.page(&list.given(filters)?, keys.is_some(), until.is_some());
+        let statement = list.page(toward, &list.given(filters)?, keys.is_some(), until.is_some());
         let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset as &dyn ToSql)];
         let bounds = keyed(AFTER, keys).chain(keyed(UNTIL, until.as_deref()));
         let bound = bound(&statement, filters.iter().copied().chain(own).chain(bounds));
@@ -350,7 +394,7 @@ impl Reader<'_> {
             row(found).map(Some)
         })?;
         let next = if read > limit { Some(last) } else { until };
-        let next = next.filter(|_| limit > 0).map(|keys| Cursor { list: list.name.to_owned(), keys }.text());
+        let next = next.filter(|_| limit > 0).map(|keys| Cursor { list: name, keys }.text());
         let items: Vec<T> = rows.into_iter().flatten().collect();
         let seen = if read == 0 || keys.is_some() { 0 } else { window.offset.saturating_add(read.unsigned_abs()) };
         Ok(ListPage { items, total: seen, limit: window.limit, offset: window.offset, next })
@@ -368,7 +412,7 @@ impl Reader<'_> {
         if window.is_exact || !list.walks(&given) {
             return Ok(None);
         }
-        let statement = list.scan_end(&given, after.is_some());
+        let statement = list.scan_end(window.direction, &given, after.is_some());
         let passed = i64::try_from(PageRequest::WALKED_MAX - 1).unwrap_or(i64::MAX);
         let own = [(":walked", &passed as &dyn ToSql)];
         let bound = bound(&statement, filters.iter().copied().chain(own).chain(keyed(AFTER, after)));
@@ -378,18 +422,28 @@ impl Reader<'_> {
 
     /// Counts the entries of a list, up to a bound.
     pub fn total(&self, list: &List, filters: Parameters<'_>, window: &PageRequest) -> Result<u64> {
-        let is_costly = list.given(filters)?.iter().any(|name| list.costly.contains(name));
+        let given = list.given(filters)?;
+        let is_costly = given.iter().any(|name| list.costly.contains(name));
+        let is_kept = list.kept.iter().any(|(filters, _)| *filters == given);
         let most = if is_costly { PageRequest::NARROWED_MAX } else { PageRequest::COUNTED_MAX };
-        let until = self.scan_end(list, filters, window, None)?;
-        let counted = self.counted(list, filters, i64::try_from(most).unwrap_or(i64::MAX), until.as_deref())?;
+        // A total that is kept needs no bound.
+        let until = if is_kept { None } else { self.scan_end(list, filters, window, None)? };
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let counted = self.counted((list, window.direction), filters, most, until.as_deref())?;
         Ok(counted + u64::from(until.is_some()))
     }
 
-    fn counted(&self, list: &List, filters: Parameters<'_>, most: i64, until: Option<&[Value]>) -> Result<u64> {
+    fn counted(
+        &self,
+        (list, toward): (&List, Direction),
+        filters: Parameters<'_>,
+        most: i64,
+        until: Option<&[Value]>,
+    ) -> Result<u64> {
         let given = list.given(filters)?;
         let statement = match list.kept.iter().find(|(filters, _)| *filters == given) {
             Some((_, kept)) => (*kept).to_owned(),
-            None => list.count(&given, until.is_some()),
+            None => list.count(toward, &given, until.is_some()),
         };
         let own = [(":counted_max", &most as &dyn ToSql)];
         let bound = bound(&statement, filters.iter().copied().chain(own).chain(keyed(UNTIL, until)));
@@ -405,10 +459,11 @@ impl Reader<'_> {
         window: &PageRequest,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<ListPage<T>> {
-        let start = |limit: u64| PageRequest { is_exact: window.is_exact, ..PageRequest::first(limit) };
-        let cursor = window.after.as_ref();
+        let toward = window.direction;
+        let start = |limit: u64| PageRequest { is_exact: window.is_exact, ..PageRequest::first(limit).toward(toward) };
+        let (cursor, second_name) = (window.after.as_ref(), toward.name_of(second));
         let (mut listed, passed) = match cursor {
-            Some(cursor) if cursor.list == second.name => {
+            Some(cursor) if cursor.list == second_name => {
                 let begin = start(window.limit);
                 return self.page_without_total(
                     second,
@@ -421,7 +476,8 @@ impl Reader<'_> {
             None => {
                 let listed = self.page_without_total(first, filters, window, &mut row)?;
                 let is_behind = listed.items.is_empty() && window.offset > 0;
-                let passed = if is_behind { self.counted(first, filters, i64::MAX, None)? } else { listed.total };
+                let passed =
+                    if is_behind { self.counted((first, toward), filters, i64::MAX, None)? } else { listed.total };
                 (listed, passed)
             }
         };
@@ -433,7 +489,7 @@ impl Reader<'_> {
         // If the page is full, one row of the second list shows whether there is more.
         let more = self.page_without_total(second, filters, &PageRequest { offset, ..start(rest.max(1)) }, row)?;
         if rest == 0 {
-            let begins = || Cursor { list: second.name.to_owned(), keys: Vec::new() }.text();
+            let begins = || Cursor { list: second_name, keys: Vec::new() }.text();
             listed.next = (!more.items.is_empty() || more.next.is_some()).then(begins);
         } else {
             listed.items.extend(more.items);

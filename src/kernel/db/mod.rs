@@ -30,7 +30,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{self, Fault, Health, WatchedFile};
-pub use lists::{List, ListPage, PageRequest};
+pub use lists::{Direction, List, ListPage, PageRequest};
 use mark::State;
 use readers::{DedicatedConnection, Readers};
 pub use readers::{ReaderShare, Slot};

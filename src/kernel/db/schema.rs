@@ -25,6 +25,7 @@ const UPGRADES: &[&str] = &[
     include_str!("upgrades/5.sql"),
     include_str!("upgrades/6.sql"),
     include_str!("upgrades/7.sql"),
+    include_str!("upgrades/8.sql"),
 ];
 
 /// The pragma with the version of the schema.

@@ -1,5 +1,6 @@
 //! Members and their organizations.
 
+mod activity;
 mod erasing;
 mod import;
 mod invitations;

@@ -11,6 +11,7 @@ mod grants;
 pub mod mappers;
 mod mappings;
 mod no_more_than_held;
+mod previews;
 mod reload;
 mod roles;
 mod service_catalogs;

@@ -191,6 +191,10 @@ async fn ancestors_are_implied_shown_in_menus_and_never_authorize_their_own_path
     assert!(allowed("DELETE").await && !allowed("GET").await);
     assert!(!holds(&acme, &member.uid, "video.item").await);
 
+    let shown = acme.owner().get(&ticks_url(&role)).await.data();
+    let marked = shown["permissions"].as_array().expect("permissions").iter().filter(|node| node["implied"] == true);
+    assert_eq!(marked.map(|node| &node["id"]).collect::<Vec<_>>(), ["video", "video.item"]);
+
     // A list that was read can be sent back: implied permissions stay implied.
     let read: Vec<String> = ticks(&acme, &role).await.into_iter().collect();
     acme.owner().put(&ticks_url(&role), json!({"permission_ids": read})).await.done();

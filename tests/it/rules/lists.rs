@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::callers::As;
+use crate::harness::organizations::Organization;
 use crate::harness::site::{Site, binary};
 use crate::permissions::BAD_INPUT;
 
@@ -67,6 +68,20 @@ async fn filled(site: &Site) -> String {
     role
 }
 
+/// A new owner of an organization.
+async fn owner_of<'s>(site: &'s Site, org_code: &str) -> As<'s> {
+    let id = site.admin().get("/admin/organizations").await.data()["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .find(|organization| organization["org_code"] == org_code)
+        .expect("the organization")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    Organization { site, id, owner_token: String::new() }.member_with_role("tenant_owner").await.caller()
+}
+
 async fn page(caller: &As<'_>, path: &str, more: &str) -> Value {
     let sign = if path.contains('?') { '&' } else { '?' };
     caller.get(&format!("{path}{sign}{more}")).await.data()
@@ -76,6 +91,46 @@ fn rows(page: &Value) -> Vec<Value> {
     page["items"].as_array().expect("items").clone()
 }
 
+/// Lists that a platform administrator reads, with filters and orders.
+const OF_ADMIN: [&str; 36] = [
+    "/admin/members",
+    "/admin/members?is_active=true",
+    "/admin/members?keyword=example",
+    "/admin/members?keyword=e",
+    "/admin/members?keyword=EXAMPLE.org",
+    "/admin/members?sort=-created_at",
+    "/admin/members?sort=name",
+    "/admin/members?sort=-name",
+    "/admin/members?sort=name&is_active=true",
+    "/admin/members?sort=-name&keyword=e",
+    "/admin/users",
+    "/admin/users?sort=-name",
+    "/admin/organizations",
+    "/admin/organizations?keyword=o",
+    "/admin/organizations?status=active",
+    "/admin/api-clients",
+    "/admin/audit",
+    "/admin/audit?outcome=done",
+    "/admin/audit?action=member.create",
+    "/admin/quotas",
+    "/admin/quotas?keyword=example",
+    "/admin/quotas?sort=used",
+    "/admin/quotas?sort=used&keyword=example",
+    "/admin/deliveries",
+    "/api/v1/videos",
+    "/api/v1/videos?ownerless=true",
+    "/api/v1/videos?keyword=NOBODY",
+    "/api/v1/videos?sort=created_at",
+    "/api/v1/videos?sort=size",
+    "/api/v1/videos?sort=-size&ownerless=true",
+    "/api/v1/videos?sort=-size&keyword=nobody",
+    "/api/v1/jobs",
+    "/api/v1/jobs?sort=created_at",
+    "/api/v1/jobs?state=dead",
+    "/api/v1/jobs?state=dead&sort=created_at",
+    "/api/v1/jobs?state=done",
+];
+
 #[tokio::test]
 async fn pages_by_after_together_equal_the_list() {
     let site = Site::start().await;
@@ -83,35 +138,17 @@ async fn pages_by_after_together_equal_the_list() {
     let acme = site.organization("delta").await;
     let (admin, owner) = (site.admin(), acme.owner());
     let in_acme = site.admin().with("x-tenant-id", "acme");
+    let of_acme = owner_of(&site, "acme").await;
     let holders = format!("/api/v1/permissions/roles/{role}/users");
-    let of_admin = [
-        "/admin/members",
-        "/admin/members?is_active=true",
-        "/admin/members?keyword=example",
-        "/admin/members?keyword=e",
-        "/admin/members?keyword=EXAMPLE.org",
-        "/admin/users",
-        "/admin/organizations",
-        "/admin/organizations?keyword=o",
-        "/admin/organizations?status=active",
-        "/admin/api-clients",
-        "/admin/audit",
-        "/admin/audit?outcome=done",
-        "/admin/audit?action=member.create",
-        "/admin/quotas",
-        "/admin/quotas?keyword=example",
-        "/admin/deliveries",
-        "/api/v1/videos",
-        "/api/v1/videos?ownerless=true",
-        "/api/v1/videos?keyword=NOBODY",
-        "/api/v1/jobs",
-        "/api/v1/jobs?state=dead",
-        "/api/v1/jobs?state=done",
-    ];
     let mut longer = 0;
-    for (caller, path) in
-        of_admin.iter().map(|path| (&admin, *path)).chain([(&owner, "/admin/members"), (&in_acme, &*holders)])
-    {
+    for (caller, path) in OF_ADMIN.iter().map(|path| (&admin, *path)).chain([
+        (&owner, "/admin/members"),
+        (&of_acme, "/admin/members?sort=name"),
+        (&of_acme, "/admin/users?sort=-name&is_active=true"),
+        (&of_acme, "/admin/quotas?sort=used"),
+        (&of_acme, "/me/activity"),
+        (&in_acme, &*holders),
+    ]) {
         let all = caller.get(path).await.data();
         let (all_rows, total) = (rows(&all), all["total"].as_u64().expect("a total"));
         assert_eq!((all_rows.len() as u64, all.get("next")), (total, None), "{path}");
@@ -138,6 +175,72 @@ async fn pages_by_after_together_equal_the_list() {
         assert_eq!((rows(&behind).len(), behind["total"].as_u64()), (0, Some(total)), "{path}");
     }
     assert!(longer > 15, "{longer}");
+}
+
+#[tokio::test]
+async fn lists_are_in_the_requested_order() {
+    let site = Site::start().await;
+    filled(&site).await;
+    for body in [
+        json!({"username": "Zoe", "email": "b1@example.org"}),
+        json!({"username": "anna", "email": "b2@example.org"}),
+        json!({"email": "Mia@example.org"}),
+    ] {
+        site.admin().post("/admin/members", body).await.done();
+    }
+    let of_acme = owner_of(&site, "acme").await;
+    let admin = site.admin();
+    let name = |row: &Value| {
+        let text = row["username"].as_str().or(row["email"].as_str()).unwrap_or_default();
+        (text.to_lowercase(), row["id"].as_str().expect("an id").to_owned())
+    };
+    for (caller, path) in [(&admin, "/admin/members"), (&admin, "/admin/users"), (&of_acme, "/admin/members")] {
+        let by_name: Vec<_> = rows(&page(caller, path, "sort=name").await).iter().map(name).collect();
+        assert!(by_name.len() > 5 && by_name.is_sorted(), "{path}: {by_name:?}");
+        let mut reversed: Vec<_> = rows(&page(caller, path, "sort=-name").await).iter().map(name).collect();
+        reversed.reverse();
+        assert_eq!(reversed, by_name, "{path}");
+        let oldest = rows(&page(caller, path, "sort=created_at").await);
+        assert_eq!(oldest, rows(&page(caller, path, "limit=50").await), "{path}");
+        let mut newest = rows(&page(caller, path, "sort=-created_at").await);
+        newest.reverse();
+        assert_eq!(newest, oldest, "{path}");
+    }
+    for (path, field, default) in [("/api/v1/videos", "size", "-created_at"), ("/admin/quotas", "used", "-used")] {
+        let mut sizes: Vec<i64> = Vec::new();
+        for row in rows(&page(&admin, path, &format!("sort={field}")).await) {
+            sizes.push(row[field].as_i64().expect("a number"));
+        }
+        assert!(sizes.len() > 5 && sizes.is_sorted(), "{path}: {sizes:?}");
+        assert_eq!(rows(&page(&admin, path, &format!("sort={default}")).await), rows(&page(&admin, path, "").await));
+    }
+    let (oldest, mut newest) =
+        (page(&admin, "/api/v1/jobs", "sort=created_at").await, rows(&page(&admin, "/api/v1/jobs", "").await));
+    newest.reverse();
+    assert_eq!(rows(&oldest), newest);
+    assert_eq!(rows(&page(&admin, "/api/v1/videos", "sort=-size").await)[0]["size"], 7);
+}
+
+#[tokio::test]
+async fn a_cursor_belongs_to_one_order() {
+    let site = Site::start().await;
+    filled(&site).await;
+    for (path, order, others) in [
+        ("/admin/members", "name", &["-name", "created_at", "-created_at"][..]),
+        ("/admin/users", "-created_at", &["name", "-name", "created_at"][..]),
+        ("/api/v1/videos", "size", &["-size", "created_at", "-created_at"][..]),
+        ("/api/v1/jobs", "created_at", &["-created_at"][..]),
+        ("/admin/quotas", "used", &["-used"][..]),
+    ] {
+        let first = page(&site.admin(), path, &format!("sort={order}&limit=1")).await;
+        let next = first["next"].as_str().expect("a next page").to_owned();
+        for other in others {
+            let refused = site.admin().get(&format!("{path}?sort={other}&after={next}")).await;
+            assert_eq!(refused.is(BAD_INPUT).fields(), ["query.after"], "{path} {other}");
+        }
+        let unknown = site.admin().get(&format!("{path}?sort=share")).await;
+        assert_eq!(unknown.is(BAD_INPUT).fields(), ["query.sort"], "{path}");
+    }
 }
 
 #[tokio::test]
@@ -251,6 +354,10 @@ async fn few_matching_rows_are_found_in_parts_by_after_and_at_once_by_offset() {
         (&of_acme, &*ledger),
         (&admin, "/admin/members?keyword=zq"),
         (&of_acme, "/admin/members?keyword=ZQ"),
+        (&admin, "/admin/members?keyword=zq&sort=name"),
+        (&of_acme, "/admin/users?keyword=zq&sort=-name"),
+        (&admin, "/api/v1/videos?keyword=zq&sort=size"),
+        (&admin, "/api/v1/jobs?processor=asr&sort=created_at"),
         (&admin, "/admin/quotas?keyword=zq"),
         (&of_acme, "/admin/quotas?keyword=zq"),
     ] {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use roster::kernel::db::List;
+use roster::kernel::db::{Direction, List};
 use rusqlite::Connection;
 
 fn fresh() -> Connection {
@@ -208,8 +208,10 @@ pub fn lists() -> Vec<(String, String, List)> {
 }
 
 /// The conditions of which a list always has one, so that it never scans a whole table.
-const OWNED: [(&str, &[&str]); 12] = [
+const OWNED: [(&str, &[&str]); 14] = [
     ("LIST_MEMBERS_IN", &[":organization_id"]),
+    ("LIST_MEMBERS_IN_BY_NAME", &[":organization_id"]),
+    ("LIST_ACTIVITY", &[":actor"]),
     ("LIST_MEMBERSHIPS", &[":member_id"]),
     ("LIST_MEMBERSHIPS_OF_MANY", &[":member_id"]),
     ("LIST_INVITATIONS", &[":organization_id"]),
@@ -275,11 +277,15 @@ fn no_list_sorts_or_scans_a_whole_table_for_a_few_rows() {
                 continue;
             }
             let is_whole = owned.is_none() && given.iter().all(|name| ASKED_OF_ROWS.contains(name));
-            let mut shapes = vec![list.page(&given, false, false), list.page(&given, true, false)];
-            shapes.push(list.count(&given, false));
-            if list.walks(&given) {
-                shapes.extend([list.page(&given, false, true), list.page(&given, true, true)]);
-                shapes.extend([list.count(&given, true), list.scan_end(&given, false), list.scan_end(&given, true)]);
+            let mut shapes = Vec::new();
+            for toward in [Direction::Forward, Direction::Backward] {
+                shapes.extend([list.page(toward, &given, false, false), list.page(toward, &given, true, false)]);
+                shapes.push(list.count(toward, &given, false));
+                if list.walks(&given) {
+                    shapes.extend([list.page(toward, &given, false, true), list.page(toward, &given, true, true)]);
+                    shapes.extend([list.count(toward, &given, true), list.scan_end(toward, &given, false)]);
+                    shapes.push(list.scan_end(toward, &given, true));
+                }
             }
             for sql in shapes {
                 explained += 1;
@@ -414,13 +420,14 @@ fn upgrades_from_the_oldest_schema_produce_the_newest() {
 
 /// A new database as a Roster with this former schema created it.
 pub fn make_former(file: &Path, version: usize) -> Connection {
-    const STEPS: [&str; 6] = [
+    const STEPS: [&str; 7] = [
         include_str!("schema_1.sql"),
         include_str!("../../../src/kernel/db/upgrades/2.sql"),
         include_str!("../../../src/kernel/db/upgrades/3.sql"),
         include_str!("../../../src/kernel/db/upgrades/4.sql"),
         include_str!("../../../src/kernel/db/upgrades/5.sql"),
         include_str!("../../../src/kernel/db/upgrades/6.sql"),
+        include_str!("../../../src/kernel/db/upgrades/7.sql"),
     ];
     let former = Connection::open(file).expect("open");
     STEPS[..version].iter().for_each(|step| former.execute_batch(step).expect("a former schema"));
@@ -502,6 +509,33 @@ fn the_usage_of_schema_6_is_kept_and_maintained_after_the_upgrade() {
     let changes = "update quotas set used = 6; update videos set member_id = zeroblob(16) where size = 3;";
     upgraded.execute_batch(changes).expect("changes");
     assert_eq!(one(usage), "2 6 1 4");
+}
+
+#[test]
+fn memberships_of_schema_7_have_the_names_of_their_members_after_the_upgrade() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = make_former(&file, 7);
+    let rows = "insert into organizations (id, org_code, name, status, created_at, updated_at)
+                values (zeroblob(16), 'acme', 'Acme', 'active', 1, 1);
+                insert into members (id, username, username_folded, email, email_folded, status, created_at, updated_at)
+                values (x'00000000000000000000000000000001', 'Kim', 'kim', 'K@example.org', 'k@example.org', 'active', 1, 1),
+                       (x'00000000000000000000000000000002', null, null, 'Lee@example.org', 'lee@example.org', 'active', 1, 1),
+                       (x'00000000000000000000000000000003', null, null, null, null, 'active', 1, 1);
+                insert into memberships (organization_id, member_id, created_at) select zeroblob(16), id, 1 from members;";
+    former.execute_batch(rows).expect("rows of the seventh schema");
+    drop(former);
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
+    let names = || -> String {
+        let sql = "select group_concat(member_name, ', ') from (select * from memberships order by member_id)";
+        upgraded.query_row(sql, [], |row| row.get(0)).expect("a row")
+    };
+    assert_eq!(names(), "kim, lee@example.org, ");
+    let changes = "update members set username_folded = 'zoe' where username is null and email is not null;
+                   update members set email_folded = 'm@example.org' where username_folded is null;
+                   update members set email_folded = 'x@example.org' where username_folded = 'kim';";
+    upgraded.execute_batch(changes).expect("changes");
+    assert_eq!(names(), "kim, zoe, m@example.org");
 }
 
 #[test]

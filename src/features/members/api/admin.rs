@@ -7,9 +7,10 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberOrganization, MemberView, PasswordHash};
+use super::{MemberOrder, MemberOrganization, MemberView, PasswordHash};
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
-use crate::features::members::store::{self, Filter};
+use crate::features::members::list_store::{self, Filter};
+use crate::features::members::store;
 use crate::features::members::{
     self, AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, get_not_erased, member_event,
     password, require_capacity, require_may_touch, require_not_self, require_visible, set_active, set_password, writes,
@@ -136,6 +137,7 @@ impl Api {
     /// The platform and API clients get all members, others those of their organization. With filters that match few of
     /// many, a page can be short or empty although there is a `next`.
     #[oai(path = "/", method = "get", operation_id = "list_members")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_members(
         &self,
         caller: AdminCaller,
@@ -143,6 +145,8 @@ impl Api {
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         is_active: Query<Option<bool>>,
+        /// `created_at` by default
+        sort: Query<Option<MemberOrder>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -150,10 +154,11 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
-        let filter =
-            Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
-        let window = PageRequest::new(limit.0, offset.0, after.0)?;
-        Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
+        let (sort, direction) = MemberOrder::of(sort.0);
+        let keyword = like(keyword.0.as_deref());
+        let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword, sort };
+        let window = PageRequest::new(limit.0, offset.0, after.0)?.toward(direction);
+        Ok(ok(self.app.read(move |r| list_store::list_members(r, &filter, &window)).await?.into()))
     }
 
     /// Create a member

@@ -7,7 +7,8 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{MemberOrganization, MemberView};
-use crate::features::members::store::{self, Filter};
+use crate::features::members::list_store::{self, Filter};
+use crate::features::members::store;
 use crate::features::members::{
     AUTHENTIK, Member, NewMember, changed, create, member_event, require_capacity, require_may_touch, require_visible,
     set_active, writes,
@@ -131,10 +132,10 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
-        let filter =
-            Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
+        let keyword = like(keyword.0.as_deref());
+        let filter = Filter { organization: reach.organization(), keyword, ..Filter::default() };
         let window = PageRequest::internal(limit.0, offset.0, after.0)?;
-        Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
+        Ok(ok(self.app.read(move |r| list_store::list_members(r, &filter, &window)).await?.into()))
     }
 
     /// Get the member of a subject, for the services of this site

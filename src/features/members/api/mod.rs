@@ -4,10 +4,11 @@ pub mod admin;
 pub mod internal;
 pub mod me;
 
-use poem_openapi::Object;
+use poem_openapi::{Enum, Object};
 
-use super::Member;
 use super::store::Membership;
+use super::{Member, SortKey};
+use crate::kernel::db::Direction;
 use crate::kernel::http::{ActiveInactive, MemberStatus};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
@@ -16,6 +17,31 @@ crate::text! {
     /// `$argon2d$`), WordPress (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt
     /// (`$5$`, `$6$`), also with the prefix `{CRYPT}`
     PasswordHash 1..=256 "" as "password-hash";
+}
+
+/// The order of a list of members; `-` reverses it. The name is the username, or the e-mail of a member without one
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberOrder {
+    #[oai(rename = "created_at")]
+    Oldest,
+    #[oai(rename = "-created_at")]
+    Newest,
+    #[oai(rename = "name")]
+    NameAscending,
+    #[oai(rename = "-name")]
+    NameDescending,
+}
+
+impl MemberOrder {
+    /// Returns the order of a list, which is by time of creation if none is requested.
+    pub fn of(requested: Option<Self>) -> (SortKey, Direction) {
+        match requested {
+            None | Some(Self::Oldest) => (SortKey::Created, Direction::Forward),
+            Some(Self::Newest) => (SortKey::Created, Direction::Backward),
+            Some(Self::NameAscending) => (SortKey::Name, Direction::Forward),
+            Some(Self::NameDescending) => (SortKey::Name, Direction::Backward),
+        }
+    }
 }
 
 /// A member

@@ -9,9 +9,9 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::{Value, json};
 
 use super::AssignmentSource;
-use crate::features::permissions::external_key::{COUNT_MAX, is_key};
 use crate::features::permissions::mappers::{self, MapperCall, SourceClaims, SourceFacts, TRIES};
 use crate::features::permissions::role_claims::{self, Found, RoleClaim};
+use crate::features::permissions::role_claims::{COUNT_MAX, is_key};
 use crate::features::permissions::sync::{SyncOutcome, plan, reconcile};
 use crate::features::permissions::{Assignment, Source, get_role_in_snapshot, require_not_last, store};
 use crate::kernel::app::{App, Changed, Transaction};

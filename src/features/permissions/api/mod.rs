@@ -50,6 +50,9 @@ pub struct PermissionNode {
     pub user_type: PermissionType,
     /// Child entries; only in trees
     pub children: Option<Vec<PermissionNode>>,
+    /// True for an ancestor that a role has only because of its descendants: it is for menus and allows nothing. Only in
+    /// the permissions of a role; absent otherwise
+    pub implied: Option<bool>,
 }
 
 /// Whether a role or permission has effect in decisions
@@ -133,6 +136,7 @@ pub fn node_view(catalog: &Catalog, node: &Node) -> PermissionNode {
         status: OpenClose::of(node.is_open && !node.orphaned),
         user_type: PermissionType::of(node),
         children: None,
+        implied: None,
     }
 }
 

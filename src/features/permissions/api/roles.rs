@@ -8,6 +8,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, flat};
+use crate::features::permissions::preview::{Affected, Preview, preview};
 use crate::features::permissions::{self, RoleRecord, get_role_in_snapshot, require_role_key, store};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -20,7 +21,7 @@ use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::PageRequest;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, ok, require_version};
-use crate::kernel::ids::{OrganizationId, RoleId};
+use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 crate::text! {
     /// The key of a role; its syntax is checked separately, because that failure has its own error code
@@ -104,6 +105,46 @@ struct ReplaceRolePermissions {
     /// Names of permissions; their ancestors are implied, for menus only
     #[oai(validator(max_items = 10_000))]
     permission_ids: Vec<PermissionName>,
+    /// Reports what would happen without changing anything
+    dry_run: Option<bool>,
+}
+
+/// The answer to a new set of permissions
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct ReplacedRolePermissions {
+    /// Present only with `dry_run`
+    preview: Option<RolePreview>,
+}
+
+/// What a new set of permissions of a role would change
+#[derive(Object)]
+struct RolePreview {
+    added: Vec<String>,
+    /// Ancestors that would be implied, for menus only, and are not yet
+    implied: Vec<String>,
+    removed: Vec<String>,
+    /// Members who would get a permission that they do not hold by another role
+    members_who_gain: AffectedMembers,
+    /// Members who would lose a permission that they do not hold by another role
+    members_who_lose: AffectedMembers,
+}
+
+/// Members whom a change affects
+#[derive(Object)]
+struct AffectedMembers {
+    count: u64,
+    /// The first 20
+    members: Vec<AffectedMember>,
+}
+
+/// A member whom a change affects
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct AffectedMember {
+    uid: MemberId,
+    /// Only for callers who may list members
+    name: Option<String>,
 }
 
 /// A member who holds a role
@@ -286,22 +327,28 @@ impl Api {
 
     /// List the permissions of a role
     ///
-    /// Includes ancestors that are only implied. The ETag is the version of the set, not of the role.
+    /// Includes ancestors that are only implied, and marks them. The ETag is the version of the set, not of the role.
     #[oai(path = "/roles/:id/permissions", method = "get", operation_id = "list_role_permissions")]
     async fn list_role_permissions(&self, caller: GatewayCaller, id: Path<RoleId>) -> Reply<RolePermissions> {
         let snapshot = self.app.snapshot();
         let tenant = authz::require_in_tenant(&snapshot, &caller, Permission::ROLE_LIST_PERMISSIONS)?;
         let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
         let slots = held_slots(&snapshot, tenant, role.id)?;
-        Ok(ok(RolePermissions { permissions: flat(&snapshot.catalog, slots.into_iter()) })
-            .version(role.permissions_version))
+        let catalog = &snapshot.catalog;
+        let mut permissions = flat(catalog, slots.into_iter());
+        let known = get_role_in_snapshot(&snapshot, tenant, role.id)?;
+        for node in &mut permissions {
+            let is_held = catalog.find(&node.name).is_some_and(|found| known.holds(catalog, tenant, found.slot));
+            node.implied = (!is_held).then_some(true);
+        }
+        Ok(ok(RolePermissions { permissions }).version(role.permissions_version))
     }
 
     /// Replace the permissions of a role
     ///
     /// The list is the complete set; ancestors are implied, for menus only. An id that the role has as an implied
     /// ancestor stays implied, so a list that was read can be sent back. A caller can add and remove only permissions
-    /// that it holds.
+    /// that it holds. With `dry_run` nothing changes, and the answer has a `preview`.
     #[oai(path = "/roles/:id/permissions", method = "put", operation_id = "replace_role_permissions")]
     async fn replace_role_permissions(
         &self,
@@ -309,7 +356,7 @@ impl Api {
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<ReplaceRolePermissions>,
-    ) -> EmptyReply {
+    ) -> Reply<ReplacedRolePermissions> {
         let replace = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_GRANT)?;
             let role = store::get_role(t, tenant, id.0)?;
@@ -319,6 +366,10 @@ impl Api {
             }
             let names = body.0.permission_ids.iter().map(|name| name.0.as_str());
             let ticked = ticks(t, caller, tenant, role.id, names)?;
+            if body.0.dry_run == Some(true) {
+                let preview = RolePreview::of(t, caller, tenant, preview(t.snapshot(), tenant, role.id, &ticked)?)?;
+                return Ok(Changed::unchanged((role.permissions_version, Some(preview))));
+            }
             store::replace_role_permissions(t, role.id, &ticked)?;
             let before =
                 names_of(&t.snapshot().catalog, get_role_in_snapshot(t.snapshot(), tenant, role.id)?.ticked.iter());
@@ -328,10 +379,11 @@ impl Api {
                 .before(json!({"permissions": before}))
                 .after(json!({"permissions": after}));
             let change = authz::store::role(t, tenant, role.id)?;
-            Ok(Changed::new(role.permissions_version + 1, entry).with_policy_changes([change]))
+            Ok(Changed::new((role.permissions_version + 1, None), entry).with_policy_changes([change]))
         };
         let replaced = self.app.change(&caller, "role.grant", replace).await?;
-        Ok(done().version(replaced.answer).epoch(replaced.epoch))
+        let (version, preview) = replaced.answer;
+        Ok(ok(ReplacedRolePermissions { preview }).version(version).epoch(replaced.epoch))
     }
 
     /// List the holders of a role
@@ -363,6 +415,29 @@ impl Api {
             create_at: held.created_at.0,
         };
         Ok(ok(holders.map(view).into()))
+    }
+}
+
+impl RolePreview {
+    /// The preview as the caller can see it: names of members only if it may list them.
+    fn of(t: &Transaction<'_>, caller: &Identity, tenant: OrganizationId, preview: Preview) -> Result<Self> {
+        let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_LIST);
+        let shows_names = reach.is_ok_and(|reach| reach.includes(tenant));
+        let members = |affected: Affected| {
+            let named = affected.first.into_iter().map(|uid| {
+                let name = if shows_names { store::find_member_name(t, uid)? } else { None };
+                Ok(AffectedMember { uid, name })
+            });
+            Ok::<_, Error>(AffectedMembers { count: affected.count, members: named.collect::<Result<_>>()? })
+        };
+        let names = |slots: Vec<PermissionIndex>| names_of(&t.snapshot().catalog, slots.into_iter());
+        Ok(Self {
+            added: names(preview.added),
+            implied: names(preview.implied),
+            removed: names(preview.removed),
+            members_who_gain: members(preview.gain)?,
+            members_who_lose: members(preview.lose)?,
+        })
     }
 }
 

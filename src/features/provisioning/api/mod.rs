@@ -10,7 +10,7 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::api_keys::{self, NewKey};
-use crate::features::members::{self, Filter, require_may_touch, require_visible};
+use crate::features::members::{self, Filter, MemberOrder, require_may_touch, require_visible};
 use crate::features::provisioning::{self, Edit, NewUser, User};
 use crate::features::quotas::{self, QuotaSettings};
 use crate::kernel::app::{App, Transaction};
@@ -199,6 +199,7 @@ impl Api {
     /// The shape that upload services expect: account, quota and folder in one object. For a member that also
     /// belongs to other organizations, an organization sees no external names, and sizes of 0.
     #[oai(path = "/", method = "get", operation_id = "list_users")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_users(
         &self,
         caller: AdminCaller,
@@ -206,6 +207,8 @@ impl Api {
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
         is_active: Query<Option<bool>>,
+        /// `created_at` by default
+        sort: Query<Option<MemberOrder>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -215,9 +218,10 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
-        let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, rules) =
-            (PageRequest::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
+        let (sort, direction) = MemberOrder::of(sort.0);
+        let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword, sort };
+        let window = PageRequest::new(limit.0, offset.0, after.0)?.toward(direction);
+        let rules = QuotaSettings::from_config(&self.app.config);
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             let found = members::list_members(r, &filter, &window)?;
             let complete = |member| {

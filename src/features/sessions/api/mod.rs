@@ -1,5 +1,6 @@
 //! Operations for sign-in, sessions, passwords and second factors.
 
+pub mod admin;
 pub mod encryption_key;
 pub mod invitation;
 pub mod oidc;
@@ -8,6 +9,7 @@ pub mod passwords;
 pub mod registration;
 pub mod second_factor;
 pub mod signing_keys;
+pub mod trusted_devices;
 
 use std::sync::Arc;
 
@@ -67,7 +69,7 @@ impl Api {
     /// Sign in with a password
     ///
     /// An unknown login, a suspended member and a wrong password get the same answer. A member with a second factor
-    /// gets 401 `second_factor_required` with a `challenge` for `/auth/second-factor`.
+    /// gets 401 `second_factor_required` with a `challenge` for `/auth/second-factor`, unless the device is remembered.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(&self, visitor: Visitor, body: Body<LoginRequest>) -> Reply<TokenAnswer> {
         let LoginRequest { login, password, cookies } = body.0;

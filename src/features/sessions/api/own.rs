@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
-use serde_json::json;
 
 use crate::features::sessions::store::{self, SessionRow};
-use crate::features::sessions::{clear_cookies, end_session, end_sessions};
-use crate::kernel::app::{App, Changed, Transaction};
-use crate::kernel::audit_log::Entry;
+use crate::features::sessions::{clear_cookies, end_all_sessions, end_session, trusted_devices};
+use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{EmptyReply, Reply, Tag, done, ok};
@@ -18,7 +16,7 @@ use crate::kernel::ids::{SessionId, Timestamp};
 /// A session that has not ended
 #[derive(Object)]
 #[oai(rename = "Session")]
-struct SessionView {
+pub(super) struct SessionView {
     id: SessionId,
     /// Whether this session sent the request
     is_current: bool,
@@ -40,14 +38,14 @@ struct SessionView {
 
 /// The member's sessions
 #[derive(Object)]
-struct Sessions {
-    items: Vec<SessionView>,
+pub(super) struct Sessions {
+    pub(super) items: Vec<SessionView>,
 }
 
 /// How many sessions ended
 #[derive(Object)]
-struct EndedSessions {
-    ended: u64,
+pub(super) struct EndedSessions {
+    pub(super) ended: u64,
 }
 
 crate::document! {
@@ -85,7 +83,7 @@ impl Api {
     /// Sign out everywhere
     ///
     /// Ends every session of the caller, including this one unless `keep_current` is set. Their access tokens stop
-    /// working before the answer is sent.
+    /// working before the answer is sent. All remembered devices are forgotten.
     #[oai(path = "/", method = "delete", operation_id = "end_my_sessions")]
     async fn end_my_sessions(
         &self,
@@ -96,23 +94,18 @@ impl Api {
         let member = caller.signed_in()?;
         let kept = caller.session.filter(|_| keep_current.0 == Some(true));
         let end_all = move |t: &Transaction<'_>, _: &Identity| {
-            let changes = end_sessions(t, member, kept)?;
-            let ended = changes.len() as u64;
-            if ended == 0 {
-                return Ok(Changed::unchanged(EndedSessions { ended }));
-            }
-            let entry = Entry::new("member", member).after(json!({"sessions_ended": ended}));
-            Ok(Changed::new(EndedSessions { ended }, entry).with_policy_changes(changes))
+            end_all_sessions(t, None, member, kept).map(|ended| ended.map(|ended| EndedSessions { ended }))
         };
         let answer = self.app.change(&caller, "session.end_all", end_all).await?.answer;
         if kept.is_none() {
             clear_cookies(&self.app, &caller.context);
+            trusted_devices::clear_cookie(&self.app, &caller.context);
         }
         Ok(ok(answer))
     }
 }
 
-fn session_view(row: SessionRow, current: Option<SessionId>) -> SessionView {
+pub(super) fn session_view(row: SessionRow, current: Option<SessionId>) -> SessionView {
     SessionView {
         is_current: current == Some(row.id),
         id: row.id,

@@ -35,6 +35,9 @@ struct SecondFactorRequest {
     code: FactorCode,
     /// Also sets the tokens as cookies
     cookies: Option<bool>,
+    /// Sets a cookie with which later sign-ins on this device need no second factor, for `signin.remember_s`. Has no
+    /// effect with a recovery code
+    remember: Option<bool>,
 }
 
 /// Enrolment during a sign-in that requires a second factor
@@ -126,16 +129,20 @@ impl Api {
     ///
     /// Send a code from the authenticator app, or a recovery code; each works once. A wrong code gets 401
     /// `invalid_code`; after `auth.second_factor_tries` wrong codes the member must start the sign-in again. The first
-    /// code of a new second factor activates it, and the answer then contains the recovery codes.
+    /// code of a new second factor activates it, and the answer then contains the recovery codes. With `remember`, later
+    /// sign-ins on this device need only the first factor.
     #[oai(path = "/auth/second-factor", method = "post", operation_id = "answer_second_factor")]
     async fn answer_second_factor(
         &self,
         visitor: Visitor,
         body: Body<SecondFactorRequest>,
     ) -> Reply<SecondFactorAnswer> {
-        let SecondFactorRequest { challenge, code, cookies } = body.0;
-        require_own_site(&visitor, cookies)?;
-        let (tokens, recovery_codes) = second_factor::complete_sign_in(&self.app, &visitor, &challenge, code.0).await?;
+        let SecondFactorRequest { challenge, code, cookies, remember } = body.0;
+        let remembers = remember == Some(true);
+        require_own_site(&visitor, Some(cookies == Some(true) || remembers))?;
+        let presented = (challenge.0.as_str(), code.0);
+        let (tokens, recovery_codes) =
+            second_factor::complete_sign_in(&self.app, &visitor, presented, remembers).await?;
         let tokens = token_answer(&self.app, &visitor, tokens, cookies);
         Ok(ok(SecondFactorAnswer { tokens, recovery_codes }))
     }

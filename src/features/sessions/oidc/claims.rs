@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::features::permissions::Source;
-use crate::features::permissions::external_key::{COUNT_MAX, is_key};
 use crate::features::permissions::mappers::SourceFacts;
+use crate::features::permissions::role_claims::{COUNT_MAX, is_key};
 use crate::features::permissions::role_claims::{Found, RoleClaim, is_of_zitadel};
 use crate::features::sessions::jit_provisioning::ExternalUser;
 use crate::kernel::config::providers::Provider;
@@ -196,7 +196,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::features::permissions::external_key::CHARACTERS_MAX;
+    use crate::features::permissions::role_claims::CHARACTERS_MAX;
 
     fn from_token(claims: Value) -> ProviderClaims {
         ProviderClaims::new("1".into(), claims)

@@ -69,14 +69,21 @@ impl Providers {
 }
 
 impl Provider {
-    /// Fails unless the address is configured. Compares as text, because parsers disagree about which URLs are equal.
-    fn require_redirect(&self, redirect_uri: &str, location: &str) -> Result<()> {
-        if self.settings.redirect_uris.iter().any(|known| known == redirect_uri) {
+    /// Fails unless the address is configured, or is that of the console. Compares as text, because parsers disagree about
+    /// which URLs are equal.
+    fn require_redirect(&self, app: &App, redirect_uri: &str, location: &str) -> Result<()> {
+        let is_configured = self.settings.redirect_uris.iter().any(|known| known == redirect_uri);
+        if is_configured || redirect_uri == console_callback(&app.public_url(), &self.settings.name) {
             return Ok(());
         }
         let message = "must be exactly one of the provider's redirect_uris";
         Err(Error::fields(vec![Field::at(&[location, "redirect_uri"], message)]))
     }
+}
+
+/// The redirect URI of sign-ins on the console. It is allowed without being configured.
+pub fn console_callback(public_url: &str, provider: &str) -> String {
+    format!("{public_url}/console/sign-in/oidc/{provider}/callback")
 }
 
 /// Starts a sign-in and returns the provider's authorization URL. The state is bound to the client that starts: by a
@@ -90,7 +97,7 @@ pub async fn authorize_url(
     (redirect_uri, value): (&str, Option<&str>),
 ) -> Result<String> {
     let provider = providers.named(provider, "query")?;
-    provider.require_redirect(redirect_uri, "query")?;
+    provider.require_redirect(app, redirect_uri, "query")?;
     if value.is_none() && !visitor.keeps_cookies {
         let message =
             "is required when no cookie binds the sign-in: keep a random value and send it again with the code";
@@ -139,7 +146,7 @@ pub async fn exchange(
 ) -> Result<(Tokens, TokenResponse)> {
     let AuthorizationResponse { provider, redirect_uri, state, code, binding } = returned;
     let provider = providers.named(provider.as_deref(), "body")?;
-    provider.require_redirect(&redirect_uri, "body")?;
+    provider.require_redirect(app, &redirect_uri, "body")?;
     let presented = PresentedState {
         provider: &provider.settings.name,
         redirect_uri: &redirect_uri,

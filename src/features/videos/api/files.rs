@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{Object, OpenApi};
+use poem_openapi::{Enum, Object, OpenApi};
 
 use super::{FilePath, MeasuredFile, QuotaNeed, READ, RegisteredView, VideoView, WRITE, Warned};
 use crate::features::members;
 use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
-use crate::features::videos::{self, Admission, Filter, store};
+use crate::features::videos::{self, Admission, Filter, SortKey, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, RowScope};
-use crate::kernel::db::{PageRequest, Reader};
+use crate::kernel::db::{Direction, PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, EmptyReply, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;
@@ -28,6 +28,32 @@ struct Register {
     /// In bytes; used only with a service's API key, and only if there is no file to measure
     #[oai(validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: Option<i64>,
+}
+
+/// The order of a list of videos; `-` reverses it
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+enum VideoOrder {
+    /// In the order of registration
+    #[oai(rename = "created_at")]
+    Oldest,
+    #[oai(rename = "-created_at")]
+    Newest,
+    #[oai(rename = "size")]
+    Smallest,
+    #[oai(rename = "-size")]
+    Largest,
+}
+
+impl VideoOrder {
+    /// Returns the order of the list, which is newest first if none is requested.
+    fn of(requested: Option<Self>) -> (SortKey, Direction) {
+        match requested {
+            None | Some(Self::Newest) => (SortKey::Registered, Direction::Forward),
+            Some(Self::Oldest) => (SortKey::Registered, Direction::Backward),
+            Some(Self::Largest) => (SortKey::Size, Direction::Forward),
+            Some(Self::Smallest) => (SortKey::Size, Direction::Backward),
+        }
+    }
 }
 
 /// The new owner of a video
@@ -113,6 +139,8 @@ impl Api {
         /// Searched in the path
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
+        /// `-created_at` by default
+        sort: Query<Option<VideoOrder>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -120,7 +148,8 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<VideoView>> {
         let scope = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
-        let window = PageRequest::new(limit.0, offset.0, after.0)?;
+        let (sort, direction) = VideoOrder::of(sort.0);
+        let window = PageRequest::new(limit.0, offset.0, after.0)?.toward(direction);
         let keyword = like(keyword.0.as_deref());
         let filter = match scope {
             RowScope::All(reach) => Filter {
@@ -128,12 +157,13 @@ impl Api {
                 organization: reach.organization(),
                 is_ownerless: ownerless.0 == Some(true) && reach.organization().is_none(),
                 keyword,
+                sort,
             },
             // Other members' videos are not visible.
             RowScope::Member(own) if member.0.is_some_and(|member| member != own) => {
                 return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
             }
-            RowScope::Member(own) => Filter { member: Some(own), keyword, ..Filter::default() },
+            RowScope::Member(own) => Filter { member: Some(own), keyword, sort, ..Filter::default() },
         };
         let list = move |r: &Reader<'_>| {
             store::list_videos(r, &filter, &window)?.try_map(|video| scope.seen(r, &caller, video))

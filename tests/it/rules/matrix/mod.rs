@@ -46,7 +46,7 @@ const PUBLIC: [&str; 18] = [
 
 /// Operations that need no permission but a signed-in member: they show the caller's own data, or data that is not
 /// secret.
-pub const NO_PERMISSION_NEEDED: [&str; 25] = [
+pub const NO_PERMISSION_NEEDED: [&str; 28] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -63,6 +63,9 @@ pub const NO_PERMISSION_NEEDED: [&str; 25] = [
     "list_my_sessions",
     "end_my_session",
     "end_my_sessions",
+    "list_my_trusted_devices",
+    "delete_my_trusted_device",
+    "list_my_activity",
     "list_my_api_keys",
     "create_my_api_key",
     "delete_my_api_key",
@@ -87,7 +90,8 @@ pub const OWN_TOO: [(&str, u64); 8] = [
 ];
 
 /// Operations that a fresh member may call without having any data for them, with the error code of the response.
-const NOTHING_YET: [(&str, &str); 6] = [
+const NOTHING_YET: [(&str, &str); 7] = [
+    ("delete_my_trusted_device", "session_not_found"),
     ("heartbeat_job", "lease_lost"),
     ("complete_job", "lease_lost"),
     ("fail_job", "lease_lost"),

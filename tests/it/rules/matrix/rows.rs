@@ -72,6 +72,13 @@ impl Fixture<'_> {
         subject
     }
 
+    /// The path of a session of a new member.
+    pub async fn member_session(&self) -> String {
+        let member = self.acme.member().await;
+        let sessions = member.caller().get("/me/sessions").await.data();
+        format!("/admin/members/{}/sessions/{}", member.uid, sessions["items"][0]["id"].as_str().expect("id"))
+    }
+
     /// The path of a new key of a member, or of a service.
     pub async fn api_key(&self, of: &str, body: Value) -> String {
         let made = self.site.admin().post(of, body).await.data();
@@ -176,7 +183,7 @@ impl Fixture<'_> {
         let last = |path: String| path.rsplit('/').next().expect("a segment").to_owned();
         let ends = |endings: &[&str]| endings.iter().any(|ending| before.ends_with(ending));
         match before {
-            "/me/sessions/" | "/me/api-keys/" | "/quota/reservations/" => "none".into(),
+            "/me/sessions/" | "/me/trusted-devices/" | "/me/api-keys/" | "/quota/reservations/" => "none".into(),
             "/internal/members/by-sub/" | "/internal/permissions/" => self.subject().await,
             "/internal/organizations/by-code/" => "acme".into(),
             "/admin/api-keys/" => last(self.service_key().await),
@@ -260,6 +267,7 @@ impl Fixture<'_> {
 
             "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),
             "create_member_api_key" => (format!("/admin/members/{}/api-keys", self.uid().await), Some(json!({"name": "new"}))),
+            "end_member_session" => (self.member_session().await, None),
             "delete_member_api_key" => (self.member_key().await, None),
             "rotate_member_api_key" => (format!("{}/rotate", self.member_key().await), None),
             "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),

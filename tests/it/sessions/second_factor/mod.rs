@@ -2,6 +2,7 @@
 
 mod activation;
 mod codes;
+mod remembered_devices;
 mod requirement;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

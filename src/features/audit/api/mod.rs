@@ -1,5 +1,7 @@
 //! Operations on the audit log.
 
+pub mod own;
+
 use std::sync::Arc;
 
 use futures_util::stream;
@@ -10,7 +12,7 @@ use poem_openapi::types::{Any, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde_json::Value;
 
-use super::{AuditEntry, Filter, store};
+use crate::features::audit::{AuditEntry, Filter, store};
 use crate::kernel::app::App;
 use crate::kernel::audit_log::Outcome;
 use crate::kernel::authn::caller::AdminCaller;
