@@ -1,7 +1,368 @@
-//! Server-rendered pages: the set-up page, the invitation page, the password reset page, and the manual.
+//! The web console: pages that are rendered on the server and work without scripts. A page has no way to data of its
+//! own: it calls the operations of the API in this process, as the member whose cookies came with the request.
+//!
+//! `pages.rs` is the table of all pages. A request goes `Console::answer` → the page's function → `Visit::call` →
+//! operation → `layout.rs`.
 
-pub mod invitation;
+pub mod assets;
+pub mod chart;
+pub mod client;
+pub mod components;
+pub mod form;
+pub mod i18n;
+pub mod layout;
+pub mod list;
 pub mod manual;
+pub mod me;
+pub mod organization;
 pub mod page;
-pub mod reset;
+pub mod pages;
+pub mod schema;
 pub mod setup;
+pub mod sign_in;
+pub mod site;
+pub mod visit;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::{Request, Response};
+use serde_json::Value;
+
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::{SessionBackend, identify_member, is_own_form, is_own_host};
+use crate::kernel::authz::principal::RequestContext;
+use crate::kernel::config;
+use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::intake::Limit;
+use client::{Perform, op};
+use i18n::Language;
+use pages::{Area, Page};
+use schema::Operations;
+use visit::{Here, LANGUAGE_COOKIE, NOTICE_COOKIE, THEME_COOKIE, Theme, View, Visit};
+
+/// Everything that the pages need.
+pub struct Console {
+    app: Arc<App>,
+    perform: Perform,
+    operations: Operations,
+    backend: Arc<dyn SessionBackend>,
+    routes: matchit::Router<&'static Page>,
+}
+
+/// The seconds for which a notice waits for the next page.
+const NOTICE_TTL_S: i64 = 60;
+
+impl Console {
+    /// Reads what the pages need of the operations from the document.
+    pub fn new(
+        app: &Arc<App>,
+        perform: Perform,
+        backend: Arc<dyn SessionBackend>,
+        document: &Value,
+    ) -> Result<Arc<Self>> {
+        let mut routes = matchit::Router::new();
+        for page in pages::all() {
+            routes
+                .insert(page.path, page)
+                .map_err(|e| Error::internal(format!("the page {} has no route: {e}", page.path)))?;
+        }
+        Ok(Arc::new(Self { app: app.clone(), perform, operations: schema::read(document), backend, routes }))
+    }
+
+    /// Answers a request below `/console`. `path` is the rest of the path after `/console`.
+    pub async fn answer(self: &Arc<Self>, mut request: Request, path: &str) -> Response {
+        if let Some(name) = path.strip_prefix("/assets/") {
+            let accepts_gzip = request
+                .headers()
+                .get(header::ACCEPT_ENCODING)
+                .and_then(|value| value.to_str().ok())
+                .is_some_and(|value| value.contains("gzip"));
+            if let Some(found) = assets::answer(name, accepts_gzip) {
+                return found;
+            }
+        }
+        request.extensions_mut().insert(self.app.guard.clone());
+        request.extensions_mut().insert(self.backend.clone());
+        let mut visit = match self.visit(&request, path) {
+            Ok(visit) => visit,
+            Err(error) => return self.context_failure(&error),
+        };
+        let mut response = match self.perform_page(&request, &mut visit).await {
+            Ok(response) => response,
+            Err(error) => layout::failure(&visit, &error),
+        };
+        if request.method() == Method::HEAD {
+            response.set_body(());
+        }
+        response
+    }
+
+    /// A request without a context, which the outer middleware sets for all.
+    fn context_failure(&self, error: &Error) -> Response {
+        tracing::error!(error = %error, "a page could not be answered");
+        Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).finish()
+    }
+
+    /// The visit before the visitor is known.
+    fn visit(self: &Arc<Self>, request: &Request, path: &str) -> Result<Visit> {
+        let context = request.data::<Arc<RequestContext>>().cloned();
+        let context = context.ok_or_else(|| Error::internal("the request has no context"))?;
+        let found = self.routes.at(path).ok();
+        let parameters = found.iter().flat_map(|found| found.params.iter());
+        let decoded = |text: &str| decoded(text).unwrap_or_default();
+        let mut visit = Visit {
+            console: self.clone(),
+            page: found.as_ref().map_or(&site::NOT_FOUND, |found| found.value),
+            path: parameters.map(|(name, value)| (name.to_owned(), decoded(value))).collect::<HashMap<_, _>>(),
+            query: pairs(request.uri().query().unwrap_or_default().as_bytes()),
+            form: Vec::new(),
+            headers: request.headers().clone(),
+            context,
+            identity: None,
+            organization: None,
+            me: Value::Null,
+            is_own_host: is_own_host(&self.app.guard, request),
+            address: format!("/console{path}"),
+            language: Language::English,
+            theme: Theme::Auto,
+        };
+        if ["/setup", "/invitation", "/reset"].contains(&path) {
+            visit.address = path.to_owned();
+        }
+        let chosen = visit.query("lang").or_else(|| visit.cookie(LANGUAGE_COOKIE)).and_then(Language::parse);
+        let of_site = match self.app.config.mail_language {
+            config::Language::English => Language::English,
+            config::Language::Chinese => Language::Chinese,
+        };
+        visit.language = chosen.or_else(|| Language::of_browser(&visit.headers)).unwrap_or(of_site);
+        visit.theme = visit.cookie(THEME_COOKIE).and_then(Theme::parse).unwrap_or(Theme::Auto);
+        Ok(visit)
+    }
+
+    async fn perform_page(&self, request: &Request, visit: &mut Visit) -> Result<Response> {
+        let page = visit.page;
+        let is_form = match *request.method() {
+            Method::GET | Method::HEAD => false,
+            Method::POST if page.post.is_some() => true,
+            _ => return Err(ErrorCode::MethodNotAllowed.into()),
+        };
+        // Before anything is read: a page of another site must not even learn whether somebody is signed in.
+        if is_form && !is_own_form(&self.app.guard, request) {
+            return Err(ErrorCode::CrossSite.into());
+        }
+        if let Some(answer) = self.identify(request, visit, is_form).await? {
+            return Ok(answer);
+        }
+        if is_form {
+            visit.form = self.read_form(visit).await?;
+        }
+        if let Some(lacking) = page.needs.iter().find(|operation| visit.identity.is_some() && !visit.may(operation)) {
+            return Err(Error::new(ErrorCode::Forbidden).with_source(format!("the page needs {lacking}")));
+        }
+        let run = match page.post.filter(|_| is_form) {
+            Some(post) => post,
+            None => page.get,
+        };
+        let view = match run(visit).await {
+            // The session ended between two calls of the page.
+            Err(error) if error.code.status() == 401 && page.area != Area::Public => {
+                return Ok(self.to_sign_in(visit, is_form));
+            }
+            other => other?,
+        };
+        Ok(match view {
+            View::Page(content) => layout::document(visit, &content),
+            View::Response(response) => *response,
+            View::Redirect(address, notice) => {
+                if let Some(notice) = notice {
+                    visit.set_cookie(NOTICE_COOKIE, &notice.to_cookie(), NOTICE_TTL_S);
+                }
+                redirect(&visit.href(&address))
+            }
+        })
+    }
+
+    /// Identifies the visitor, and finds the organization of the address. Returns an answer if the page cannot be shown.
+    async fn identify(&self, request: &Request, visit: &mut Visit, is_form: bool) -> Result<Option<Response>> {
+        let area = visit.page.area;
+        let found = if area == Area::Public && !visit.has_session_cookies() {
+            None
+        } else {
+            match identify_member(&self.app.guard, request).await {
+                Ok(found) => found,
+                Err(error) if error.code.status() == 401 => None,
+                // A public page shows how to sign in, whatever the cookies are.
+                Err(_) if area == Area::Public => None,
+                Err(error) => return Err(error),
+            }
+        };
+        visit.identity = found;
+        if area == Area::Public {
+            return Ok(None);
+        }
+        if visit.identity.is_none() {
+            if is_form {
+                visit.form = self.read_form(visit).await?;
+            }
+            return Ok(Some(self.to_sign_in(visit, is_form)));
+        }
+        visit.me = visit.call(op("get_me")).await?.data;
+        if area == Area::Organization {
+            visit.organization = Some(self.organization(visit).await?);
+        }
+        Ok(None)
+    }
+
+    /// The organization of the address. A foreign one fails like a missing one.
+    async fn organization(&self, visit: &mut Visit) -> Result<Here> {
+        let missing = || Error::new(ErrorCode::OrganizationNotFound);
+        let snapshot = self.app.snapshot();
+        let tenant = snapshot.tenant_named(visit.path("org")).ok_or_else(missing)?;
+        let mut identity = visit.identity.take().ok_or_else(missing)?;
+        identity.named_tenant = Some(tenant.id);
+        // Fails for an organization that is not visible to the member.
+        let visible = identity.tenant(&snapshot).map_err(|_| missing());
+        visit.identity = Some(identity);
+        visible?;
+        let (id, code) = (tenant.id.to_string(), tenant.org_code.to_string());
+        let own = visit.me["organizations"].as_array().into_iter().flatten();
+        let own_name = own.filter(|one| one["org_code"] == code.as_str()).find_map(|one| one["name"].as_str());
+        let name = match own_name {
+            Some(name) => name.to_owned(),
+            None => {
+                let found = visit.find(op("get_organization").at(&id)).await;
+                found.and_then(|found| found["name"].as_str().map(str::to_owned)).unwrap_or_else(|| code.clone())
+            }
+        };
+        Ok(Here { id, code, name })
+    }
+
+    /// Reads the submitted form, within the limit for callers of this kind.
+    async fn read_form(&self, visit: &Visit) -> Result<Vec<(String, String)>> {
+        let is_known = visit.identity.is_some();
+        let limit = if is_known { Limit::Ordinary } else { Limit::Public };
+        let party = if is_known { visit.context.party(&self.app.snapshot()) } else { None };
+        let kind = visit.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !kind.is_empty() && !kind.starts_with("application/x-www-form-urlencoded") {
+            return Err(ErrorCode::MediaType.into());
+        }
+        Ok(pairs(visit.context.body.read(limit, party).await?))
+    }
+
+    /// The sign-in page, which leads back to this page. A form that was sent is shown there again, so that its text is
+    /// not lost.
+    fn to_sign_in(&self, visit: &Visit, is_form: bool) -> Response {
+        if is_form && !visit.form.is_empty() {
+            return sign_in::interrupted(visit);
+        }
+        let back = match visit.query.is_empty() {
+            true => visit.address.clone(),
+            false => visit.with_query(&[]).replacen(self.app.config.public_path(), "", 1),
+        };
+        redirect(&visit.href(&format!("/console/sign-in?r={}", client::encoded(&sign_in::signed_return(visit, &back)))))
+    }
+
+    /// The methods of the pages, for the `Allow` header.
+    pub fn methods() -> impl Iterator<Item = (String, &'static str)> {
+        pages::all().map(|page| {
+            let path = match page.path {
+                "/setup" | "/invitation" | "/reset" => page.path.to_owned(),
+                path => format!("/console{path}"),
+            };
+            (path, if page.post.is_some() { "GET, HEAD, POST" } else { "GET, HEAD" })
+        })
+    }
+}
+
+/// 303 to this address.
+fn redirect(to: &str) -> Response {
+    let mut response = Response::builder().status(StatusCode::SEE_OTHER).finish();
+    if let Ok(value) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}
+
+/// The pairs of a query or of a submitted form.
+fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(bytes);
+    text.split('&')
+        .filter(|pair| !pair.is_empty())
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let plus = |text: &str| decoded(&text.replace('+', " "));
+            Some((plus(name)?, plus(value)?))
+        })
+        .collect()
+}
+
+/// Decodes percent signs; `None` if the result is not UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
+        match (byte, digits) {
+            (b'%', [Some(high), Some(low)]) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// What the frame stores of a preference form.
+pub(crate) async fn set_preferences(visit: &Visit) -> Result<View> {
+    const LIFE_S: i64 = 365 * 24 * 3600;
+    if let Some(language) = visit.submitted("lang").and_then(Language::parse) {
+        visit.set_cookie(LANGUAGE_COOKIE, language.as_str(), LIFE_S);
+    }
+    if let Some(theme) = visit.submitted("theme").and_then(Theme::parse) {
+        visit.set_cookie(THEME_COOKIE, theme.as_str(), LIFE_S);
+    }
+    let back = visit.submitted("back").filter(|back| is_own_address(back)).unwrap_or("/console");
+    Ok(View::Redirect(back.to_owned(), None))
+}
+
+/// Whether the text is an address of this site: a path, not another host.
+fn is_own_address(text: &str) -> bool {
+    text.starts_with('/')
+        && !text.starts_with("//")
+        && !text.contains(['\\', '\r', '\n', '\t'])
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The start page: where somebody finds what concerns them.
+pub(crate) async fn home(visit: &Visit) -> Result<View> {
+    let is_new =
+        visit.is_platform_administrator() && visit.me["organizations"].as_array().is_none_or(|all| all.len() <= 1);
+    Ok(View::Redirect(if is_new { "/console/site/first-steps" } else { "/console/me" }.to_owned(), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decoded, is_own_address, pairs};
+
+    #[test]
+    fn forms_are_read_in_order_and_repeated_names_are_kept() {
+        let read = pairs(b"a=1+2&b=%E5%81%9C&a=&c&=x&%ff=1");
+        let read: Vec<(&str, &str)> = read.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(read, [("a", "1 2"), ("b", "停"), ("a", ""), ("c", ""), ("", "x")]);
+        assert_eq!(decoded("100%"), Some("100%".to_owned()));
+    }
+
+    #[test]
+    fn only_paths_of_this_site_are_followed() {
+        for own in ["/console/me", "/console/o/acme/members?q=a%20b"] {
+            assert!(is_own_address(own), "{own}");
+        }
+        for foreign in ["//example.org", "https://example.org", "/\\example.org", "/a\r\nb", "", "/停"] {
+            assert!(!is_own_address(foreign), "{foreign}");
+        }
+    }
+}

@@ -19,10 +19,15 @@ use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::intake::{BodySlot, Limit, Origin};
 
-/// Whether the path is that of a page with a form.
-fn is_page(request: &Request) -> bool {
+/// Whether the path is one of the two set-up requests of the command line, which the framework reads.
+fn is_setup(request: &Request) -> bool {
+    request.uri().path().starts_with("/setup/")
+}
+
+/// Whether somebody signs in at this page of the console.
+fn is_sign_in_page(request: &Request) -> bool {
     let path = request.uri().path();
-    path.starts_with("/setup") || ["/reset", "/invitation"].contains(&path)
+    path.starts_with("/console/sign-in") || ["/setup", "/reset", "/invitation"].contains(&path)
 }
 
 /// The outermost layer.
@@ -52,7 +57,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let context = RequestContext::new(request_id, address, request.uri().path().to_owned());
         let expects_continue = request.headers().contains_key(header::EXPECT);
-        let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
+        let is_sign_in = is_sign_in_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
         let body = request.take_body();
         let body = if body.is_empty() {
             BodySlot::default()
@@ -67,8 +72,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             let span = tracing::debug_span!("request", request_id = context.request_id, %method, path = %loggable_path(&context.path));
             let answer = async {
                 require_one_host(&request)?;
-                // Pages read forms with the extractor of poem, which needs the body in the request.
-                if is_page(&request) {
+                // Read with the extractor of poem, which needs the body in the request.
+                if is_setup(&request) {
                     let form = context.body.read(Limit::Public, None).await?.clone();
                     request.set_body(form);
                 }
@@ -233,7 +238,7 @@ impl<E> Middleware<E> {
 }
 
 /// Converts an error of poem to [`Error`]. Returns a finished response unchanged as `Err`.
-fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
+pub(super) fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     if let Some(Failure(failure)) = error.downcast_ref::<Failure>() {
         return Ok(failure.clone());
     }

@@ -21,7 +21,8 @@ use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 use static_files::{DOCS_POLICY, StaticDocument};
 
-use crate::console;
+use crate::console::client::Perform;
+use crate::console::{self, Console};
 use crate::features::jobs::queue::WaitingWorkers;
 use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
@@ -89,6 +90,8 @@ apis! { |app, providers|
     sessions::api::oidc { providers: providers.clone() },
     sessions::api::invitation,
     sessions::api::own,
+    sessions::api::admin,
+    sessions::api::trusted_devices,
     sessions::api::second_factor,
     sessions::api::signing_keys,
     sessions::api::encryption_key,
@@ -109,6 +112,7 @@ apis! { |app, providers|
     sftpgo::api,
     sftpgo::api::hooks,
     audit::api,
+    audit::api::own,
 }
 
 /// The complete OpenAPI document.
@@ -177,13 +181,15 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let providers = Arc::new(Providers::new(app));
     let service = service(app, &providers);
     let (document, declared) = described(&service, app)?;
+    let prover: Arc<dyn SessionBackend> = Arc::new(sessions::StoredSessions { app: app.clone(), providers });
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(RequestValidator::new(&document, FORMATS)),
-        prover: Arc::new(sessions::StoredSessions { app: app.clone(), providers }),
+        prover: prover.clone(),
         declared,
         app: app.clone(),
     });
+    let console = Console::new(app, performer(&operations), prover, &document)?;
     let base = app.config.base_path.as_str();
     let methods = methods_by_path(&document, base);
     let shared = || Shared(operations.clone());
@@ -192,11 +198,13 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/readyz", get(readyz).data(app.clone()))
         .at("/metrics", get(serve_metrics).data(app.clone()))
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
-        .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
-        .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
+        .at("/", get(to_console).data(app.clone()))
+        .nest("/console", Pages { console: console.clone(), fixed: None })
+        .at("/setup", Pages { console: console.clone(), fixed: Some("/setup") })
+        .at("/invitation", Pages { console: console.clone(), fixed: Some("/invitation") })
+        .at("/reset", Pages { console, fixed: Some("/reset") })
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at("/setup/administrator", post(console::setup::new_administrator).data(app.clone()))
-        .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
         .at(format!("{base}/openapi.json"), get(StaticDocument::json(app, |app| Ok(documented(app)?.to_string()))))
         .at(format!("{base}/docs"), get(StaticDocument::page(app, DOCS_POLICY, page)));
     routes = manual::add(routes, app);
@@ -298,6 +306,42 @@ async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Re
     }
     crate::server::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(metrics::render(&app)?))
+}
+
+/// Performs the requests of pages to operations, without the outer middleware.
+fn performer(operations: &Arc<Operations>) -> Perform {
+    let operations = operations.clone();
+    Arc::new(move |request| {
+        let operations = operations.clone();
+        Box::pin(async move {
+            operations.call(request).await.map_err(|error| match middleware::converted(error) {
+                Ok(failure) => failure,
+                Err(finished) => Error::internal(format!("an operation answered {}", finished.status())),
+            })
+        })
+    })
+}
+
+/// The pages of the console below one address, or one page at an address of its own.
+struct Pages {
+    console: Arc<Console>,
+    fixed: Option<&'static str>,
+}
+
+impl Endpoint for Pages {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let path = self.fixed.map_or_else(|| request.uri().path().to_owned(), str::to_owned);
+        Ok(self.console.answer(request, &path).await)
+    }
+}
+
+/// The root leads to the console.
+#[handler]
+fn to_console(app: poem::web::Data<&Arc<App>>) -> Response {
+    let to = console::page::public_path(&app.config, "/console");
+    Response::builder().status(StatusCode::SEE_OTHER).header(header::LOCATION, to).finish()
 }
 
 /// Shares one endpoint between several routes.
@@ -437,8 +481,8 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for page in manual::paths() {
         methods.insert(page, vec!["GET".into()]);
     }
-    for page in ["/setup", "/reset", "/invitation"] {
-        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
+    for (page, allowed) in Console::methods() {
+        methods.insert(page, vec![allowed.to_owned()]);
     }
     let mut router = matchit::Router::new();
     for (path, methods) in methods {

@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod console;
 mod credentials;
 mod harness;
 mod integrations;

@@ -57,6 +57,7 @@ pages! {
     "videos-and-quotas" "packaging/manual/videos-and-quotas.md";
     "jobs" "packaging/manual/jobs.md";
     "operating" "packaging/manual/operating.md";
+    "tls" "packaging/manual/tls.md";
     "security" "packaging/manual/security.md";
     "reference/commands" "packaging/manual/reference/commands.md";
     "reference/settings" "packaging/manual/reference/settings.md";

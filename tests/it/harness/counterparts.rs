@@ -71,7 +71,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Starts a program of `tests/counterparts` and returns its first line, which is empty when it failed.
 ///
 /// Node sometimes hangs on start; then the program is started again.
-fn spawn(command: &mut Command) -> (Child, String) {
+pub fn spawn(command: &mut Command) -> (Child, String) {
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts"))
         .stdin(Stdio::piped())

@@ -1,0 +1,149 @@
+//! Style, script and icon of the console: part of the binary, compressed once, and named by their content, so that
+//! browsers keep them for ever.
+
+use std::io::Write;
+use std::sync::LazyLock;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::body::Bytes;
+use poem::Response;
+use poem::http::header;
+use sha2::{Digest, Sha256};
+
+/// The path of the assets on this server.
+pub const PATH: &str = "/console/assets/";
+
+/// The path of the icon. It has a fixed name, because browsers also ask for it by themselves.
+pub const ICON_PATH: &str = "/console/assets/icon.svg";
+
+const CSS: &str = include_str!("assets/console.css");
+const JS: &str = include_str!("assets/console.js");
+const ICON: &str = include_str!("assets/icon.svg");
+
+/// A file as it is sent.
+struct Asset {
+    path: String,
+    content_type: &'static str,
+    cache: &'static str,
+    plain: Bytes,
+    /// `None` if it cannot be compressed.
+    gzip: Option<Bytes>,
+}
+
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
+
+impl Asset {
+    fn named_by_content(ending: &str, content_type: &'static str, text: &'static str) -> Self {
+        let hash = hex::encode(&Sha256::digest(text)[..8]);
+        Self::new(format!("{PATH}console-{hash}.{ending}"), content_type, FOR_EVER, text)
+    }
+
+    fn new(path: String, content_type: &'static str, cache: &'static str, text: &'static str) -> Self {
+        let plain = Bytes::from_static(text.as_bytes());
+        Self { path, content_type, cache, plain, gzip: compressed(text) }
+    }
+
+    fn name(&self) -> &str {
+        self.path.trim_start_matches(PATH)
+    }
+}
+
+fn compressed(text: &str) -> Option<Bytes> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(text.as_bytes()).ok()?;
+    gzip.finish().ok().map(Bytes::from)
+}
+
+static STYLE: LazyLock<Asset> = LazyLock::new(|| Asset::named_by_content("css", "text/css; charset=utf-8", CSS));
+static SCRIPT: LazyLock<Asset> = LazyLock::new(|| Asset::named_by_content("js", "text/javascript; charset=utf-8", JS));
+static FAVICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new(ICON_PATH.to_owned(), "image/svg+xml", "public, max-age=86400", ICON));
+
+/// The path of the style sheet, without the path of `public_url`.
+pub fn css_path() -> &'static str {
+    &STYLE.path
+}
+
+/// The path of the script, without the path of `public_url`.
+pub fn js_path() -> &'static str {
+    &SCRIPT.path
+}
+
+/// Answers with the asset of this name, the last part of its path. `None` if there is none.
+pub fn answer(name: &str, accepts_gzip: bool) -> Option<Response> {
+    let asset = [&STYLE, &SCRIPT, &FAVICON].into_iter().find(|asset| asset.name() == name)?;
+    let response = Response::builder()
+        .content_type(asset.content_type)
+        .header(header::CACHE_CONTROL, asset.cache)
+        .header(header::VARY, "Accept-Encoding");
+    Some(match &asset.gzip {
+        Some(gzip) if accepts_gzip => response.header(header::CONTENT_ENCODING, "gzip").body(gzip.clone()),
+        _ => response.body(asset.plain.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assets_keep_within_their_budgets() {
+        for (asset, raw_max, gzip_max) in
+            [(&STYLE, 32 << 10, 8 << 10), (&SCRIPT, 14 << 10, 6 << 10), (&FAVICON, 1 << 10, 1 << 10)]
+        {
+            assert!(asset.plain.len() <= raw_max, "{} has {} bytes", asset.path, asset.plain.len());
+            let gzip = asset.gzip.as_ref().expect("compressed");
+            assert!(gzip.len() <= gzip_max, "{} has {} bytes compressed", asset.path, gzip.len());
+        }
+        assert!(JS.lines().count() <= 250, "{} lines of script", JS.lines().count());
+    }
+
+    #[test]
+    fn assets_need_nothing_that_the_policy_forbids() {
+        for (name, text) in [("css", CSS), ("js", JS), ("svg", ICON)] {
+            // `xmlns` is a name, not an address that is loaded.
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            for forbidden in [
+                "http:",
+                "https:",
+                "data:",
+                "@import",
+                "url(",
+                "eval(",
+                "Function(",
+                "style=",
+                ".style",
+                "cssText",
+                "setAttribute('on",
+                "innerHTML",
+                "document.write",
+            ] {
+                assert!(!text.contains(forbidden), "{name} has {forbidden}");
+            }
+        }
+    }
+
+    #[test]
+    fn assets_are_found_by_name() {
+        let header_of = |response: &Response, name| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        for (path, content_type, cache) in [
+            (css_path(), "text/css; charset=utf-8", FOR_EVER),
+            (js_path(), "text/javascript; charset=utf-8", FOR_EVER),
+            (ICON_PATH, "image/svg+xml", "public, max-age=86400"),
+        ] {
+            let name = path.strip_prefix(PATH).expect("below the path");
+            for (accepts_gzip, encoding) in [(true, "gzip"), (false, "")] {
+                let response = answer(name, accepts_gzip).expect("an answer");
+                assert_eq!(header_of(&response, header::CONTENT_TYPE), content_type);
+                assert_eq!(header_of(&response, header::CACHE_CONTROL), cache);
+                assert_eq!(header_of(&response, header::CONTENT_ENCODING), encoding);
+            }
+        }
+        for name in ["", "console.css", "console-0000000000000000.css", "../console.css", "icon.svg/"] {
+            assert!(answer(name, true).is_none(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The sign-in page, and what stands there instead of its form when nobody could sign in.
+
+use maud::{Markup, html};
+use poem::http::StatusCode;
+use serde_json::json;
+
+use super::onward::{RETURN, carried, carried_query, complete, target};
+use super::parts::{Faults, form as form_of, is_shown_in_form, page, password, summary, text};
+use super::second_factor;
+use super::words::Words;
+use crate::console::client::op;
+use crate::console::components::{Kind, Text, actions, copyable_block, link_button, link_button_of};
+use crate::console::i18n::fill;
+use crate::console::visit::{Content, View, Visit};
+use crate::features::members;
+use crate::kernel::config::providers::is_loopback;
+use crate::kernel::error::{Error, Result};
+use crate::kernel::outbound::mail;
+
+pub(super) const PATH: &str = "/console/sign-in";
+
+/// Shows the form, or that somebody is signed in already.
+pub(super) async fn form(visit: &Visit) -> Result<View> {
+    if visit.identity.is_some() {
+        return Ok(signed_in(visit));
+    }
+    with_faults(visit, &Faults::none()).await
+}
+
+/// Signs in with a password.
+pub(super) async fn submit(visit: &Visit) -> Result<View> {
+    if visit.identity.is_some() {
+        return Ok(signed_in(visit));
+    }
+    if let Some(content) = obstacle(visit).await? {
+        return Ok(content.into());
+    }
+    let login = visit.submitted("login").unwrap_or_default().trim();
+    let body = json!({"login": login, "password": visit.submitted("password").unwrap_or_default(), "cookies": true});
+    match visit.call(op("login").body(&body)).await {
+        Ok(_) => complete(visit, carried(visit)),
+        Err(error) => go_on(visit, error, carried(visit)).await,
+    }
+}
+
+/// What follows a first step that failed: the second step if the sign-in asks for one, else the sign-in page with the
+/// reason.
+pub(super) async fn go_on(visit: &Visit, error: Error, signed: &str) -> Result<View> {
+    match second_factor::next_step(visit, error, signed).await {
+        Err(error) if is_shown_in_form(&error) => with_faults(visit, &Faults::of(visit, &error)).await,
+        other => other,
+    }
+}
+
+/// The sign-in page with these faults.
+pub(super) async fn with_faults(visit: &Visit, faults: &Faults) -> Result<View> {
+    if let Some(content) = obstacle(visit).await? {
+        return Ok(content.into());
+    }
+    let t = Words::of(visit.language);
+    let config = &visit.console.app.config;
+    let body = html! {
+        @if config.signin_password {
+            (form_of(visit, faults, PATH, &[(RETURN, carried(visit))], &inputs(visit, faults), t.sign_in))
+            (links(visit))
+        } @else if !faults.is_empty() {
+            (summary(visit, faults))
+        }
+        (other_ways(visit))
+    };
+    Ok(page(visit, faults, t.sign_in_title, body))
+}
+
+fn inputs(visit: &Visit, faults: &Faults) -> Markup {
+    const LOGIN_CHARACTERS_MAX: u32 = 254;
+    let login = Text {
+        name: "login",
+        value: visit.submitted("login").unwrap_or_default(),
+        is_required: true,
+        maxlength: Some(LOGIN_CHARACTERS_MAX),
+        autocomplete: Some("username"),
+        is_focused: faults.is_empty(),
+        ..Text::default()
+    };
+    html! { (text(visit, faults, login, None)) (password(visit, faults)) }
+}
+
+fn links(visit: &Visit) -> Markup {
+    let t = Words::of(visit.language);
+    let config = &visit.console.app.config;
+    let has_mail = mail::is_configured(config);
+    html! {
+        p.links {
+            a href=(visit.href("/console/forgot")) { (t.forgot_link) }
+            @if config.registration && has_mail {
+                " · " a href=(visit.href("/console/register")) { (t.register_link) }
+            }
+        }
+    }
+}
+
+/// A link for each other way. They are links, because the policy of the pages stops forms that end at another site.
+fn other_ways(visit: &Visit) -> Markup {
+    let t = Words::of(visit.language);
+    let config = &visit.console.app.config;
+    let query = carried_query(visit);
+    let wordpress = (!config.wordpress_url.is_empty()).then(|| visit.href(&format!("{PATH}/wordpress{query}")));
+    let has_any = wordpress.is_some() || !config.providers.is_empty();
+    html! {
+        @if has_any {
+            @if config.signin_password { p { (t.other_ways) } } @else { p { (t.only_other_ways) } }
+            (actions(html! {
+                @for provider in &config.providers {
+                    @let href = visit.href(&format!("{PATH}/oidc/{}{query}", provider.name));
+                    (link_button(&href, &fill(t.with_provider, &[&provider.name])))
+                }
+                @if let Some(href) = &wordpress { (link_button(href, t.with_wordpress)) }
+            }))
+        } @else if !config.signin_password {
+            p { (t.no_way) }
+        }
+    }
+}
+
+/// The page for somebody who is signed in: after the back button, or when a form was sent twice.
+pub(super) fn signed_in(visit: &Visit) -> View {
+    let t = Words::of(visit.language);
+    let (address, _) = target(visit, carried(visit));
+    let body = html! {
+        p { (t.signed_in_text) }
+        (actions(html! {
+            (link_button_of(&visit.href(&address), t.go_on, Kind::Main, None))
+            (link_button(&visit.href("/console/sign-out"), visit.frame().sign_out))
+        }))
+    };
+    Content::new(t.signed_in_title, body).into()
+}
+
+/// What must be done before anybody can sign in here: use the right address, use https, or create an administrator.
+pub(super) async fn obstacle(visit: &Visit) -> Result<Option<Content>> {
+    let t = Words::of(visit.language);
+    let app = &visit.console.app;
+    if !visit.is_own_host {
+        let address = format!("{}{PATH}{}", app.public_url(), carried_query(visit));
+        let body = html! {
+            p { (t.wrong_host_text) }
+            p { a href=(address) { (app.public_url()) } }
+        };
+        return Ok(Some(Content::new(t.wrong_host_title, body)));
+    }
+    if is_plain_http(visit) {
+        return Ok(Some(plain_http(visit)));
+    }
+    if !members::is_set_up(app).await? {
+        let command = match app.config.data.to_str() {
+            Some("roster-data") => "roster setup-link".to_owned(),
+            _ => format!("roster setup-link --data {}", app.config.data.display()),
+        };
+        let body = html! {
+            p { (t.no_administrator_text) }
+            (copyable_block(&command, visit.frame().copy, visit.frame().copied))
+        };
+        return Ok(Some(Content::new(t.no_administrator_title, body)));
+    }
+    Ok(None)
+}
+
+/// Whether the site is used over plain http from another machine: browsers then drop its cookies, which are `Secure`.
+fn is_plain_http(visit: &Visit) -> bool {
+    let url = visit.console.app.config.public_url();
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let asked = visit.headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    !is_loopback(host_of(rest)) && !is_loopback(host_of(asked))
+}
+
+/// The host of an authority with or without a port, or of an address after its scheme.
+fn host_of(text: &str) -> &str {
+    let authority = text.split('/').next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    }
+}
+
+fn plain_http(visit: &Visit) -> Content {
+    let t = Words::of(visit.language);
+    let port = visit.console.app.url.get().and_then(|url| url.rsplit_once(':')).map_or("8480", |(_, port)| port);
+    let port = port.split('/').next().unwrap_or_default();
+    let asked = visit.headers.get("host").and_then(|value| value.to_str().ok()).map_or("HOST", host_of);
+    let tunnel = format!("ssh -L {port}:127.0.0.1:{port} USER@{asked}");
+    let local = format!("http://127.0.0.1:{port}{}", visit.href("/console"));
+    let body = html! {
+        p { (t.plain_text) }
+        p { (t.plain_todo) }
+        ul {
+            li { (t.plain_tls) }
+            li { (t.plain_proxy) }
+            li {
+                (t.plain_tunnel)
+                (copyable_block(&format!("{tunnel}\n{local}"), visit.frame().copy, visit.frame().copied))
+            }
+        }
+        p { a href=(visit.href("/manual")) { (visit.frame().manual) } }
+    };
+    Content { status: StatusCode::OK, ..Content::new(t.plain_title, body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn hosts_are_read_with_and_without_port() {
+        for (text, host) in [
+            ("a.example.org", "a.example.org"),
+            ("a.example.org:8480/id", "a.example.org"),
+            ("127.0.0.1:8480", "127.0.0.1"),
+            ("[::1]:8480", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(text), host, "{text}");
+        }
+    }
+}
