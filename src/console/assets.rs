@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Bytes;
 use poem::Response;
-use poem::http::header;
+use poem::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 /// The path of the assets on this server.
@@ -83,6 +83,27 @@ pub fn answer(name: &str, accepts_gzip: bool) -> Option<Response> {
     })
 }
 
+/// Whether the client accepts gzip at least as well as no encoding (RFC 9110 §12.5.3).
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let (mut gzip, mut any, mut identity) = (None, None, None);
+    for entry in lines.flat_map(|line| line.split(',')) {
+        let mut parts = entry.split(';').map(str::trim);
+        let coding = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        // An unreadable header counts as absent.
+        let weight: f32 = weight.map_or(1.0, |text| text.parse().unwrap_or(0.0));
+        match &*coding {
+            "gzip" | "x-gzip" => gzip = Some(weight),
+            "identity" => identity = Some(weight),
+            "*" => any = Some(weight),
+            _ => {}
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +165,32 @@ mod tests {
         }
         for name in ["", "console.css", "console-0000000000000000.css", "../console.css", "icon.svg/"] {
             assert!(answer(name, true).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_sent_to_clients_that_accept_it() {
+        for (sent, accepts) in [
+            (&["gzip"][..], true),
+            (&[], false),
+            (&[""], false),
+            (&["GZIP;q=0.5"], true),
+            (&["br, x-gzip"], true),
+            (&["br", "deflate, gzip;q=1.0"], true),
+            (&["*"], true),
+            (&["*;q=0"], false),
+            (&["gzip;q=0, *"], false),
+            (&["gzip; q=0.000"], false),
+            (&["gzip;q=odd"], false),
+            (&["identity, gzip;q=0.5"], false),
+            (&["identity;q=0.5, gzip"], true),
+            (&["gzipped"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in sent {
+                headers.append(header::ACCEPT_ENCODING, line.parse().expect("a value"));
+            }
+            assert_eq!(accepts_gzip(&headers), accepts, "{sent:?}");
         }
     }
 }

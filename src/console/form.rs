@@ -204,9 +204,9 @@ impl<'v> Form<'v> {
             })
             .collect();
         let t = self.visit.frame();
-        let title = if items.is_empty() { errors::sentence(error, language) } else { t.faults_title.to_owned() };
         html! {
-            (components::faults_summary(&title, &items))
+            @if items.is_empty() { (components::notice(components::Tone::Bad, &errors::sentence(error, language), None)) }
+            @else { (components::faults_summary(t.faults_title, &items)) }
             (super::layout::details(self.visit, error))
         }
     }

@@ -1,7 +1,7 @@
 //! The frame of every page: head, top bar, navigation, notices; and the pages of errors.
 
 use maud::{DOCTYPE, Markup, html};
-use poem::http::{StatusCode, header};
+use poem::http::{HeaderName, StatusCode, header};
 use poem::{Response, http::HeaderValue};
 
 use super::assets;
@@ -264,11 +264,21 @@ fn entry(visit: &Visit, page: &'static Page) -> Option<(Group, Markup)> {
     Some((
         group,
         html! {
-            a href=(visit.href(&address)) aria-current=[(is_current || is_above).then_some(if is_current { "page" } else { "true" })] {
+            a href=(visit.href(&address)) data-keys=[keys(page.path)] aria-current=[(is_current || is_above).then_some(if is_current { "page" } else { "true" })] {
                 (text(visit.language))
             }
         },
     ))
+}
+
+/// The keys that lead to a page, pressed one after the other.
+fn keys(path: &str) -> Option<&'static str> {
+    match path {
+        "/o/{org}/members" => Some("g m"),
+        "/o/{org}/roles" => Some("g r"),
+        "/o/{org}/why" => Some("g w"),
+        _ => None,
+    }
 }
 
 /// The first operation of the page as a request, for developers.
@@ -316,6 +326,11 @@ pub fn failure(visit: &Visit, error: &Error) -> Response {
     let mut response = document(visit, &content);
     if let Some(seconds) = error.retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
+    }
+    for (name, value) in &error.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            response.headers_mut().insert(name, value);
+        }
     }
     response
 }

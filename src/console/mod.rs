@@ -74,12 +74,7 @@ impl Console {
     /// Answers a request below `/console`. `path` is the rest of the path after `/console`.
     pub async fn answer(self: &Arc<Self>, mut request: Request, path: &str) -> Response {
         if let Some(name) = path.strip_prefix("/assets/") {
-            let accepts_gzip = request
-                .headers()
-                .get(header::ACCEPT_ENCODING)
-                .and_then(|value| value.to_str().ok())
-                .is_some_and(|value| value.contains("gzip"));
-            if let Some(found) = assets::answer(name, accepts_gzip) {
+            if let Some(found) = assets::answer(name, assets::accepts_gzip(request.headers())) {
                 return found;
             }
         }
@@ -146,7 +141,7 @@ impl Console {
         let is_form = match *request.method() {
             Method::GET | Method::HEAD => false,
             Method::POST if page.post.is_some() => true,
-            _ => return Err(ErrorCode::MethodNotAllowed.into()),
+            _ => return Err(Error::new(ErrorCode::MethodNotAllowed).header("Allow", page.methods())),
         };
         // Before anything is read: a page of another site must not even learn whether somebody is signed in.
         if is_form && !is_own_form(&self.app.guard, request) {
@@ -271,7 +266,7 @@ impl Console {
                 "/setup" | "/invitation" | "/reset" => page.path.to_owned(),
                 path => format!("/console{path}"),
             };
-            (path, if page.post.is_some() { "GET, HEAD, POST" } else { "GET, HEAD" })
+            (path, page.methods())
         })
     }
 }

@@ -23,6 +23,13 @@ pub struct Page {
     pub post: Option<Handler>,
 }
 
+impl Page {
+    /// The methods of the page, for the `Allow` header.
+    pub const fn methods(&self) -> &'static str {
+        if self.post.is_some() { "GET, HEAD, POST" } else { "GET, HEAD" }
+    }
+}
+
 /// Who may see a page, and in which part of the address it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Area {

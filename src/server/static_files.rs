@@ -6,10 +6,11 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Bytes;
-use poem::http::{HeaderMap, StatusCode, header};
+use poem::http::{StatusCode, header};
 use poem::{Endpoint, Request, Response};
 use tokio::sync::OnceCell;
 
+use crate::console::assets;
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::http::is_known;
@@ -87,7 +88,7 @@ impl Endpoint for StaticDocument {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let rendered = self.rendered().await?;
-        let is_gzip = accepts_gzip(request.headers());
+        let is_gzip = assets::accepts_gzip(request.headers());
         let Tagged { bytes, etag } = if is_gzip { &rendered.gzip } else { &rendered.plain };
         // Caches can store the answer, but must revalidate it by its ETag.
         let mut response = Response::builder()
@@ -105,57 +106,5 @@ impl Endpoint for StaticDocument {
             response = response.header(header::CONTENT_ENCODING, "gzip");
         }
         Ok(response.content_type(self.content_type).body(bytes.clone()))
-    }
-}
-
-/// Whether the client accepts gzip at least as well as no encoding (RFC 9110 §12.5.3).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let (mut gzip, mut any, mut identity) = (None, None, None);
-    for entry in lines.flat_map(|line| line.split(',')) {
-        let mut parts = entry.split(';').map(str::trim);
-        let coding = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-        // An unreadable header counts as absent.
-        let weight: f32 = weight.map_or(1.0, |text| text.parse().unwrap_or(0.0));
-        match &*coding {
-            "gzip" | "x-gzip" => gzip = Some(weight),
-            "identity" => identity = Some(weight),
-            "*" => any = Some(weight),
-            _ => {}
-        }
-    }
-    let gzip = gzip.or(any).unwrap_or(0.0);
-    gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_sent_to_clients_that_accept_it() {
-        for (sent, accepts) in [
-            (&["gzip"][..], true),
-            (&[], false),
-            (&[""], false),
-            (&["GZIP;q=0.5"], true),
-            (&["br, x-gzip"], true),
-            (&["br", "deflate, gzip;q=1.0"], true),
-            (&["*"], true),
-            (&["*;q=0"], false),
-            (&["gzip;q=0, *"], false),
-            (&["gzip; q=0.000"], false),
-            (&["gzip;q=odd"], false),
-            (&["identity, gzip;q=0.5"], false),
-            (&["identity;q=0.5, gzip"], true),
-            (&["gzipped"], false),
-        ] {
-            let mut headers = HeaderMap::new();
-            for line in sent {
-                headers.append(header::ACCEPT_ENCODING, line.parse().expect("a value"));
-            }
-            assert_eq!(accepts_gzip(&headers), accepts, "{sent:?}");
-        }
     }
 }

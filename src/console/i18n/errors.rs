@@ -38,7 +38,11 @@ fn original(error: &Error) -> Option<&str> {
 
 /// The message of a faulty field, as a sentence.
 pub fn field_message(message: &str, language: Language) -> String {
+    // The API writes what is wrong with a field without naming it.
+    const VERBS: [&str; 8] = ["is", "has", "was", "goes", "requires", "cannot", "costs", "appears"];
+    let first = message.split(' ').next().unwrap_or_default();
     match language {
+        Language::English if VERBS.contains(&first) => english(&format!("this {message}")),
         Language::English => english(message),
         Language::Chinese => chinese_message(message).unwrap_or_else(|| message.to_owned()),
     }
@@ -137,7 +141,7 @@ mod tests {
     #[test]
     fn messages_of_fields_are_translated_with_their_values() {
         for (message, english, chinese) in [
-            ("is missing", "Is missing.", "這個欄位必填。"),
+            ("is missing", "This is missing.", "這個欄位必填。"),
             ("must have at least 8 characters", "Must have at least 8 characters.", "至少需要 8 個字元。"),
             ("must be 0 or more", "Must be 0 or more.", "不可小於 0。"),
             (

@@ -41,7 +41,7 @@ words! {
         faults_title: "Please correct this", "請修正以下項目";
         failed_title: "This does not work", "無法完成";
         not_found_title: "There is nothing here", "找不到這個頁面";
-        not_found_text: "This page does not exist, or you cannot see it.", "這個頁面不存在,或您無權查看。";
+        not_found_text: "This page does not exist, or you cannot see it.", "這個頁面不存在，或您無權查看。";
         denied_title: "You cannot do this", "您沒有權限";
         denied_text: "You need the permission {} for this. Somebody who can change roles can give it to you.", "您需要權限 {}。可以請能變更角色的人授予您。";
         denied_who: "Ask an administrator of the organization.", "請洽組織的管理員。";
@@ -49,14 +49,14 @@ words! {
         operation_used: "This page as an API request", "這個頁面的 API 請求";
         home: "To your overview", "回到您的總覽";
         conflict_title: "Somebody else changed this meanwhile", "這筆資料已被其他人修改";
-        conflict_text: "Look at the present state below, and save again if your change is still right.", "請確認下方的目前狀態,若您的變更仍然正確再儲存一次。";
+        conflict_text: "Look at the present state below, and save again if your change is still right.", "請確認下方的目前狀態，若您的變更仍然正確再儲存一次。";
         previous: "Previous", "上一頁";
         next: "Next", "下一頁";
         first: "First", "第一頁";
         last: "Last", "最後一頁";
         rows: "Rows", "筆數";
         pages: "Pages", "頁次";
-        of_many: "{}–{} of {}", "第 {}–{} 筆,共 {} 筆";
+        of_many: "{}–{} of {}", "第 {}–{} 筆，共 {} 筆";
         none: "None", "無";
         search: "Search", "搜尋";
         filter: "Filter", "篩選";

@@ -5,9 +5,9 @@ use super::words;
 words! {
     pub Organizations {
         title: "Organizations", "組織";
-        about: "Each organization has its own members, roles, plugins and quota, and sees nothing of the others.", "每個組織有自己的成員、角色、外掛與配額,彼此互不可見。";
+        about: "Each organization has its own members, roles, plugins and quota, and sees nothing of the others.", "每個組織有自己的成員、角色、外掛與配額，彼此互不可見。";
         empty_title: "No organization fits", "沒有符合的組織";
-        empty_text: "Change the search, or create an organization below.", "請變更搜尋條件,或在下方建立組織。";
+        empty_text: "Change the search, or create an organization below.", "請變更搜尋條件，或在下方建立組織。";
         name: "Name", "名稱";
         code: "Code", "代碼";
         status: "State", "狀態";
@@ -22,7 +22,7 @@ words! {
         activate: "Activate", "啟用";
         deactivate: "Deactivate", "停用";
         activate_about: "Its members can work in it again.", "成員可以再次使用這個組織。";
-        deactivate_about: "While it is not active, every request in it is denied. Nothing is deleted.", "停用期間,組織中的所有請求都會被拒絕;不會刪除任何資料。";
+        deactivate_about: "While it is not active, every request in it is denied. Nothing is deleted.", "停用期間，組織中的所有請求都會被拒絕；不會刪除任何資料。";
         activated: "The organization is active.", "已啟用組織。";
         deactivated: "The organization is not active.", "已停用組織。";
     }
@@ -32,7 +32,7 @@ words! {
     pub FirstSteps {
         title: "First steps", "開始使用";
         entry: "First steps", "開始使用";
-        about: "Five steps to a working site. Each can be left out and done later.", "五個步驟讓站台開始運作。每一步都可以略過,之後再做。";
+        about: "Five steps to a working site. Each can be left out and done later.", "五個步驟讓站台開始運作。每一步都可以略過，之後再做。";
         step_site: "Your site", "您的站台";
         step_organization: "First organization", "第一個組織";
         step_invite: "Invite somebody", "邀請成員";
@@ -43,28 +43,28 @@ words! {
         state_waiting: "open", "未完成";
         public_url: "Public address", "公開網址";
         address_right: "You reached this page under the public address of the site.", "您正透過站台的公開網址瀏覽本頁。";
-        other_address: "You came by {}, but links of this site begin with {}. Set public_url to the address that people use, and restart.", "您使用的位址是 {},但本站連結以 {} 開頭。請將 public_url 設為大家使用的網址並重新啟動。";
-        plain_http: "This address is plain http: browsers then keep no session. Set tls.mode, or put a proxy with https in front.", "這個網址是未加密的 http,瀏覽器不會保留工作階段。請設定 tls.mode,或在前方使用 https 代理。";
+        other_address: "You came by {}, but links of this site begin with {}. Set public_url to the address that people use, and restart.", "您使用的位址是 {}，但本站連結以 {} 開頭。請將 public_url 設為大家使用的網址並重新啟動。";
+        plain_http: "This address is plain http: browsers then keep no session. Set tls.mode, or put a proxy with https in front.", "這個網址是未加密的 http，瀏覽器不會保留工作階段。請設定 tls.mode，或在前方使用 https 代理。";
         organization_about: "People belong to organizations. Create the first one.", "成員屬於組織。請建立第一個組織。";
         all_organizations: "All organizations", "所有組織";
-        invite_about: "An invitation is a link: whoever opens it chooses a password and belongs to the organization.", "邀請是一個連結:開啟連結的人設定密碼後即加入組織。";
+        invite_about: "An invitation is a link: whoever opens it chooses a password and belongs to the organization.", "邀請是一個連結：開啟連結的人設定密碼後即加入組織。";
         invite_into: "Invite into {}", "邀請加入 {}";
         organization_first: "Create an organization first.", "請先建立組織。";
-        connect_about: "Put these lines into roster.toml, with your own addresses, and restart the server.", "將以下設定加入 roster.toml,改成您的位址後重新啟動伺服器。";
+        connect_about: "Put these lines into roster.toml, with your own addresses, and restart the server.", "將以下設定加入 roster.toml，改成您的位址後重新啟動伺服器。";
         connect_manual: "The manual explains each of them", "使用手冊有各系統的說明";
-        protect_about: "Paste the OpenAPI document of a service, as JSON or YAML. Each of its operations becomes a permission that roles can hold.", "貼上服務的 OpenAPI 文件(JSON 或 YAML)。每個操作都會成為角色可擁有的權限。";
+        protect_about: "Paste the OpenAPI document of a service, as JSON or YAML. Each of its operations becomes a permission that roles can hold.", "貼上服務的 OpenAPI 文件（JSON 或 YAML）。每個操作都會成為角色可擁有的權限。";
         app: "Application", "應用程式";
         document: "OpenAPI document", "OpenAPI 文件";
         preview: "Preview", "預覽";
         import: "Import", "匯入";
-        imported: "The catalog was imported: {} permissions are new.", "已匯入目錄:新增 {} 個權限。";
+        imported: "The catalog was imported: {} permissions are new.", "已匯入目錄：新增 {} 個權限。";
         difference: "What the import would change", "匯入後的變更";
-        no_difference: "Nothing: the catalog has all of it.", "沒有變更:目錄已包含全部內容。";
+        no_difference: "Nothing: the catalog has all of it.", "沒有變更：目錄已包含全部內容。";
         added: "New", "新增";
         changed: "Changed", "變更";
         orphaned: "No longer in the document", "文件中已不存在";
         skipped: "Left out", "略過";
         nothing_written: "nothing was written", "尚未寫入";
-        later: "Later: to my overview", "稍後再做:前往總覽";
+        later: "Later: to my overview", "稍後再做：前往總覽";
     }
 }

@@ -43,6 +43,7 @@ macro_rules! pages {
 
 pages! {
     "index" "packaging/manual/index.md";
+    "console" "packaging/manual/console.md";
     "sign-in" "packaging/manual/sign-in.md";
     "members-and-organizations" "packaging/manual/members-and-organizations.md";
     "permissions" "packaging/manual/permissions.md";

@@ -19,7 +19,7 @@ words! {
     Security {
         title: "Security", "安全性";
         password: "Password", "密碼";
-        password_text: "Changing it ends every other session.", "變更後，其他所有工作階段都會結束。";
+        password_text: "Changing it ends every other session and forgets all remembered devices.", "變更後，其他所有工作階段都會結束，記住的裝置也會被忘記。";
         again: "New password, again", "再次輸入新密碼";
         change: "Change the password", "變更密碼";
         changed: "Your password is changed. Every other session has ended.", "密碼已變更，其他所有工作階段都已結束。";

@@ -4,7 +4,7 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::members::{role_choices, role_name};
+use super::members::{is_shown_in_form, role_choices, role_name};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Kind, Menu, Row, Tone};
 use crate::console::form::{self, Form};
@@ -185,7 +185,7 @@ async fn create(visit: &Visit) -> Result<View> {
     }
     let made = match visit.call(op("create_invitation").body(&body).once(visit.submitted(form::ONCE))).await {
         Ok(made) => made.data,
-        Err(error) if is_of_form(&error) => {
+        Err(error) if is_shown_in_form(visit, "create_invitation", &error) => {
             let form = Form::new(visit, "create_invitation")?.error(Some(&error));
             return Ok(page(visit, html! {}, Some(&form)).await?.status_of(&error).into());
         }

@@ -17,7 +17,7 @@ use crate::console::components::{
     self, Bulk, Column, Confirm, Field, Icon, Kind, Menu, Row, RowSelect, Select, Tab, Tone,
 };
 use crate::console::i18n::{Language, errors, fields, fill, words};
-use crate::console::visit::{Content, Notice, View, Visit};
+use crate::console::visit::{Content, Notice, View, Visit, is_of_form};
 use crate::console::{layout, list};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::units::shown_bytes;
@@ -487,6 +487,11 @@ fn take_out_box(visit: &Visit, who: &str, sent: Markup, cancel_href: &str) -> Ma
         cancel: visit.frame().cancel,
         cancel_href,
     })
+}
+
+/// Whether the form is shown again with this error of its operation. Who may not call the operation sees no form.
+pub fn is_shown_in_form(visit: &Visit, operation: &str, error: &Error) -> bool {
+    is_of_form(error) || (error.is_denial() && visit.may(operation))
 }
 
 /// The pages about one member.

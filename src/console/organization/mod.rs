@@ -180,7 +180,7 @@ pub const PAGES: &[Page] = &[
         area: Area::Organization,
         needs: &["check_permission"],
         uses: &["get_user", "list_users", "assign_user_role", "revoke_user_role"],
-        entry: Some((Group::Rights, |l| l.pick("Why?", "為什麼?"))),
+        entry: Some((Group::Rights, |l| l.pick("Why?", "為什麼？"))),
         get: page!(why::ask),
         post: Some(page!(why::act)),
     },

@@ -22,7 +22,7 @@ words! {
         title: "Roles", "角色";
         about: "A role is a set of permissions. Members hold what their open roles hold.", "角色是一組權限。成員擁有其所有啟用中角色的權限。";
         new: "New role", "新增角色";
-        new_about: "A new role holds nothing. Choose its permissions afterwards.", "新角色沒有任何權限,建立後再選擇權限。";
+        new_about: "A new role holds nothing. Choose its permissions afterwards.", "新角色沒有任何權限，建立後再選擇權限。";
         create: "Create", "建立";
         created: "The role {} is there. Now choose its permissions.", "已建立角色「{}」。接著請選擇權限。";
         grid: "Roles and permissions", "角色與權限";
@@ -39,28 +39,28 @@ words! {
         system: "System role", "系統角色";
         own: "Own role", "自訂角色";
         protected: "Protected", "受保護";
-        protected_about: "It holds everything. Its permissions cannot change.", "擁有全部權限,且權限無法變更。";
+        protected_about: "It holds everything. Its permissions cannot change.", "擁有全部權限，且權限無法變更。";
         system_about: "It cannot be closed or deleted.", "無法停用或刪除。";
         nothing_found: "No role fits", "沒有符合的角色";
-        nothing_found_text: "Search for something else, or show all roles.", "請換個關鍵字,或顯示全部角色。";
+        nothing_found_text: "Search for something else, or show all roles.", "請換個關鍵字，或顯示全部角色。";
         show_all: "Show all", "顯示全部";
         rename: "Rename", "重新命名";
         renamed: "The role is now called {}.", "角色已改名為「{}」。";
         close_role: "Close the role", "停用角色";
         open_role: "Open the role", "啟用角色";
-        was_closed: "The role {} is closed: its members lose what it holds.", "已停用角色「{}」,成員不再擁有其權限。";
+        was_closed: "The role {} is closed: its members lose what it holds.", "已停用角色「{}」，成員不再擁有其權限。";
         was_opened: "The role {} is open.", "已啟用角色「{}」。";
         delete: "Delete", "刪除";
-        delete_title: "Delete the role {}?", "要刪除角色「{}」嗎?";
+        delete_title: "Delete the role {}?", "要刪除角色「{}」嗎？";
         deleted: "The role {} is gone.", "已刪除角色「{}」。";
-        goes_role: "The role and its list of {} permissions go. This cannot be undone.", "角色及其 {} 項權限的清單會被刪除,無法復原。";
+        goes_role: "The role and its list of {} permissions go. This cannot be undone.", "角色及其 {} 項權限的清單會被刪除，無法復原。";
         goes_invitations: "Open invitations with this role are withdrawn.", "含此角色的未接受邀請會被撤回。";
-        goes_nobody: "No member holds it, so nobody loses a right.", "目前沒有成員擁有此角色,不會有人失去權限。";
+        goes_nobody: "No member holds it, so nobody loses a right.", "目前沒有成員擁有此角色，不會有人失去權限。";
         type_key: "Type the key {} to confirm", "請輸入代碼 {} 以確認";
         typed_wrong: "This is not the key of the role.", "與角色的代碼不符。";
-        in_use: "The role is in use and cannot be deleted.", "此角色仍在使用中,無法刪除。";
-        in_use_members: "Held by {} members. Take it from them first:", "有 {} 位成員擁有此角色,請先收回:";
-        in_use_mappings: "Given by these mappings. Delete them first:", "以下角色對應會授予此角色,請先刪除:";
+        in_use: "The role is in use and cannot be deleted.", "此角色仍在使用中，無法刪除。";
+        in_use_members: "Held by {} members. Take it from them first:", "有 {} 位成員擁有此角色，請先收回：";
+        in_use_mappings: "Given by these mappings. Delete them first:", "以下角色對應會授予此角色，請先刪除：";
         to_mappings: "To the mappings", "前往角色對應";
         more: "and more", "等";
         no_members: "Nobody holds this role", "沒有成員擁有此角色";
@@ -73,9 +73,9 @@ words! {
         permission: "Permission", "權限";
         request: "Request", "請求";
         held: "Held", "擁有";
-        implied: "Implied, for menus only", "隱含,僅供選單顯示";
-        asleep: "Asleep: it or a parent is closed", "休眠:本身或上層已停用";
-        further: "{} more permissions: see the grid.", "另有 {} 項權限,請見權限矩陣。";
+        implied: "Implied, for menus only", "隱含，僅供選單顯示";
+        asleep: "Asleep: it or a parent is closed", "休眠：本身或上層已停用";
+        further: "{} more permissions: see the grid.", "另有 {} 項權限，請見權限矩陣。";
     }
 }
 

@@ -186,8 +186,9 @@ fn plain_http(visit: &Visit) -> Content {
     let t = Words::of(visit.language);
     let port = visit.console.app.url.get().and_then(|url| url.rsplit_once(':')).map_or("8480", |(_, port)| port);
     let port = port.split('/').next().unwrap_or_default();
-    let asked = visit.headers.get("host").and_then(|value| value.to_str().ok()).map_or("HOST", host_of);
-    let tunnel = format!("ssh -L {port}:127.0.0.1:{port} USER@{asked}");
+    let url = visit.console.app.config.public_url();
+    let host = url.split_once("://").map_or("", |(_, rest)| host_of(rest));
+    let tunnel = format!("ssh -L {port}:127.0.0.1:{port} USER@{host}");
     let local = format!("http://127.0.0.1:{port}{}", visit.href("/console"));
     let body = html! {
         p { (t.plain_text) }

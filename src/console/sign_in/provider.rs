@@ -7,7 +7,7 @@ use poem::http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::login;
-use super::onward::{carried, complete};
+use super::onward::{carried, complete, target};
 use super::parts::Faults;
 use super::words::Words;
 use crate::console::client::{self, Caller, op};
@@ -51,8 +51,10 @@ pub(super) async fn start(visit: &Visit) -> Result<View> {
         }
         Err(error) => return Err(error),
     };
+    // A value that this site has not signed could hold more than a cookie's value.
+    let (_, is_lost) = target(visit, carried(visit));
     let kept = format!("{}.{}", mark(state_of(&url)), carried(visit));
-    if !carried(visit).is_empty() && kept.len() <= COOKIE_BYTES_MAX {
+    if !carried(visit).is_empty() && !is_lost && kept.len() <= COOKIE_BYTES_MAX {
         visit.set_cookie(COOKIE, &kept, COOKIE_LIFE_S);
     }
     let mut response = Response::builder().status(StatusCode::SEE_OTHER).finish();

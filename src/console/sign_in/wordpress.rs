@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::login;
 use super::onward::{RETURN, carried, carried_query, complete};
-use super::parts::{Faults, form as form_of, is_shown_in_form, page, text};
+use super::parts::{Faults, form as form_of, is_shown_in_form, page};
 use super::second_factor::next_step;
 use super::words::Words;
-use crate::console::client::{Call, op};
-use crate::console::components::{Field, Text, field, hidden_input, password_input};
+use crate::console::client::{Call, encoded, op};
+use crate::console::components::{Field, Text, actions, field, hidden_input, link_button, password_input, text_field};
 use crate::console::visit::{View, Visit};
 use crate::kernel::error::{ErrorCode, Result};
 
@@ -32,6 +32,8 @@ pub(super) async fn form(visit: &Visit) -> Result<View> {
 fn form_page(visit: &Visit, faults: &Faults) -> View {
     const LOGIN_CHARACTERS_MAX: u32 = 254;
     let t = Words::of(visit.language);
+    let names = faults.texts("username");
+    let named = Field::new("username", t.wordpress_username).faults(&names);
     let login = Text {
         name: "username",
         value: visit.submitted("username").unwrap_or_default(),
@@ -44,11 +46,12 @@ fn form_page(visit: &Visit, faults: &Faults) -> View {
     let texts = faults.texts("application_password");
     let about = Field::new("application_password", t.wordpress_password).faults(&texts);
     let inner = html! {
-        (text(visit, faults, login, None))
+        (text_field(&named, &login))
         (field(&about, password_input(&about, "application_password", "off", None)))
     };
     let signed = carried(visit);
     let body = html! {
+        @if let Some(href) = ticket_link(visit) { (actions(link_button(&href, t.wordpress_browser))) }
         p { (t.wordpress_text) }
         (form_of(visit, faults, PATH, &[(RETURN, signed)], &inner, t.sign_in))
         p { a href=(visit.href(&format!("{}{}", login::PATH, carried_query(visit)))) { (visit.frame().back) } }
@@ -61,6 +64,14 @@ fn form_page(visit: &Visit, faults: &Faults) -> View {
         }
     };
     page(visit, faults, t.wordpress_title, body)
+}
+
+/// The address at WordPress that sends the browser back to this page with a ticket, if tickets are set up.
+fn ticket_link(visit: &Visit) -> Option<String> {
+    let app = &visit.console.app;
+    app.config.wordpress_ticket_secret.as_ref()?;
+    let back = encoded(&format!("{}{PATH}", app.public_url()));
+    Some(format!("{}/wp-admin/admin-post.php?action=roster_sign_in&return_to={back}", app.config.wordpress_url))
 }
 
 /// Signs in with the ticket, or with name and application password.

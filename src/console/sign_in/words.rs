@@ -27,7 +27,7 @@ words! {
         wrong_host_text: "You can sign in to this site only at its own address:", "您只能在本站的正式網址登入：";
         plain_title: "This connection is not encrypted", "這個連線沒有加密";
         plain_text: "Over plain http, others on the network could read your password, and browsers do not keep the session. So there is no sign-in form at this address.", "在沒有加密的 http 連線上，同一網路的其他人可能讀到您的密碼，瀏覽器也不會保存工作階段，所以這個網址不提供登入。";
-        plain_todo: "Whoever runs this site can do one of these:", "站台管理員可以採取下列任一方式：";
+        plain_todo: "The people who run this site can do one of these:", "站台管理員可以採取下列任一方式：";
         plain_tls: "Let the server use https itself: set tls.mode in roster.toml, to local or with your own certificate.", "讓伺服器直接使用 https：在 roster.toml 設定 tls.mode，可設為 local 或使用自己的憑證。";
         plain_proxy: "Put a reverse proxy with https before it, and set public_url to its https address.", "在前面加上使用 https 的反向代理，並將 public_url 設為它的 https 網址。";
         plain_tunnel: "For a quick look, open a tunnel and use the address on your own computer:", "只想先看看的話，可以建立通道，並改用自己電腦上的網址：";
@@ -55,7 +55,7 @@ words! {
         codes_title: "Keep your recovery codes", "請保存您的復原碼";
         codes_text: "Your second factor is set up, and you are signed in. If you lose your phone, each of these codes works once instead of it. They are shown only now.", "第二因素驗證已設定完成，您也已登入。若手機遺失，可以用下列代碼代替，每組只能使用一次。代碼只會顯示這一次。";
         codes_kept: "I have kept these codes in a safe place", "我已將這些代碼保存在安全的地方";
-        codes_not_kept: "Tick the box when you have kept the codes. If you can no longer see them, make new ones under “Security” in your account.", "保存代碼後請勾選方塊。若已看不到代碼，可以在帳號的「安全性」頁面重新產生。";
+        codes_not_kept: "Check the box when you have kept the codes. If you can no longer see them, make new ones under “Security” in your account.", "保存代碼後請勾選方塊。若已看不到代碼，可以在帳號的「安全性」頁面重新產生。";
         copy_codes: "Copy the codes", "複製代碼";
         // Providers.
         provider_title: "Sign in with {}", "使用 {} 登入";
@@ -65,6 +65,7 @@ words! {
         wordpress_text: "Use your name at WordPress and an application password. You make one in your WordPress profile, under “Application Passwords”.", "請輸入您的 WordPress 名稱與應用程式密碼。應用程式密碼可在 WordPress 個人資料的「應用程式密碼」建立。";
         wordpress_username: "WordPress username or e-mail", "WordPress 使用者名稱或電子郵件";
         wordpress_password: "Application password", "應用程式密碼";
+        wordpress_browser: "I am signed in at WordPress in this browser", "我已在這個瀏覽器登入 WordPress";
         // Sign-out.
         sign_out_title: "Sign out", "登出";
         sign_out_text: "This ends the session in this browser.", "這會結束這個瀏覽器的工作階段。";

@@ -159,7 +159,7 @@ async fn nobody_gives_what_they_do_not_hold_and_forged_boxes_change_nothing() {
     forged.retain(|(name, _)| name != "shown");
     forged.extend(
         [("shown", "video.list report.read"), ("c0", "report.read"), ("act", "apply")]
-            .map(|(n, v)| (n.into(), v.into())),
+            .map(|(n, v)| (n.to_owned(), v.to_owned())),
     );
     let fields: Vec<(&str, &str)> = forged.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     browser.post(&address, &fields).await;

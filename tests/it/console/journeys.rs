@@ -1,8 +1,8 @@
 //! What people do, in a real browser: every page as it looks, and the first tasks of an owner and a member.
 
-use roster::console::pages::{Area, all};
 use serde_json::json;
 
+use super::{Things, sign_in, whole_pages};
 use crate::harness::browser::Browser;
 use crate::harness::organizations::{Member, Organization};
 use crate::harness::site::{ADMIN, PASSWORD, Site};
@@ -14,13 +14,6 @@ const NAMES: [&str; 4] = [
     "👩‍🎨 Kim",
     "A name of very many characters without any blank 0123456789",
 ];
-
-async fn sign_in(browser: &Browser, site: &Site, login: &str) {
-    browser.open(&format!("{}/console/sign-in", site.url)).await;
-    browser.fill("login", login).await;
-    browser.fill("password", PASSWORD).await;
-    browser.submit("Sign in").await;
-}
 
 /// Puts something on every list.
 async fn furnish<'s>(site: &'s Site, acme: &Organization<'s>) -> Member<'s> {
@@ -71,7 +64,7 @@ async fn every_page_is_sound_on_a_desk_and_on_a_phone() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let kim = furnish(&site, &acme).await;
-    let role = acme.role_id("cutter").await;
+    let things = Things { role_id: acme.role_id("cutter").await, ..Things::of(&acme, &kim).await };
     let browser = Browser::start().await;
     sign_in(&browser, &site, ADMIN).await;
     let is_full = std::env::var("TEST_TIER").is_ok_and(|tier| tier == "full");
@@ -81,12 +74,9 @@ async fn every_page_is_sound_on_a_desk_and_on_a_phone() {
         browser.size(width, 900).await;
         browser.dark(is_dark).await;
         browser.language(language).await;
-        let pages =
-            all().filter(|page| page.area != Area::Public && page.path != "/" && !page.path.ends_with("/why/members"));
-        for page in pages {
-            let id = if page.path.contains("/roles/") { &role } else { &acme.id };
-            let path = page.path.replace("{org}", "acme").replace("{uid}", &kim.uid).replace("{id}", id);
-            browser.open(&format!("{}/console{path}", site.url)).await;
+        for page in whole_pages() {
+            let path = things.address(page, "acme");
+            browser.open(&format!("{}{path}", site.url)).await;
             browser.text("h1").await;
             let name = page.path.trim_start_matches('/').replace(['/', '{', '}'], "_");
             let theme = if is_dark { "dark" } else { "light" };

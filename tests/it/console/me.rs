@@ -59,7 +59,7 @@ async fn the_overview_shows_storage_videos_organizations_and_activity() {
     page.require_escaped(PAYLOAD);
     assert_eq!(page.h1(), format!("Hello, {}", kim.username));
     assert_eq!(page.with_class("meter").len(), 1);
-    assert_eq!(page.texts("figure"), ["2.0 MB of 10.7 GB"]);
+    assert_eq!(page.texts("figure"), ["2 MB of 10.7 GB"]);
     let first = page.elements("tbody").first().expect("the videos").elements("td")[0].text();
     assert_eq!(first, format!("{}/{PAYLOAD}.mp4", kim.username));
     let links = page.links();

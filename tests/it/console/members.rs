@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::console::{Browser, Page};
 use crate::harness::organizations::{Member, Organization};
-use crate::harness::site::{PASSWORD, Site};
+use crate::harness::site::{ADMIN, PASSWORD, Site};
 
 const LIST: &str = "/console/o/acme/members";
 const PAYLOAD: &str = "<img src=x onerror=alert(1)>\"'";
@@ -317,9 +317,13 @@ async fn new_members_are_created_and_known_people_lead_on() {
         browser.post(&address, &[("act", "create"), ("username", "max"), ("email", "lee@example.org")]).await;
     assert_eq!(elsewhere.status, 409, "{}", elsewhere.main());
     assert!(elsewhere.links().iter().any(|link| link.ends_with("invitations?email=lee%40example.org")));
+    let person = site.member().await;
+    assert_eq!(browser.post(&address, &[("act", "add"), ("uid", &person.uid)]).await.status, 403);
+    // Accounts of the whole site are a matter of its administrators.
+    browser.forget();
+    browser.sign_in(ADMIN, PASSWORD).await;
     let unknown = browser.post(&address, &[("act", "add"), ("uid", "019abcde-0000-7000-8000-000000000002")]).await;
     assert_eq!((unknown.status, unknown.faults()[0].0.as_str()), (404, "uid"), "{}", unknown.main());
-    let person = site.member().await;
     let added = browser.post(&address, &[("act", "add"), ("uid", &person.uid)]).await;
     assert_eq!(added.status, 303, "{}", added.main());
     assert_eq!(browser.follow(&added).await.h1(), person.username);

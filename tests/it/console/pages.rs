@@ -2,43 +2,12 @@
 
 use std::collections::HashSet;
 
-use roster::console::pages::{Area, Page, all};
+use roster::console::pages::{Area, all};
 use serde_json::Value;
 
-use crate::harness::console::{Browser, Element};
-use crate::harness::organizations::{Member, Organization};
+use super::{Things, closed_pages, signed_in, whole_pages};
+use crate::harness::console::Element;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
-
-/// Where each kind of page is looked at, with things that exist.
-struct Things {
-    acme: String,
-    uid: String,
-    role: String,
-}
-
-impl Things {
-    async fn of(acme: &Organization<'_>, member: &Member<'_>) -> Self {
-        Self { acme: acme.id.clone(), uid: member.uid.clone(), role: acme.role_id("member").await }
-    }
-
-    /// The address of a page in this organization.
-    fn address(&self, page: &Page, org_code: &str) -> String {
-        let id = if page.path.contains("/roles/") { &self.role } else { &self.acme };
-        let path = page.path.replace("{org}", org_code).replace("{uid}", &self.uid).replace("{id}", id);
-        assert!(!path.contains('{'), "{path} has a parameter without an example");
-        format!("/console{path}")
-    }
-}
-
-fn closed_pages() -> impl Iterator<Item = &'static Page> {
-    all().filter(|page| page.area != Area::Public && page.path != "/")
-}
-
-async fn signed_in(site: &Site, login: &str) -> Browser {
-    let browser = site.visitor();
-    browser.sign_in(login, PASSWORD).await;
-    browser
-}
 
 #[tokio::test]
 async fn nobody_sees_a_page_before_signing_in() {
@@ -125,7 +94,7 @@ async fn every_page_has_the_frame_in_both_languages_and_nothing_inline() {
     let things = Things::of(&acme, &member).await;
     for (language, browser) in [("en", site.visitor()), ("zh-TW", site.visitor().in_chinese())] {
         browser.sign_in(ADMIN, PASSWORD).await;
-        for page in closed_pages().filter(|page| page.path != "/o/{org}" && !page.path.ends_with("/why/members")) {
+        for page in whole_pages() {
             let address = things.address(page, "acme");
             let shown = browser.get(&address).await;
             let html = &shown.elements("html")[0];

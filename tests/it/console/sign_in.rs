@@ -6,6 +6,7 @@ use crate::harness::console::{Browser, Page};
 use crate::harness::counterparts::query;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 use crate::sessions::oidc::lab;
+use crate::sessions::passwords::{mailing, plain_smtp};
 use crate::sessions::second_factor::{Authenticator, enrolled};
 
 const SIGN_IN: &str = "/console/sign-in";
@@ -278,8 +279,8 @@ async fn a_recovery_code_helps_and_a_remembered_device_is_not_asked_again() {
     };
 
     let by_recovery = site.visitor();
-    let answer = [("challenge", challenge(&by_recovery).await)];
-    let fields = [("challenge", answer[0].1.as_str()), ("recovery", recovery.as_str()), ("remember", "true")];
+    let sent = challenge(&by_recovery).await;
+    let fields = [("challenge", sent.as_str()), ("recovery", recovery.as_str()), ("remember", "true")];
     assert_eq!(by_recovery.post(FACTOR, &fields).await.status, 303);
     let browser = site.visitor();
     let (sent, code) = (challenge(&browser).await, app.code());
@@ -332,8 +333,8 @@ async fn where_a_second_factor_is_required_it_is_set_up_while_signing_in() {
     let wrong = send(&app.wrong()).await;
     let before = is_signed_in(&browser).await;
     let done = send(&app.code()).await;
-    let unticked = browser.post(ENROL, &[("act", "kept")]).await;
-    let ticked = browser.post(ENROL, &[("act", "kept"), ("kept", "true")]).await;
+    let unchecked = browser.post(ENROL, &[("act", "kept")]).await;
+    let checked = browser.post(ENROL, &[("act", "kept"), ("kept", "true")]).await;
 
     assert_eq!((first.status, first.h1().as_str()), (200, "Set up your second factor"));
     assert_eq!(first.with_class("qr").len(), 1);
@@ -343,8 +344,8 @@ async fn where_a_second_factor_is_required_it_is_set_up_while_signing_in() {
     assert_eq!((done.status, done.h1().as_str()), (200, "Keep your recovery codes"));
     let codes = done.elements("pre")[0].text();
     assert_eq!(codes.split_whitespace().count(), 10, "{codes}");
-    assert_eq!((unticked.status, unticked.faults().len()), (400, 1));
-    assert_eq!((ticked.status, ticked.location()), (303, Some("/console")));
+    assert_eq!((unchecked.status, unchecked.faults().len()), (400, 1));
+    assert_eq!((checked.status, checked.location()), (303, Some("/console")));
     assert!(is_signed_in(&browser).await);
 }
 
@@ -364,7 +365,7 @@ async fn a_sign_in_at_a_provider_returns_to_the_page_that_asked_for_it() {
     let led = browser.get(&format!("/console/sign-in/oidc/lab?r={signed}")).await;
     let to = led.location().expect("an address").to_owned();
     assert_eq!((from_elsewhere.status, led.status), (200, 303));
-    assert!(to.starts_with(&oidc.issuer) && query(&to, "redirect_uri").as_deref() == Some(&callback));
+    assert!(to.starts_with(&oidc.issuer) && query(&to, "redirect_uri").as_deref() == Some(callback.as_str()));
     let back = oidc.sign_in(&to, "alice", &callback).await;
     let stranger = site.visitor().get_with(&back, &[("sec-fetch-site", "cross-site")]).await;
     let done = browser.get_with(&back, &[("sec-fetch-site", "cross-site")]).await;
@@ -440,4 +441,54 @@ async fn at_another_host_name_there_is_a_link_to_the_right_one() {
     assert!(page.links().contains(&format!("https://id.example.org{SIGN_IN}?r={signed}")), "{:?}", page.links());
     assert_eq!(sign_in(&browser, ADMIN, PASSWORD).await.status, 403);
     assert!(site.visitor().with("host", "id.example.org").get(SIGN_IN).await.form(SIGN_IN).is_some());
+}
+
+// ── forgotten passwords and registration ──
+
+#[tokio::test]
+async fn a_forgotten_password_has_one_answer_for_known_and_unknown_names() {
+    let smtp = plain_smtp();
+    let site = Site::with(&mailing(&smtp)).await;
+    let ask = async |login: &str| site.visitor().post("/console/forgot", &[("login", login)]).await;
+
+    let (known, unknown, empty) = (ask(ADMIN).await, ask("nobody@example.org").await, ask("").await);
+
+    assert_eq!((known.status, known.h1(), known.main()), (unknown.status, unknown.h1(), unknown.main()));
+    assert_eq!((known.status, empty.status, empty.faults().len()), (200, 400, 1));
+    assert!(smtp.next_mail_to(ADMIN).await.text.contains("/reset?token=pr_"));
+    let without_mail = Site::start().await.visitor().get("/console/forgot").await;
+    assert_eq!((without_mail.status, without_mail.form("/console/forgot").is_none()), (200, true));
+}
+
+#[tokio::test]
+async fn a_visitor_registers_confirms_the_e_mail_and_signs_in() {
+    const REGISTER: &str = "/console/register";
+    const VERIFY: &str = "/console/register/verify";
+    let smtp = plain_smtp();
+    let site = Site::with(&format!("auth.registration = true\n{}", mailing(&smtp))).await;
+    let browser = site.visitor();
+    let person = [("email", "kim@example.org"), ("username", "kim"), ("display_name", PAYLOAD)];
+    let with = |password, again| [person[0], person[1], person[2], ("password", password), ("again", again)];
+
+    let differing = browser.post(REGISTER, &with(PASSWORD, OTHER)).await;
+    let weak = browser.post(REGISTER, &with("weak", "weak")).await;
+    let sent = browser.post(REGISTER, &with(PASSWORD, PASSWORD)).await;
+    let text = smtp.next_mail_to("kim@example.org").await.text;
+    let code: String =
+        text.split("The code is ").nth(1).expect("a code").chars().take_while(char::is_ascii_digit).collect();
+    let other = format!("{:06}", (code.parse::<u32>().expect("digits") + 1) % 1_000_000);
+    let wrong = browser.post(VERIFY, &[("email", "kim@example.org"), ("code", &other)]).await;
+    let done = browser.post(VERIFY, &[("email", "kim@example.org"), ("code", &code)]).await;
+
+    for (page, faults) in [(&differing, 1), (&weak, 3)] {
+        assert_eq!((page.status, page.faults().len(), page.value("username").as_deref()), (400, faults, Some("kim")));
+        assert_eq!(page.value("display_name").as_deref(), Some(PAYLOAD));
+        page.require_escaped(PAYLOAD);
+    }
+    assert_eq!((sent.h1().as_str(), sent.value("email").as_deref()), ("Confirm your e-mail", Some("kim@example.org")));
+    let faulty: Vec<String> = wrong.faults().into_iter().map(|(field, _)| field).collect();
+    assert_eq!((wrong.status, faulty), (401, vec!["code".to_owned()]));
+    assert_eq!((done.status, done.location()), (303, Some(SIGN_IN)));
+    assert_eq!(browser.follow(&done).await.notices(), ["Your account is ready. Sign in with it."]);
+    browser.sign_in("kim", PASSWORD).await;
 }

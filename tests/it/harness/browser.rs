@@ -144,6 +144,11 @@ impl Browser {
         self.devtools("Emulation.setUserAgentOverride", names).await;
     }
 
+    /// Sets the time zone of the user, such as `Asia/Taipei`.
+    pub async fn time_zone(&self, name: &str) {
+        self.devtools("Emulation.setTimezoneOverride", json!({"timezoneId": name})).await;
+    }
+
     /// From now on no page runs its scripts. All methods but those of axe still work.
     pub async fn without_script(&self) {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;

@@ -66,6 +66,11 @@ impl Browser {
         self.post_with(path, fields, &[]).await
     }
 
+    /// Sends a body that need not be a form.
+    pub async fn post_raw(&self, path: &str, content_type: &str, body: Vec<u8>) -> Page {
+        self.send(self.http.post(self.absolute(path)).header("content-type", content_type).body(body)).await
+    }
+
     /// Follows the redirect of an answer.
     pub async fn follow(&self, page: &Page) -> Page {
         let to = page.location().unwrap_or_else(|| panic!("no redirect: {} {}", page.status, page.text));
@@ -351,8 +356,9 @@ fn text_of(markup: &str) -> String {
         text.push_str(&rest[..at]);
         rest = &rest[at..];
         let end = tag_end(rest).expect("the end of a tag");
+        let name = rest.trim_start_matches(['<', '/']).split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
         // Blocks end words; parts of a line do not.
-        if !["<b", "</b", "<a", "</a", "<code", "</code", "<time", "</time"].iter().any(|part| rest.starts_with(part)) {
+        if !["b", "a", "code", "time"].contains(&name) {
             text.push(' ');
         }
         rest = &rest[end + 1..];

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod callers;
 pub mod console;
 pub mod counterparts;
+pub mod nginx;
 pub mod organizations;
 pub mod receiver;
 pub mod rows;

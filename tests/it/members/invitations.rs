@@ -3,10 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::callers::{As, Reply};
+use crate::harness::console::{Browser, Page};
 use crate::harness::site::{INTERNAL_SECRET, PASSWORD, Site};
 use crate::harness::waiting::eventually;
 
@@ -48,8 +48,8 @@ async fn assert_link_refused(site: &Site, token: &str, why: &str) {
     assert_eq!(reply.is(28_501_000).word(), "invalid_link", "{why}");
     let joined = site.admin().post("/me/invitations/accept", json!({"token": token})).await;
     assert_eq!(joined.is(28_501_000).word(), "invalid_link", "{why}");
-    let page = site.nobody().get(&format!("/invitation?token={token}")).await;
-    assert!(page.status == 401 && !page.body.as_str().expect("a page").contains("<form"), "{why}");
+    let page = site.visitor().get(&format!("/invitation?token={token}")).await;
+    assert_eq!((page.status, page.form("/invitation").is_none()), (401, true), "{why}");
 }
 
 // ── the link ──
@@ -435,18 +435,11 @@ async fn the_command_line_invites_lists_and_withdraws() {
 
 // ── the page ──
 
-async fn submit(caller: &As<'_>, fields: &[(&str, &str)]) -> Reply {
-    let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+async fn submit(browser: &Browser, fields: &[(&str, &str)]) -> Page {
     let password = fields.iter().find(|(name, _)| *name == "password").map_or("", |(_, password)| password);
     let again = Some(("again", password)).filter(|_| fields.iter().all(|(name, _)| *name != "again"));
-    let fields = fields.iter().copied().chain(again);
-    let body: Vec<String> = fields.map(|(name, value)| format!("{name}={}", escape(value))).collect();
-    let kind = "application/x-www-form-urlencoded";
-    caller.send_raw(Method::POST, "/invitation", kind, body.join("&").into_bytes()).await
-}
-
-fn text(page: &Reply) -> &str {
-    page.body.as_str().expect("a page")
+    let fields: Vec<(&str, &str)> = fields.iter().copied().chain(again).collect();
+    browser.post("/invitation", &fields).await
 }
 
 #[tokio::test]
@@ -456,38 +449,32 @@ async fn the_page_names_the_inviting_organization_and_creates_the_account() {
     site.admin().post("/admin/organizations", body).await.done();
     let acme = site.admin().with("x-tenant-id", "acme");
     let token = token(&acme, json!({"email": "kim@example.org", "role_key": "member"})).await;
+    let (browser, elsewhere) = (site.visitor(), site.visitor().with("sec-fetch-site", "cross-site"));
 
-    let shown = site.nobody().get(&format!("/invitation?token={token}")).await;
-    let weak = submit(&site.nobody(), &[("token", &token), ("login", "kim<"), ("password", "short")]).await;
-    let elsewhere = submit(
-        &site.nobody().with("sec-fetch-site", "cross-site"),
-        &[("token", &token), ("login", "kim"), ("password", PASSWORD)],
-    )
-    .await;
-    let done = submit(
-        &site.nobody(),
-        &[("token", &token), ("login", " kim "), ("display_name", "Kim"), ("password", PASSWORD)],
-    )
-    .await;
-    let again = submit(&site.nobody(), &[("token", &token), ("login", "lee"), ("password", PASSWORD)]).await;
+    let shown = browser.get(&format!("/invitation?token={token}")).await;
+    let weak = submit(&browser, &[("token", &token), ("login", "kim<"), ("password", "short")]).await;
+    let elsewhere = submit(&elsewhere, &[("token", &token), ("login", "kim"), ("password", PASSWORD)]).await;
+    let fields = [("token", token.as_str()), ("login", " kim "), ("display_name", "Kim"), ("password", PASSWORD)];
+    let done = submit(&browser, &fields).await;
+    let again = submit(&site.visitor(), &[("token", &token), ("login", "lee"), ("password", PASSWORD)]).await;
 
-    assert_eq!(shown.status, 200);
-    assert!(text(&shown).contains("&lt;b&gt;Acme&lt;/b&gt; &amp; Sons invites you"));
-    assert!(text(&shown).contains("value=\"kim@example.org\""));
-    assert!(!["src=", "href=", "http://", "https://", "<script"].iter().any(|word| text(&shown).contains(word)));
+    assert_eq!((shown.status, shown.h1().as_str()), (200, "<b>Acme</b> & Sons invites you"));
+    assert_eq!(shown.value("login").as_deref(), Some("kim@example.org"));
+    shown.require_escaped("<b>Acme");
     assert_eq!(
         (shown.header("cache-control"), shown.header("referrer-policy")),
         (Some("no-store"), Some("no-referrer"))
     );
     assert!(shown.header("content-security-policy").unwrap().starts_with("default-src 'none';"));
-    assert_eq!((weak.status, text(&weak).matches("class=\"fault\"").count()), (400, 4));
-    assert!(text(&weak).contains("value=\"kim&lt;\""));
+    assert_eq!((weak.status, weak.faults().len(), weak.value("login").as_deref()), (400, 4, Some("kim<")));
     assert_eq!(elsewhere.status, 403);
-    assert!(done.status == 200 && !text(&done).contains("<form"));
-    assert_eq!((again.status, text(&again).contains("<form")), (401, false));
-    let kim = site.token("kim", PASSWORD).await;
-    let me = site.bearer(&kim).get("/me").await.data();
+    assert_eq!((done.status, done.location()), (303, Some("/console/me")));
+    assert_eq!((again.status, again.form("/invitation").is_none()), (401, true));
+    // The browser is signed in as the new member.
+    let own = browser.cookie("access_token").expect("a session");
+    let me = site.bearer(&own).get("/me").await.data();
     assert_eq!((&me["email"], &me["display_name"]), (&json!("kim@example.org"), &json!("Kim")));
+    site.token("kim", PASSWORD).await;
 }
 
 #[tokio::test]
@@ -497,10 +484,11 @@ async fn the_page_reports_a_taken_username_and_keeps_the_link() {
     let taken = acme.member().await.username;
     let token = token(&acme.owner(), json!({})).await;
 
-    let page = submit(&site.nobody(), &[("token", &token), ("login", &taken), ("password", PASSWORD)]).await;
+    let page = submit(&site.visitor(), &[("token", &token), ("login", &taken), ("password", PASSWORD)]).await;
 
-    assert_eq!((page.status, text(&page).matches("class=\"fault\"").count()), (409, 1));
-    assert!(text(&page).contains("<form"));
+    let faulty: Vec<String> = page.faults().into_iter().map(|(field, _)| field).collect();
+    assert_eq!((page.status, faulty), (409, vec!["login".to_owned()]));
+    assert!(page.form("/invitation").is_some());
     accept(&site, newcomer(&token, "kim")).await.done();
 }
 
@@ -510,17 +498,18 @@ async fn the_page_compares_both_passwords_and_tells_a_member_how_to_join() {
     let acme = site.organization("acme").await;
     let token = token(&acme.owner(), json!({})).await;
     let before = members(&site);
+    let browser = site.visitor();
 
-    let shown = site.nobody().get(&format!("/invitation?token={token}")).await;
+    let shown = browser.get(&format!("/invitation?token={token}")).await;
     let fields = [("token", token.as_str()), ("login", "kim"), ("password", PASSWORD), ("again", "Another-horse-9")];
-    let differing = submit(&site.nobody(), &fields).await;
+    let differing = submit(&browser, &fields).await;
 
-    assert!(
-        text(&shown).contains("POST /me/invitations/accept") && text(&shown).contains(&format!("<code>{token}</code>"))
+    assert!(shown.main().contains("POST /me/invitations/accept"));
+    assert!(shown.elements("code").iter().any(|code| code.text() == token));
+    assert_eq!(
+        (differing.status, differing.faults()),
+        (400, vec![("again".to_owned(), "The two passwords differ.".to_owned())])
     );
-    assert_eq!((differing.status, text(&differing).matches("class=\"fault\"").count()), (400, 1));
-    let focused = text(&differing).split("<input").find(|input| input.contains(" autofocus")).expect("a focus");
-    assert!(focused.contains("name=\"again\"") && focused.contains("aria-invalid"), "{focused}");
     assert_eq!(members(&site), before);
     let kim = site.member().await;
     let joined = site.bearer(&kim.token).post("/me/invitations/accept", json!({"token": token})).await;
@@ -528,19 +517,61 @@ async fn the_page_compares_both_passwords_and_tells_a_member_how_to_join() {
 }
 
 #[tokio::test]
+async fn a_member_signs_in_and_joins_with_the_account_that_exists() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let kim = site.member().await;
+    let token = token(&acme.owner(), json!({"role_key": "member"})).await;
+    let before = members(&site);
+    let browser = site.visitor();
+    let shown = browser.get(&format!("/invitation?token={token}")).await;
+
+    let link = shown.links().into_iter().find(|link| link.starts_with("/console/sign-in?r=")).expect("a link");
+    let signed = browser.get(&link).await.value("r").expect("a signed value");
+    let fields = [("login", kim.username.as_str()), ("password", PASSWORD), ("r", signed.as_str())];
+    let back = browser.post("/console/sign-in", &fields).await;
+    let offered = browser.follow(&back).await;
+    let joined = browser.post("/invitation", &[("token", &token), ("act", "join")]).await;
+
+    assert_eq!(back.location(), Some(format!("/invitation?token={token}").as_str()));
+    assert_eq!((offered.value("act").as_deref(), offered.value("password")), (Some("join"), None));
+    assert_eq!((joined.status, joined.location(), members(&site)), (303, Some("/console/me"), before));
+    let organizations = kim.caller().get("/me").await.data()["organizations"].clone();
+    assert_eq!(organizations[0]["org_code"], "acme");
+    assert_link_refused(&site, &token, "used").await;
+}
+
+#[tokio::test]
+async fn the_page_asks_for_a_second_factor_that_the_organization_requires() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let token = token(&acme.owner(), json!({"role_key": "member"})).await;
+    let path = format!("/admin/organizations/{}", acme.id);
+    site.admin().patch(&path, json!({"second_factor_required": true})).await.done();
+    let browser = site.visitor().in_chinese();
+
+    let page = submit(&browser, &[("token", &token), ("login", "kim"), ("password", PASSWORD)]).await;
+
+    assert_eq!((page.status, page.h1().as_str()), (200, "設定第二因素驗證"));
+    assert!(page.form("/console/sign-in/enrol").is_some());
+    assert_eq!(browser.cookie("access_token"), None);
+}
+
+#[tokio::test]
 async fn without_its_token_the_page_shows_and_creates_nothing() {
     let site = Site::start().await;
     let before = members(&site);
+    let browser = site.visitor().with("x-internal-secret", INTERNAL_SECRET);
 
     for query in ["", "?token=", "?token=x", "?Token=inv_x"] {
-        let page = site.nobody().with("x-internal-secret", INTERNAL_SECRET).get(&format!("/invitation{query}")).await;
-        assert_eq!((page.status, text(&page).contains("<form")), (401, false), "{query}");
+        let page = browser.get(&format!("/invitation{query}")).await;
+        assert_eq!((page.status, page.form("/invitation").is_none()), (401, true), "{query}");
     }
     for token in ["", "inv_x"] {
-        let page = submit(&site.nobody(), &[("token", token), ("login", "kim"), ("password", PASSWORD)]).await;
+        let page = submit(&browser, &[("token", token), ("login", "kim"), ("password", PASSWORD)]).await;
         assert_eq!(page.status, 401, "{token}");
     }
     let put = site.nobody().put("/invitation", json!({})).await;
-    assert_eq!((put.status, put.header("allow")), (405, Some("GET, POST")));
+    assert_eq!((put.status, put.header("allow")), (405, Some("GET, HEAD, POST")));
     assert_eq!(members(&site), before);
 }

@@ -1,14 +1,12 @@
 //! Behind a real nginx that strips a path, every URL works at the address that browsers use.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 
 use reqwest::{Client, Method, RequestBuilder, Response};
-use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::harness::counterparts::{Browser, CLIENT_SECRET, Oidc, http, query};
+use crate::harness::nginx::{Nginx, port};
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 
 /// The path that the proxy strips.
@@ -20,64 +18,6 @@ const HOSTS: [(&str, &str); 3] = [
     ("by the address it connects to", ""),
     ("by no name", "proxy_http_version 1.1; proxy_set_header Host \"\";"),
 ];
-
-/// A running nginx, until its standard input closes.
-struct Nginx {
-    child: Child,
-    folder: TempDir,
-}
-
-impl Nginx {
-    /// Passes requests below `STRIPPED` to `upstream`, without this prefix; a front end answers all others.
-    fn start(listener: TcpListener, upstream: &str, host: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
-        let (port, at) = (port(&listener), folder.path().display().to_string());
-        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|part| format!("{part}_temp_path {at}/{part};"))
-            .concat();
-        let settings = format!(
-            "{user} daemon off; worker_processes 1; pid {at}/pid; error_log {at}/log;
-            events {{ }}
-            http {{
-              access_log off; {temporary}
-              server {{
-                listen 127.0.0.1:{port};
-                location {STRIPPED}/ {{ {host} proxy_pass {upstream}/; }}
-                location / {{ return 200 'the front end'; }}
-              }}
-            }}"
-        );
-        std::fs::write(folder.path().join("nginx.conf"), settings).expect("written");
-        // nginx inherits the listening socket, so that it answers from now on and no other program gets the port.
-        listener.set_nonblocking(true).expect("a socket for events");
-        fcntl_setfd(&listener, FdFlags::empty()).expect("inherited");
-        let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/nginx/usr/sbin");
-        let nginx = "PATH=$PATH:/usr/sbin:$1; nginx -e log -p \"$0\" -c nginx.conf & cat; kill $!";
-        let child = Command::new("sh")
-            .args(["-c", nginx, &at, unpacked])
-            .env("NGINX", format!("{};", std::os::fd::AsRawFd::as_raw_fd(&listener)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a shell");
-        Self { child, folder }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("nginx: {}", std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
-        }
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-fn port(listener: &TcpListener) -> u16 {
-    listener.local_addr().expect("an address").port()
-}
 
 /// A site behind an nginx, and the public origin of both.
 struct Proxied {
@@ -94,7 +34,7 @@ impl Proxied {
         let origin = format!("http://127.0.0.1:{}", port(&listener));
         let url = format!("{origin}{STRIPPED}");
         let site = Site::with(&format!("base_path = \"/\"\npublic_url = {url:?}\n{}", settings(&origin))).await;
-        let _nginx = Nginx::start(listener, &site.url, host);
+        let _nginx = Nginx::start(listener, STRIPPED, &site.url, host);
         Self { site, _nginx, url, origin, http: http() }
     }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::harness::console::{Browser, Page};
 use crate::harness::rows::open_rows;
 use crate::harness::site::{PASSWORD, binary};
 
@@ -19,25 +20,12 @@ struct Fresh {
     http: reqwest::Client,
 }
 
-/// A page, or a response of the API.
-struct Page {
-    status: u16,
-    headers: reqwest::header::HeaderMap,
-    text: String,
+fn json_of(page: &Page) -> Value {
+    serde_json::from_str(&page.text).expect("JSON")
 }
 
-impl Page {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).expect("JSON")
-    }
-
-    fn faults(&self) -> usize {
-        self.text.matches("class=\"fault\"").count()
-    }
-
-    fn shows_the_form(&self) -> bool {
-        self.text.contains("<form method=\"post\" action=\"/setup\">")
-    }
+fn has_form(page: &Page) -> bool {
+    page.form("/setup").is_some()
 }
 
 impl Fresh {
@@ -70,20 +58,17 @@ impl Fresh {
         Page { status, headers, text: response.text().await.expect("text") }
     }
 
-    async fn get(&self, path: &str) -> Page {
-        self.send(self.http.get(format!("{}{path}", self.url))).await
+    /// A new browser without cookies.
+    fn visitor(&self) -> Browser {
+        Browser::new(&self.url)
     }
 
-    fn form(&self, token: &str, login: &str, password: &str) -> reqwest::RequestBuilder {
-        let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let (token, login, password) = (escape(token), escape(login), escape(password));
-        let body = format!("token={token}&login={login}&password={password}&again={password}");
-        let request = self.http.post(format!("{}/setup", self.url));
-        request.header("content-type", "application/x-www-form-urlencoded").body(body)
+    async fn get(&self, path: &str) -> Page {
+        self.visitor().get(path).await
     }
 
     async fn submit(&self, token: &str, login: &str, password: &str) -> Page {
-        self.send(self.form(token, login, password)).await
+        self.visitor().post("/setup", &fields(token, login, password)).await
     }
 
     async fn login(&self, login: &str, password: &str) -> Page {
@@ -106,6 +91,10 @@ impl Fresh {
     }
 }
 
+fn fields<'t>(token: &'t str, login: &'t str, password: &'t str) -> [(&'static str, &'t str); 4] {
+    [("token", token), ("login", login), ("password", password), ("again", password)]
+}
+
 impl Drop for Fresh {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
@@ -126,7 +115,7 @@ async fn without_its_token_the_page_shows_nothing() {
 
     for query in ["", "?token=", "?token=x", &format!("?token={truncated}"), &format!("?Token={}", fresh.token)] {
         let page = fresh.get(&format!("/setup{query}")).await;
-        assert_eq!((page.status, page.shows_the_form()), (401, false), "{query}");
+        assert_eq!((page.status, has_form(&page)), (401, false), "{query}");
     }
     for token in ["", "x", truncated] {
         assert_eq!(fresh.submit(token, "kim", PASSWORD).await.status, 401, "{token}");
@@ -140,12 +129,15 @@ async fn with_its_token_the_page_shows_the_form_and_loads_nothing_from_elsewhere
 
     let page = fresh.get(&format!("/setup?token={}", fresh.token)).await;
 
-    assert_eq!((page.status, page.shows_the_form(), page.faults()), (200, true, 0));
-    assert!(page.text.contains(&format!("name=\"token\" value=\"{}\"", fresh.token)));
-    let header = |name: &str| page.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    assert_eq!((header("cache-control"), header("referrer-policy")), ("no-store", "no-referrer"));
-    assert!(header("content-security-policy").starts_with("default-src 'none';"));
-    assert!(!["src=", "href=", "http://", "https://", "<script"].iter().any(|word| page.text.contains(word)));
+    assert_eq!((page.status, has_form(&page), page.faults().len()), (200, true, 0));
+    assert_eq!(page.value("token").as_deref(), Some(fresh.token.as_str()));
+    assert_eq!((page.header("cache-control"), page.header("referrer-policy")), (Some("no-store"), Some("no-referrer")));
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none';"));
+    for (element, attribute) in [("script", "src"), ("link", "href"), ("a", "href"), ("img", "src")] {
+        let all = page.elements(element);
+        let own = all.iter().all(|one| one.attribute(attribute).is_some_and(|to| to.starts_with(['/', '#'])));
+        assert!(own && all.iter().all(|one| !one.attribute(attribute).unwrap().starts_with("//")), "{element}");
+    }
 }
 
 #[tokio::test]
@@ -155,7 +147,7 @@ async fn before_the_first_administrator_nobody_can_sign_in() {
     for (login, password) in [("admin", "admin"), ("admin", "password"), ("root", ""), ("admin@example.org", PASSWORD)]
     {
         let page = fresh.login(login, password).await;
-        assert!(page.status == 401 || page.json()["detail"] == "bad_input", "{login}");
+        assert!(page.status == 401 || json_of(&page)["detail"] == "bad_input", "{login}");
     }
     assert_eq!(fresh.members(), 0);
 }
@@ -166,24 +158,21 @@ async fn before_the_first_administrator_nobody_can_sign_in() {
 async fn the_link_creates_the_first_administrator_once() {
     let fresh = Fresh::start("");
 
-    let made = fresh.submit(&fresh.token, "kim@example.org", PASSWORD).await;
+    let browser = fresh.visitor();
+    let made = browser.post("/setup", &fields(&fresh.token, "kim@example.org", PASSWORD)).await;
     let again = fresh.submit(&fresh.token, "lee@example.org", PASSWORD).await;
     let shown = fresh.get(&format!("/setup?token={}", fresh.token)).await;
 
-    assert_eq!((made.status, made.shows_the_form()), (200, false));
-    assert_eq!((again.status, shown.status, shown.shows_the_form()), (401, 401, false));
-    assert!(
-        made.text.contains("roster org create acme") && made.text.contains("roster invite create acme"),
-        "{}",
-        made.text
-    );
-    assert!(shown.text.contains("administrator exists already, so sign in"), "{}", shown.text);
+    assert_eq!((made.status, made.location()), (303, Some("/console/site/first-steps")));
+    assert_eq!((again.status, shown.status, has_form(&shown)), (401, 401, false));
+    assert!(shown.main().contains("administrator exists already, so sign in"), "{}", shown.text);
     assert!(!shown.text.contains("setup-link"), "{}", shown.text);
     assert_eq!(fresh.members(), 1);
-    let token =
-        fresh.login("kim@example.org", PASSWORD).await.json()["data"]["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(fresh.login("kim@example.org", PASSWORD).await.status, 200);
+    // The browser is signed in.
+    let token = browser.cookie("access_token").expect("a session");
     let organizations = fresh.http.get(format!("{}/admin/organizations", fresh.url)).bearer_auth(token);
-    assert_eq!(fresh.send(organizations).await.json()["data"]["items"][0]["org_code"], "platform");
+    assert_eq!(json_of(&fresh.send(organizations).await)["data"]["items"][0]["org_code"], "platform");
 }
 
 #[tokio::test]
@@ -194,8 +183,8 @@ async fn one_of_many_parallel_uses_of_the_link_creates_an_administrator() {
     let pages =
         futures_util::future::join_all(logins.iter().map(|login| fresh.submit(&fresh.token, login, PASSWORD))).await;
 
-    assert_eq!(pages.iter().filter(|page| page.status == 200).count(), 1);
-    assert!(pages.iter().all(|page| matches!(page.status, 200 | 401 | 409)));
+    assert_eq!(pages.iter().filter(|page| page.status == 303).count(), 1);
+    assert!(pages.iter().all(|page| matches!(page.status, 303 | 401 | 409)));
     assert_eq!(fresh.members(), 1);
 }
 
@@ -212,30 +201,31 @@ async fn a_weak_password_shows_all_its_faults_and_keeps_the_link() {
         (&format!("A1{}", "x".repeat(255)), 1),
     ] {
         let page = fresh.submit(&fresh.token, "kim@example.org", password).await;
-        assert_eq!((page.status, page.faults(), page.shows_the_form()), (400, faults, true), "{password}");
+        assert_eq!((page.status, page.faults().len(), has_form(&page)), (400, faults, true), "{password}");
         assert!(password.is_empty() || !page.text.contains(&format!("value=\"{password}\"")));
     }
     assert_eq!(fresh.members(), 0);
-    assert_eq!(fresh.submit(&fresh.token, "kim@example.org", &format!("A1{}", "x".repeat(254))).await.status, 200);
+    assert_eq!(fresh.submit(&fresh.token, "kim@example.org", &format!("A1{}", "x".repeat(254))).await.status, 303);
 }
 
 #[tokio::test]
-async fn both_passwords_must_match_and_the_focus_is_on_the_fault() {
+async fn both_passwords_must_match_and_the_summary_of_faults_has_the_focus() {
     let fresh = Fresh::start("");
-    let post = |body: String| {
-        let kind = "application/x-www-form-urlencoded";
-        fresh.send(fresh.http.post(format!("{}/setup", fresh.url)).header("content-type", kind).body(body))
-    };
-    let with = |rest: &str| format!("token={}&login=kim&password={PASSWORD}{rest}", fresh.token);
+    let once = [("token", fresh.token.as_str()), ("login", "kim"), ("password", PASSWORD)];
+    let twice = [once[0], once[1], once[2], ("again", "Another-horse-9")];
 
-    let once = post(with("")).await;
-    let differing = post(with("&again=Another-horse-9")).await;
+    let once = fresh.visitor().post("/setup", &once).await;
+    let differing = fresh.visitor().post("/setup", &twice).await;
     let weak = fresh.submit(&fresh.token, "kim", "short").await;
 
-    assert_eq!((once.status, differing.status, differing.faults(), weak.faults()), (400, 400, 1, 3));
+    assert_eq!((once.status, differing.status, differing.faults().len(), weak.faults().len()), (400, 400, 1, 3));
     for (page, field) in [(&differing, "again"), (&weak, "password")] {
-        let focused: Vec<&str> = page.text.split("<input").filter(|input| input.contains(" autofocus")).collect();
-        assert!(focused.len() == 1 && focused[0].contains(&format!("name=\"{field}\"")), "{field}: {focused:?}");
+        let summary = page.with_class("faults");
+        let links: Vec<String> =
+            summary[0].elements("a").iter().map(|link| link.attribute("href").expect("an id").to_owned()).collect();
+        assert!(summary[0].attributes.contains_key("data-focus"));
+        assert!(links.iter().all(|link| *link == format!("#{field}")), "{field}: {links:?}");
+        assert!(!page.elements("input").iter().any(|input| input.attributes.contains_key("autofocus")));
     }
     assert_eq!(fresh.members(), 0);
 }
@@ -272,10 +262,9 @@ async fn submitted_text_is_escaped() {
 
     let page = fresh.submit(&fresh.token, login, "short").await;
 
-    assert_eq!((page.status, page.shows_the_form()), (400, true));
-    let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;@example.org";
-    assert!(page.text.contains(&format!("value=\"{escaped}\"")), "{}", page.text);
-    assert!(!page.text.contains("<script"));
+    assert_eq!((page.status, has_form(&page)), (400, true));
+    assert_eq!(page.value("login").as_deref(), Some(login));
+    page.require_escaped("<script>alert");
 }
 
 #[tokio::test]
@@ -284,7 +273,8 @@ async fn markup_in_a_token_is_escaped() {
 
     let page = fresh.get("/setup?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E").await;
 
-    assert_eq!((page.status, page.text.contains("<script")), (401, false));
+    assert_eq!(page.status, 401);
+    page.require_escaped("<script>alert");
 }
 
 #[tokio::test]
@@ -303,7 +293,7 @@ async fn the_first_administrators_login_has_the_rules_of_every_login() {
     ] {
         let fresh = Fresh::start("");
         let page = fresh.submit(&fresh.token, login, PASSWORD).await;
-        assert_eq!((page.status, page.faults(), fresh.members()), (400, 1, 0), "{login:?}");
+        assert_eq!((page.status, page.faults().len(), fresh.members()), (400, 1, 0), "{login:?}");
     }
 }
 
@@ -313,16 +303,17 @@ async fn a_bad_login_and_a_weak_password_are_shown_together() {
 
     let page = fresh.submit(&fresh.token, "a b", "short").await;
 
-    assert_eq!((page.status, page.faults()), (400, 4));
+    assert_eq!((page.status, page.faults().len()), (400, 4));
 }
 
 #[tokio::test]
 async fn a_cross_site_form_is_refused() {
     let fresh = Fresh::start("");
 
-    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
-        let request = fresh.form(&fresh.token, "kim@example.org", PASSWORD).header("sec-fetch-site", site);
-        assert_eq!(fresh.send(request).await.status, status, "{site}");
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("", 403), ("none", 303)] {
+        let sent = fields(&fresh.token, "kim@example.org", PASSWORD);
+        let page = fresh.visitor().post_with("/setup", &sent, &[("sec-fetch-site", site)]).await;
+        assert_eq!(page.status, status, "{site}");
     }
     assert_eq!(fresh.members(), 1);
 }
@@ -331,7 +322,8 @@ async fn a_cross_site_form_is_refused() {
 async fn a_form_with_something_missing_is_refused() {
     let fresh = Fresh::start("");
     let post = |content_type: &str, body: String| {
-        fresh.http.post(format!("{}/setup", fresh.url)).header("content-type", content_type).body(body)
+        let request = fresh.http.post(format!("{}/setup", fresh.url)).header("content-type", content_type);
+        request.header("sec-fetch-site", "same-origin").body(body)
     };
     let form = "application/x-www-form-urlencoded";
 
@@ -344,6 +336,34 @@ async fn a_form_with_something_missing_is_refused() {
 
     assert_eq!((without.status, twice.status, other.status), (400, 400, 415));
     assert_eq!(fresh.members(), 0);
+}
+
+#[tokio::test]
+async fn without_an_administrator_the_console_says_how_to_get_the_link() {
+    let fresh = Fresh::start("");
+    let browser = fresh.visitor();
+
+    let led = browser.get("/console").await;
+    let shown = browser.follow(&led).await;
+    let sent = browser.post("/console/sign-in", &[("login", "admin"), ("password", "admin")]).await;
+
+    for page in [&shown, &sent] {
+        assert_eq!((page.status, page.h1().as_str()), (200, "This site has no administrator yet"));
+        assert!(page.form("/console/sign-in").is_none());
+        assert!(page.elements("pre")[0].text().starts_with("roster setup-link"));
+    }
+}
+
+#[tokio::test]
+async fn the_page_speaks_chinese_too() {
+    let fresh = Fresh::start("");
+    let browser = fresh.visitor().in_chinese();
+
+    let page = browser.get(&format!("/setup?token={}", fresh.token)).await;
+    let weak = browser.post("/setup", &fields(&fresh.token, "kim", "abcdefg1")).await;
+
+    assert_eq!((page.h1().as_str(), page.elements("html")[0].attribute("lang")), ("歡迎使用 Roster", Some("zh-TW")));
+    assert_eq!(weak.faults(), [("password".to_owned(), "需要至少一個大寫字母。".to_owned())]);
 }
 
 // ── replacement and expiry of the link ──
@@ -359,7 +379,7 @@ async fn a_new_link_voids_the_old_one() {
     let token = link["setup_url"].as_str().unwrap().split_once("/setup?token=").unwrap().1;
     assert_eq!(fresh.get(&format!("/setup?token={}", fresh.token)).await.status, 401);
     assert_eq!(fresh.submit(&fresh.token, "mallory", PASSWORD).await.status, 401);
-    assert_eq!(fresh.submit(token, "kim@example.org", PASSWORD).await.status, 200);
+    assert_eq!(fresh.submit(token, "kim@example.org", PASSWORD).await.status, 303);
 }
 
 #[tokio::test]
@@ -437,7 +457,7 @@ async fn two_internal_secrets_are_accepted_during_a_rotation() {
     let fresh = Fresh::start(&format!("internal_secret_file = {file:?}"));
     let asked = async |secret: &str| {
         let request = fresh.http.get(format!("{}/internal/members", fresh.url)).header("x-internal-secret", secret);
-        fresh.send(request).await.json()["code"].clone()
+        json_of(&fresh.send(request).await)["code"].clone()
     };
 
     assert_eq!(asked("the-newer-internal-secret").await, 102_000);
@@ -453,7 +473,7 @@ async fn without_an_internal_secret_every_secret_is_refused() {
         let request = fresh.http.get(format!("{}/internal/members", fresh.url)).header("x-internal-secret", secret);
         let reply = fresh.send(request).await;
         assert_eq!(
-            (reply.status, &reply.json()["detail"]),
+            (reply.status, &json_of(&reply)["detail"]),
             (501, &json!("internal_secret_not_configured")),
             "{secret}"
         );

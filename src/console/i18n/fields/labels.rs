@@ -5,6 +5,7 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     ("actor", "Who", "操作者"),
     ("address", "Address", "位址"),
     ("after", "After", "之後"),
+    ("again", "New password, again", "再次輸入新密碼"),
     ("allow", "Answer", "結果"),
     ("allowed_ips", "Allowed addresses", "允許的位址"),
     ("allowed_origins", "Allowed origins", "允許的來源網站"),

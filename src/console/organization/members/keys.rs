@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::{MemberTab, address_of, get_user, member_page, name_of, refused};
+use super::{MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of, refused};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Kind, Menu, Row, Tone};
 use crate::console::form::{self, Form};
@@ -192,7 +192,9 @@ async fn create(visit: &Visit) -> Result<View> {
     let call = op("create_member_api_key").at(visit.path("uid")).body(&body).once(visit.submitted(form::ONCE));
     match visit.call(call).await {
         Ok(made) => shown_once(visit, &made.data).await,
-        Err(error) if is_of_form(&error) => Ok(page(visit, Some(&error)).await?.into()),
+        Err(error) if is_shown_in_form(visit, "create_member_api_key", &error) => {
+            Ok(page(visit, Some(&error)).await?.into())
+        }
         Err(error) => Err(error),
     }
 }

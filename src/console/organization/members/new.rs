@@ -4,13 +4,13 @@ use futures_util::future::join_all;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::name_of;
+use super::{is_shown_in_form, name_of};
 use crate::console::client::{encoded, op};
 use crate::console::components::{self, Field, Text};
 use crate::console::form::{self, Form};
 use crate::console::i18n::{errors, fill, words};
 use crate::console::list;
-use crate::console::visit::{Content, View, Visit, is_of_form};
+use crate::console::visit::{Content, View, Visit};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
 words! {
@@ -24,7 +24,7 @@ words! {
         created: "{} is a member now. Give the first role below.", "{} 已成為成員，請在下方授予第一個角色。";
         exists: "Somebody has this name or e-mail already", "這個名稱或電子郵件已有人使用";
         exists_here: "In this organization it is:", "此組織中的成員：";
-        exists_elsewhere: "Nobody in this organization has it. The person can join with the account they have: invite them, or add them by their id.", "此組織中沒有這位成員。對方可以用現有帳號加入：請發送邀請，或以識別碼加入。";
+        exists_elsewhere: "Nobody in this organization has it. The person can join with the account they have: invite them.", "此組織中沒有這位成員。對方可以用現有帳號加入，請發送邀請。";
         add: "Add a person who has an account", "加入已有帳號的人";
         add_about: "Everybody finds their id on their own profile page.", "每個人都能在自己的個人資料頁找到識別碼。";
         uid: "Id of the person", "對方的識別碼";
@@ -140,7 +140,9 @@ async fn create(visit: &Visit) -> Result<View> {
             let address = visit.of_organization(&format!("members/{}", made.data["id"].as_str().unwrap_or_default()));
             visit.done(address, fill(t.created, &[&name_of(&made.data)]))
         }
-        Err(error) if is_of_form(&error) => Ok(page(visit, Some(&error), None).await?.into()),
+        Err(error) if is_shown_in_form(visit, "create_member", &error) => {
+            Ok(page(visit, Some(&error), None).await?.into())
+        }
         Err(error) => Err(error),
     }
 }
@@ -154,7 +156,9 @@ async fn add(visit: &Visit) -> Result<View> {
             let user = visit.find(op("get_user").at(uid)).await.unwrap_or_else(|| json!({"id": uid}));
             visit.done(visit.of_organization(&format!("members/{uid}")), fill(t.added, &[&name_of(&user)]))
         }
-        Err(error) if is_of_form(&error) || error.code == ErrorCode::MemberNotFound || error.is_denial() => {
+        Err(error)
+            if error.code == ErrorCode::MemberNotFound || is_shown_in_form(visit, "link_member_by_name", &error) =>
+        {
             Ok(page(visit, None, Some(&error)).await?.into())
         }
         Err(error) => Err(error),

@@ -4,7 +4,9 @@ use futures_util::future::join3;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{MemberTab, address_of, get_user, member_page, name_of, refused, roles, status_badge, take_out_box};
+use super::{
+    MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of, refused, roles, status_badge, take_out_box,
+};
 use crate::console::client::op;
 use crate::console::components::{self, Change, Confirm, Kind, Tone, Typed};
 use crate::console::form::{self, Form};
@@ -279,7 +281,9 @@ async fn update(visit: &Visit) -> Result<View> {
     let call = op("update_member").at(visit.path("uid")).body(&body).if_match(visit.submitted(form::VERSION));
     match visit.call(call).await {
         Ok(_) => visit.done(address_of(visit, TAB), t.saved),
-        Err(error) if is_of_form(&error) => Ok(profile(visit, Some(&error)).await?.into()),
+        Err(error) if is_shown_in_form(visit, "update_member", &error) => {
+            Ok(profile(visit, Some(&error)).await?.into())
+        }
         Err(error) => Err(error),
     }
 }

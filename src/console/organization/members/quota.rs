@@ -4,14 +4,14 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::{MemberTab, address_of, get_user, member_page, name_of};
+use super::{MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Row};
 use crate::console::form::Form;
 use crate::console::i18n::{fields, fill, words};
 use crate::console::list;
-use crate::console::visit::{Content, Notice, View, Visit, is_of_form};
-use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::console::visit::{Content, Notice, View, Visit};
+use crate::kernel::error::{Error, Result};
 use crate::kernel::units::{parse_bytes, shown_bytes};
 
 words! {
@@ -170,7 +170,7 @@ pub async fn act(visit: &Visit) -> Result<View> {
                 }),
             ))
         }
-        Err(error) if is_of_form(&error) || error.code == ErrorCode::Forbidden => {
+        Err(error) if is_shown_in_form(visit, "update_member_quota", &error) => {
             Ok(page(visit, Some(&error)).await?.into())
         }
         Err(error) => Err(error),

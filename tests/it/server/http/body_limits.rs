@@ -93,7 +93,8 @@ async fn every_path_that_reads_a_body_limits_it() {
     let site = Site::start().await;
     let body = vec![b'x'; BODY_BYTES_MAX + 1];
 
-    let form = site.nobody().send_raw(Method::POST, "/setup", "application/x-www-form-urlencoded", body.clone()).await;
+    let own = site.nobody().with("sec-fetch-site", "same-origin");
+    let form = own.send_raw(Method::POST, "/setup", "application/x-www-form-urlencoded", body.clone()).await;
     let login = site.nobody().send_raw(Method::POST, "/auth/login", "application/json", body).await;
 
     assert_eq!(login.status, 413);

@@ -179,10 +179,13 @@ async fn a_wrong_method_outside_the_api_is_answered_with_the_allowed_ones() {
         ("/manual", "GET"),
         ("/manual/reference/settings", "GET"),
         ("/api/v1/openapi.json", "GET"),
-        ("/setup", "GET, POST"),
     ] {
         let reply = site.nobody().send(Method::DELETE, path, None).await;
         assert_eq!((reply.is(10_105_000).word(), reply.header("allow")), ("method_not_allowed", Some(allow)), "{path}");
+    }
+    for (path, allow) in [("/setup", "GET, HEAD, POST"), ("/console/sign-in/oidc/lab", "GET, HEAD")] {
+        let reply = site.nobody().send(Method::DELETE, path, None).await;
+        assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{path}");
     }
 }
 

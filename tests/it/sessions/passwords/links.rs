@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use super::{OTHER, link_for, login, mailing, meddle, plain_smtp, reset};
 use crate::harness::callers::As;
+use crate::harness::console::{Browser, Page};
 use crate::harness::counterparts::Smtp;
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 use crate::harness::waiting::eventually;
+use crate::sessions::second_factor::enrolled;
 
 /// A member with an e-mail who can sign in.
 async fn member_with_email(site: &Site, email: &str) -> String {
@@ -276,27 +278,22 @@ async fn the_command_line_creates_a_link_with_the_server_running_or_stopped() {
 
 // ── the page ──
 
-async fn submit(site: &Site, token: &str, password: &str, again: &str, from: &str) -> (u16, String) {
-    let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let body = format!("token={}&password={}&again={}", escape(token), escape(password), escape(again));
-    let request = site.http.post(format!("{}/reset", site.url)).header("sec-fetch-site", from);
-    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-    let response = request.send().await.expect("an answer");
-    (response.status().as_u16(), response.text().await.expect("text"))
+async fn submit(browser: &Browser, token: &str, password: &str, again: &str) -> Page {
+    browser.post("/reset", &[("token", token), ("password", password), ("again", again)]).await
 }
 
 #[tokio::test]
-async fn the_page_of_a_link_sets_the_password() {
+async fn the_page_of_a_link_sets_the_password_and_signs_in() {
     let site = Site::start().await;
     let member = site.member().await;
     let link = link_for(&site.admin(), &member.uid).await;
     let token = link["token"].as_str().unwrap();
+    let browser = site.visitor();
 
-    let shown = site.nobody().get(&format!("/reset?token={token}")).await;
+    let shown = browser.get(&format!("/reset?token={token}")).await;
 
-    assert_eq!(shown.status, 200);
-    let text = shown.body.as_str().unwrap();
-    assert!(text.contains("<form method=\"post\" action=\"/reset\">") && !text.contains(&member.username));
+    assert_eq!((shown.status, shown.form("/reset").is_some()), (200, true));
+    assert!(!shown.text.contains(&member.username));
     assert_eq!(
         (shown.header("referrer-policy"), shown.header("cache-control")),
         (Some("no-referrer"), Some("no-store"))
@@ -304,21 +301,43 @@ async fn the_page_of_a_link_sets_the_password() {
     assert!(shown.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     for (password, again, faults) in [("weak", "weak", 3), ("Password1", "Password1", 1), (OTHER, "Another-horse-9", 1)]
     {
-        let (status, text) = submit(&site, token, password, again, "same-origin").await;
-        assert_eq!((status, text.matches("class=\"fault\"").count()), (400, faults), "{password}");
+        let page = submit(&browser, token, password, again).await;
+        assert_eq!((page.status, page.faults().len()), (400, faults), "{password}");
     }
-    assert_eq!(submit(&site, token, OTHER, OTHER, "cross-site").await.0, 403);
+    let elsewhere = site.visitor().with("sec-fetch-site", "cross-site");
+    assert_eq!(submit(&elsewhere, token, OTHER, OTHER).await.status, 403);
 
-    let (status, text) = submit(&site, token, OTHER, OTHER, "same-origin").await;
+    let done = submit(&browser, token, OTHER, OTHER).await;
 
-    assert_eq!(status, 200);
-    assert!(text.contains("<h1>Done</h1>"), "{text}");
+    assert_eq!((done.status, done.location()), (303, Some("/console/me")));
+    let own = browser.cookie("access_token").expect("a session");
+    assert_eq!(site.bearer(&own).get("/me").await.data()["uid"], json!(member.uid));
     site.token(&member.username, OTHER).await;
-    assert_eq!(submit(&site, token, OTHER, OTHER, "same-origin").await.0, 401);
+    let stranger = site.visitor();
+    assert_eq!(submit(&stranger, token, OTHER, OTHER).await.status, 401);
     for path in ["/reset", "/reset?token=", "/reset?token=%22%3E%3Cscript%3E", &format!("/reset?token={token}")] {
-        let refused = site.nobody().get(path).await;
-        assert_eq!(refused.status, 401);
-        assert!(!refused.body.as_str().unwrap().contains("<form"));
+        let refused = stranger.get(path).await;
+        assert_eq!((refused.status, refused.form("/reset").is_none()), (401, true), "{path}");
     }
     assert!(!site.log().contains(token));
+}
+
+#[tokio::test]
+async fn the_page_of_a_link_asks_for_the_second_factor() {
+    let site = Site::start().await;
+    let member = site.member().await;
+    let mut app = enrolled(&member).await;
+    let link = link_for(&site.admin(), &member.uid).await;
+    let browser = site.visitor();
+
+    let asked = submit(&browser, link["token"].as_str().unwrap(), OTHER, OTHER).await;
+    let factor = "/console/sign-in/second-factor";
+    let (hidden, code) = (asked.hidden(factor), app.code());
+    let mut fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    fields.push(("code", &code));
+    let before = browser.cookie("access_token");
+    let done = browser.post(factor, &fields).await;
+
+    assert_eq!((asked.status, asked.h1().as_str(), before), (200, "Second step", None));
+    assert_eq!((done.status, done.location()), (303, Some("/console/me")));
 }
