@@ -87,6 +87,7 @@ impl<'v> Form<'v> {
             _ if name == "code" => TextKind::Code,
             _ => TextKind::Text,
         };
+        let pattern = field.pattern.as_deref().and_then(browser_pattern);
         let length = |length: Option<u64>| length.and_then(|length| u32::try_from(length).ok());
         self.around(field, |around| match html_type {
             // Passwords are never shown again.
@@ -100,7 +101,7 @@ impl<'v> Form<'v> {
                     is_required: field.is_required,
                     minlength: length(field.length_min).filter(|_| field.is_required),
                     maxlength: length(field.length_max),
-                    pattern: field.pattern.as_deref().and_then(browser_pattern),
+                    pattern: pattern.as_deref(),
                     autocomplete: Some(fields::autocomplete(name, html_type)),
                     ..Text::default()
                 },
@@ -226,11 +227,11 @@ fn text_type(field: &FieldInfo) -> &'static str {
     }
 }
 
-/// The pattern as browsers check it, without the anchors that HTML implies. `None` for a pattern with features that
-/// browsers read otherwise.
-fn browser_pattern(pattern: &str) -> Option<&str> {
+/// The pattern as browsers check it: without the anchors that HTML implies, and with a hyphen at the end of a class
+/// escaped. `None` for a pattern with features that browsers read otherwise.
+fn browser_pattern(pattern: &str) -> Option<String> {
     let inner = pattern.strip_prefix('^')?.strip_suffix('$')?;
-    (!inner.contains("\\x") && !inner.contains("(?")).then_some(inner)
+    (!inner.contains("\\x") && !inner.contains("(?")).then(|| inner.replace("-]", "\\-]"))
 }
 
 /// Reads the submitted fields as the body of the operation. Empty fields become null where null removes the value, and

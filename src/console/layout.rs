@@ -156,7 +156,7 @@ fn switcher(visit: &Visit) -> Markup {
                         li { a href=(visit.href(&format!("/console/o/{code}/{rest}"))) { (name) } }
                     }
                 }
-                @if visit.may("list_organizations") && visit.is_platform_administrator() {
+                @if visit.may("list_organizations") && visit.is_of_platform() {
                     li { a href=(visit.href("/console/site/organizations")) { (t.site) } }
                 }
             }
@@ -250,7 +250,7 @@ fn entry(visit: &Visit, page: &'static Page) -> Option<(Group, Markup)> {
     let (group, text) = page.entry?;
     let is_of_place = match page.area {
         Area::Organization => visit.organization.is_some(),
-        Area::Site => visit.is_platform_administrator(),
+        Area::Site => visit.is_of_platform(),
         Area::Own => true,
         Area::Public => false,
     };

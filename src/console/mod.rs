@@ -153,6 +153,9 @@ impl Console {
         if is_form {
             visit.form = self.read_form(visit).await?;
         }
+        if page.area == Area::Site && !visit.is_of_platform() {
+            return Err(Error::new(ErrorCode::Forbidden).with_source("the page is for members of the platform"));
+        }
         if let Some(lacking) = page.needs.iter().find(|operation| visit.identity.is_some() && !visit.may(operation)) {
             return Err(Error::new(ErrorCode::Forbidden).with_source(format!("the page needs {lacking}")));
         }
@@ -334,8 +337,8 @@ fn is_own_address(text: &str) -> bool {
 
 /// The start page: where somebody finds what concerns them.
 pub(crate) async fn home(visit: &Visit) -> Result<View> {
-    let is_new =
-        visit.is_platform_administrator() && visit.me["organizations"].as_array().is_none_or(|all| all.len() <= 1);
+    let has_none = visit.me["organizations"].as_array().is_none_or(|all| all.len() <= 1);
+    let is_new = has_none && visit.is_of_platform() && visit.may("create_organization");
     Ok(View::Redirect(if is_new { "/console/site/first-steps" } else { "/console/me" }.to_owned(), None))
 }
 

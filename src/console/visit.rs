@@ -203,10 +203,11 @@ impl Visit {
         }
     }
 
-    /// Whether the visitor administers the site.
-    pub fn is_platform_administrator(&self) -> bool {
+    /// Whether the visitor belongs to the organization `platform`, whose members have rights over the site.
+    pub fn is_of_platform(&self) -> bool {
+        let snapshot = self.console.app.snapshot();
         let member = self.identity.as_ref().and_then(Identity::member);
-        member.is_some_and(|member| self.console.app.snapshot().is_platform_admin(member))
+        member.zip(snapshot.platform()).is_some_and(|(member, platform)| platform.set_of(member).is_some())
     }
 
     /// A parameter of the path.

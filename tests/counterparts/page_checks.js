@@ -130,9 +130,15 @@
       }
       return false;
     };
+    // A link or checkbox can cover the box around it.
+    const covers = (element) => ['::before', '::after'].some((part) => {
+      const style = getComputedStyle(element, part);
+      return style.content !== 'none' && style.position === 'absolute' && style.inset === '0px';
+    });
     const size = (element) => {
       const isChoice = ['checkbox', 'radio'].includes(element.type);
-      const boxes = [element, ...(isChoice ? element.labels : [])].map((part) => part.getBoundingClientRect());
+      const parts = [element, ...(isChoice ? element.labels : []), ...(element.offsetParent && covers(element) ? [element.offsetParent] : [])];
+      const boxes = parts.map((part) => part.getBoundingClientRect());
       return [Math.max(...boxes.map((box) => box.width)), Math.max(...boxes.map((box) => box.height))];
     };
     const round = (px) => Math.round(px * 10) / 10;

@@ -65,7 +65,7 @@
       const strayed = new URL(answer.url).pathname !== url.pathname;
       if (strayed || answer.status >= 500 || !swap(id, await answer.text())) return location.assign(url);
       if (!form.closest("dialog")) history.replaceState(history.state, "", url);
-      const told = one("[data-announce]", document.getElementById(id));
+      const told = one("[data-announce], .empty h2", document.getElementById(id));
       if (told) say(told.textContent);
     } catch (fault) {
       if (fault.name !== "AbortError") location.assign(url);

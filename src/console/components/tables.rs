@@ -91,6 +91,9 @@ pub fn table(caption: &str, columns: &[Column<'_>], rows: Vec<Row>) -> Markup {
 
 fn heading(column: &Column<'_>) -> Markup {
     let class = column.is_number.then_some("num");
+    if column.title.is_empty() {
+        return html! { td role="cell" class=[class] {} };
+    }
     let Some((href, order)) = &column.sort else {
         return html! { th role="columnheader" scope="col" class=[class] { (column.title) } };
     };

@@ -47,7 +47,7 @@ words! {
         plain_http: "This address is plain http: browsers then keep no session. Set tls.mode, or put a proxy with https in front.", "這個網址是未加密的 http，瀏覽器不會保留工作階段。請設定 tls.mode，或在前方使用 https 代理。";
         organization_about: "People belong to organizations. Create the first one.", "成員屬於組織。請建立第一個組織。";
         all_organizations: "All organizations", "所有組織";
-        invite_about: "An invitation is a link: whoever opens it chooses a password and belongs to the organization.", "邀請是一個連結：開啟連結的人設定密碼後即加入組織。";
+        invite_about: "An invitation is a link. Who opens it chooses a password and belongs to the organization.", "邀請是一個連結：開啟連結的人設定密碼後即加入組織。";
         invite_into: "Invite into {}", "邀請加入 {}";
         organization_first: "Create an organization first.", "請先建立組織。";
         connect_about: "Put these lines into roster.toml, with your own addresses, and restart the server.", "將以下設定加入 roster.toml，改成您的位址後重新啟動伺服器。";

@@ -6,7 +6,7 @@ words! {
     pub Why {
         title: "Why?", "為什麼？";
         about: "Ask whether a member may do something in this organization, and see what the answer rests on.", "查詢成員在這個組織中能否執行某個動作，以及這個判定的依據。";
-        member: "May", "成員";
+        member: "Member", "成員";
         member_hint: "name, e-mail or id", "姓名、電子郵件或編號";
         method: "Method", "方法";
         path: "Path", "路徑";

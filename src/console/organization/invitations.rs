@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::members::{is_shown_in_form, role_choices, role_name};
 use crate::console::client::op;
-use crate::console::components::{self, Column, Confirm, Kind, Menu, Row, Tone};
+use crate::console::components::{self, Column, Confirm, Field, Kind, Menu, Row, Select, Tone};
 use crate::console::form::{self, Form};
 use crate::console::i18n::{errors, fields, fill, words};
 use crate::console::list;
@@ -47,6 +47,7 @@ words! {
 
 /// Lifetimes to choose from, in days.
 const LIFETIMES_D: [u32; 4] = [1, 7, 30, 90];
+const LIFETIME: &str = "7d";
 
 /// Shows the form and the list, or the question before an invitation is withdrawn.
 pub async fn list(visit: &Visit) -> Result<View> {
@@ -88,12 +89,16 @@ fn new_form(visit: &Visit, form: &Form<'_>, roles: &Value) -> Markup {
     let roles: Vec<(&str, String)> = roles.iter().map(|(id, name)| (id.as_str(), name.clone())).collect();
     let lives: Vec<(String, String)> =
         LIFETIMES_D.iter().map(|days| (format!("{days}d"), fill(t.days, &[days]))).collect();
-    let lives: Vec<(&str, String)> = lives.iter().map(|(value, text)| (value.as_str(), text.clone())).collect();
+    let lives: Vec<(&str, &str)> = lives.iter().map(|(value, text)| (value.as_str(), text.as_str())).collect();
+    let label = fields::label("expires_at", visit.language);
+    let about = Field::new("expires_at", &label);
+    let chosen = visit.submitted("expires_at").unwrap_or(LIFETIME);
+    let select = Select { name: "expires_at", options: &lives, chosen, is_required: true };
     let inner = html! {
         (components::hidden_input("act", "create"))
         (form.choice("role_id", &roles))
         (form.field("email"))
-        (form.choice("expires_at", &lives))
+        (components::field(&about, components::select_input(&about, &select)))
     };
     form.wrap(&visit.here(), inner, t.create)
 }

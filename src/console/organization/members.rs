@@ -29,13 +29,13 @@ words! {
         invite: "Invite", "邀請";
         search: "Search name or e-mail", "搜尋姓名或電子郵件";
         status: "Status", "狀態";
-        active: "Active", "使用中";
-        inactive: "Suspended or pending", "停權或待啟用";
+        active: "Active", "啟用";
+        inactive: "Suspended or waiting", "停權或等待中";
         name: "Name", "姓名";
         email: "E-mail", "電子郵件";
         stored: "Stored", "已用空間";
         elsewhere: "Also belongs to other organizations, which is why the size is not shown.", "此成員也屬於其他組織，因此不顯示用量。";
-        since: "Member record since", "建立時間";
+        since: "Since", "建立時間";
         found_none: "Nobody was found", "找不到成員";
         found_none_text: "No member matches these filters. Search for a part of the name or e-mail, or show everybody.", "沒有符合條件的成員。請改搜姓名或電子郵件的一部分，或顯示全部成員。";
         show_all: "Show everybody", "顯示全部";

@@ -103,7 +103,7 @@ fn examples(visit: &Visit, t: &Why) -> Markup {
         t.empty_title,
         t.empty_text,
         Some(html! {
-            ul {
+            ul.plain {
                 (example(format!("uid={uid}&method=GET&path={}", encoded("/videos")), t.example_route))
                 (example(format!("uid={uid}&permission=roster.user.list"), t.example_permission))
             }

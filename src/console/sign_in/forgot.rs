@@ -43,7 +43,7 @@ fn form_page(visit: &Visit, faults: &Faults) -> View {
 }
 
 fn back(visit: &Visit) -> Markup {
-    html! { p { a href=(visit.href(login::PATH)) { (visit.frame().back) } } }
+    html! { p.links { a href=(visit.href(login::PATH)) { (visit.frame().back) } } }
 }
 
 pub(super) async fn submit(visit: &Visit) -> Result<View> {

@@ -66,7 +66,8 @@ async fn list_with(visit: &Visit, error: Option<&Error>) -> Result<View> {
 pub(super) fn new_form(visit: &Visit, t: &Organizations, error: Option<&Error>) -> Result<Markup> {
     let form = Form::new(visit, "create_organization")?.error(error);
     let inner = html! {
-        div.row { (form.text("name", "text")) (form.text("org_code", "text")) }
+        (form.text("name", "text"))
+        (form.text("org_code", "text"))
         (form.field("second_factor_required"))
     };
     Ok(form.wrap(&visit.href(LIST), inner, t.create))
@@ -122,7 +123,10 @@ async fn show_with(visit: &Visit, error: Option<&Error>) -> Result<View> {
     let t = Organizations::of(visit.language);
     let found = visit.call(op("get_organization").at(visit.path("id"))).await?;
     let text = |key: &str| found.data[key].as_str().unwrap_or_default();
-    let form = Form::new(visit, "update_organization")?.values(&found.data).version(found.etag.as_deref()).error(error);
+    // Only after a conflict does the form get the present version: what somebody else saved must be seen first.
+    let is_current = error.is_none_or(|error| error.code == ErrorCode::VersionStale);
+    let version = found.etag.as_deref().filter(|_| is_current);
+    let form = Form::new(visit, "update_organization")?.values(&found.data).version(version).error(error);
     let inner = html! {
         input type="hidden" name="act" value="update";
         (form.text("name", "text"))

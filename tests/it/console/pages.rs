@@ -100,6 +100,7 @@ async fn every_page_has_the_frame_in_both_languages_and_nothing_inline() {
             let html = &shown.elements("html")[0];
             assert_eq!((shown.status, html.attribute("lang")), (200, Some(language)), "{address}");
             assert!(!shown.h1().is_empty() && shown.elements("main").len() == 1, "{address}");
+            assert_eq!(shown.title(), format!("{} · Roster", shown.h1()), "{address}");
             let policy = shown.header("content-security-policy").unwrap_or_default();
             assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{address}: {policy}");
             assert_eq!(shown.header("cache-control"), Some("no-store"), "{address}");

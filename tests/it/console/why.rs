@@ -11,7 +11,7 @@ const VIDEOS: &str = "/api/videos/:id";
 
 /// A site with a catalog, and a browser of an owner of `acme`.
 async fn prepared(site: &Site) -> (Organization<'_>, Browser) {
-    site.import(json!([{"name": "film", "type": "menu"}, {"name": "film.delete", "type": "api", "method": "DELETE", "path": VIDEOS}]))
+    site.import(json!([{"name": "film"}, {"name": "film.delete", "parent": "film", "http_methods": "DELETE", "http_path": VIDEOS}]))
         .await;
     let acme = site.organization("acme").await;
     let owner = acme.member_with_role("tenant_owner").await;

@@ -166,6 +166,26 @@ impl Element {
     pub fn elements(&self, name: &str) -> Vec<Element> {
         elements_of(&self.inner, |element| element.name == name)
     }
+
+    /// What this form sends as it was loaded, without its buttons.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let named = |element: &Element| element.attributes.contains_key("name");
+        let is_sent = |input: &Element| match input.attribute("type") {
+            Some("checkbox" | "radio") => input.attributes.contains_key("checked"),
+            kind => !matches!(kind, Some("submit" | "button" | "file")),
+        };
+        let inputs = self.elements("input").into_iter().filter(|input| named(input) && is_sent(input));
+        let mut sent: Vec<(String, String)> =
+            inputs.map(|input| (attribute(&input, "name"), attribute(&input, "value"))).collect();
+        let areas = self.elements("textarea").into_iter().filter(named);
+        sent.extend(areas.map(|area| (attribute(&area, "name"), unescaped(&area.inner))));
+        for list in self.elements("select").into_iter().filter(named) {
+            let options = list.elements("option");
+            let chosen = options.iter().find(|option| option.attributes.contains_key("selected")).or(options.first());
+            sent.extend(chosen.map(|option| (attribute(&list, "name"), attribute(option, "value"))));
+        }
+        sent
+    }
 }
 
 impl Page {
@@ -192,6 +212,11 @@ impl Page {
     /// All elements of this name, in order.
     pub fn elements(&self, name: &str) -> Vec<Element> {
         elements_of(&self.text, |element| element.name == name)
+    }
+
+    /// Every element, in order.
+    pub fn every_element(&self) -> Vec<Element> {
+        elements_of(&self.text, |_| true)
     }
 
     /// All elements of this class, in order.
@@ -261,6 +286,11 @@ impl Page {
     pub fn require_escaped(&self, payload: &str) {
         assert!(payload.contains('<') && !self.text.contains(payload), "{payload}: {}", self.text);
     }
+}
+
+/// The fields of a form as it is sent.
+pub fn borrowed(fields: &[(String, String)]) -> Vec<(&str, &str)> {
+    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 fn attribute(element: &Element, name: &str) -> String {

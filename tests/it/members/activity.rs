@@ -62,7 +62,7 @@ async fn keys_and_programs_have_no_activity() {
     let site = Site::start().await;
     let member = site.member().await;
     let key = member.caller().post("/me/api-keys", json!({"name": "laptop", "scopes": ["me:read"]})).await.data();
-    let by_key = site.nobody().with("x-api-key", key["api_key"].as_str().expect("a key"));
+    let by_key = site.bearer(key["api_key"].as_str().expect("a key"));
     assert_eq!(by_key.get("/me/activity").await.status, 403);
     for caller in [site.nobody(), site.client(&["audit:read"]).await] {
         assert_eq!(caller.get("/me/activity").await.status, 401);

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of};
 use crate::console::client::op;
-use crate::console::components::{self, Column, Row};
+use crate::console::components::{self, Column, Field, Row, Text};
 use crate::console::form::Form;
-use crate::console::i18n::{fields, fill, words};
+use crate::console::i18n::{errors, fields, fill, words};
 use crate::console::list;
 use crate::console::visit::{Content, Notice, View, Visit};
 use crate::kernel::error::{Error, Result};
@@ -94,10 +94,16 @@ fn stored(visit: &Visit, user: &Value, quota: Option<&Value>) -> Markup {
 
 fn size_form(visit: &Visit, quota: Option<&Value>, error: Option<&Error>) -> Result<Markup> {
     let t = Words::of(visit.language);
-    let own = quota.and_then(|quota| quota["own_size"].as_i64()).map(exact_bytes);
-    let form = Form::new(visit, "update_member_quota")?.values(&json!({"size": own})).error(error);
-    let inner = html! { (form.text("size", "text")) p class="hint" { (t.form_hint) } };
-    Ok(form.wrap(&visit.here(), inner, t.save))
+    let own = quota.and_then(|quota| quota["own_size"].as_i64()).map(exact_bytes).unwrap_or_default();
+    let form = Form::new(visit, "update_member_quota")?.error(error);
+    // Not a number of bytes, as the operation takes it, but a size with a unit.
+    let of_size = error.into_iter().flat_map(|error| &error.fields).filter(|field| field.name() == "size");
+    let faults: Vec<String> = of_size.map(|field| errors::field_message(&field.message, visit.language)).collect();
+    let label = fields::label("size", visit.language);
+    let about = Field::new("size", &label).mark(visit.frame().optional).hint(t.form_hint).faults(&faults);
+    let value = if error.is_some() { visit.submitted("size").unwrap_or_default() } else { &own };
+    let text = Text { name: "size", value, autocomplete: Some("off"), maxlength: Some(40), ..Text::default() };
+    Ok(form.wrap(&visit.here(), components::text_field(&about, &text), t.save))
 }
 
 /// A size in the largest unit that loses nothing: `20 GB`, `512 MiB`, `1234567`.
