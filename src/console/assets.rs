@@ -2,6 +2,7 @@
 //! browsers keep them for ever.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use flate2::Compression;
@@ -11,11 +12,16 @@ use poem::Response;
 use poem::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
+use crate::kernel::error::{Error, Result};
+
 /// The path of the assets on this server.
 pub const PATH: &str = "/console/assets/";
 
 /// The path of the icon. It has a fixed name, because browsers also ask for it by themselves.
 pub const ICON_PATH: &str = "/console/assets/icon.svg";
+
+/// The path of the picture of the sign-in page.
+pub const LOGO_PATH: &str = "/console/assets/logo";
 
 const CSS: &str = include_str!("assets/console.css");
 const JS: &str = include_str!("assets/console.js");
@@ -81,6 +87,47 @@ pub fn answer(name: &str, accepts_gzip: bool) -> Option<Response> {
         Some(gzip) if accepts_gzip => response.header(header::CONTENT_ENCODING, "gzip").body(gzip.clone()),
         _ => response.body(asset.plain.clone()),
     })
+}
+
+/// A picture of the site's own, as it is sent.
+pub struct Logo {
+    content_type: &'static str,
+    bytes: Bytes,
+}
+
+impl Logo {
+    const BYTES_MAX: usize = 64 * 1024;
+
+    /// Reads the picture; `None` if there is no path. Fails if it cannot be read, is too large, or is neither SVG nor PNG.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let failed = |why: &str| Error::internal(format!("signin.logo_file: {} {why}", path.display()));
+        let bytes = std::fs::read(path).map_err(|e| failed(&format!("cannot be read: {e}")))?;
+        if bytes.len() > Self::BYTES_MAX {
+            return Err(failed("has more than 64 KiB"));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let content_type = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            "image/png"
+        } else if text.trim_start().starts_with('<') && text.contains("<svg") {
+            "image/svg+xml"
+        } else {
+            return Err(failed("is neither SVG nor PNG"));
+        };
+        Ok(Some(Self { content_type, bytes: bytes.into() }))
+    }
+
+    /// Sends it as a picture only: opened by itself, an SVG runs no script and loads nothing.
+    pub fn answer(&self) -> Response {
+        Response::builder()
+            .content_type(self.content_type)
+            .header(header::CACHE_CONTROL, "public, max-age=3600")
+            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+            .body(self.bytes.clone())
+    }
 }
 
 /// Whether the client accepts gzip at least as well as no encoding (RFC 9110 §12.5.3).
@@ -192,5 +239,23 @@ mod tests {
             }
             assert_eq!(accepts_gzip(&headers), accepts, "{sent:?}");
         }
+    }
+
+    #[test]
+    fn a_logo_is_a_small_picture() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("logo");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            Logo::read(&path).map(|logo| logo.map(|logo| logo.content_type)).map_err(|e| e.to_string())
+        };
+        let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+        png.resize(Logo::BYTES_MAX, 0);
+        assert_eq!(read(&png), Ok(Some("image/png")));
+        png.push(0);
+        assert!(read(&png).is_err());
+        assert_eq!(read(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), Ok(Some("image/svg+xml")));
+        assert!(read(b"<html>").is_err() && Logo::read(Path::new("/nowhere/logo")).is_err());
+        assert!(Logo::read(Path::new("")).is_ok_and(|logo| logo.is_none()));
     }
 }

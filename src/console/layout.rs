@@ -23,7 +23,7 @@ pub fn document(visit: &Visit, content: &Content) -> Response {
     let site = config.signin_title.as_str();
     let markup = html! {
         (DOCTYPE)
-        html lang=(visit.language.as_str()) data-theme=(visit.theme.as_str()) {
+        html lang=(visit.language.as_str()) data-theme=(visit.theme.as_str()) data-no-keys[!visit.has_keys] {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
@@ -202,6 +202,11 @@ fn preferences(visit: &Visit) -> Markup {
                     }
                 }
             }
+            @if visit.identity.is_some() {
+                span role="group" aria-label=(t.keys) {
+                    button.plain name="keys" value=(if visit.has_keys { "off" } else { "on" }) aria-pressed=(visit.has_keys) { (t.keys) }
+                }
+            }
         }
     }
 }
@@ -296,7 +301,7 @@ fn as_request(visit: &Visit) -> Markup {
     html! {
         details.request {
             summary { (visit.frame().operation_used) }
-            pre { code { "curl" (method) (tenant) " -H \"Authorization: Bearer $TOKEN\" " (config.public_url()) (config.base_path) (operation.path) } }
+            pre { code { "curl" (method) (tenant) " -H \"Authorization: Bearer $TOKEN\" " (visit.public_url()) (config.base_path) (operation.path) } }
             p { a href=(super::page::docs(config)) { (visit.frame().api_docs) } }
         }
     }

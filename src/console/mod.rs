@@ -40,7 +40,7 @@ use client::{Perform, op};
 use i18n::Language;
 use pages::{Area, Page};
 use schema::Operations;
-use visit::{Here, LANGUAGE_COOKIE, NOTICE_COOKIE, THEME_COOKIE, Theme, View, Visit};
+use visit::{Here, KEYS_COOKIE, LANGUAGE_COOKIE, NOTICE_COOKIE, THEME_COOKIE, Theme, View, Visit};
 
 /// Everything that the pages need.
 pub struct Console {
@@ -49,6 +49,7 @@ pub struct Console {
     operations: Operations,
     backend: Arc<dyn SessionBackend>,
     routes: matchit::Router<&'static Page>,
+    logo: Option<assets::Logo>,
 }
 
 /// The seconds for which a notice waits for the next page.
@@ -62,13 +63,14 @@ impl Console {
         backend: Arc<dyn SessionBackend>,
         document: &Value,
     ) -> Result<Arc<Self>> {
+        let logo = assets::Logo::read(&app.config.signin_logo_file)?;
         let mut routes = matchit::Router::new();
         for page in pages::all() {
             routes
                 .insert(page.path, page)
                 .map_err(|e| Error::internal(format!("the page {} has no route: {e}", page.path)))?;
         }
-        Ok(Arc::new(Self { app: app.clone(), perform, operations: schema::read(document), backend, routes }))
+        Ok(Arc::new(Self { app: app.clone(), perform, operations: schema::read(document), backend, routes, logo }))
     }
 
     /// Answers a request below `/console`. `path` is the rest of the path after `/console`.
@@ -77,6 +79,9 @@ impl Console {
             if let Some(found) = assets::answer(name, assets::accepts_gzip(request.headers())) {
                 return found;
             }
+        }
+        if let Some(logo) = self.logo.as_ref().filter(|_| assets::LOGO_PATH.strip_prefix("/console") == Some(path)) {
+            return logo.answer();
         }
         request.extensions_mut().insert(self.app.guard.clone());
         request.extensions_mut().insert(self.backend.clone());
@@ -122,6 +127,7 @@ impl Console {
             address: format!("/console{path}"),
             language: Language::English,
             theme: Theme::Auto,
+            has_keys: true,
         };
         if ["/setup", "/invitation", "/reset"].contains(&path) {
             visit.address = path.to_owned();
@@ -133,6 +139,7 @@ impl Console {
         };
         visit.language = chosen.or_else(|| Language::of_browser(&visit.headers)).unwrap_or(of_site);
         visit.theme = visit.cookie(THEME_COOKIE).and_then(Theme::parse).unwrap_or(Theme::Auto);
+        visit.has_keys = visit.cookie(KEYS_COOKIE) != Some("off");
         Ok(visit)
     }
 
@@ -322,6 +329,9 @@ pub(crate) async fn set_preferences(visit: &Visit) -> Result<View> {
     }
     if let Some(theme) = visit.submitted("theme").and_then(Theme::parse) {
         visit.set_cookie(THEME_COOKIE, theme.as_str(), LIFE_S);
+    }
+    if let Some(keys) = visit.submitted("keys").filter(|keys| ["on", "off"].contains(keys)) {
+        visit.set_cookie(KEYS_COOKIE, keys, LIFE_S);
     }
     let back = visit.submitted("back").filter(|back| is_own_address(back)).unwrap_or("/console");
     Ok(View::Redirect(back.to_owned(), None))

@@ -44,6 +44,8 @@ pub struct Visit {
     pub(super) address: String,
     pub language: Language,
     pub theme: Theme,
+    /// Whether single keys are shortcuts.
+    pub has_keys: bool,
 }
 
 /// The organization that the address names.
@@ -164,6 +166,7 @@ impl Notice {
 pub(super) const NOTICE_COOKIE: &str = "notice";
 pub(super) const LANGUAGE_COOKIE: &str = "lang";
 pub(super) const THEME_COOKIE: &str = "theme";
+pub(super) const KEYS_COOKIE: &str = "keys";
 
 impl Visit {
     /// Calls an operation as the visitor, in the organization of the address.
@@ -269,9 +272,14 @@ impl Visit {
 
     /// Whether the public address of the site is on this machine, where browsers keep cookies without https.
     pub fn is_loopback_site(&self) -> bool {
-        let url = self.config().public_url();
+        let url = self.public_url();
         let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
         is_loopback(authority.rsplit_once(':').map_or(authority, |(host, _)| host))
+    }
+
+    /// The public URL of the site.
+    pub fn public_url(&self) -> String {
+        self.console.app.public_url()
     }
 
     pub fn config(&self) -> &Config {

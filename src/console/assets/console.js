@@ -178,16 +178,12 @@
     if (!next?.checkVisibility()) return;
     rove(box.closest(".grid"), next).focus();
   };
-  // Keys: `/` searches, ⌘K opens the palette, data-keys follow their links. `data-no-keys` on the page turns them off.
+  // Keys: `/` searches, data-keys follow their links. `data-no-keys` on the page turns them off.
   const isTyping = (node) => node.isContentEditable || node.matches("textarea, select, input:not([type=checkbox], [type=radio])");
   let begun = "";
   const keys = (event) => {
     const { key, target } = event;
     if ("noKeys" in root.dataset || event.isComposing || event.altKey) return;
-    if ((event.ctrlKey || event.metaKey) && key === "k" && one("[data-palette]")) {
-      event.preventDefault();
-      return palette(one("[data-palette]"));
-    }
     if (event.ctrlKey || event.metaKey || isTyping(target) || one("dialog[open]")) return;
     const sequence = begun + key;
     const links = all("[data-keys]");
@@ -198,20 +194,6 @@
     if (link) link.click();
     else if (search) { event.preventDefault(); search.focus(); search.select(); }
   };
-  // data-palette: the search page in a dialog.
-  const palette = async (link) => {
-    try {
-      one("dialog.palette:not([open])")?.remove();
-      const answer = await ask(link, link.href);
-      const inner = parsed(await answer.text()).getElementById("palette");
-      if (!answer.ok || !inner || document.getElementById("palette")) return location.assign(link.href);
-      const dialog = Object.assign(document.createElement("dialog"), { className: "palette", ariaLabel: link.textContent.trim() });
-      dialog.append(document.adoptNode(inner));
-      document.body.append(dialog);
-      dialog.showModal();
-      one("input", dialog)?.focus();
-    } catch { location.assign(link.href); }
-  };
   const drops = "details.menu[open], details.switcher[open], details.account[open], .filters > details[open]";
   on("keydown", (event) => {
     const { key, target } = event;
@@ -219,22 +201,13 @@
       if (drop.contains(document.activeElement)) one("summary", drop).focus();
       drop.open = false;
     }
-    const dialog = target.closest("dialog.palette");
-    if (dialog && (key === "ArrowDown" || key === "ArrowUp")) {
-      const stops = all("input, a", dialog);
-      event.preventDefault();
-      return stops.at((stops.indexOf(target) + (key === "ArrowDown" ? 1 : -1)) % stops.length).focus();
-    }
     if (ways[key] && target.matches(".grid .cell")) return move(event, target);
     keys(event);
   });
   on("click", (event) => {
     for (const drop of all(drops)) if (!drop.contains(event.target)) drop.open = false;
-    const [button, link] = ["[data-copy]", "a[data-palette]"].map((what) => event.target.closest(what));
+    const button = event.target.closest("[data-copy]");
     if (button) copy(button);
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    palette(link);
   });
   const ready = (within) => {
     all("time[data-local-time]", within).forEach(localize);

@@ -16,6 +16,7 @@ words! {
         theme_auto: "Automatic", "自動";
         theme_light: "Light", "淺色";
         theme_dark: "Dark", "深色";
+        keys: "Keyboard shortcuts", "鍵盤快速鍵";
         apply: "Apply", "套用";
         menu: "Menu", "選單";
         navigation: "Navigation", "導覽";

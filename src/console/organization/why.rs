@@ -343,13 +343,13 @@ fn would_change(visit: &Visit, t: &Why, person: &Person, because: &Value) -> Mar
 fn sharing(visit: &Visit, t: &Why) -> Markup {
     let frame = visit.frame();
     let config = visit.config();
-    let link = format!("{}{}", config.public_url(), visit.with_query(&[]).replacen(config.public_path(), "", 1));
+    let link = format!("{}{}", visit.public_url(), visit.with_query(&[]).replacen(config.public_path(), "", 1));
     let code = visit.organization().map_or("", |here| here.code.as_str());
     let body = request(visit, visit.query("uid").unwrap_or_default()).to_string().replace('\'', "'\\''");
     let curl = format!(
         "curl -X POST {}{}/permissions/check -H \"Authorization: Bearer $TOKEN\" -H 'X-Tenant-ID: {code}' \
          -H 'Content-Type: application/json' -d '{body}'",
-        config.public_url(),
+        visit.public_url(),
         config.base_path
     );
     html! {

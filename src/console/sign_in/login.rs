@@ -8,6 +8,7 @@ use super::onward::{RETURN, carried, carried_query, complete, target};
 use super::parts::{Faults, form as form_of, is_shown_in_form, page, password, summary, text};
 use super::second_factor;
 use super::words::Words;
+use crate::console::assets;
 use crate::console::client::op;
 use crate::console::components::{Kind, Text, actions, copyable_block, link_button, link_button_of};
 use crate::console::i18n::fill;
@@ -23,6 +24,13 @@ pub(super) const PATH: &str = "/console/sign-in";
 pub(super) async fn form(visit: &Visit) -> Result<View> {
     if visit.identity.is_some() {
         return Ok(signed_in(visit));
+    }
+    let config = visit.config();
+    // The only way needs no choice.
+    if let ([only], false, true) = (&config.providers[..], config.signin_password, config.wordpress_url.is_empty())
+        && obstacle(visit).await?.is_none()
+    {
+        return Ok(View::Redirect(format!("{PATH}/oidc/{}{}", only.name, carried_query(visit)), None));
     }
     with_faults(visit, &Faults::none()).await
 }
@@ -60,13 +68,15 @@ pub(super) async fn with_faults(visit: &Visit, faults: &Faults) -> Result<View> 
     let t = Words::of(visit.language);
     let config = &visit.console.app.config;
     let body = html! {
+        (logo(visit))
         @if config.signin_password {
+            @if is_password_last(visit) { (other_ways(visit)) }
             (form_of(visit, faults, PATH, &[(RETURN, carried(visit))], &inputs(visit, faults), t.sign_in))
             (links(visit))
         } @else if !faults.is_empty() {
             (summary(visit, faults))
         }
-        (other_ways(visit))
+        @if !is_password_last(visit) || !config.signin_password { (other_ways(visit)) }
     };
     Ok(page(visit, faults, t.sign_in_title, body))
 }
@@ -99,7 +109,19 @@ fn links(visit: &Visit) -> Markup {
     }
 }
 
-/// A link for each other way. They are links, because the policy of the pages stops forms that end at another site.
+/// The picture of `signin.logo_file`.
+fn logo(visit: &Visit) -> Markup {
+    html! {
+        @if visit.console.logo.is_some() { p { img src=(visit.href(assets::LOGO_PATH)) alt="" height="64"; } }
+    }
+}
+
+/// Whether `signin.order` names another way before the password.
+fn is_password_last(visit: &Visit) -> bool {
+    visit.config().signin_order.first().is_some_and(|way| way != "password")
+}
+
+/// A link for each other way, in the order of `signin.order`. They are links, because the policy of the pages stops forms that end at another site.
 fn other_ways(visit: &Visit) -> Markup {
     let t = Words::of(visit.language);
     let config = &visit.console.app.config;
@@ -110,11 +132,13 @@ fn other_ways(visit: &Visit) -> Markup {
         @if has_any {
             @if config.signin_password { p { (t.other_ways) } } @else { p { (t.only_other_ways) } }
             (actions(html! {
+                @let is_wordpress_first = config.signin_order.iter().find(|way| *way != "password").is_some_and(|way| way == "wordpress");
+                @if let (true, Some(href)) = (is_wordpress_first, &wordpress) { (link_button(href, t.with_wordpress)) }
                 @for provider in &config.providers {
                     @let href = visit.href(&format!("{PATH}/oidc/{}{query}", provider.name));
                     (link_button(&href, &fill(t.with_provider, &[&provider.name])))
                 }
-                @if let Some(href) = &wordpress { (link_button(href, t.with_wordpress)) }
+                @if let (false, Some(href)) = (is_wordpress_first, &wordpress) { (link_button(href, t.with_wordpress)) }
             }))
         } @else if !config.signin_password {
             p { (t.no_way) }

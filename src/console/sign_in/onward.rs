@@ -1,7 +1,7 @@
 //! What comes after a sign-in: the page that asked for it. Its address travels through the sign-in as a signed value.
 //!
-//! **Invariant.** Only addresses of this site are followed, and only those that this site signed less than half an hour
-//! ago. No parameter holds a bare address, so a link to the sign-in page cannot lead to another site.
+//! **Invariant.** Only addresses of this site are followed, and only those that this site signed less than
+//! `signin.request_ttl_s` ago. No parameter holds a bare address, so a link to the sign-in page cannot lead to another site.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +14,7 @@ use crate::console::components::{Kind, actions, facts, link_button_of};
 use crate::console::i18n::fields;
 use crate::console::visit::{Content, Notice, View, Visit};
 use crate::console::{client, is_own_address, layout};
+use crate::kernel::app::seconds_to_ms;
 use crate::kernel::error::Result;
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, KeyedDigest};
@@ -22,7 +23,6 @@ use crate::kernel::secret::{self, KeyedDigest};
 pub(super) const RETURN: &str = "r";
 
 const PURPOSE: &str = "return to the console";
-const LIFE_MS: i64 = 1_800_000;
 /// The signed value is a third longer.
 const ADDRESS_BYTES_MAX: usize = 4_096;
 const SIGNED_BYTES_MAX: usize = 6_144;
@@ -33,7 +33,7 @@ const START: &str = "/console";
 /// page.
 pub fn signed_return(visit: &Visit, back: &str) -> String {
     let back = if back.len() <= ADDRESS_BYTES_MAX { back } else { START };
-    sign(&visit.console.app.sealer, back, Timestamp::now().plus_ms(LIFE_MS))
+    sign(&visit.console.app.sealer, back, Timestamp::now().plus_ms(seconds_to_ms(visit.config().signin_request_ttl_s)))
 }
 
 fn sign(sealer: &KeyedDigest, address: &str, ends_at: Timestamp) -> String {

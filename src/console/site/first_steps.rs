@@ -89,7 +89,7 @@ async fn progress(visit: &Visit) -> Result<Progress> {
 
 /// What is wrong with the address under which the browser came.
 fn address_faults(visit: &Visit, t: &FirstSteps) -> Vec<String> {
-    let public = visit.config().public_url();
+    let public = visit.public_url();
     let host = visit.host();
     let named = public.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let mut faults = Vec::new();
@@ -105,7 +105,7 @@ fn address_faults(visit: &Visit, t: &FirstSteps) -> Vec<String> {
 fn site(visit: &Visit, t: &FirstSteps) -> Markup {
     let faults = address_faults(visit, t);
     html! {
-        (facts(&[(t.public_url, html! { code { (visit.config().public_url()) } })]))
+        (facts(&[(t.public_url, html! { code { (visit.public_url()) } })]))
         @for fault in &faults { (notice(Tone::Warn, fault, None)) }
         @if faults.is_empty() { p { (t.address_right) } }
         @else { (copyable("public_url = \"https://roster.example.org\"", visit.frame().copy, visit.frame().copied)) }

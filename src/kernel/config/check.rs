@@ -58,6 +58,13 @@ impl Config {
         if self.signing_key_overlap_s < self.access_token_ttl_s {
             faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
         }
+        for (n, way) in self.signin_order.iter().enumerate() {
+            if !["password", "oidc", "wordpress"].contains(&way.as_str()) {
+                faults.push(format!("signin.order: there is no way {way:?}: use password, oidc and wordpress"));
+            } else if self.signin_order[..n].contains(way) {
+                faults.push(format!("signin.order names {way} twice"));
+            }
+        }
         if self.audience.is_empty() {
             faults.push("auth.audience must not be empty: every access token needs an audience".into());
         }

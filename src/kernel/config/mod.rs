@@ -191,6 +191,9 @@ settings! {
     second_factor_tries "auth.second_factor_tries": u64 = 5, 1..=100, "Wrong codes after which a pending sign-in must be started again";
     remember_s "signin.remember_s": u64 = 2_592_000, 0..=31_536_000, "How long a device can be remembered after a second factor, in seconds; 0 never remembers one";
     signin_title "signin.title": String = "Roster".into(), (), "Name of the site on its sign-in page";
+    signin_order "signin.order": Vec<String> = ["password", "oidc", "wordpress"].map(str::to_owned).to_vec(), (), "Order of the ways to sign in on the sign-in page";
+    signin_logo_file "signin.logo_file": PathBuf = PathBuf::new(), (), "File with a picture for the sign-in page: SVG or PNG, of at most 64 KiB";
+    signin_request_ttl_s "signin.request_ttl_s": u64 = 1_800, 60..=86_400, "How long a sign-in leads back to the page that asked for it, in seconds";
     signin_password "signin.password": bool = true, (), "Offers the password form on the sign-in page; without it, other ways to sign in remain";
     reset_link_ttl_s "auth.reset_link_ttl_s": u64 = 3_600, 1..=604_800, "Lifetime of a password reset link, in seconds";
     invitation_ttl_s "auth.invitation_ttl_s": u64 = 604_800, 1..=31_536_000, "Lifetime of an invitation, in seconds";

@@ -125,6 +125,8 @@ fn files_and_functions_are_short_and_files_begin_with_a_description() {
                     assert!(n - start <= FUNCTION_LINES_MAX, "{name}: {what} has {} lines", n - start);
                     begun = None;
                 }
+                // A declaration without a body, in a trait.
+                Some((_, depth, _)) if indent == *depth && line.trim_end().ends_with(';') => begun = None,
                 Some(_) => {}
                 None => {
                     let declared = without_visibility(line.trim_start());
