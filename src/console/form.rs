@@ -250,7 +250,7 @@ pub fn read(operation: &OperationInfo, visit: &Visit) -> Value {
                 Some(json!(sent.iter().filter(|one| !one.is_empty()).collect::<Vec<_>>()))
             }
             (FieldKind::Other | FieldKind::List(_), _) | (_, []) => None,
-            (_, [text, ..]) if text.is_empty() => field.is_nullable.then_some(Value::Null),
+            (_, ["", ..]) => field.is_nullable.then_some(Value::Null),
             (FieldKind::Integer, [text, ..]) => {
                 Some(text.trim().parse::<i64>().map_or_else(|_| json!(text), |number| json!(number)))
             }

@@ -75,10 +75,10 @@ impl Console {
 
     /// Answers a request below `/console`. `path` is the rest of the path after `/console`.
     pub async fn answer(self: &Arc<Self>, mut request: Request, path: &str) -> Response {
-        if let Some(name) = path.strip_prefix("/assets/") {
-            if let Some(found) = assets::answer(name, assets::accepts_gzip(request.headers())) {
-                return found;
-            }
+        if let Some(name) = path.strip_prefix("/assets/")
+            && let Some(found) = assets::answer(name, assets::accepts_gzip(request.headers()))
+        {
+            return found;
         }
         if let Some(logo) = self.logo.as_ref().filter(|_| assets::LOGO_PATH.strip_prefix("/console") == Some(path)) {
             return logo.answer();

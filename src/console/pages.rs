@@ -8,6 +8,9 @@ use crate::kernel::authn::caller::BoxFuture;
 /// Renders a page or performs its form.
 pub type Handler = for<'v> fn(&'v Visit) -> BoxFuture<'v, View>;
 
+/// A text in the language of the visitor.
+pub type Title = fn(Language) -> &'static str;
+
 /// A page.
 pub struct Page {
     /// The address below `/console`, with parameters in braces.
@@ -18,7 +21,7 @@ pub struct Page {
     /// The other operations that the page calls.
     pub uses: &'static [&'static str],
     /// The entry in the navigation: group and text.
-    pub entry: Option<(Group, fn(Language) -> &'static str)>,
+    pub entry: Option<(Group, Title)>,
     pub get: Handler,
     pub post: Option<Handler>,
 }

@@ -26,7 +26,7 @@ pub fn run(server: &Process, admin: &str, figures: &mut Figures) {
     grid.extend(roles.iter().take(12).map(|id| get(&format!("/api/v1/permissions/roles/{id}/permissions"))));
     let me = driver::request("GET", "/me", admin, "");
     let name = get(&format!("/admin/organizations/{}", organization(server, &with_tenant)));
-    let shared = vec![me, name];
+    let shared = [me, name];
     let mut worst = 0.0_f64;
     for (page, address, own) in [
         (
