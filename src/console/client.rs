@@ -8,10 +8,11 @@ use poem::{Request, Response};
 use serde_json::Value;
 
 use super::schema::OperationInfo;
+use crate::kernel::app::App;
 use crate::kernel::authn::caller::{BoxFuture, PreAuthenticated};
 use crate::kernel::authz::principal::{Identity, RequestContext};
-use crate::kernel::error::{Error, Result};
-use crate::kernel::intake::{BodyBudget, BodySlot, Origin};
+use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::intake::{BodySlot, Origin};
 
 /// Performs a request to an operation. The server passes its own endpoint, without the outer middleware.
 pub type Perform = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
@@ -138,7 +139,7 @@ pub struct Caller<'v> {
     pub context: &'v Arc<RequestContext>,
     pub identity: Option<&'v Identity>,
     pub organization: Option<&'v str>,
-    pub intake: &'v Arc<BodyBudget>,
+    pub app: &'v App,
 }
 
 /// Calls an operation. Cookies that it sets go to the answer of the page.
@@ -152,19 +153,21 @@ pub async fn call(perform: &Perform, caller: Caller<'_>, operation: &OperationIn
             headers.append(name, value.clone());
         }
     }
-    let mut set = |name: &HeaderName, value: Option<&str>| {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(name, value);
-        }
-    };
-    set(&TENANT, caller.organization);
-    set(&IF_MATCH, call.if_match.as_deref());
-    set(&IDEMPOTENCY_KEY, call.once.as_deref());
+    for (name, value) in [
+        (&TENANT, caller.organization),
+        (&IF_MATCH, call.if_match.as_deref()),
+        (&IDEMPOTENCY_KEY, call.once.as_deref()),
+    ] {
+        let Some(value) = value else { continue };
+        // Left out, it would be a change without its precondition.
+        let value = HeaderValue::from_str(value).map_err(|_| Error::from(ErrorCode::BadInput))?;
+        headers.insert(name, value);
+    }
     let outer = caller.context;
     let body = match call.body {
         Some(bytes) => {
             let origin = Origin { address: outer.address, is_sign_in: caller.identity.is_none() };
-            BodySlot::new(poem::Body::from(bytes).into(), false, origin, caller.intake)
+            BodySlot::new(poem::Body::from(bytes).into(), false, origin, &caller.app.intake)
         }
         None => BodySlot::default(),
     };
@@ -178,7 +181,7 @@ pub async fn call(perform: &Perform, caller: Caller<'_>, operation: &OperationIn
     for cookie in context.take_cookies() {
         outer.set_cookie(cookie);
     }
-    let response = result?;
+    let response = result.inspect_err(|error| caller.app.log_failure(error, &context))?;
     let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let bytes = response.into_body().into_bytes().await.map_err(|e| Error::internal(e.to_string()))?;
     if bytes.is_empty() {

@@ -12,7 +12,7 @@ use super::visit::{Content, NOTICE_COOKIE, Notice, Theme, Visit};
 use crate::kernel::error::{Error, ErrorCode};
 
 /// The policy of every page: nothing inline, nothing from elsewhere.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Renders a page in its frame.
@@ -137,23 +137,19 @@ fn switcher(visit: &Visit) -> Markup {
         },
         |here| here.name.as_str(),
     );
-    let rest = match (&visit.organization, visit.page.area) {
-        // Objects of one organization do not exist in another: only lists have the same address there.
-        (Some(_), Area::Organization)
-            if !visit.page.path.contains('{') || visit.page.path.matches('{').count() == 1 =>
-        {
-            visit.address.splitn(5, '/').nth(4).unwrap_or("members")
-        }
-        _ => "members",
-    };
+    // Objects of one organization do not exist in another: only lists have the same address there. The start of the
+    // organization leads to the first page that the member may open.
+    let is_list = visit.page.area == Area::Organization && visit.page.path.matches('{').count() == 1;
+    let rest =
+        visit.address.splitn(5, '/').nth(4).filter(|_| is_list).map(|rest| format!("/{rest}")).unwrap_or_default();
     html! {
         details.switcher {
-            summary title=(t.switch_place) { (present) }
+            summary title=(t.switch_place) { span { (present) } }
             ul {
                 li { a href=(visit.href("/console/me")) { (t.own) } }
                 @for organization in organizations {
                     @if let (Some(code), Some(name)) = (organization["org_code"].as_str(), organization["name"].as_str()) {
-                        li { a href=(visit.href(&format!("/console/o/{code}/{rest}"))) { (name) } }
+                        li { a href=(visit.href(&format!("/console/o/{code}{rest}"))) { (name) } }
                     }
                 }
                 @if visit.may("list_organizations") && visit.is_of_platform() {
@@ -170,7 +166,7 @@ fn account(visit: &Visit) -> Markup {
     let name = ["display_name", "username", "email"].iter().find_map(|key| visit.me[*key].as_str());
     html! {
         details.account {
-            summary title=(t.account) { (name.unwrap_or(t.account)) }
+            summary title=(t.account) { span { (name.unwrap_or(t.account)) } }
             ul {
                 li { a href=(visit.href("/console/me")) { (t.own) } }
                 li {
@@ -213,7 +209,10 @@ fn preferences(visit: &Visit) -> Markup {
 
 /// The query of this page, to return to it. One-time tokens stay in it, since the form is sent to this site only.
 fn query_of(visit: &Visit) -> String {
-    let pairs = visit.query.iter().map(|(name, value)| format!("{name}={}", super::client::encoded(value)));
+    let pairs = visit
+        .query
+        .iter()
+        .map(|(name, value)| format!("{}={}", super::client::encoded(name), super::client::encoded(value)));
     format!("?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 

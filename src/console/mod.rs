@@ -52,6 +52,9 @@ pub struct Console {
     logo: Option<assets::Logo>,
 }
 
+/// The most fields of a form. The grid of the largest catalog has fewer boxes that can be checked.
+const FIELDS_MAX: usize = 20_000;
+
 /// The seconds for which a notice waits for the next page.
 const NOTICE_TTL_S: i64 = 60;
 
@@ -152,7 +155,9 @@ impl Console {
         };
         // Before anything is read: a page of another site must not even learn whether somebody is signed in.
         if is_form && !is_own_form(&self.app.guard, request) {
-            return Err(ErrorCode::CrossSite.into());
+            let refused = ErrorCode::CrossSite.into();
+            self.app.log_failure(&refused, &visit.context);
+            return Err(refused);
         }
         if let Some(answer) = self.identify(request, visit, is_form).await? {
             return Ok(answer);
@@ -160,12 +165,7 @@ impl Console {
         if is_form {
             visit.form = self.read_form(visit).await?;
         }
-        if page.area == Area::Site && !visit.is_of_platform() {
-            return Err(Error::new(ErrorCode::Forbidden).with_source("the page is for members of the platform"));
-        }
-        if let Some(lacking) = page.needs.iter().find(|operation| visit.identity.is_some() && !visit.may(operation)) {
-            return Err(Error::new(ErrorCode::Forbidden).with_source(format!("the page needs {lacking}")));
-        }
+        self.require_allowed(visit, is_form).await?;
         let run = match page.post.filter(|_| is_form) {
             Some(post) => post,
             None => page.get,
@@ -187,6 +187,20 @@ impl Console {
                 redirect(&visit.href(&address))
             }
         })
+    }
+
+    /// Requires the permissions of the page. A denied form is in the audit log, like every denied change.
+    async fn require_allowed(&self, visit: &Visit, is_form: bool) -> Result<()> {
+        let page = visit.page;
+        let is_elsewhere = page.area == Area::Site && !visit.is_of_platform();
+        let lacking = page.needs.iter().find(|operation| visit.identity.is_some() && !visit.may(operation));
+        let Some(operation) = lacking.or(page.needs.first().filter(|_| is_elsewhere)) else { return Ok(()) };
+        let refused = Error::new(ErrorCode::Forbidden).with_source(format!("the page needs {operation}"));
+        self.app.log_failure(&refused, &visit.context);
+        if is_form {
+            self.app.record_denial(&visit.context, operation, refused.code.as_str()).await?;
+        }
+        Err(refused)
     }
 
     /// Identifies the visitor, and finds the organization of the address. Returns an answer if the page cannot be shown.
@@ -253,7 +267,15 @@ impl Console {
         if !kind.is_empty() && !kind.starts_with("application/x-www-form-urlencoded") {
             return Err(ErrorCode::MediaType.into());
         }
-        Ok(pairs(visit.context.body.read(limit, party).await?))
+        let bytes = visit.context.body.read(limit, party).await?;
+        if bytes.iter().filter(|byte| **byte == b'&').count() >= FIELDS_MAX {
+            return Err(Error::new(ErrorCode::TooLarge).with_message("the form has too many fields"));
+        }
+        let is_text = |text: &[u8]| std::str::from_utf8(text).is_ok_and(|text| decoded(text).is_some());
+        if !is_text(bytes) {
+            return Err(Error::new(ErrorCode::BadInput).with_message("the form is not UTF-8"));
+        }
+        Ok(pairs(bytes))
     }
 
     /// The sign-in page, which leads back to this page. A form that was sent is shown there again, so that its text is
@@ -284,9 +306,8 @@ impl Console {
 /// 303 to this address.
 fn redirect(to: &str) -> Response {
     let mut response = Response::builder().status(StatusCode::SEE_OTHER).finish();
-    if let Ok(value) = HeaderValue::from_str(to) {
-        response.headers_mut().insert(header::LOCATION, value);
-    }
+    let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/console"));
+    response.headers_mut().insert(header::LOCATION, to);
     response
 }
 

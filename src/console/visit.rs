@@ -171,13 +171,18 @@ pub(super) const KEYS_COOKIE: &str = "keys";
 impl Visit {
     /// Calls an operation as the visitor, in the organization of the address.
     pub async fn call(&self, call: Call) -> Result<Answer> {
+        self.call_in(self.organization.as_ref().map(|here| here.code.as_str()), call).await
+    }
+
+    /// Calls an operation as the visitor, in this organization.
+    pub async fn call_in(&self, organization: Option<&str>, call: Call) -> Result<Answer> {
         let operation = self.operation(call.operation)?;
         let caller = client::Caller {
             headers: &self.headers,
             context: &self.context,
             identity: self.identity.as_ref(),
-            organization: self.organization.as_ref().map(|here| here.code.as_str()),
-            intake: &self.console.app.intake,
+            organization,
+            app: &self.console.app,
         };
         client::call(&self.console.perform, caller, operation, call).await
     }
@@ -260,8 +265,10 @@ impl Visit {
         let kept = self.query.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
         let kept = kept.map(|(name, value)| (name.as_str(), value.as_str()));
         let added = changes.iter().copied().filter(|(_, value)| !value.is_empty());
-        let pairs: Vec<String> =
-            kept.chain(added).map(|(name, value)| format!("{name}={}", client::encoded(value))).collect();
+        let pairs: Vec<String> = kept
+            .chain(added)
+            .map(|(name, value)| format!("{}={}", client::encoded(name), client::encoded(value)))
+            .collect();
         if pairs.is_empty() { self.here() } else { format!("{}?{}", self.here(), pairs.join("&")) }
     }
 

@@ -122,7 +122,7 @@ error_codes! {
     SftpgoNameExists 29 303 "sftpgo_username_exists" "a member with this SFTPGo name exists already";
     EmailExists 29 303 "email_exists" "a member with this e-mail exists already";
     UsernameExists 29 303 "username_exists" "a member with this username exists already";
-    OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
+    OrganizationExists 29 303 "organization_exists" "an organization with this code exists already";
     SiteFull 29 309 "site_full" "the site has as many members as limits.members allows";
     LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: add another one first";
     BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";

@@ -16,7 +16,6 @@ use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
 use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Failure, failure_body};
-use crate::kernel::ids::Timestamp;
 use crate::kernel::intake::{BodySlot, Limit, Origin};
 
 /// Whether the path is one of the two set-up requests of the command line, which the framework reads.
@@ -135,7 +134,7 @@ impl<E> Middleware<E> {
     fn failed(&self, failure: &Error, context: &RequestContext) -> Response {
         let request_id = &context.request_id;
         let status = failure.code.status();
-        self.log(failure, context);
+        self.app.log_failure(failure, context);
         let (kind, name) = context.actor();
         if failure.code == ErrorCode::RateLimited && kind == CLIENT_KIND {
             self.app.metrics.clients.with_label_values(&[name.as_str(), "limited"]).inc();
@@ -154,33 +153,6 @@ impl<E> Middleware<E> {
             response = response.header(*name, value);
         }
         response.body(body.to_string())
-    }
-
-    /// Logs a failure. The level depends on its status. Repeated failures of one caller are logged once a minute.
-    fn log(&self, failure: &Error, context: &RequestContext) {
-        let path = loggable_path(&context.path);
-        let (cause, request_id, path) = (failure.code, &context.request_id, &*path);
-        let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
-        let (kind, name) = context.actor();
-        if cause == ErrorCode::Internal {
-            // Logged every time, because the answer refers to this log line.
-            return tracing::error!(request_id, path, word, source, kind, name, "failed");
-        }
-        let status = cause.status();
-        let is_counted = matches!(status, 401 | 403 | 429 | 500..);
-        let key = (word, kind, name.clone(), context.address);
-        let repeats = if is_counted { self.app.refusals.count(key, Timestamp::now()) } else { None };
-        match (status, repeats) {
-            (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
-            // A feature that is not configured is not a server fault.
-            (401 | 403 | 429 | 501, Some(repeats)) => {
-                tracing::info!(request_id, path, word, source, kind, name, repeats, "refused");
-            }
-            (502 | 503, Some(repeats)) => {
-                tracing::warn!(request_id, path, word, source, kind, name, repeats, "failed");
-            }
-            (_, Some(repeats)) => tracing::error!(request_id, path, word, source, kind, name, repeats, "failed"),
-        }
     }
 
     /// Adds the headers that every answer has.

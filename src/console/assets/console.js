@@ -217,7 +217,11 @@
   };
   ready(document);
   one("[data-focus]")?.focus();
-  // data-fragment: a form that sends a value of the address's fragment, which no server sees.
-  const sent = one("form[data-fragment]"), value = sent && new URLSearchParams(location.hash.slice(1)).get(sent.dataset.fragment);
-  if (value) { history.replaceState(null, "", location.pathname + location.search); sent.elements[sent.dataset.fragment].value = value; sent.submit(); }
+  // data-fragment: a form that sends values of the address's fragment, which no server sees.
+  const sent = one("form[data-fragment]"), given = new URLSearchParams(location.hash.slice(1));
+  if (sent && given.has(sent.dataset.fragment)) {
+    history.replaceState(null, "", location.pathname + location.search);
+    for (const field of sent.elements) field.value = given.get(field.name) ?? field.value;
+    sent.submit();
+  }
 })();

@@ -120,7 +120,7 @@ async fn call_in(visit: &Visit, organization: &str, call: Call) -> Result<Answer
         context: &visit.context,
         identity: visit.identity.as_ref(),
         organization: Some(organization),
-        intake: &visit.console.app.intake,
+        app: &visit.console.app,
     };
     client::call(&visit.console.perform, caller, operation, call).await
 }

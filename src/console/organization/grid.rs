@@ -75,7 +75,7 @@ pub async fn show(visit: &Visit) -> Result<View> {
 
 pub async fn act(visit: &Visit) -> Result<View> {
     let ids: Vec<&str> = visit.submitted_all("role").collect();
-    if ids.is_empty() {
+    if ids.is_empty() || ids.len() > COLUMNS_MAX {
         return Err(ErrorCode::BadInput.into());
     }
     let mut grid = load(visit, &ids).await?;
@@ -282,10 +282,10 @@ impl Grid {
             .filter(|name| shown.contains(name))
             .collect();
         for (n, (id, version)) in visit.submitted_all("role").zip(visit.submitted_all("version")).enumerate() {
-            let checked: HashSet<&str> = visit.submitted_all(&format!("c{n}")).collect();
             let Some(column) = self.columns.iter_mut().find(|column| column.id == id && !column.is_protected) else {
                 continue;
             };
+            let checked: HashSet<&str> = visit.submitted_all(&format!("c{n}")).collect();
             version.clone_into(&mut column.version);
             for name in &rows {
                 if checked.contains(name) {

@@ -27,7 +27,8 @@ struct Person {
 /// Shows the question, and its answer if there is one.
 pub async fn ask(visit: &Visit) -> Result<View> {
     let t = Why::of(visit.language);
-    let (body, failure) = match visit.query("uid") {
+    let is_asked = ["path", "permission", "scope_type"].iter().any(|name| visit.query(name).is_some());
+    let (body, failure) = match visit.query("uid").filter(|_| is_asked) {
         None => (examples(visit, t), None),
         Some(_) => match answers(visit, t).await {
             Ok(markup) => (markup, None),
@@ -395,7 +396,10 @@ pub async fn members(visit: &Visit) -> Result<View> {
             }
         }
     };
-    let response = Response::builder().content_type("text/html; charset=utf-8").body(options.into_string());
+    let response = Response::builder()
+        .content_type("text/html; charset=utf-8")
+        .header("Content-Security-Policy", crate::console::layout::POLICY)
+        .body(options.into_string());
     Ok(View::Response(Box::new(response)))
 }
 

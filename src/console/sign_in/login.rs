@@ -176,13 +176,9 @@ pub(super) async fn obstacle(visit: &Visit) -> Result<Option<Content>> {
         return Ok(Some(plain_http(visit)));
     }
     if !members::is_set_up(app).await? {
-        let command = match app.config.data.to_str() {
-            Some("roster-data") => "roster setup-link".to_owned(),
-            _ => format!("roster setup-link --data {}", app.config.data.display()),
-        };
         let body = html! {
             p { (t.no_administrator_text) }
-            (copyable_block(&command, visit.frame().copy, visit.frame().copied))
+            (copyable_block("roster setup-link", visit.frame().copy, visit.frame().copied))
         };
         return Ok(Some(Content::new(t.no_administrator_title, body)));
     }

@@ -88,6 +88,9 @@ pub(super) fn complete(visit: &Visit, signed: &str) -> Result<View> {
     Ok(View::Redirect(address, notice))
 }
 
+/// The most fields that the answer to an interrupted form shows.
+const TYPED_FIELDS_MAX: usize = 50;
+
 /// The answer to a form that was sent after the session had ended: it shows the text that was typed, so that it can be
 /// copied, and leads to the sign-in.
 pub fn interrupted(visit: &Visit) -> Response {
@@ -96,6 +99,7 @@ pub fn interrupted(visit: &Visit) -> Response {
         .form
         .iter()
         .filter(|(name, value)| !value.trim().is_empty() && is_shown_again(name))
+        .take(TYPED_FIELDS_MAX)
         .map(|(name, value)| (fields::label(name, visit.language), html! { pre { (value) } }))
         .collect();
     let back = match visit.query.is_empty() {
@@ -117,7 +121,7 @@ pub fn interrupted(visit: &Visit) -> Response {
 
 /// Whether a field holds text that somebody typed and that may be seen on the screen.
 fn is_shown_again(name: &str) -> bool {
-    const HIDDEN: [&str; 8] = ["act", "again", "challenge", "code", "once", "r", "ticket", "version"];
+    const HIDDEN: [&str; 9] = ["act", "again", "challenge", "code", "once", "otpauth_url", "r", "ticket", "version"];
     let is_secret = ["password", "secret", "token"].iter().any(|part| name.contains(part));
     !is_secret && !name.ends_with(".shown") && !HIDDEN.contains(&name)
 }

@@ -1,5 +1,7 @@
 //! Shared parts of these pages: forms with their faults.
 
+use std::collections::HashSet;
+
 use std::num::NonZeroU32;
 
 use maud::{Markup, html};
@@ -202,6 +204,7 @@ pub(super) fn page(visit: &Visit, faults: &Faults, title: &str, body: Markup) ->
 
 /// Fails with `BadInput` if a field was sent twice: it is not clear which one counts.
 pub(super) fn require_single_fields(visit: &Visit) -> Result<()> {
-    let is_twice = |(n, (name, _)): (usize, &(String, String))| visit.form[..n].iter().any(|(other, _)| other == name);
-    if visit.form.iter().enumerate().any(is_twice) { Err(ErrorCode::BadInput.into()) } else { Ok(()) }
+    let mut names = HashSet::new();
+    let is_single = visit.form.iter().all(|(name, _)| names.insert(name));
+    if is_single { Ok(()) } else { Err(ErrorCode::BadInput.into()) }
 }

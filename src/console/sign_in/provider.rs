@@ -105,7 +105,7 @@ pub(super) async fn callback(visit: &Visit) -> Result<View> {
         context: &visit.context,
         identity: None,
         organization: None,
-        intake: &visit.console.app.intake,
+        app: &visit.console.app,
     };
     let operation = visit.operation("exchange_oidc_code")?;
     let kept = visit.cookie(COOKIE).and_then(|kept| kept.split_once('.'));

@@ -7,7 +7,7 @@ use super::parts::{Faults, form as form_of};
 use super::words::Words;
 use crate::console::client::op;
 use crate::console::components::{Kind, actions, link_button_of};
-use crate::console::visit::{Content, View, Visit};
+use crate::console::visit::{Content, NOTICE_COOKIE, View, Visit};
 use crate::features::sessions::clear_cookies;
 use crate::kernel::error::Result;
 
@@ -37,5 +37,6 @@ pub(super) async fn submit(visit: &Visit) -> Result<View> {
         }
     }
     clear_cookies(&visit.console.app, &visit.context);
+    visit.set_cookie(NOTICE_COOKIE, "", 0);
     Ok(View::Redirect(PATH.to_owned(), None))
 }

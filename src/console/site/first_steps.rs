@@ -13,6 +13,7 @@ use crate::console::i18n::site::{FirstSteps, Organizations};
 use crate::console::i18n::{errors, fill};
 use crate::console::list;
 use crate::console::visit::{Content, View, Visit, is_of_form};
+use crate::kernel::config::providers::is_loopback;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// What is done so far.
@@ -32,7 +33,13 @@ async fn show_with(visit: &Visit, result: Markup, error: Option<&Error>) -> Resu
     let t = FirstSteps::of(visit.language);
     let progress = progress(visit).await?;
     let is_addressed = address_faults(visit, t).is_empty();
-    let done = [is_addressed, !progress.organizations.is_empty(), progress.is_invited, true, progress.is_protected];
+    let done = [
+        is_addressed,
+        !progress.organizations.is_empty(),
+        progress.is_invited,
+        is_connected(visit),
+        progress.is_protected,
+    ];
     let current = done.iter().position(|done| !done).unwrap_or(done.len());
     let texts = [t.step_site, t.step_organization, t.step_invite, t.step_connect, t.step_protect];
     let steps: Vec<Step<'_>> = texts
@@ -77,14 +84,24 @@ async fn progress(visit: &Visit) -> Result<Progress> {
         .filter_map(|one| Some((one["org_code"].as_str()?.to_owned(), one["name"].as_str()?.to_owned())))
         .filter(|(code, _)| code != PLATFORM)
         .collect();
-    let is_invited = match visit.find(op("list_invitations").query("limit", 1)).await {
-        Some(found) => found["total"].as_u64().unwrap_or(0) > 0,
-        None => false,
-    };
+    let mut is_invited = false;
+    if let Some((code, _)) = organizations.first() {
+        for operation in ["list_invitations", "list_users"] {
+            let found = visit.call_in(Some(code), op(operation).query("limit", 1)).await?.data;
+            is_invited |= found["total"].as_u64().unwrap_or(0) > 0;
+        }
+    }
     let entries = catalog.data["list"].as_array().map_or(&[][..], Vec::as_slice);
     let is_own =
         |entry: &Value| entry["name"].as_str().is_some_and(|name| name != "roster" && !name.starts_with("roster."));
     Ok(Progress { organizations, is_invited, is_protected: entries.iter().any(is_own) })
+}
+
+/// Whether any other system is set up.
+fn is_connected(visit: &Visit) -> bool {
+    let config = visit.config();
+    let is_set = [&config.wordpress_url, &config.mail_host].iter().any(|text| !text.is_empty());
+    is_set || config.has_sftpgo() || !config.providers.is_empty()
 }
 
 /// What is wrong with the address under which the browser came.
@@ -108,8 +125,16 @@ fn site(visit: &Visit, t: &FirstSteps) -> Markup {
         (facts(&[(t.public_url, html! { code { (visit.public_url()) } })]))
         @for fault in &faults { (notice(Tone::Warn, fault, None)) }
         @if faults.is_empty() { p { (t.address_right) } }
-        @else { (copyable("public_url = \"https://roster.example.org\"", visit.frame().copy, visit.frame().copied)) }
+        @else {
+            @let scheme = if visit.public_url().starts_with("http://") && is_loopback_host(visit.host()) { "http" } else { "https" };
+            (copyable(&format!("public_url = \"{scheme}://{}\"", visit.host()), visit.frame().copy, visit.frame().copied))
+        }
     }
+}
+
+/// Whether this `Host` is this machine.
+fn is_loopback_host(host: &str) -> bool {
+    is_loopback(host.rsplit_once(':').map_or(host, |(name, _)| name))
 }
 
 fn organization(visit: &Visit, t: &FirstSteps, progress: &Progress) -> Result<Markup> {
@@ -169,7 +194,7 @@ fn protect(visit: &Visit, t: &FirstSteps, error: Option<&Error>) -> Markup {
     let (app, document) = (Field::new("app", t.app), Field::new("document", t.document).faults(&faults));
     html! {
         p { (t.protect_about) }
-        form method="post" action=(visit.here()) data-guard {
+        form method="post" action={ (visit.here()) "#protect" } data-guard {
             (field(&app, text_input(&app, &Text {
                 name: "app", value: visit.submitted("app").unwrap_or("main"), is_required: true, maxlength: Some(64), ..Text::default()
             })))
@@ -203,7 +228,7 @@ pub async fn act(visit: &Visit) -> Result<View> {
         Ok(answer) if is_preview => show_with(visit, difference(t, &answer.data), None).await,
         Ok(answer) => {
             let added = answer.data["added"].as_array().map_or(0, Vec::len);
-            visit.done("/console/site/first-steps#protect", fill(t.imported, &[&added]))
+            visit.done("/console/site/first-steps", fill(t.imported, &[&added]))
         }
         Err(error) if is_of_form(&error) => show_with(visit, html! {}, Some(&error)).await,
         Err(error) => Err(error),

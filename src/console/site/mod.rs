@@ -13,7 +13,7 @@ pub const PAGES: &[Page] = &[
         path: "/site/first-steps",
         area: Area::Site,
         needs: &["list_organizations", "create_organization"],
-        uses: &["get_permission_catalog", "list_invitations", "import_catalog"],
+        uses: &["get_permission_catalog", "list_invitations", "list_users", "import_catalog"],
         entry: Some((Group::Site, |language| FirstSteps::of(language).entry)),
         get: page!(first_steps::show),
         post: Some(page!(first_steps::act)),

@@ -13,7 +13,7 @@ use crate::console::i18n::fields;
 use crate::console::i18n::site::Organizations;
 use crate::console::list;
 use crate::console::visit::{Content, Notice, View, Visit, is_of_form};
-use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::error::{Error, ErrorCode, Field as Fault, Result};
 
 const LIST: &str = "/console/site/organizations";
 
@@ -31,7 +31,12 @@ pub async fn create(visit: &Visit) -> Result<View> {
             let code = answer.data["org_code"].as_str().unwrap_or_default();
             visit.done(format!("/console/o/{code}/invitations"), t.created)
         }
-        Err(error) if is_of_form(&error) => list_with(visit, Some(&error)).await,
+        Err(mut error) if is_of_form(&error) => {
+            if error.code == ErrorCode::OrganizationExists {
+                error.fields.push(Fault::body("org_code", error.message().to_owned()));
+            }
+            list_with(visit, Some(&error)).await
+        }
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,7 @@ use super::repeats::RepeatLimiter;
 use crate::kernel::app::redact;
 use crate::kernel::audit_log::{self, Entry, Outcome};
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::Result;
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// Denials of one caller, operation and tenant within this time are one audit row. Refusals of one caller and address
@@ -42,6 +42,33 @@ pub fn loggable_path(path: &str) -> Cow<'_, str> {
 }
 
 impl App {
+    /// Logs a failure. The level depends on its status. Repeated failures of one caller are logged once a minute.
+    pub fn log_failure(&self, failure: &Error, context: &RequestContext) {
+        let path = loggable_path(&context.path);
+        let (cause, request_id, path) = (failure.code, &context.request_id, &*path);
+        let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
+        let (kind, name) = context.actor();
+        if cause == ErrorCode::Internal {
+            // Logged every time, because the answer refers to this log line.
+            return tracing::error!(request_id, path, word, source, kind, name, "failed");
+        }
+        let status = cause.status();
+        let is_counted = matches!(status, 401 | 403 | 429 | 500..);
+        let key = (word, kind, name.clone(), context.address);
+        let repeats = if is_counted { self.refusals.count(key, Timestamp::now()) } else { None };
+        match (status, repeats) {
+            (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
+            // A feature that is not configured is not a server fault.
+            (401 | 403 | 429 | 501, Some(repeats)) => {
+                tracing::info!(request_id, path, word, source, kind, name, repeats, "refused");
+            }
+            (502 | 503, Some(repeats)) => {
+                tracing::warn!(request_id, path, word, source, kind, name, repeats, "failed");
+            }
+            (_, Some(repeats)) => tracing::error!(request_id, path, word, source, kind, name, repeats, "failed"),
+        }
+    }
+
     /// Writes an audit entry for a denied change; repeats within a minute are one row.
     pub async fn record_denial(&self, context: &RequestContext, action: &str, word: &str) -> Result<()> {
         let (kind, name) = context.actor();

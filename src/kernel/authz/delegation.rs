@@ -412,7 +412,11 @@ pub fn require_may_change(
             Ok(())
         }
         Limit::Held => {
-            roles.try_for_each(|(tenant, role)| require_held(snapshot, caller, tenant, role))?;
+            let refused = |_| {
+                Error::new(ErrorCode::NotHeld)
+                    .with_message("this member has rights that you do not hold: ask an owner of the organization")
+            };
+            roles.try_for_each(|(tenant, role)| require_held(snapshot, caller, tenant, role)).map_err(refused)?;
             rights.iter().try_for_each(|[scope_type, scope_id, module, action]| {
                 require_right_held(snapshot, caller, &Right { scope_type, scope_id, module, action })
             })

@@ -77,7 +77,7 @@ async fn odd_paths_are_answers_and_half_questions_are_told() {
         let page = browser.get(&format!("/console/o/acme/why?uid={}&method=GET&path={path}", kim.uid)).await;
         assert!(page.with_class("verdict")[0].text().contains(reason), "{}", page.main());
     }
-    let half = browser.get(&format!("/console/o/acme/why?uid={}&method=GET", kim.uid)).await;
+    let half = browser.get(&format!("/console/o/acme/why?uid={}&scope_type=organization", kim.uid)).await;
     assert_eq!(half.status, 400, "{}", half.main());
     let empty = browser.get("/console/o/acme/why").await;
     assert_eq!((empty.status, empty.with_class("empty").len()), (200, 1));

@@ -209,8 +209,10 @@ async fn assign(visit: &Visit, role: &str, held: Option<&HeldRole>) -> Result<No
 /// Revokes the role from all sources; as the Undo of giving it, those it had before are kept.
 async fn revoke(visit: &Visit, role: &str, held: Option<&HeldRole>) -> Result<Notice> {
     let t = Words::of(visit.language);
+    let former = |source: &&str| held.is_some_and(|held| held.sources.iter().any(|known| known == source));
+    let kept: Vec<&str> = visit.submitted("keep").unwrap_or_default().split(',').filter(former).collect();
     visit.call(op("revoke_user_role").at(visit.path("uid")).at(role)).await?;
-    for source in visit.submitted("keep").unwrap_or_default().split(',').filter(|source| !source.is_empty()) {
+    for source in kept {
         assign_from(visit, role, source).await?;
     }
     let sources = held.map(|held| held.sources.join(",")).unwrap_or_default();
