@@ -222,10 +222,24 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, url: &str)
     }
     say!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
-        say!(
-            "\nCreate the first administrator within {} minutes:\n  {setup_url}",
-            app.config.setup_link_ttl_s.div_ceil(60)
-        );
+        let minutes = app.config.setup_link_ttl_s.div_ceil(60);
+        say!("\nCreate the first administrator within {minutes} minutes:");
+        // Over plain http from another machine, browsers would drop the session.
+        if is_plain && !bound.ip().is_loopback() {
+            let port = bound.port();
+            say!("  {}", setup_url.replacen(url, &format!("http://localhost:{port}"), 1));
+            let (place, end) = match bound.ip().is_unspecified() {
+                true => {
+                    let here = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port);
+                    ("on this computer, or from another one through a tunnel", here)
+                }
+                false => ("through a tunnel", bound),
+            };
+            let host = reachable(bound).ip();
+            say!("Open it {place}: ssh -L {port}:{end} USER@{host}");
+        } else {
+            say!("  {setup_url}");
+        }
         say!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
     }
 }

@@ -8,7 +8,7 @@ words! {
         about: "Each column is a role. Change the boxes, look at the preview, then apply.", "每一欄是一個角色。勾選後先預覽，再套用。";
         permission: "Permission", "權限";
         roles: "Roles", "角色";
-        roles_shown: "{} of {} roles shown", "顯示 {} / {} 個角色";
+        roles_shown: "Roles shown: {} of {}", "顯示 {} / {} 個角色";
         all_roles: "First roles", "最前面的角色";
         show: "Show", "顯示";
         one_role: "Role", "角色";
@@ -29,7 +29,10 @@ words! {
         locked: "locked: {}", "已鎖定：{}";
         lock_protected: "this role is protected: it holds everything", "此角色受保護，擁有全部權限";
         lock_not_held: "you do not hold this permission yourself", "您自己沒有這項權限";
+        lock_of_site: "only roles of the organization platform can have it", "只有 platform 組織的角色可以擁有";
+        lock_of_application: "this organization does not have the application", "此組織沒有這個應用程式";
         lock_read_only: "you cannot change what roles hold", "您無法變更角色的權限";
+        withheld: "You hold nothing of these, so you cannot give them. Owners of the organization and administrators of the site can give them: {}", "您沒有以下應用程式的任何權限，因此無法授予。可以授予的是組織的擁有者和網站管理員：{}";
         fold: "Fold {}", "收合 {}";
         closed: "Closed", "停用";
         nothing_found: "No permission fits", "沒有符合的權限";
@@ -40,10 +43,13 @@ words! {
         preview: "Preview", "預覽";
         discard: "Undo all", "全部復原";
         apply: "Apply to {} roles", "套用到 {} 個角色";
+        apply_one: "Apply to 1 role", "套用到 1 個角色";
         preview_title: "Preview", "預覽";
         results_title: "What happened", "結果";
         no_change: "Nothing is changed yet. Check or clear a box first.", "尚未變更任何項目，請先勾選或取消勾選。";
         applied: "{} roles changed.", "已變更 {} 個角色。";
+        applied_one: "1 role changed.", "已變更 1 個角色。";
+        stale: "Somebody else changed this role meanwhile: look at the table below, which shows your changes on top of theirs, and apply again if they are still right.", "此角色已被其他人修改：下方表格顯示對方的變更加上您的變更，確認仍然正確後請再套用一次。";
         saved: "Saved", "已儲存";
         not_saved: "Not saved", "未儲存";
         is_implied: "implied", "隱含";

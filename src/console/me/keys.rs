@@ -23,7 +23,6 @@ words! {
         empty: "No API key yet", "尚無 API 金鑰";
         empty_text: "Create one for a program of yours, and choose only what it needs. Its first request:", "為您的程式建立一把金鑰，並只選擇需要的範圍。第一個請求：";
         new: "Create a key", "建立金鑰";
-        types: "Personal keys last 90 days, keys of integrations 30 days. An emergency key lasts a day and works once.", "個人金鑰有效 90 天，整合金鑰有效 30 天。緊急金鑰有效一天，且只能使用一次。";
         name: "Name", "名稱";
         kind: "Type", "類型";
         scopes: "Scopes", "範圍";
@@ -161,7 +160,6 @@ fn new_form(visit: &Visit, t: &Keys, error: Option<&Error>) -> Result<Content> {
         (components::hidden_input("act", "create"))
         (form.field("name"))
         (form.field("type"))
-        p { (t.types) }
         (form.field("scopes"))
         (form.text("expires_at", "date"))
     };

@@ -88,7 +88,7 @@ pub const PAGES: &[Page] = &[
         path: "/me/rights",
         area: Area::Own,
         needs: &[],
-        uses: &["get_my_permissions", "get_my_rights"],
+        uses: &["get_my_permissions", "get_my_rights", "list_roles"],
         entry: Some((Group::Own, |l| l.pick("Rights", "權限"))),
         get: page!(rights::show),
         post: None,
@@ -183,6 +183,5 @@ fn once(visit: &Visit) -> String {
 
 /// The address of the API as programs see it.
 fn api_address(visit: &Visit) -> String {
-    let config = &visit.console.app.config;
-    format!("{}{}", config.public_url(), config.base_path)
+    format!("{}{}", visit.public_url(), visit.config().base_path)
 }

@@ -32,6 +32,7 @@ words! {
         all_videos: "All videos", "所有影片";
         no_videos: "Nothing stored yet", "尚未儲存任何內容";
         no_videos_text: "Put a file into your folder, which is named like your username, and register it with an API key:", "將檔案放進以您的使用者名稱命名的資料夾，再以 API 金鑰登錄：";
+        no_folder_text: "You have no username, and so no folder for videos. Ask an administrator of your organization for one.", "您沒有使用者名稱，因此還沒有存放影片的資料夾。請向組織的管理員申請。";
         make_key: "Create an API key", "建立 API 金鑰";
         file: "File", "檔案";
         size: "Size", "大小";
@@ -111,10 +112,13 @@ fn organizations_of(visit: &Visit, t: &Overview) -> Markup {
 fn videos_of(visit: &Visit, t: &Overview, videos: Option<&Value>) -> Markup {
     let Some(videos) = videos else { return html! { p { (t.unavailable) } } };
     if items(videos).is_empty() {
+        let Some(command) = register_command(visit) else {
+            return components::empty(t.no_videos, t.no_folder_text, None);
+        };
         let key = components::link_button_of(&visit.href("/console/me/keys?new=1"), t.make_key, Kind::Plain, None);
         return html! {
             (components::empty(t.no_videos, t.no_videos_text, Some(key)))
-            (components::copyable_block(&register_command(visit), visit.frame().copy, visit.frame().copied))
+            (components::copyable_block(&command, visit.frame().copy, visit.frame().copied))
         };
     }
     let rows = items(videos).iter().map(|video| Row {
@@ -131,13 +135,13 @@ fn videos_of(visit: &Visit, t: &Overview, videos: Option<&Value>) -> Markup {
     }
 }
 
-/// The request that registers a file in the visitor's folder.
-pub(super) fn register_command(visit: &Visit) -> String {
-    let folder = visit.me()["username"].as_str().unwrap_or("username");
-    format!(
+/// The request that registers a file in the visitor's folder; `None` for a visitor without a username.
+pub(super) fn register_command(visit: &Visit) -> Option<String> {
+    let folder = visit.me()["username"].as_str()?;
+    Some(format!(
         "curl -H 'X-API-Key: …' -H 'Content-Type: application/json' -d '{{\"path\": \"{folder}/harbour.mp4\"}}' {}/register",
         api_address(visit)
-    )
+    ))
 }
 
 fn activity_of(visit: &Visit, t: &Overview, activity: Option<&Value>) -> Markup {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::text;
 use crate::console::client::{Answer, op};
-use crate::console::components;
+use crate::console::components::{self, Tone};
 use crate::console::form::{self, Form};
 use crate::console::i18n::{fields, words};
 use crate::console::visit::{self, Content, View, Visit};
@@ -45,7 +45,7 @@ fn content(visit: &Visit, me: &Answer, error: Option<&Error>) -> Result<Content>
     // With a stale version, the next attempt is about what is stored now.
     let is_stale = error.is_some_and(|error| error.code == ErrorCode::VersionStale);
     let etag = me.etag.as_deref().filter(|_| error.is_none() || is_stale);
-    let form = Form::new(visit, OPERATION)?.values(&me.data).version(etag).error(error);
+    let form = Form::new(visit, OPERATION)?.values(&me.data).version(etag).error(error.filter(|_| !is_stale));
     let body = html! {
         (components::card(t.shown, html! {
             @if is_stale { (stored_now(visit, me)) }
@@ -67,12 +67,12 @@ fn value(visit: &Visit, t: &Profile, me: &Answer, name: &str) -> Markup {
     }
 }
 
-/// What somebody else stored meanwhile.
+/// What somebody else stored meanwhile, in place of the error of the form.
 fn stored_now(visit: &Visit, me: &Answer) -> Markup {
     let f = visit.frame();
     html! {
         h3 { (f.conflict_title) }
-        p { (f.conflict_text) }
+        (components::notice(Tone::Warn, f.conflict_text, None))
         (components::facts(&[(fields::label("display_name", visit.language), html! { (text(&me.data, "display_name")) })]))
     }
 }

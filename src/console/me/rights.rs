@@ -4,7 +4,7 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{call_in, organizations, part, text};
+use super::{call_in, may_in, organizations, part, text};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Row, Tab, Tone};
 use crate::console::i18n::{fill, permissions, words};
@@ -47,9 +47,13 @@ pub async fn show(visit: &Visit) -> Result<View> {
     let call = op("get_my_permissions").query("include_tree", true);
     let (permissions, rights) = join(call_in(visit, code, call), part(visit, op("get_my_rights"))).await;
     let permissions = permissions?.data;
+    let roles_here = match may_in(visit, code, "list_roles") {
+        true => call_in(visit, code, op("list_roles")).await.ok().map(|answer| answer.data),
+        false => None,
+    };
     let body = html! {
         @if own.len() > 1 { (tabs(visit, t, code)) }
-        (components::card(&fill(t.roles, &[&text(shown, "name")]), roles(t, &permissions)))
+        (components::card(&fill(t.roles, &[&text(shown, "name")]), roles(t, &permissions, roles_here.as_ref())))
         (components::card(t.permissions, html! {
             @match permissions["tree"].as_array().filter(|tree| !tree.is_empty()) {
                 Some(tree) => (branch(visit, t, tree, 0)),
@@ -75,11 +79,17 @@ fn tabs(visit: &Visit, t: &Rights, present: &str) -> Markup {
     components::tabs(t.organizations, &all)
 }
 
-fn roles(t: &Rights, permissions: &Value) -> Markup {
+/// The roles that the member holds, by their names if the member may list the roles of the organization.
+fn roles(t: &Rights, permissions: &Value, known: Option<&Value>) -> Markup {
+    let name_of = |key: &str| {
+        let all = known.and_then(|known| known["roles"].as_array()).into_iter().flatten();
+        let found = all.filter(|role| text(role, "key") == key).map(|role| text(role, "display_name"));
+        found.filter(|name| !name.is_empty()).map(str::to_owned).next().unwrap_or_else(|| key.to_owned())
+    };
     let roles: Vec<&str> = permissions["roles"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     html! {
         @if roles.is_empty() { p { (t.no_roles) } }
-        @else { p { @for role in roles { (components::badge(Tone::Plain, role)) " " } } }
+        @else { p { @for role in roles { (components::badge(Tone::Plain, &name_of(role))) " " } } }
     }
 }
 

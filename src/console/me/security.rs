@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{at_field, faults, items, moment, part, text};
 use crate::console::client::op;
-use crate::console::components::{self, Column, Field, Kind, Row, Tone};
+use crate::console::components::{self, Column, Field, Kind, Row, Text, TextKind, Tone};
 use crate::console::form::{self, Form};
-use crate::console::i18n::words;
-use crate::console::sign_in::qr::qr;
+use crate::console::i18n::{fields, words};
+use crate::console::sign_in::qr::{app_link, qr};
 use crate::console::visit::{self, Content, View, Visit};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
@@ -42,7 +42,8 @@ words! {
         removed: "The second factor is removed.", "已移除第二因素驗證。";
         scan: "Scan this with your authenticator app", "以驗證器應用程式掃描";
         scan_label: "QR code for the authenticator app", "供驗證器應用程式掃描的 QR 碼";
-        by_hand: "Or enter this secret there:", "或在應用程式中輸入這組密鑰：";
+        open_app: "Open in the authenticator app", "在驗證器應用程式中開啟";
+        by_hand: "Or enter this key there:", "或在應用程式中輸入這組金鑰：";
         first_code: "Then enter the code that the app shows.", "接著輸入應用程式顯示的驗證碼。";
         confirm: "Switch it on", "啟用";
         codes_title: "Your recovery codes", "您的備用碼";
@@ -50,6 +51,7 @@ words! {
         kept: "I have kept the codes", "我已保存備用碼";
         finish: "Done", "完成";
         is_on: "Your second factor is in use.", "第二因素驗證已啟用。";
+        code_about: "The six digits that the app shows now.", "應用程式目前顯示的六位數字。";
         not_kept: "Your second factor is in use. If you did not keep the recovery codes, make new ones now.", "第二因素驗證已啟用。若您沒有保存備用碼，請立即建立新的備用碼。";
         devices: "Remembered devices", "記住的裝置";
         devices_text: "Sign-ins on these devices need no second factor.", "在這些裝置登入時不需要第二因素驗證。";
@@ -200,9 +202,14 @@ fn begin_form(visit: &Visit, t: &Security, error: Option<&Error>) -> Result<Cont
     let form = Form::new(visit, "begin_my_second_factor")?.error(error);
     let has_password = visit.query("password") != Some("none");
     let without = format!("{}?do=begin&password=none", visit.here());
+    let (label, faults) = (fields::label("password", visit.language), faults(visit, error, "password"));
+    // Required here, although the operation also takes members without a password.
+    let about = Field::new("password", &label).faults(&faults);
     let inner = html! {
         (components::hidden_input("act", "begin"))
-        @if has_password { (form.text("password", "password")) }
+        @if has_password {
+            (components::field(&about, components::password_input(&about, "password", "current-password", None)))
+        }
     };
     let body = html! {
         @if has_password { p { (t.begin_text) } }
@@ -228,15 +235,28 @@ async fn begin(visit: &Visit, t: &Security) -> Result<View> {
 /// one.
 fn enrolment(visit: &Visit, t: &Security, otpauth_url: &str, error: Option<&Error>) -> Result<Content> {
     let (f, form) = (visit.frame(), Form::new(visit, "confirm_my_second_factor")?.error(error));
+    let (label, faults) = (fields::label("code", visit.language), faults(visit, error, "code"));
+    // Not the explanation of the operation's field: there are no recovery codes yet.
+    let about = Field::new("code", &label).hint(t.code_about).faults(&faults);
+    let line = Text {
+        name: "code",
+        kind: TextKind::Code,
+        is_required: true,
+        maxlength: Some(64),
+        autocomplete: Some("one-time-code"),
+        is_focused: true,
+        ..Text::default()
+    };
     let inner = html! {
         (components::hidden_input("act", "confirm"))
         (components::hidden_input("otpauth_url", otpauth_url))
         p { (t.first_code) }
-        (form.field("code"))
+        (components::text_field(&about, &line))
     };
     let body = html! {
         (components::card(t.scan, html! {
             (qr(otpauth_url, t.scan_label))
+            (app_link(otpauth_url, t.open_app))
             p { (t.by_hand) " " (components::copyable(secret_of(otpauth_url), f.copy, f.copied)) }
             (form.wrap(&visit.here(), inner, t.confirm))
         }))
@@ -292,6 +312,10 @@ async fn with_code(visit: &Visit, t: &Security, what: CodeForm) -> Result<View> 
     match visit.call(op(what.operation()).body(&body)).await {
         Ok(_) if what == CodeForm::Remove => visit.done(HERE, t.removed),
         Ok(answer) => Ok(recovery_codes(visit, t, &answer.data).into()),
+        // The form was sent twice, and the first answer with the recovery codes may be lost.
+        Err(error) if what == CodeForm::Confirm && error.code == ErrorCode::SecondFactorOn => {
+            visit.done(HERE, t.not_kept)
+        }
         // 401 means the code here, not the session.
         Err(error) if error.code == ErrorCode::InvalidCode || visit::is_of_form(&error) => {
             let error = if error.code == ErrorCode::InvalidCode { at_field(error, "code") } else { error };

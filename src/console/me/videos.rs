@@ -19,6 +19,7 @@ words! {
         title: "Videos", "影片";
         empty: "Nothing stored yet", "尚未儲存任何內容";
         empty_text: "Put a file into your folder, which is named like your username, and register it with an API key:", "將檔案放進以您的使用者名稱命名的資料夾，再以 API 金鑰登錄：";
+        no_folder_text: "You have no username, and so no folder for videos. Ask an administrator of your organization for one.", "您沒有使用者名稱，因此還沒有存放影片的資料夾。請向組織的管理員申請。";
         make_key: "Create an API key", "建立 API 金鑰";
         none_found: "No video has this in its path", "沒有路徑符合的影片";
         none_found_text: "Search for another part of the path.", "請改搜尋路徑的其他部分。";
@@ -131,10 +132,13 @@ fn empty(visit: &Visit, t: &Videos) -> Markup {
         let all = components::link_button(&visit.here(), t.show_all);
         return components::empty(t.none_found, t.none_found_text, Some(all));
     }
+    let Some(command) = register_command(visit) else {
+        return components::empty(t.empty, t.no_folder_text, None);
+    };
     let key = components::link_button_of(&visit.href("/console/me/keys?new=1"), t.make_key, Kind::Main, None);
     html! {
         (components::empty(t.empty, t.empty_text, Some(key)))
-        (components::copyable_block(&register_command(visit), f.copy, f.copied))
+        (components::copyable_block(&command, f.copy, f.copied))
     }
 }
 

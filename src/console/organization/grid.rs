@@ -15,7 +15,9 @@ use crate::console::components::{Tone, notice};
 use crate::console::i18n::fill;
 use crate::console::i18n::grid::Grid as Words;
 use crate::console::visit::{Content, View, Visit};
+use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{ErrorCode, Result};
+use crate::kernel::ids::OrganizationId;
 use changes::Report;
 
 /// The most roles in one grid.
@@ -50,7 +52,18 @@ struct PermissionRow {
     request: String,
     /// Whether the visitor may give and take it.
     may_give: bool,
+    /// Why no role of the organization can have it.
+    barred: Option<Barred>,
     is_shown: bool,
+}
+
+/// Why no role of an organization can have a permission.
+#[derive(Clone, Copy)]
+enum Barred {
+    /// It is for the whole site, so only roles of the organization `platform` can have it.
+    Site,
+    /// The organization does not have the application.
+    Application,
 }
 
 struct Grid {
@@ -60,6 +73,8 @@ struct Grid {
     roles: Vec<Value>,
     /// The parent of each permission that has one.
     parents: HashMap<String, String>,
+    /// The permissions without a parent of which the visitor may give nothing.
+    withheld: Vec<String>,
     may_change: bool,
 }
 
@@ -145,12 +160,23 @@ async fn load(visit: &Visit, wanted: &[&str]) -> Result<Grid> {
     let held = join_all(held).await;
     let columns =
         chosen.iter().zip(held).map(|(role, held)| Ok(Column::of(role, &held?))).collect::<Result<Vec<_>>>()?;
-    let mut walk = Walk { mine: mine.as_ref().and_then(|mine| mine["permissions"].as_object()), ..Walk::default() };
+    let snapshot = visit.console.app.snapshot();
+    let mut walk = Walk {
+        mine: mine.as_ref().and_then(|mine| mine["permissions"].as_object()),
+        snapshot: &snapshot,
+        tenant: OrganizationId::of(visit.organization().map_or("", |here| here.id.as_str())),
+        rows: Vec::new(),
+        parents: HashMap::new(),
+    };
+    let mut withheld = Vec::new();
     for node in each(&catalog, "tree") {
-        walk.add(node, 0, false);
+        let name = text(node, "name");
+        if !walk.add(node, 0, false) && walk.barred(name).is_none() {
+            withheld.push(name.to_owned());
+        }
     }
     let may_change = visit.may("replace_role_permissions");
-    let mut grid = Grid { rows: walk.rows, columns, parents: walk.parents, may_change, roles };
+    let mut grid = Grid { rows: walk.rows, columns, parents: walk.parents, withheld, may_change, roles };
     grid.filter(&keyword(visit), visit.query("view") == Some("differences"));
     Ok(grid)
 }
@@ -178,10 +204,11 @@ impl Column {
 }
 
 /// Makes rows of the tree of permissions.
-#[derive(Default)]
 struct Walk<'m> {
     /// What the visitor holds; `None` if that is unknown.
     mine: Option<&'m Map<String, Value>>,
+    snapshot: &'m Snapshot,
+    tenant: OrganizationId,
     rows: Vec<PermissionRow>,
     parents: HashMap<String, String>,
 }
@@ -192,7 +219,7 @@ impl Walk<'_> {
         let name = text(node, "name");
         let is_asleep = is_below_closed || node["status"] == "close";
         let is_category = text(node, "http_path").is_empty();
-        let at = self.rows.len();
+        let (at, barred) = (self.rows.len(), self.barred(name));
         self.rows.push(PermissionRow {
             name: name.to_owned(),
             depth,
@@ -204,6 +231,7 @@ impl Walk<'_> {
                 format!("{} {}", text(node, "http_methods"), text(node, "http_path"))
             },
             may_give: false,
+            barred,
             is_shown: true,
         });
         let mut may_below = false;
@@ -213,10 +241,20 @@ impl Walk<'_> {
         }
         // What is asleep is in effect for nobody, so the answer does not tell whether the visitor holds it.
         let holds = is_asleep || self.mine.is_none_or(|mine| mine.contains_key(name));
-        if let Some(row) = self.rows.get_mut(at) {
-            row.may_give = holds || (is_category && may_below);
+        let Some(row) = self.rows.get_mut(at) else { return may_below };
+        row.may_give = row.barred.is_none() && (holds || (is_category && may_below));
+        row.may_give || may_below
+    }
+
+    /// Why no role of the organization can have this permission.
+    fn barred(&self, name: &str) -> Option<Barred> {
+        let catalog = &self.snapshot.catalog;
+        let slot = catalog.find(name)?.slot;
+        if !catalog.is_for(slot, self.tenant) {
+            return Some(Barred::Application);
         }
-        holds || may_below
+        let may_have = catalog.is_in_tenant(slot, self.tenant) || self.snapshot.is_platform(self.tenant);
+        (!may_have).then_some(Barred::Site)
     }
 }
 
@@ -271,26 +309,33 @@ impl Grid {
         self.rows.iter().filter(|row| row.is_shown && row.may_give).map(|row| row.name.as_str())
     }
 
-    /// Reads the boxes of the form. Permissions that the form did not show stay as they are.
+    /// Which of these permissions a role holds, for the form: what the visitor changes is compared with it.
+    fn held(&self, column: &Column) -> String {
+        if column.is_protected {
+            return String::new();
+        }
+        self.changeable().filter(|name| column.held.contains(*name)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads what the form changes, compared with what the roles held when it was made, so that the changes of others
+    /// stay. Permissions that the form did not show stay as they are.
     fn read(&mut self, visit: &Visit) {
-        let shown: HashSet<&str> = visit.submitted("shown").unwrap_or_default().split(' ').collect();
-        let rows: Vec<&str> = self
-            .rows
-            .iter()
-            .filter(|row| row.may_give)
-            .map(|row| row.name.as_str())
-            .filter(|name| shown.contains(name))
-            .collect();
-        for (n, (id, version)) in visit.submitted_all("role").zip(visit.submitted_all("version")).enumerate() {
+        let shown = names(visit.submitted("shown").unwrap_or_default());
+        let givable = self.rows.iter().filter(|row| row.may_give).map(|row| row.name.as_str());
+        let givable: Vec<&str> = givable.filter(|name| shown.contains(name)).collect();
+        let sent = visit.submitted_all("version").zip(visit.submitted_all("held"));
+        for (n, (id, (version, held))) in visit.submitted_all("role").zip(sent).enumerate() {
             let Some(column) = self.columns.iter_mut().find(|column| column.id == id && !column.is_protected) else {
                 continue;
             };
+            let held = names(held);
             let checked: HashSet<&str> = visit.submitted_all(&format!("c{n}")).collect();
             version.clone_into(&mut column.version);
-            for name in &rows {
-                if checked.contains(name) {
+            for name in &givable {
+                let is_checked = checked.contains(name);
+                if is_checked && !held.contains(name) {
                     column.ticked.insert((*name).to_owned());
-                } else {
+                } else if !is_checked && held.contains(name) {
                     column.ticked.remove(*name);
                 }
             }
@@ -302,14 +347,17 @@ impl Grid {
         let changes = visit.submitted_all("add").zip(visit.submitted_all("remove"));
         for (id, (added, removed)) in visit.submitted_all("role").zip(changes) {
             let Some(column) = self.columns.iter_mut().find(|column| column.id == id) else { continue };
-            let names =
-                |text: &str| text.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-            column.ticked.extend(names(added));
+            column.ticked.extend(names(added).into_iter().map(str::to_owned));
             for name in names(removed) {
-                column.ticked.remove(&name);
+                column.ticked.remove(name);
             }
         }
     }
+}
+
+/// The names in a field of the form.
+fn names(text: &str) -> HashSet<&str> {
+    text.split(' ').filter(|name| !name.is_empty()).collect()
 }
 
 fn page(visit: &Visit, grid: &Grid, reports: &[Report]) -> Content {
@@ -324,6 +372,7 @@ fn page(visit: &Visit, grid: &Grid, reports: &[Report]) -> Content {
         p { (t.about) }
         @if let Some(copied) = copied { (notice(Tone::Plain, &copied, None)) }
         (cells::toolbar(visit, t, grid))
+        (cells::withheld(t, grid))
         (cells::form(visit, t, grid, reports))
     };
     Content::new(t.title, body)

@@ -4,7 +4,7 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::members::{is_shown_in_form, role_choices, role_name};
+use super::members::{is_shown_in_form, proposed_role, role_choices, role_name};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Field, Kind, Menu, Row, Select, Tone};
 use crate::console::form::{self, Form};
@@ -25,7 +25,9 @@ words! {
         once: "Copy the link now and send it to the person. It is shown only this once, and works once.", "請立即複製連結並傳給對方。連結只會顯示這一次，也只能使用一次。";
         until: "It works until", "有效期限";
         link: "The link is ready", "連結已建立";
+        day: "1 day", "1 天";
         days: "{} days", "{} 天";
+        sent_already: "This form was sent already: the link was shown once. Create another invitation.", "這份表單已送出過，連結只會顯示一次。請建立新的邀請。";
         email: "E-mail", "電子郵件";
         anybody: "whoever has the link", "持有連結的人";
         role: "Role", "角色";
@@ -33,7 +35,7 @@ words! {
         status: "Status", "狀態";
         ends: "Ends", "到期";
         made: "Created", "建立時間";
-        joined: "the member", "查看成員";
+        joined: "see the member", "查看成員";
         more: "More about this invitation", "此邀請的其他操作";
         withdraw: "Withdraw", "撤回";
         withdraw_title: "Withdraw the invitation for {}?", "要撤回給 {} 的邀請嗎？";
@@ -49,28 +51,40 @@ words! {
 const LIFETIMES_D: [u32; 4] = [1, 7, 30, 90];
 const LIFETIME: &str = "7d";
 
-/// Shows the form and the list, or the question before an invitation is withdrawn.
-pub async fn list(visit: &Visit) -> Result<View> {
-    let form = Form::new(visit, "create_invitation")?.values(&json!({"email": visit.query("email")}));
-    Ok(page(visit, html! {}, Some(&form)).await?.into())
+/// The longest age at which the lifetime of an invitation begins with its form.
+const FORM_AGE_MAX_MS: i64 = 3_600_000;
+
+/// What the page shows above the list.
+enum Above<'e> {
+    /// The form, after a refused one with its error.
+    Form(Option<&'e Error>),
+    /// What became of the form.
+    Result(Markup),
 }
 
-/// The list below `above` and the form.
-async fn page(visit: &Visit, above: Markup, form: Option<&Form<'_>>) -> Result<Content> {
+/// Shows the form and the list, or the question before an invitation is withdrawn.
+pub async fn list(visit: &Visit) -> Result<View> {
+    Ok(page(visit, Above::Form(None)).await?.into())
+}
+
+/// The list below `above`.
+async fn page(visit: &Visit, above: Above<'_>) -> Result<Content> {
     let t = Words::of(visit.language);
     let call = list::paged(visit, op("list_invitations"));
     let (found, roles) = join(visit.call(call), visit.find(op("list_roles"))).await;
     let (data, roles) = (found?.data, roles.unwrap_or_default());
-    let form = form.filter(|_| visit.may("create_invitation"));
+    let has_form = matches!(above, Above::Form(_)) && visit.may("create_invitation");
     let doomed = visit.query("confirm").filter(|kind| *kind == "delete" && visit.form.is_empty());
     let doomed = doomed.and_then(|_| list::items(&data).iter().find(|one| Some(text(one, "id")) == visit.query("id")));
     let body = html! {
         p { (t.about) }
-        (above)
+        @if let Above::Result(result) = &above { (result) }
         @if let Some(doomed) = doomed { (confirm(visit, doomed)) }
-        @else if let Some(form) = form { (components::card(t.new, new_form(visit, form, &roles))) }
+        @else if let (true, Above::Form(error)) = (has_form, &above) {
+            (components::card(t.new, new_form(visit, *error, &roles)?))
+        }
         @if list::items(&data).is_empty() {
-            (components::empty(t.none, if form.is_some() { t.none_text } else { t.none_readonly }, None))
+            (components::empty(t.none, if has_form { t.none_text } else { t.none_readonly }, None))
         } @else {
             (table(visit, list::items(&data), &roles))
             (list::pager(visit, &data))
@@ -83,12 +97,17 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn new_form(visit: &Visit, form: &Form<'_>, roles: &Value) -> Markup {
+fn new_form(visit: &Visit, error: Option<&Error>, roles: &Value) -> Result<Markup> {
     let t = Words::of(visit.language);
-    let roles = role_choices(roles);
-    let roles: Vec<(&str, String)> = roles.iter().map(|(id, name)| (id.as_str(), name.clone())).collect();
-    let lives: Vec<(String, String)> =
-        LIFETIMES_D.iter().map(|days| (format!("{days}d"), fill(t.days, &[days]))).collect();
+    let choices = role_choices(visit, roles);
+    let values = json!({"email": visit.query("email"), "role_id": proposed_role(roles, &choices)});
+    let form = Form::new(visit, "create_invitation")?.values(&values).error(error);
+    let choices: Vec<(&str, String)> = choices.iter().map(|(id, name)| (id.as_str(), name.clone())).collect();
+    let life = |days: &u32| match days {
+        1 => t.day.to_owned(),
+        _ => fill(t.days, &[days]),
+    };
+    let lives: Vec<(String, String)> = LIFETIMES_D.iter().map(|days| (format!("{days}d"), life(days))).collect();
     let lives: Vec<(&str, &str)> = lives.iter().map(|(value, text)| (value.as_str(), text.as_str())).collect();
     let label = fields::label("expires_at", visit.language);
     let about = Field::new("expires_at", &label);
@@ -96,11 +115,11 @@ fn new_form(visit: &Visit, form: &Form<'_>, roles: &Value) -> Markup {
     let select = Select { name: "expires_at", options: &lives, chosen, is_required: true };
     let inner = html! {
         (components::hidden_input("act", "create"))
-        (form.choice("role_id", &roles))
+        (form.choice("role_id", &choices))
         (form.field("email"))
         (components::field(&about, components::select_input(&about, &select)))
     };
-    form.wrap(&visit.here(), inner, t.create)
+    Ok(form.wrap(&visit.here(), inner, t.create))
 }
 
 fn table(visit: &Visit, invitations: &[Value], roles: &Value) -> Markup {
@@ -184,15 +203,22 @@ pub async fn act(visit: &Visit) -> Result<View> {
 async fn create(visit: &Visit) -> Result<View> {
     let (t, frame) = (Words::of(visit.language), visit.frame());
     let mut body = form::read(visit.operation("create_invitation")?, visit);
+    let once = visit.submitted(form::ONCE);
     // Chosen is a lifetime, and the operation takes a time.
-    if let Some(at) = body["expires_at"].as_str().and_then(end_of) {
+    if let Some(at) = body["expires_at"].as_str().and_then(|lifetime| end_of(lifetime, once)) {
         body["expires_at"] = json!(at);
     }
-    let made = match visit.call(op("create_invitation").body(&body).once(visit.submitted(form::ONCE))).await {
+    let made = match visit.call(op("create_invitation").body(&body).once(once)).await {
         Ok(made) => made.data,
+        Err(error) if matches!(error.code, ErrorCode::SecretNotKept | ErrorCode::IdempotencyKeyReused) => {
+            let result = html! {
+                (components::notice(Tone::Bad, t.sent_already, None))
+                (components::actions(components::link_button(&visit.here(), t.another)))
+            };
+            return Ok(page(visit, Above::Result(result)).await?.status_of(&error).into());
+        }
         Err(error) if is_shown_in_form(visit, "create_invitation", &error) => {
-            let form = Form::new(visit, "create_invitation")?.error(Some(&error));
-            return Ok(page(visit, html! {}, Some(&form)).await?.status_of(&error).into());
+            return Ok(page(visit, Above::Form(Some(&error))).await?.status_of(&error).into());
         }
         Err(error) => return Err(error),
     };
@@ -201,12 +227,22 @@ async fn create(visit: &Visit) -> Result<View> {
         p { (t.until) " " (components::time(made["expires_at"].as_i64().unwrap_or_default())) }
         (components::actions(components::link_button(&visit.here(), t.another)))
     };
-    Ok(page(visit, components::card(t.link, shown), None).await?.into())
+    Ok(page(visit, Above::Result(components::card(t.link, shown))).await?.into())
 }
 
-/// The end of a lifetime that begins now, such as `30d`.
-fn end_of(lifetime: &str) -> Option<i64> {
-    parse_time(lifetime, Timestamp::now(), Direction::Ahead)
+/// The end of a lifetime such as `30d`. It begins when the form was made, as its key tells, so that the same form is the
+/// same request; for an old form, or a key that tells no time, it begins now.
+fn end_of(lifetime: &str, once: Option<&str>) -> Option<i64> {
+    let now = Timestamp::now();
+    let made = once.and_then(made_at).filter(|made| (0..=FORM_AGE_MAX_MS).contains(&now.0.saturating_sub(made.0)));
+    parse_time(lifetime, made.unwrap_or(now), Direction::Ahead)
+}
+
+/// When the key of a form was made, if it is one of the console: a UUID of version 7.
+fn made_at(once: &str) -> Option<Timestamp> {
+    let (seconds, nanos) = uuid::Uuid::parse_str(once).ok()?.get_timestamp()?.to_unix();
+    let ms = i64::try_from(seconds).ok()?.checked_mul(1000)?;
+    Some(Timestamp(ms.checked_add(i64::from(nanos / 1_000_000))?))
 }
 
 async fn withdraw(visit: &Visit, id: &str) -> Result<View> {
@@ -220,5 +256,26 @@ async fn withdraw(visit: &Visit, id: &str) -> Result<View> {
 
 async fn refused(visit: &Visit, error: &Error) -> Result<Content> {
     let above = components::notice(Tone::Bad, &errors::sentence(error, visit.language), None);
-    Ok(page(visit, above, None).await?.status_of(error))
+    Ok(page(visit, Above::Result(above)).await?.status_of(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{end_of, made_at};
+    use crate::kernel::ids::Timestamp;
+
+    #[test]
+    fn the_same_form_has_the_same_end() {
+        let once = Uuid::now_v7().to_string();
+        let made = made_at(&once).expect("a time");
+        assert_eq!(end_of("1d", Some(&once)), Some(made.0 + 86_400_000));
+        assert_eq!(end_of("1d", Some(&once)), end_of("1d", Some(&once)));
+        assert!(made_at("b").is_none());
+        // A form that was open for long gives a whole day all the same.
+        let old = "01890000-0000-7000-8000-000000000000";
+        let now = Timestamp::now().0;
+        assert!(end_of("1d", Some(old)).is_some_and(|end| end >= now + 86_400_000));
+    }
 }

@@ -190,7 +190,7 @@ async fn page(visit: &Visit, after: After<'_>) -> Result<Content> {
             (card(t.set, set_form(visit, t, &roles, error.filter(|_| is_of_set))?))
         }
         @if visit.may("sync_user_roles") {
-            (card(t.trial, trial_form(visit, t, &after)))
+            (card(t.trial, trial_form(visit, t, &mappings, &after)))
         }
     };
     let content = Content::new(t.title, body);
@@ -300,7 +300,9 @@ fn set_form(visit: &Visit, t: &Words, roles: &Value, error: Option<&Error>) -> R
     ))
 }
 
-fn trial_form(visit: &Visit, t: &Words, after: &After<'_>) -> Markup {
+fn trial_form(visit: &Visit, t: &Words, mappings: &Value, after: &After<'_>) -> Markup {
+    // The trial begins with a source that has mappings.
+    let first = each(mappings, "mappings").first().map_or("", |one| text(one, "external_source"));
     let sent = |name| visit.submitted(name).filter(|_| visit.submitted("act") == Some("try")).unwrap_or_default();
     let error = match after {
         After::TrialFailed(error) => Some(*error),
@@ -332,7 +334,7 @@ fn trial_form(visit: &Visit, t: &Words, after: &After<'_>) -> Markup {
                 name: "member", value: sent("member"), from: &suggestions, is_required: true, placeholder: None,
             })))
             (components::field(&source, components::select_input(&source, &Select {
-                name: "source", options: &options, chosen: sent("source"), is_required: true,
+                name: "source", options: &options, chosen: Some(sent("source")).filter(|source| !source.is_empty()).unwrap_or(first), is_required: true,
             })))
             (components::field(&groups, components::textarea_input(&groups, &Area {
                 name: "external_keys", value: sent("external_keys"), rows: 4, placeholder: Some("editors"), ..Area::default()

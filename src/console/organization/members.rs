@@ -1,6 +1,7 @@
 //! The members of an organization: the list with acts on one or several of them, and what the pages of one member share.
 
 pub mod activity;
+mod bulk;
 pub mod keys;
 pub mod new;
 pub mod profile;
@@ -8,18 +9,20 @@ pub mod quota;
 pub mod roles;
 pub mod sessions;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::console::client::{Call, op};
-use crate::console::components::{
-    self, Bulk, Column, Confirm, Field, Icon, Kind, Menu, Row, RowSelect, Select, Tab, Tone,
-};
+pub use self::bulk::act;
+use self::bulk::{Act, bulk_bar};
+use crate::console::client::op;
+use crate::console::components::{self, Column, Confirm, Field, Icon, Kind, Menu, Row, RowSelect, Select, Tab, Tone};
 use crate::console::i18n::{Language, errors, fields, fill, words};
-use crate::console::visit::{Content, Notice, View, Visit, is_of_form};
+use crate::console::visit::{Content, View, Visit, is_of_form};
 use crate::console::{layout, list};
-use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::authz::delegation;
+use crate::kernel::error::{Error, Result};
+use crate::kernel::ids::{OrganizationId, RoleId};
 use crate::kernel::units::shown_bytes;
 
 words! {
@@ -62,7 +65,9 @@ words! {
         given_many: "{} members have the role now.", "已授予 {} 位成員該角色。";
         taken_out_one: "{} is no longer in this organization.", "{} 已移出此組織。";
         taken_out_many: "{} members are no longer in this organization.", "已將 {} 位成員移出此組織。";
-        some_refused: "{} done, {} refused:", "{} 筆完成，{} 筆被拒絕：";
+        some_refused: "{} done, {} not done:", "{} 筆完成，{} 筆未完成：";
+        none_done: "Nothing was done:", "沒有變更任何內容：";
+        left_out: "You: left out.", "您本人：已略過。";
         take_out_title: "Take {} out of {}?", "要將 {} 移出 {} 嗎？";
         members_of: "{} members", "{} 位成員";
         take_out_roles: "Their roles in this organization end at once.", "他們在此組織的角色會立即失效。";
@@ -89,14 +94,31 @@ pub fn role_name<'r>(display_name: &'r Value, key: &'r Value) -> &'r str {
     [display_name, key].into_iter().filter_map(Value::as_str).find(|name| !name.is_empty()).unwrap_or_default()
 }
 
-/// The roles of an answer of `list_roles`, as choices: ids and names.
-pub fn role_choices(data: &Value) -> Vec<(String, String)> {
+/// Whether the visitor may give this role of the organization, which holds nothing that the visitor lacks.
+/// For what is offered; the operation itself decides.
+pub fn may_give(visit: &Visit, role: &Value) -> bool {
+    let (Some(identity), Some(here)) = (&visit.identity, visit.organization()) else { return false };
+    let (snapshot, organization) = (visit.console.app.snapshot(), OrganizationId::of(&here.id));
+    let known = snapshot.tenant(organization);
+    let known = known.and_then(|tenant| tenant.role(RoleId::of(role["id"].as_str().unwrap_or_default())));
+    known.is_some_and(|role| delegation::require_held(&snapshot, identity, organization, role).is_ok())
+}
+
+/// The id of the role `member`, which is proposed, if it is one of these choices.
+pub fn proposed_role(data: &Value, choices: &[(String, String)]) -> Option<String> {
+    let roles = data["roles"].as_array().into_iter().flatten();
+    let mut ids = roles.filter(|role| role["key"] == "member").filter_map(|role| role["id"].as_str());
+    ids.find(|id| choices.iter().any(|(choice, _)| choice == id)).map(str::to_owned)
+}
+
+/// The roles of an answer of `list_roles` that the visitor may give, as choices: ids and names.
+pub fn role_choices(visit: &Visit, data: &Value) -> Vec<(String, String)> {
     let roles = data["roles"].as_array().map_or(&[][..], Vec::as_slice);
     let choice = |role: &Value| {
         let id = role["id"].as_str()?;
         Some((id.to_owned(), role_name(&role["display_name"], &role["key"]).to_owned()))
     };
-    roles.iter().filter_map(choice).collect()
+    roles.iter().filter(|role| role["status"] != "close" && may_give(visit, role)).filter_map(choice).collect()
 }
 
 /// The status as a badge.
@@ -166,7 +188,7 @@ async fn roles_to_give(visit: &Visit) -> Vec<(String, String)> {
     if !visit.may("assign_user_role") {
         return Vec::new();
     }
-    role_choices(&visit.find(op("list_roles")).await.unwrap_or_default())
+    role_choices(visit, &visit.find(op("list_roles")).await.unwrap_or_default())
 }
 
 fn filters(visit: &Visit, is_active: Option<&str>) -> Markup {
@@ -228,8 +250,9 @@ fn menu(visit: &Visit, user: &Value) -> Markup {
         components::link_button_of(&href, text, Kind::Quiet, None)
     };
     let act = if user["status"] == "active" { Act::Suspend } else { Act::Activate };
+    let is_oneself = id == visit.uid();
     html! {
-        @if visit.may(act.operation()) {
+        @if !is_oneself && visit.may(act.operation()) {
             form method="post" action=(visit.with_query(&[])) {
                 (components::hidden_input("uid", id))
                 (components::button_named("act", act.as_str(), act.text(visit.language), Kind::Quiet))
@@ -241,236 +264,8 @@ fn menu(visit: &Visit, user: &Value) -> Markup {
                 &visit.in_organization(&format!("why?uid={id}")), &fill(t.ask, &[&name_of(user)]), Kind::Quiet, None,
             ))
         }
-        @if visit.may("unlink_member") { (link("?confirm=take_out", t.take_out)) }
+        @if !is_oneself && visit.may("unlink_member") { (link("?confirm=take_out", t.take_out)) }
     }
-}
-
-fn bulk_bar(visit: &Visit, roles: &[(String, String)]) -> Markup {
-    let t = Words::of(visit.language);
-    let acts: Vec<Act> = Act::ALL.into_iter().filter(|act| visit.may(act.operation())).collect();
-    if acts.is_empty() {
-        return html! {};
-    }
-    let options: Vec<(&str, &str)> = roles.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
-    let about = Field::new("role_id", t.role);
-    let select = Select { name: "role_id", options: &options, chosen: "", is_required: false };
-    let buttons = html! {
-        @for act in acts {
-            @if act != Act::GiveRole {
-                @let kind = if act == Act::TakeOut { Kind::Danger } else { Kind::Plain };
-                (components::button_named("act", act.as_str(), act.text(visit.language), kind))
-            } @else if !roles.is_empty() {
-                (components::field(&about, components::select_input(&about, &select)))
-                (components::button_named("act", act.as_str(), act.text(visit.language), Kind::Plain))
-            }
-        }
-    };
-    let bulk = Bulk {
-        form: BULK_FORM,
-        action: &visit.with_query(&[]),
-        text: t.with_selected,
-        counted: visit.frame().selected,
-        all: t.all_here,
-    };
-    components::bulk_bar(&bulk, buttons)
-}
-
-/// What can be done to several members at once. The operation is asked for each of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Suspend,
-    Activate,
-    GiveRole,
-    TakeOut,
-}
-
-impl Act {
-    const ALL: [Self; 4] = [Self::Suspend, Self::Activate, Self::GiveRole, Self::TakeOut];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Suspend => "suspend",
-            Self::Activate => "activate",
-            Self::GiveRole => "give_role",
-            Self::TakeOut => "take_out",
-        }
-    }
-
-    const fn operation(self) -> &'static str {
-        match self {
-            Self::Suspend => "deactivate_member",
-            Self::Activate => "activate_member",
-            Self::GiveRole => "assign_user_role",
-            Self::TakeOut => "unlink_member",
-        }
-    }
-
-    fn text(self, language: Language) -> &'static str {
-        let t = Words::of(language);
-        match self {
-            Self::Suspend => t.suspend,
-            Self::Activate => t.activate,
-            Self::GiveRole => t.give_role,
-            Self::TakeOut => t.take_out,
-        }
-    }
-
-    /// What was done to one, and to several.
-    fn done(self, language: Language) -> [&'static str; 2] {
-        let t = Words::of(language);
-        match self {
-            Self::Suspend => [t.suspended_one, t.suspended_many],
-            Self::Activate => [t.activated_one, t.activated_many],
-            Self::GiveRole => [t.given_one, t.given_many],
-            Self::TakeOut => [t.taken_out_one, t.taken_out_many],
-        }
-    }
-
-    /// The call for one member. `value` is the role, or the organization to leave.
-    fn call(self, uid: &str, value: &str) -> Call {
-        let call = op(self.operation()).at(uid);
-        match self {
-            Self::Suspend | Self::Activate => call,
-            Self::GiveRole => call.body(&json!({"role_id": value})),
-            Self::TakeOut => call.at(value),
-        }
-    }
-}
-
-/// What became of one of several members.
-struct Outcome {
-    uid: String,
-    name: String,
-    was_active: bool,
-    error: Option<Error>,
-}
-
-/// The most members that one form acts on: a page of the list.
-const SELECTED_MAX: usize = 200;
-/// Calls that run at once: as many as one commit takes.
-const AT_ONCE: usize = 64;
-/// The most members whose ids a notice keeps for its Undo: it is a cookie.
-const UNDO_MAX: usize = 50;
-
-/// Acts on the selected members.
-pub async fn act(visit: &Visit) -> Result<View> {
-    let t = Words::of(visit.language);
-    let act = visit.submitted("act").and_then(|text| Act::ALL.into_iter().find(|act| act.as_str() == text));
-    let act = act.ok_or(ErrorCode::BadInput)?;
-    let sent = visit.submitted_all("uid").flat_map(|text| text.split(','));
-    let mut uids: Vec<&str> = sent.filter(|uid| !uid.is_empty()).collect();
-    uids.dedup();
-    if uids.len() > SELECTED_MAX {
-        return Err(ErrorCode::TooLarge.into());
-    }
-    let role = visit.submitted("role_id").unwrap_or_default();
-    let lacking = match act {
-        _ if uids.is_empty() => Some(t.select_first),
-        Act::GiveRole if role.is_empty() => Some(t.choose_role),
-        _ => None,
-    };
-    if let Some(sentence) = lacking {
-        let content = page(visit, components::notice(Tone::Bad, sentence, None)).await?;
-        return Ok(content.status_of(&ErrorCode::BadInput.into()).into());
-    }
-    if act == Act::TakeOut && visit.submitted("confirm").is_none() {
-        return confirm_take_out(visit, &uids).await;
-    }
-    let value = match act {
-        Act::TakeOut => visit.organization().map_or("", |here| here.id.as_str()),
-        _ => role,
-    };
-    let outcomes = perform(visit, act, &uids, value).await?;
-    show(visit, act, &outcomes).await
-}
-
-/// Calls the operation for each member. Fails only if the session has ended.
-async fn perform(visit: &Visit, act: Act, uids: &[&str], value: &str) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::with_capacity(uids.len());
-    for some in uids.chunks(AT_ONCE) {
-        let done = join_all(some.iter().map(async |uid| {
-            let before = visit.find(op("get_user").at(uid)).await.unwrap_or_default();
-            let error = visit.call(act.call(uid, value)).await.err();
-            let name = if before.is_null() { *uid } else { name_of(&before) };
-            let was_active = before.is_null() || before["status"] == "active";
-            Outcome { uid: (*uid).to_owned(), name: name.to_owned(), was_active, error }
-        }));
-        outcomes.extend(done.await);
-    }
-    match outcomes.iter().find_map(|outcome| outcome.error.clone().filter(|error| error.code.status() == 401)) {
-        Some(ended) => Err(ended),
-        None => Ok(outcomes),
-    }
-}
-
-/// Tells what was done. If something was refused, the list is shown with each reason.
-async fn show(visit: &Visit, act: Act, outcomes: &[Outcome]) -> Result<View> {
-    let t = Words::of(visit.language);
-    let (done, refused): (Vec<&Outcome>, Vec<&Outcome>) = outcomes.iter().partition(|one| one.error.is_none());
-    let [one, many] = act.done(visit.language);
-    let sentence = match done.as_slice() {
-        [only] => fill(one, &[&only.name]),
-        all => fill(many, &[&all.len()]),
-    };
-    // Undone is only what this form changed.
-    let undone: Vec<&str> = match act {
-        Act::Suspend => done.iter().filter(|one| one.was_active).map(|one| one.uid.as_str()).collect(),
-        Act::Activate => done.iter().filter(|one| !one.was_active).map(|one| one.uid.as_str()).collect(),
-        Act::GiveRole | Act::TakeOut => Vec::new(),
-    };
-    let inverse = if act == Act::Suspend { Act::Activate } else { Act::Suspend };
-    let can_undo = !undone.is_empty() && visit.may(inverse.operation());
-    if refused.is_empty() && (!can_undo || undone.len() <= UNDO_MAX) {
-        let notice = Notice::new(sentence);
-        let notice = match can_undo {
-            true => notice.with_undo(back(visit), &[("act", inverse.as_str()), ("uid", &undone.join(","))]),
-            false => notice,
-        };
-        return Ok(View::Redirect(back(visit), Some(notice)));
-    }
-    let undo = can_undo.then(|| {
-        html! {
-            form method="post" action=(visit.with_query(&[])) {
-                (components::hidden_input("uid", &undone.join(",")))
-                (components::button_named("act", inverse.as_str(), visit.frame().undo, Kind::Plain))
-            }
-        }
-    });
-    let reason = |outcome: &Outcome| outcome.error.as_ref().map(|error| errors::sentence(error, visit.language));
-    let above = html! {
-        @if refused.is_empty() { (components::notice(Tone::Ok, &sentence, undo)) } @else {
-            @let tone = if done.is_empty() { Tone::Bad } else { Tone::Warn };
-            (components::notice(tone, &fill(t.some_refused, &[&done.len(), &refused.len()]), undo))
-            ul class="results" {
-                @for one in &refused { li { strong { (one.name) } " – " (reason(one).unwrap_or_default()) } }
-            }
-        }
-    };
-    let content = page(visit, above).await?;
-    Ok(match refused.first().and_then(|one| one.error.as_ref()).filter(|_| done.is_empty()) {
-        Some(error) => content.status_of(error).into(),
-        None => content.into(),
-    })
-}
-
-/// Asks before several members are taken out, because their roles do not come back by an Undo.
-async fn confirm_take_out(visit: &Visit, uids: &[&str]) -> Result<View> {
-    let t = Words::of(visit.language);
-    const NAMED_MAX: usize = 6;
-    let named = match uids.len() {
-        0..=NAMED_MAX => {
-            let users = join_all(uids.iter().map(|uid| visit.call(op("get_user").at(uid)))).await;
-            let users = users.into_iter().collect::<Result<Vec<_>>>()?;
-            users.iter().map(|user| name_of(&user.data)).collect::<Vec<_>>().join(", ")
-        }
-        count => fill(t.members_of, &[&count]),
-    };
-    let sent = html! {
-        (components::hidden_input("uid", &uids.join(",")))
-        (components::hidden_input("act", Act::TakeOut.as_str()))
-        (components::hidden_input("confirm", "1"))
-    };
-    Ok(Content::new(t.take_out, take_out_box(visit, &named, sent, &visit.with_query(&[]))).into())
 }
 
 /// The question before members are taken out. The form is sent to this page.

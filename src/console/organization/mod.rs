@@ -36,7 +36,7 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}/members/new",
         area: Area::Organization,
         needs: &["create_member"],
-        uses: &["link_member_by_name", "list_users", "get_user"],
+        uses: &["link_member_by_name", "list_users", "get_user", "list_roles", "assign_user_role"],
         entry: None,
         get: page!(members::new::form),
         post: Some(page!(members::new::act)),

@@ -44,6 +44,7 @@ words! {
         nothing_found: "No role fits", "沒有符合的角色";
         nothing_found_text: "Search for something else, or show all roles.", "請換個關鍵字，或顯示全部角色。";
         show_all: "Show all", "顯示全部";
+        stale: "Somebody else changed the role meanwhile: look at its present state below, and save again if your change is still right.", "此角色已被其他人修改：請確認下方的目前狀態，若您的變更仍然正確再儲存一次。";
         rename: "Rename", "重新命名";
         renamed: "The role is now called {}.", "角色已改名為「{}」。";
         close_role: "Close the role", "停用角色";
@@ -53,12 +54,13 @@ words! {
         delete: "Delete", "刪除";
         delete_title: "Delete the role {}?", "要刪除角色「{}」嗎？";
         deleted: "The role {} is gone.", "已刪除角色「{}」。";
-        goes_role: "The role and its list of {} permissions go. This cannot be undone.", "角色及其 {} 項權限的清單會被刪除，無法復原。";
+        goes_role: "The role goes, with what it holds (permissions: {}). This cannot be undone.", "角色及其 {} 項權限的清單會被刪除，無法復原。";
         goes_invitations: "Open invitations with this role are withdrawn.", "含此角色的未接受邀請會被撤回。";
         goes_nobody: "No member holds it, so nobody loses a right.", "目前沒有成員擁有此角色，不會有人失去權限。";
         type_key: "Type the key {} to confirm", "請輸入代碼 {} 以確認";
         typed_wrong: "This is not the key of the role.", "與角色的代碼不符。";
         in_use: "The role is in use and cannot be deleted.", "此角色仍在使用中，無法刪除。";
+        in_use_member: "Held by 1 member. Take it from them first:", "有 1 位成員擁有此角色，請先收回：";
         in_use_members: "Held by {} members. Take it from them first:", "有 {} 位成員擁有此角色，請先收回：";
         in_use_mappings: "Given by these mappings. Delete them first:", "以下角色對應會授予此角色，請先刪除：";
         to_mappings: "To the mappings", "前往角色對應";
@@ -75,7 +77,7 @@ words! {
         held: "Held", "擁有";
         implied: "Implied, for menus only", "隱含，僅供選單顯示";
         asleep: "Asleep: it or a parent is closed", "休眠：本身或上層已停用";
-        further: "{} more permissions: see the grid.", "另有 {} 項權限，請見權限矩陣。";
+        further: "Further permissions: {}. See the grid.", "另有 {} 項權限，請見權限矩陣。";
     }
 }
 
@@ -334,17 +336,18 @@ async fn role_page(visit: &Visit, error: Option<&Error>) -> Result<Content> {
     let uids: Vec<&str> = members.iter().flat_map(list::items).map(|held| text(held, "uid")).collect();
     let names = names_of(visit, &uids).await;
     let is_rename = visit.submitted("act") == Some("rename");
-    let form = Form::new(visit, "update_role")?.values(&role.data).error(error.filter(|_| is_rename));
     // A stale form is saved again over the state that is shown now.
     let is_stale = error.is_some_and(|error| error.code == ErrorCode::VersionStale);
+    let of_form = error.filter(|_| is_rename && !is_stale);
+    let form = Form::new(visit, "update_role")?.values(&role.data).error(of_form);
     let form = if is_stale || !is_rename { form.version(role.etag.as_deref()) } else { form };
     let grid = visit.in_organization(&format!("grid?role={}", text(&role.data, "key")));
     let body = html! {
-        @if let Some(error) = error.filter(|_| !is_rename) {
-            (notice(Tone::Bad, &errors::sentence(error, visit.language), None))
+        @if let Some(error) = error.filter(|_| of_form.is_none()) {
+            @if is_stale { (notice(Tone::Warn, t.stale, None)) }
+            @else { (notice(Tone::Bad, &errors::sentence(error, visit.language), None)) }
             (layout::details(visit, error))
         }
-        @if is_stale { (notice(Tone::Warn, visit.frame().conflict_text, None)) }
         (about(visit, t, &role.data))
         @if visit.may("update_role") {
             (card(t.rename, form.wrap(&visit.here(), html! {
@@ -549,7 +552,7 @@ fn used_by(visit: &Visit, t: &Words, members: &Value, mappings: &[&Value], names
     html! {
         (notice(Tone::Warn, t.in_use, None))
         @if !held.is_empty() {
-            p { (fill(t.in_use_members, &[&list::grouped(total)])) }
+            p { @if total == 1 { (t.in_use_member) } @else { (fill(t.in_use_members, &[&list::grouped(total)])) } }
             ul {
                 @for one in held { li { (member_link(visit, text(one, "uid"), names)) } }
                 @if total > held.len() as u64 { li { a href=(visit.here()) { (t.more) } } }

@@ -316,7 +316,9 @@ fn plugins(t: &Why, because: &Value) -> Markup {
 
 /// The roles that would turn the denial, each with a button.
 fn would_change(visit: &Visit, t: &Why, person: &Person, because: &Value) -> Markup {
-    let roles = because["would_allow"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut roles: Vec<&Value> = because["would_allow"].as_array().into_iter().flatten().collect();
+    // The owner may do everything, so that role is the last choice.
+    roles.sort_by_key(|role| role["role_key"] == "tenant_owner");
     let action = visit.with_query(&[]);
     html! {
         h2 { (t.would_change) }

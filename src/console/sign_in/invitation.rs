@@ -7,6 +7,7 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::login::plain_http_link;
 use super::onward::{RETURN, signed_return};
 use super::parts::{Faults, differing, form as form_of, new_password, page, require_single_fields, text};
 use super::second_factor::{next_step, sign_in_with_notice};
@@ -26,6 +27,9 @@ const DONE: &str = "/console/me";
 /// Shows the form to the holder of the link.
 pub(super) async fn form(visit: &Visit) -> Result<View> {
     let token = visit.query("token").unwrap_or_default();
+    if let Some(page) = plain_http_link(visit, PATH, token) {
+        return Ok(page);
+    }
     let invited = invitations::preview(&visit.console.app, token).await?;
     let login = invited.invitation.email.as_deref().unwrap_or_default();
     Ok(form_page(visit, &invited.organization_name, token, login, &Faults::none()))
@@ -36,6 +40,9 @@ pub(super) async fn submit(visit: &Visit) -> Result<View> {
     let t = Words::of(visit.language);
     let token = visit.submitted("token").unwrap_or_default();
     require_single_fields(visit)?;
+    if let Some(page) = plain_http_link(visit, PATH, token) {
+        return Ok(page);
+    }
     // The token is checked first, so that a request without it causes no password hash.
     let organization = invitations::preview(&visit.console.app, token).await?.organization_name;
     if visit.submitted("act") == Some(JOIN) && visit.identity.is_some() {

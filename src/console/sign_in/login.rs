@@ -1,5 +1,7 @@
 //! The sign-in page, and what stands there instead of its form when nobody could sign in.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use maud::{Markup, html};
 use poem::http::StatusCode;
 use serde_json::json;
@@ -9,7 +11,7 @@ use super::parts::{Faults, form as form_of, is_shown_in_form, page, password, su
 use super::second_factor;
 use super::words::Words;
 use crate::console::assets;
-use crate::console::client::op;
+use crate::console::client::{encoded, op};
 use crate::console::components::{Kind, Text, actions, copyable_block, link_button, link_button_of};
 use crate::console::i18n::fill;
 use crate::console::visit::{Content, View, Visit};
@@ -172,8 +174,8 @@ pub(super) async fn obstacle(visit: &Visit) -> Result<Option<Content>> {
         };
         return Ok(Some(Content::new(t.wrong_host_title, body)));
     }
-    if is_plain_http(visit) {
-        return Ok(Some(plain_http(visit)));
+    if let Some(content) = plain_http(visit, "/console") {
+        return Ok(Some(content));
     }
     if !members::is_set_up(app).await? {
         let body = html! {
@@ -187,10 +189,9 @@ pub(super) async fn obstacle(visit: &Visit) -> Result<Option<Content>> {
 
 /// Whether the site is used over plain http from another machine: browsers then drop its cookies, which are `Secure`.
 fn is_plain_http(visit: &Visit) -> bool {
-    let url = visit.console.app.config.public_url();
+    let url = visit.config().public_url();
     let Some(rest) = url.strip_prefix("http://") else { return false };
-    let asked = visit.headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    !is_loopback(host_of(rest)) && !is_loopback(host_of(asked))
+    !is_loopback(host_of(rest)) && !is_loopback(host_of(visit.host()))
 }
 
 /// The host of an authority with or without a port, or of an address after its scheme.
@@ -202,14 +203,35 @@ fn host_of(text: &str) -> &str {
     }
 }
 
-fn plain_http(visit: &Visit) -> Content {
+/// The page of a one-time link where the site is used over plain http: it shows the same link through a tunnel instead
+/// of the form, because the session of the form would be lost.
+pub(super) fn plain_http_link(visit: &Visit, path: &str, token: &str) -> Option<View> {
+    let query = if token.is_empty() { String::new() } else { format!("?token={}", encoded(token)) };
+    plain_http(visit, &format!("{path}{query}")).map(View::from)
+}
+
+/// The commands that lead to this address of the site through a tunnel. The tunnel ends where this server listens.
+fn tunnel(visit: &Visit, address: &str) -> String {
+    let (config, url) = (visit.config(), visit.public_url());
+    let bound = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|_| config.public_url.is_empty());
+    let port: u16 = bound.unwrap_or(config.listen.port());
+    let ip = config.listen.ip();
+    let end = SocketAddr::new(if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }, port);
+    // The text is pasted into a shell.
+    let is_plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    let asked = Some(host_of(visit.host())).filter(|host| !host.is_empty()).filter(is_plain);
+    let host = asked.unwrap_or_else(|| url.split_once("://").map_or("", |(_, rest)| host_of(rest)));
+    let host = host.trim_matches(['[', ']']);
+    format!("ssh -L {port}:{end} USER@{host}\nhttp://127.0.0.1:{port}{}", visit.href(address))
+}
+
+/// The page that says what to do where the site is used over plain http; `None` elsewhere. `address` is where a tunnel
+/// leads.
+fn plain_http(visit: &Visit, address: &str) -> Option<Content> {
+    if !is_plain_http(visit) {
+        return None;
+    }
     let t = Words::of(visit.language);
-    let port = visit.console.app.url.get().and_then(|url| url.rsplit_once(':')).map_or("8480", |(_, port)| port);
-    let port = port.split('/').next().unwrap_or_default();
-    let url = visit.console.app.config.public_url();
-    let host = url.split_once("://").map_or("", |(_, rest)| host_of(rest));
-    let tunnel = format!("ssh -L {port}:127.0.0.1:{port} USER@{host}");
-    let local = format!("http://127.0.0.1:{port}{}", visit.href("/console"));
     let body = html! {
         p { (t.plain_text) }
         p { (t.plain_todo) }
@@ -218,12 +240,12 @@ fn plain_http(visit: &Visit) -> Content {
             li { (t.plain_proxy) }
             li {
                 (t.plain_tunnel)
-                (copyable_block(&format!("{tunnel}\n{local}"), visit.frame().copy, visit.frame().copied))
+                (copyable_block(&tunnel(visit, address), visit.frame().copy, visit.frame().copied))
             }
         }
         p { a href=(visit.href("/manual")) { (visit.frame().manual) } }
     };
-    Content { status: StatusCode::OK, ..Content::new(t.plain_title, body) }
+    Some(Content { status: StatusCode::OK, ..Content::new(t.plain_title, body) })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use poem::Response;
 use poem::http::StatusCode;
 
 use super::words::Words;
-use crate::console::components::{Kind, actions, facts, link_button_of};
+use crate::console::components::{actions, facts};
 use crate::console::i18n::fields;
 use crate::console::visit::{Content, Notice, View, Visit};
 use crate::console::{client, is_own_address, layout};
@@ -111,9 +111,13 @@ pub fn interrupted(visit: &Visit) -> Response {
         p { (t.interrupted_text) }
         @if !kept.is_empty() {
             h2 { (t.interrupted_typed) }
+            p { (t.interrupted_copy) }
             (facts(&kept))
         }
-        (actions(link_button_of(&visit.href(&sign_in), visit.frame().sign_in, Kind::Main, None)))
+        // In a new tab, so that this page keeps what was typed.
+        (actions(html! {
+            a class="button main" href=(visit.href(&sign_in)) target="_blank" rel="noopener" { (visit.frame().sign_in) }
+        }))
     };
     let content = Content { status: StatusCode::UNAUTHORIZED, ..Content::new(t.interrupted_title, body) };
     layout::document(visit, &content)

@@ -21,6 +21,11 @@ pub fn qr(text: &str, label: &str) -> Markup {
     }
 }
 
+/// A link that opens the authenticator app of this device; nothing for a text that is no URL of such an app.
+pub fn app_link(url: &str, text: &str) -> Markup {
+    html! { @if url.starts_with("otpauth://totp/") { p { a href=(url) { (text) } } } }
+}
+
 /// One rectangle for each horizontal run of dark modules.
 fn path(code: &QrCode) -> String {
     let (width, colors) = (code.width(), code.to_colors());
@@ -42,7 +47,7 @@ fn path(code: &QrCode) -> String {
 mod tests {
     use qrcode::{Color, QrCode};
 
-    use super::{BORDER, path, qr};
+    use super::{BORDER, app_link, path, qr};
 
     #[test]
     fn the_path_covers_exactly_the_dark_modules() {
@@ -57,6 +62,13 @@ mod tests {
             drawn[from..from + length].fill(Color::Dark);
         }
         assert_eq!(drawn, code.to_colors());
+    }
+
+    #[test]
+    fn only_a_url_of_an_authenticator_app_becomes_a_link() {
+        let link = app_link("otpauth://totp/id:kim?secret=ABC&issuer=id", "Open").into_string();
+        assert_eq!(link, "<p><a href=\"otpauth://totp/id:kim?secret=ABC&amp;issuer=id\">Open</a></p>");
+        assert_eq!(app_link("javascript:alert(1)", "Open").into_string(), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use maud::html;
 use serde_json::json;
 
+use super::login::plain_http_link;
 use super::onward::signed_return;
 use super::parts::{Faults, differing, form as form_of, new_password, page, require_single_fields};
 use super::second_factor::{next_step, sign_in_with_notice};
@@ -22,6 +23,9 @@ const DONE: &str = "/console/me";
 /// Shows the form to the holder of a link.
 pub(super) async fn form(visit: &Visit) -> Result<View> {
     let token = visit.query("token").unwrap_or_default();
+    if let Some(page) = plain_http_link(visit, PATH, token) {
+        return Ok(page);
+    }
     require_link(&visit.console.app, token).await?;
     Ok(form_page(visit, token, &Faults::none()))
 }
@@ -31,6 +35,9 @@ pub(super) async fn submit(visit: &Visit) -> Result<View> {
     let t = Words::of(visit.language);
     let (app, token) = (&visit.console.app, visit.submitted("token").unwrap_or_default());
     require_single_fields(visit)?;
+    if let Some(page) = plain_http_link(visit, PATH, token) {
+        return Ok(page);
+    }
     require_link(app, token).await?;
     if let Some(faults) = differing(visit) {
         return Ok(form_page(visit, token, &faults));

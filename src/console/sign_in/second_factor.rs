@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::login;
 use super::onward::{RETURN, carried, complete};
 use super::parts::{Faults, form, page, summary};
-use super::qr::qr;
+use super::qr::{app_link, qr};
 use super::words::Words;
 use crate::console::client::op;
 use crate::console::components::{Field, Text, TextKind, checkbox, copyable, copyable_block, field, text_input};
@@ -159,6 +159,7 @@ fn enrol_page(visit: &Visit, challenge: &str, signed: &str, (secret, url): (&str
         p { (t.enrol_text) }
         p { (t.enrol_scan) }
         (qr(url, t.enrol_qr))
+        (app_link(url, t.enrol_open))
         p { (t.enrol_type) " " (copyable(&grouped, visit.frame().copy, visit.frame().copied)) }
         (form(visit, faults, ENROL, &hidden, &inner, t.confirm))
         (again_link(visit))

@@ -6,6 +6,7 @@
 use maud::html;
 use serde_json::json;
 
+use super::login::plain_http_link;
 use super::parts::{Faults, differing, form as form_of, new_password, page, require_single_fields, text};
 use super::second_factor::sign_in_with_notice;
 use super::words::Words;
@@ -19,6 +20,9 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 /// Shows the form to the holder of the link.
 pub(super) async fn form(visit: &Visit) -> Result<View> {
     let token = visit.query("token").unwrap_or_default();
+    if let Some(page) = plain_http_link(visit, "/setup", token) {
+        return Ok(page);
+    }
     require_open(visit, token).await?;
     Ok(form_page(visit, token, &Faults::none()))
 }
@@ -27,6 +31,9 @@ pub(super) async fn form(visit: &Visit) -> Result<View> {
 pub(super) async fn submit(visit: &Visit) -> Result<View> {
     let token = visit.submitted("token").unwrap_or_default();
     require_single_fields(visit)?;
+    if let Some(page) = plain_http_link(visit, "/setup", token) {
+        return Ok(page);
+    }
     // The token is checked first, so that a request without it causes no password hash.
     require_open(visit, token).await?;
     if let Some(faults) = differing(visit) {

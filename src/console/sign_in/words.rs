@@ -26,7 +26,7 @@ words! {
         wrong_host_title: "Please use the right address", "請使用正確的網址";
         wrong_host_text: "You can sign in to this site only at its own address:", "您只能在本站的正式網址登入：";
         plain_title: "This connection is not encrypted", "這個連線沒有加密";
-        plain_text: "Over plain http, others on the network could read your password, and browsers do not keep the session. So there is no sign-in form at this address.", "在沒有加密的 http 連線上，同一網路的其他人可能讀到您的密碼，瀏覽器也不會保存工作階段，所以這個網址不提供登入。";
+        plain_text: "Over plain http, others on the network could read your password, and browsers do not keep the session. So there is no form for passwords at this address.", "在沒有加密的 http 連線上，同一網路的其他人可能讀到您的密碼，瀏覽器也不會保存工作階段，所以這個網址不提供輸入密碼的表單。";
         plain_todo: "The people who run this site can do one of these:", "站台管理員可以採取下列任一方式：";
         plain_tls: "Let the server use https itself: set tls.mode in roster.toml, to local or with your own certificate.", "讓伺服器直接使用 https：在 roster.toml 設定 tls.mode，可設為 local 或使用自己的憑證。";
         plain_proxy: "Put a reverse proxy with https before it, and set public_url to its https address.", "在前面加上使用 https 的反向代理，並將 public_url 設為它的 https 網址。";
@@ -34,29 +34,30 @@ words! {
         no_administrator_title: "This site has no administrator yet", "本站尚未設定管理員";
         no_administrator_text: "Nobody can sign in before the first administrator is created. The server printed a one-time link for this when it started. If it is gone or has expired, make a new one on the computer that runs Roster:", "在建立第一位管理員之前，沒有人能登入。伺服器啟動時會顯示一次性的設定連結。若連結遺失或已過期，請在執行 Roster 的電腦上產生新的連結：";
         // Second factor.
-        factor_title: "Second step", "第二步驟驗證";
-        factor_text: "Enter the six digits that your authenticator app shows now.", "請輸入驗證器 App 目前顯示的六位數字。";
+        factor_title: "Second step", "第二因素驗證";
+        factor_text: "Enter the six digits that your authenticator app shows now.", "請輸入驗證器應用程式目前顯示的六位數字。";
         code: "Code", "驗證碼";
-        recovery_summary: "I cannot use my authenticator app", "我無法使用驗證器 App";
-        recovery_label: "Recovery code", "復原碼";
-        recovery_about: "One of the codes that you were given when you set up the second factor. Each works once.", "設定第二因素驗證時取得的其中一組代碼，每組只能使用一次。";
-        recovery_lost: "No code left? An administrator can take the second factor away, after making sure that it is you.", "沒有可用的代碼嗎？管理員確認您的身分後，可以移除第二因素驗證。";
+        recovery_summary: "I cannot use my authenticator app", "我無法使用驗證器應用程式";
+        recovery_label: "Recovery code", "備用碼";
+        recovery_about: "One of the codes that you were given when you set up the second factor. Each works once.", "設定第二因素驗證時取得的其中一組備用碼，每組只能使用一次。";
+        recovery_lost: "No code left? An administrator can take the second factor away, after making sure that it is you.", "沒有可用的備用碼嗎？管理員確認您的身分後，可以移除第二因素驗證。";
         remember: "Remember this device", "記住這部裝置";
         remember_about: "Then this browser asks only for the first step for a while. Not on a shared computer.", "之後一段時間內，這個瀏覽器只需要第一步驟。請勿在共用電腦上勾選。";
         confirm: "Confirm", "確認";
         start_again: "Start again", "重新開始";
         // Enrolment.
         enrol_title: "Set up your second factor", "設定第二因素驗證";
-        enrol_text: "Your organization requires a second factor. You need an authenticator app on your phone, such as Aegis, Google Authenticator or 2FAS.", "您的組織要求使用第二因素驗證。您需要在手機上安裝驗證器 App，例如 Aegis、Google Authenticator 或 2FAS。";
-        enrol_scan: "Scan this code with the app:", "用 App 掃描這個條碼：";
-        enrol_qr: "QR code for your authenticator app", "驗證器 App 使用的 QR Code";
-        enrol_type: "Or enter this key in the app:", "或在 App 中輸入這組金鑰：";
-        enrol_code: "Then enter the six digits that the app shows:", "接著輸入 App 顯示的六位數字：";
-        codes_title: "Keep your recovery codes", "請保存您的復原碼";
-        codes_text: "Your second factor is set up, and you are signed in. If you lose your phone, each of these codes works once instead of it. They are shown only now.", "第二因素驗證已設定完成，您也已登入。若手機遺失，可以用下列代碼代替，每組只能使用一次。代碼只會顯示這一次。";
-        codes_kept: "I have kept these codes in a safe place", "我已將這些代碼保存在安全的地方";
-        codes_not_kept: "Check the box when you have kept the codes. If you can no longer see them, make new ones under “Security” in your account.", "保存代碼後請勾選方塊。若已看不到代碼，可以在帳號的「安全性」頁面重新產生。";
-        copy_codes: "Copy the codes", "複製代碼";
+        enrol_text: "Your organization requires a second factor. You need an authenticator app on your phone, such as Aegis, Google Authenticator or 2FAS.", "您的組織要求使用第二因素驗證。您需要在手機上安裝驗證器應用程式，例如 Aegis、Google Authenticator 或 2FAS。";
+        enrol_scan: "Scan this code with the app:", "用應用程式掃描這個 QR 碼：";
+        enrol_qr: "QR code for your authenticator app", "供驗證器應用程式掃描的 QR 碼";
+        enrol_open: "Open in the authenticator app", "在驗證器應用程式中開啟";
+        enrol_type: "Or enter this key in the app:", "或在應用程式中輸入這組金鑰：";
+        enrol_code: "Then enter the six digits that the app shows:", "接著輸入應用程式顯示的六位數字：";
+        codes_title: "Keep your recovery codes", "請保存您的備用碼";
+        codes_text: "Your second factor is set up, and you are signed in. If you lose your phone, each of these codes works once instead of it. They are shown only now.", "第二因素驗證已設定完成，您也已登入。若手機遺失，可以用下列備用碼代替，每組只能使用一次。備用碼只會顯示這一次。";
+        codes_kept: "I have kept these codes in a safe place", "我已將這些備用碼保存在安全的地方";
+        codes_not_kept: "Check the box when you have kept the codes. If you can no longer see them, make new ones under “Security” in your account.", "保存備用碼後請勾選方塊。若已看不到備用碼，可以在帳號的「安全性」頁面重新產生。";
+        copy_codes: "Copy the codes", "複製備用碼";
         // Providers.
         provider_title: "Sign in with {}", "使用 {} 登入";
         provider_text: "You continue at {} and come back when you are signed in there.", "接下來會前往 {}，在那裡登入後就會回到這裡。";
@@ -87,7 +88,7 @@ words! {
         verify_text: "If this address can be registered, a mail with six digits is on its way.", "若這個電子郵件可以註冊，含有六位數字的郵件已經寄出。";
         verify_done: "Your account is ready. Sign in with it.", "您的帳號已建立完成，請登入。";
         // New passwords.
-        new_password: "New password", "新密碼";
+        new_password: "Password", "密碼";
         again: "Repeat the password", "再次輸入密碼";
         display_name: "Your name", "您的姓名";
         password_rule: "At least 8 characters, with an upper-case letter, and also a digit or a sign. Not a common one.", "至少 8 個字元，包含大寫字母，以及數字或符號，且不可使用常見的密碼。";
@@ -120,6 +121,7 @@ words! {
         // A form that was sent too late.
         interrupted_title: "Your session has ended", "您的工作階段已結束";
         interrupted_text: "Nothing was saved. Sign in, then send the form again.", "資料尚未儲存。請先登入，再重新送出表單。";
+        interrupted_copy: "Copy it first: the sign-in opens in a new tab, where the form is empty.", "請先複製下列內容：登入頁面會在新分頁開啟，那裡的表單是空白的。";
         interrupted_typed: "What you typed", "您輸入的內容";
     }
 }

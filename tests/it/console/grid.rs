@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::roles::{owner, undo};
 use crate::harness::console::{Browser, Element, Page};
-use crate::harness::site::{PASSWORD, Site};
+use crate::harness::site::{ADMIN, PASSWORD, Site};
 use crate::permissions::{ticks, ticks_url, videos};
 
 const GRID: &str = "/console/o/acme/grid";
+const OF_SITE: &str =
+    "roster.organization.create for editor, locked: only roles of the organization platform can have it";
 
 /// The boxes of the page: label, whether it is checked, and its element.
 fn boxes(page: &Page) -> Vec<(String, bool, Element)> {
@@ -69,8 +71,8 @@ async fn a_box_tells_whether_a_role_holds_a_permission_and_who_may_change_it() {
         let seen = (checked, cell.attribute("class"), cell.attributes.contains_key("disabled"));
         assert_eq!(seen, (is_on, Some(classes), is_locked), "{label}");
     }
-    let of_site = "roster.organization.create for editor, locked: you do not hold this permission yourself";
-    assert!(!find(&page, of_site).0);
+    assert!(!find(&page, OF_SITE).0);
+    assert_eq!(page.notices(), [""; 0], "an owner can give everything");
     // Categories fold without script.
     let folds: Vec<String> = page.with_class("fold").iter().map(|fold| fold.attributes["aria-label"].clone()).collect();
     assert!(folds.contains(&"Fold video".to_owned()) && folds.contains(&"Fold roster.role".to_owned()), "{folds:?}");
@@ -105,6 +107,8 @@ async fn a_preview_changes_nothing_and_applying_can_be_undone() {
     assert_eq!(ticks(&acme, &role).await, before);
     assert!(find(&preview, "video.item.delete for editor").0, "the form keeps what was checked");
 
+    let buttons: Vec<String> = preview.elements("button").iter().map(Element::text).collect();
+    assert!(buttons.contains(&"Apply to 1 role".to_owned()), "{buttons:?}");
     let applied = submit(&browser, &address, &preview, "apply", &[]).await;
     assert_eq!((applied.status, applied.location()), (303, Some(address.as_str())), "{}", applied.main());
     let after: Vec<String> = ticks(&acme, &role).await.into_iter().collect();
@@ -137,6 +141,56 @@ async fn each_role_is_reported_and_a_stale_one_keeps_no_other_from_changing() {
     let again = submit(&browser, &address, &answer, "apply", &[]).await;
     assert_eq!(again.status, 303, "{}", again.main());
     assert!(ticks(&acme, &editor).await.contains("video.list"));
+}
+
+#[tokio::test]
+async fn a_stale_form_keeps_what_somebody_else_changed() {
+    let site = Site::start().await;
+    site.import(videos()).await;
+    let acme = site.organization("acme").await;
+    let browser = owner(&acme).await;
+    let role = acme.role("editor", &["video.list"]).await;
+    let address = format!("{GRID}?role=editor");
+    let page = browser.get(&address).await;
+    let theirs = json!({"permission_ids": ["video.list", "video.item.delete"]});
+    acme.owner().put(&ticks_url(&role), theirs).await.done();
+
+    let stale = submit(&browser, &address, &page, "preview", &["video.list for editor"]).await;
+    assert_eq!((stale.status, stale.notices().len()), (412, 1), "{}", stale.main());
+    let boxes_of = |page: &Page| (find(page, "video.list for editor").0, find(page, "video.item.delete for editor").0);
+    assert_eq!(boxes_of(&stale), (false, true));
+    let stale = submit(&browser, &address, &page, "apply", &["video.list for editor"]).await;
+    assert_eq!((stale.status, boxes_of(&stale)), (412, (false, true)), "{}", stale.main());
+    let again = submit(&browser, &address, &stale, "apply", &[]).await;
+    assert_eq!(again.status, 303, "{}", again.main());
+    let held: Vec<String> = ticks(&acme, &role).await.into_iter().collect();
+    assert_eq!(held, ["video", "video.item", "video.item.delete"]);
+}
+
+#[tokio::test]
+async fn what_no_role_here_can_have_is_locked_and_a_new_application_says_who_can_give_it() {
+    let site = Site::start().await;
+    site.import(videos()).await;
+    let acme = site.organization("acme").await;
+    acme.role("editor", &[]).await;
+    let browser = site.visitor();
+    browser.sign_in(ADMIN, PASSWORD).await;
+    let page = browser.get(&format!("{GRID}?role=editor")).await;
+    assert!(find(&page, OF_SITE).1.attributes.contains_key("disabled"));
+    assert!(!find(&page, "video.list for editor").1.attributes.contains_key("disabled"));
+    site.platform_member(&["roster.role.list"]).await;
+    let page = browser.get("/console/o/platform/grid").await;
+    let of_platform: Vec<(String, bool, Element)> =
+        boxes(&page).into_iter().filter(|(label, ..)| label.starts_with("roster.organization.create for r")).collect();
+    assert_eq!(of_platform.len(), 1);
+    assert!(!of_platform[0].2.attributes.contains_key("disabled"), "{}", of_platform[0].0);
+
+    let administrator = acme.member_with_role("tenant_admin").await;
+    let browser = site.visitor();
+    browser.sign_in(&administrator.username, PASSWORD).await;
+    let notices = browser.get(&format!("{GRID}?role=editor")).await.notices();
+    assert_eq!(notices.len(), 1);
+    assert!(notices[0].starts_with("You hold nothing of these") && notices[0].ends_with(": video"), "{notices:?}");
 }
 
 #[tokio::test]

@@ -44,9 +44,31 @@ async fn somebody_is_invited_with_a_role_and_the_link_is_shown_once() {
     assert!(link.contains("/invitation?token="), "{link}");
     let again = browser.post(LIST, &fields("kim@example.org", "b")).await;
     assert_eq!((again.status, again.with_class("secret").len()), (409, 0), "{}", again.main());
+    let sentence = "This form was sent already: the link was shown once. Create another invitation.";
+    assert_eq!(again.notices(), [sentence], "{}", again.main());
     let listed = browser.get(LIST).await;
     assert!(!listed.text.contains(&link), "{}", listed.main());
     assert_eq!((rows(&listed).len(), rows(&listed)[0][0].as_str()), (1, "kim@example.org"));
+}
+
+#[tokio::test]
+async fn roles_are_offered_only_to_those_who_may_give_them() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let offered = async |browser: &Browser| -> Vec<String> {
+        let page = browser.get(LIST).await;
+        let select = page.elements("select").into_iter().find(|select| select.attribute("name") == Some("role_id"));
+        let options = select.expect("a choice of roles").elements("option");
+        options.iter().map(|option| option.attributes["value"].clone()).collect()
+    };
+    let (owners, member) = (acme.role_id("tenant_owner").await, acme.role_id("member").await);
+    let of_owner = owner(&acme).await;
+    assert!(offered(&of_owner).await.contains(&owners));
+    assert_eq!(of_owner.get(LIST).await.value("role_id").as_deref(), Some(member.as_str()));
+    let inviter = acme.member_with(&["roster.invitation.list", "roster.invitation.create", "roster.role.list"]).await;
+    let browser = site.visitor();
+    browser.sign_in(&inviter.username, PASSWORD).await;
+    assert!(!offered(&browser).await.contains(&owners));
 }
 
 #[tokio::test]

@@ -88,6 +88,14 @@ async fn a_trial_says_what_a_sync_would_change_and_changes_nothing() {
     acme.role("editor", &[]).await;
     acme.map("oidc", "editors", "editor").await;
     let kim = acme.member().await;
+    let page = browser.get(MAPPINGS).await;
+    let source = page.elements("select").into_iter().find(|select| select.attribute("id") == Some("source"));
+    let options = source.expect("the source of the trial").elements("option").into_iter();
+    let chosen: Vec<String> = options
+        .filter(|option| option.attributes.contains_key("selected"))
+        .map(|option| option.attributes["value"].clone())
+        .collect();
+    assert_eq!(chosen, ["oidc"], "the source of the first mapping");
     let ask = async |member: &str, keys: &str| {
         browser.post(MAPPINGS, &[("act", "try"), ("member", member), ("source", "oidc"), ("external_keys", keys)]).await
     };

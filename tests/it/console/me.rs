@@ -62,7 +62,11 @@ async fn the_overview_shows_storage_videos_organizations_and_activity() {
     assert_eq!(page.texts("figure"), ["2 MB of 10.7 GB"]);
     let first = page.elements("tbody").first().expect("the videos").elements("td")[0].text();
     assert_eq!(first, format!("{}/{PAYLOAD}.mp4", kim.username));
-    let links = page.links();
+    let links: Vec<String> = page.elements("main")[0]
+        .elements("a")
+        .iter()
+        .filter_map(|link| link.attribute("href").map(str::to_owned))
+        .collect();
     assert!(links.contains(&"/console/me/rights?org=acme".to_owned()), "{links:?}");
     assert!(!links.contains(&"/console/o/acme".to_owned()), "a member who may not see others has nothing there");
     let done = page.elements("tbody").last().expect("the activity").elements("td")[0].text();
@@ -88,6 +92,8 @@ async fn the_profile_is_saved_and_a_stale_form_shows_what_is_stored() {
 
     let stale = browser.post(address, &[("display_name", "Kim"), ("version", &version)]).await;
     assert_eq!((stale.status, stale.value("display_name").as_deref()), (412, Some("Kim")), "{}", stale.main());
+    let notice = "Look at the present state below, and save again if your change is still right.";
+    assert_eq!(stale.notices(), [notice], "said once");
     let present = stale.value("version").expect("the present version");
     let again = browser.post(address, &[("display_name", "Kim"), ("version", &present)]).await;
     assert_eq!(again.status, 303);
@@ -134,6 +140,9 @@ async fn enrolled(browser: &Browser) -> (String, Vec<String>) {
     let form = browser.get(&format!("{address}?do=begin")).await;
     let begun = browser.post(address, &fields(&form.hidden(address), &[("password", PASSWORD)])).await;
     assert_eq!((begun.status, begun.with_class("qr").len()), (200, 1), "{}", begun.main());
+    assert_eq!(form.form(address).expect("a form").elements("small").len(), 0, "the password is not optional");
+    assert_eq!(begun.texts("hint"), ["The six digits that the app shows now."], "there are no recovery codes yet");
+    assert_eq!(begun.links().iter().filter(|link| link.starts_with("otpauth://totp/")).count(), 1);
     let secret = begun.with_class("copyable")[0].elements("code")[0].text();
     let wrong = browser.post(address, &fields(&begun.hidden(address), &[("code", "000000")])).await;
     assert_eq!((wrong.status, fields_of_fault(&wrong)), (401, vec!["code".to_owned()]), "{}", wrong.main());
@@ -155,6 +164,10 @@ async fn a_second_factor_is_set_up_renewed_and_removed() {
     assert_eq!((refused.status, fields_of_fault(&refused)), (400, vec!["password".to_owned()]), "{}", refused.main());
     let (_, codes) = enrolled(&browser).await;
     assert_eq!(codes.len(), 10);
+    let twice = browser.post(address, &[("act", "confirm"), ("code", "000000")]).await;
+    assert_eq!((twice.status, twice.location()), (303, Some(address)), "{}", twice.main());
+    let notice = "Your second factor is in use. If you did not keep the recovery codes, make new ones now.";
+    assert_eq!(browser.follow(&twice).await.notices(), [notice]);
     let kept = browser.post(address, &[("act", "kept"), ("kept", "1")]).await;
     let page = browser.follow(&kept).await;
     assert!(!codes.iter().any(|code| page.text.contains(code)), "the codes are shown once");
@@ -292,6 +305,20 @@ async fn own_videos_are_found_transferred_and_deleted() {
     assert_eq!(quota(&kim).await["used"], 0);
 }
 
+#[tokio::test]
+async fn a_member_without_a_username_is_not_told_of_a_folder() {
+    let site = Site::start().await;
+    let body = json!({"email": "kim@example.org", "password": PASSWORD});
+    site.admin().post("/admin/members", body).await.done();
+    let browser = site.visitor();
+    browser.sign_in("kim@example.org", PASSWORD).await;
+    for address in ["/console/me", "/console/me/videos"] {
+        let page = browser.get(address).await;
+        let shown = (page.status, page.with_class("empty").len(), page.with_class("copyable").len());
+        assert_eq!(shown, (200, 1, 0), "{address}: {}", page.main());
+    }
+}
+
 // ── rights and joining ──
 
 #[tokio::test]
@@ -315,8 +342,9 @@ async fn rights_are_shown_for_each_organization() {
     }
     let nobody = browser_of(&site, &site.member().await).await;
     assert_eq!(nobody.get("/console/me/rights").await.with_class("empty").len(), 1);
-    let links = browser.get("/console/me").await.links();
-    assert!(links.contains(&"/console/o/acme".to_owned()) && !links.contains(&"/console/o/globex".to_owned()));
+    let main = browser.get("/console/me").await.elements("main").remove(0);
+    let leads_to = |address: &str| main.elements("a").iter().any(|link| link.attribute("href") == Some(address));
+    assert!(leads_to("/console/o/acme") && !leads_to("/console/o/globex"));
 }
 
 #[tokio::test]

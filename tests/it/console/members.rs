@@ -104,7 +104,7 @@ async fn several_members_are_suspended_and_undone_with_a_result_for_each() {
     assert_eq!((status(&acme, &kim).await, status(&acme, &lee).await), ("active".into(), "suspended".into()));
     let stranger = site.member().await;
     let mixed = browser.post(LIST, &[("act", "activate"), ("uid", &lee), ("uid", &stranger.uid)]).await;
-    assert!(mixed.notices()[0].starts_with("1 done, 1 refused:"), "{:?}", mixed.notices());
+    assert!(mixed.notices()[0].starts_with("1 done, 1 not done:"), "{:?}", mixed.notices());
     let results = mixed.with_class("results")[0].elements("li");
     assert_eq!((mixed.status, results.len(), status(&acme, &lee).await), (200, 1, "active".into()));
     let refused = browser.post(LIST, &[("act", "suspend"), ("uid", &stranger.uid)]).await;
@@ -112,6 +112,30 @@ async fn several_members_are_suspended_and_undone_with_a_result_for_each() {
     let nobody = browser.post(LIST, &[("act", "suspend")]).await;
     assert_eq!((nobody.status, nobody.notices()), (400, vec!["Select at least one member first.".to_owned()]));
     assert_eq!(browser.post(LIST, &[("act", "promote"), ("uid", &kim)]).await.status, 400);
+}
+
+#[tokio::test]
+async fn nobody_suspends_or_takes_out_themselves_among_others() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (oneself, browser) = owner(&acme).await;
+    let (kim, lee) = (created(&acme, "kim", "Kim").await, created(&acme, "lee", "Lee").await);
+    let own = ("uid", oneself.uid.as_str());
+    let suspended = browser.post(LIST, &[("act", "suspend"), ("uid", &kim), own]).await;
+    assert_eq!((suspended.status, status(&acme, &kim).await), (200, "suspended".into()), "{}", suspended.main());
+    let results = suspended.with_class("results")[0].elements("li");
+    assert_eq!(results.len(), 1);
+    assert!(results[0].text().ends_with("You: left out."), "{}", results[0].text());
+    let alone = browser.post(LIST, &[("act", "take_out"), own]).await;
+    assert_eq!((alone.status, alone.with_class("confirm").len()), (400, 0), "{}", alone.main());
+    let taken = browser.post(LIST, &[("act", "take_out"), ("confirm", "1"), ("uid", &lee), own]).await;
+    assert_eq!((taken.status, taken.with_class("results").len()), (200, 1), "{}", taken.main());
+    assert_eq!(status(&acme, &oneself.uid).await, "active");
+    assert_eq!(browser.get(&format!("{LIST}/{lee}")).await.status, 404);
+    // The menu of one's own row does not offer it either.
+    let links = browser.get(LIST).await.links();
+    let offered = |uid: &str| links.contains(&format!("{LIST}/{uid}?confirm=take_out"));
+    assert_eq!((offered(&kim), offered(&oneself.uid)), (true, false), "{links:?}");
 }
 
 #[tokio::test]
@@ -190,6 +214,10 @@ async fn access_is_taken_given_and_ended() {
     assert_eq!((again.status, again.with_class("secret").len()), (409, 0), "{}", again.main());
     let question = browser.get(&format!("{address}?confirm=second_factor")).await;
     assert_eq!(question.with_class("confirm").len(), 1);
+    let without = browser.post(&address, &[("act", "reset_second_factor")]).await;
+    assert_eq!((without.status, without.location()), (303, Some(address.as_str())), "{}", without.main());
+    let told = browser.follow(&without).await;
+    assert!(told.notices()[0].starts_with("Kim has no second factor."), "{:?}", told.notices());
     let erase = browser.get(&format!("{address}?confirm=erase")).await;
     let version = erase.value("version").expect("a version");
     let wrong = browser.post(&address, &[("act", "erase"), ("typed", "lee"), ("version", &version)]).await;
@@ -307,6 +335,14 @@ async fn new_members_are_created_and_known_people_lead_on() {
     let (_, browser) = owner(&acme).await;
     let address = format!("{LIST}/new");
     assert_eq!(browser.get(&address).await.h1(), "New member");
+    let unnamed = browser.post(&address, &[("act", "create"), ("display_name", "Kim")]).await;
+    let faults: Vec<String> = unnamed.faults().into_iter().map(|(field, _)| field).collect();
+    assert_eq!((unnamed.status, faults), (400, vec!["username".to_owned(), "email".to_owned()]), "{}", unnamed.main());
+    let member = acme.role_id("member").await;
+    let with_role = [("act", "create"), ("username", "ann"), ("role_id", member.as_str())];
+    let ann = browser.post(&address, &with_role).await;
+    let uid = ann.location().and_then(|location| location.rsplit('/').next()).expect("an id").to_owned();
+    assert_eq!(roles(&acme, &uid).await, [("member".to_owned(), "manual".to_owned())]);
     let fields = [("act", "create"), ("display_name", "Kim"), ("username", "kim"), ("email", "kim@example.org")];
     let made = browser.post(&address, &fields).await;
     assert_eq!((made.status, browser.follow(&made).await.h1()), (303, "Kim".into()), "{}", made.main());

@@ -153,6 +153,7 @@ async fn renaming_is_refused_when_somebody_else_was_faster() {
     let stale = rename(&read, "Ours").await;
     assert_eq!((stale.status, stale.value("display_name").as_deref()), (412, Some("Ours")));
     assert_eq!(stale.h1(), "Theirs", "the present state is shown");
+    assert_eq!(stale.notices().len(), 1, "{:?}", stale.notices());
     let saved = rename(&stale, "Ours").await;
     assert_eq!(browser.follow(&saved).await.h1(), "Ours");
 }
@@ -189,6 +190,7 @@ async fn a_role_in_use_says_by_whom_and_an_unused_one_is_deleted_by_its_key() {
 
     let used = browser.get(&confirm).await;
     assert!(used.main().contains(&kim.username) && used.main().contains("editors"), "{}", used.main());
+    assert!(used.main().contains("Held by 1 member. "), "{}", used.main());
     assert!(used.with_class("confirm").is_empty());
     let delete = async |typed: &str| browser.post(&address, &[("act", "delete"), ("typed", typed)]).await;
     let refused = delete("editor").await;

@@ -206,6 +206,8 @@ async fn a_form_that_is_sent_after_the_session_ended_shows_what_was_typed() {
     page.require_escaped(PAYLOAD);
     assert!(!page.text.contains("Secret-horse-9") && !page.text.contains("019a"));
     let link = page.links().into_iter().find(|link| link.starts_with(SIGN_IN)).expect("a link to the sign-in");
+    let shown = page.elements("a").into_iter().find(|a| a.attribute("href").is_some_and(|to| to.starts_with(SIGN_IN)));
+    assert_eq!(shown.expect("the link").attribute("target"), Some("_blank"), "this page keeps what was typed");
     let signed = query(&format!("http://x{link}"), "r").expect("a signed value");
     let done = browser.post(SIGN_IN, &[("login", ADMIN), ("password", PASSWORD), ("r", &signed)]).await;
     assert_eq!(done.location(), Some("/console/o/acme/members/new"));
@@ -410,7 +412,7 @@ async fn a_wordpress_account_signs_in_with_a_form_or_with_the_ticket_of_the_frag
 #[tokio::test]
 async fn over_plain_http_there_is_no_form_but_what_to_do() {
     let site = Site::with("public_url = \"http://nas.example.org\"").await;
-    let far = site.visitor().with("host", "nas.example.org");
+    let far = site.visitor().with("host", "nas.example.org:8480");
 
     let page = far.get(SIGN_IN).await;
     let sent = sign_in(&far, ADMIN, PASSWORD).await;
@@ -422,6 +424,16 @@ async fn over_plain_http_there_is_no_form_but_what_to_do() {
         assert!(page.main().contains("tls.mode") && page.main().contains("ssh -L"));
     }
     assert_eq!(far.cookie("access_token"), None);
+    for path in ["/setup", "/invitation", "/reset"] {
+        let shown = far.get(&format!("{path}?token=x")).await;
+        let sent = far.post(path, &[("token", "x")]).await;
+        for page in [&shown, &sent] {
+            assert_eq!((page.status, page.h1().as_str()), (200, "This connection is not encrypted"), "{path}");
+            let commands = page.elements("pre")[0].text();
+            assert!(commands.contains("USER@nas.example.org"), "{commands}");
+            assert!(commands.ends_with(&format!("{path}?token=x")), "{commands}");
+        }
+    }
     assert!(near.form(SIGN_IN).is_some(), "a tunnel ends on this machine");
 }
 

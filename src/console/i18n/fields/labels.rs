@@ -222,6 +222,11 @@ pub(super) const EXPLANATIONS: &[(&str, &str, &str)] = &[
         "這個裝置在一段時間內登入時不需要第二因素驗證。",
     ),
     (
+        "type",
+        "Personal keys work for up to 90 days, keys of integrations for up to 30. An emergency key works once, within a day. Without a choice it is a personal key.",
+        "個人金鑰最多有效 90 天，整合金鑰最多 30 天；緊急金鑰只能在一天內使用一次。未選擇時為個人金鑰。",
+    ),
+    (
         "url",
         "Where events are sent, such as https://n8n.example.org/webhook/1.",
         "接收事件的網址，例如 https://n8n.example.org/webhook/1。",

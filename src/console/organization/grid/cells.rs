@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use maud::{Markup, html};
 
 use super::changes::{self, Report};
-use super::{Column, Grid, PermissionRow, Words};
+use super::{Barred, Column, Grid, PermissionRow, Words};
 use crate::console::components::{
     self, Choice, Field, GridCell, Held, Icon, Kind, Select, Tone, actions, badge, button_named, empty, grid_cell,
     hidden_input, icon, link_button,
@@ -18,6 +18,8 @@ use crate::console::visit::Visit;
 const FORM: &str = "grid";
 /// The most roles to choose from by checkboxes.
 const CHOICES_MAX: usize = 200;
+/// The most withheld applications that are named.
+const WITHHELD_MAX: usize = 12;
 /// Permissions are indented up to this depth.
 const DEPTH_MAX: usize = 4;
 
@@ -111,12 +113,13 @@ pub fn form(visit: &Visit, t: &Words, grid: &Grid, reports: &[Report]) -> Markup
             @for column in &grid.columns {
                 (hidden_input("role", &column.id))
                 (hidden_input("version", &column.etag))
+                (hidden_input("held", &grid.held(column)))
             }
             (hidden_input("shown", &grid.changeable().collect::<Vec<_>>().join(" ")))
             @if grid.may_change {
                 (actions(html! {
                     (button_named("act", "preview", t.preview, if to_apply > 0 { Kind::Plain } else { Kind::Main }))
-                    @if to_apply > 0 { (button_named("act", "apply", &fill(t.apply, &[&to_apply]), Kind::Main)) }
+                    @if to_apply > 0 { (button_named("act", "apply", &apply_text(t, to_apply), Kind::Main)) }
                     @if is_changed {
                         (link_button(&visit.with_query(&[("view", visit.query("view").filter(|view| *view != "copy").unwrap_or_default())]), t.discard))
                     }
@@ -127,6 +130,24 @@ pub fn form(visit: &Visit, t: &Words, grid: &Grid, reports: &[Report]) -> Markup
             (table(t, grid))
         }
     }
+}
+
+fn apply_text(t: &Words, count: usize) -> String {
+    if count == 1 { t.apply_one.to_owned() } else { fill(t.apply, &[&count]) }
+}
+
+/// Who can give the applications of which the visitor may give nothing, such as one that was just imported.
+pub fn withheld(t: &Words, grid: &Grid) -> Markup {
+    let is_shown = |name: &&String| grid.rows.iter().any(|row| row.is_shown && row.name == **name);
+    let all: Vec<&str> = grid.withheld.iter().filter(is_shown).map(String::as_str).collect();
+    if !grid.may_change || all.is_empty() {
+        return html! {};
+    }
+    let mut named = all.iter().copied().take(WITHHELD_MAX).collect::<Vec<_>>().join(", ");
+    if all.len() > WITHHELD_MAX {
+        named.push_str(", …");
+    }
+    html! { (components::notice(Tone::Plain, &fill(t.withheld, &[&named]), None)) }
 }
 
 fn legend(t: &Words) -> Markup {
@@ -233,6 +254,11 @@ fn cell(t: &Words, grid: &Grid, row: &PermissionRow, column: &Column, implied: &
         Some(t.lock_protected)
     } else if !grid.may_change {
         Some(t.lock_read_only)
+    } else if let Some(barred) = row.barred {
+        Some(match barred {
+            Barred::Site => t.lock_of_site,
+            Barred::Application => t.lock_of_application,
+        })
     } else {
         (!row.may_give).then_some(t.lock_not_held)
     };
@@ -270,6 +296,7 @@ mod tests {
             is_asleep: false,
             request: String::new(),
             may_give: true,
+            barred: None,
             is_shown: true,
         };
         let rows = [

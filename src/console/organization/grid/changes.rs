@@ -132,7 +132,8 @@ pub async fn apply(visit: &Visit, grid: &Grid) -> Vec<Report> {
 /// The notice about changed roles, with the form that changes them back.
 pub fn notice(visit: &Visit, grid: &Grid, reports: &[Report]) -> Notice {
     let t = Words::of(visit.language);
-    let notice = Notice::new(fill(t.applied, &[&reports.len()]));
+    let text = if reports.len() == 1 { t.applied_one.to_owned() } else { fill(t.applied, &[&reports.len()]) };
+    let notice = Notice::new(text);
     let mut fields = vec![("act", "change".to_owned())];
     for report in reports {
         let Some(column) = grid.columns.get(report.column) else { continue };
@@ -169,8 +170,8 @@ fn report_of(visit: &Visit, t: &Words, report: &Report) -> Markup {
     html! {
         @match &report.outcome {
             Outcome::Failed(error) => {
-                (components::notice(Tone::Bad, &errors::sentence(error, visit.language), None))
-                @if error.code == ErrorCode::VersionStale { p { (visit.frame().conflict_text) } }
+                @if error.code == ErrorCode::VersionStale { (components::notice(Tone::Warn, t.stale, None)) }
+                @else { (components::notice(Tone::Bad, &errors::sentence(error, visit.language), None)) }
                 (layout::details(visit, error))
             }
             Outcome::Done => p { (badge(Tone::Ok, t.saved)) },

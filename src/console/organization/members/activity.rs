@@ -1,13 +1,16 @@
 //! What happened around a member: changes made to them, changes they made, and decisions about them.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{MemberTab, get_user, member_page};
+use super::{MemberTab, get_user, member_page, name_of};
 use crate::console::client::{encoded, op};
 use crate::console::components::{self, Column, Field, Row, Select, Tone};
-use crate::console::i18n::{fields, words};
+use crate::console::i18n::{actions, fields, words};
 use crate::console::list;
+use crate::console::organization::roles::{member_link, names_of};
 use crate::console::visit::{View, Visit};
 use crate::kernel::error::{ErrorCode, Result};
 
@@ -82,10 +85,11 @@ pub async fn show(visit: &Visit) -> Result<View> {
     };
     let data = visit.call(list::paged(visit, call)).await?.data;
     let items = list::items(&data);
+    let names = names(visit, &user, of, items).await;
     let inner = html! {
         @if items.is_empty() { (components::empty(t.none, t.none_text, None)) }
         @else if of == Of::Decisions { (decisions(visit, items)) }
-        @else { (entries(visit, of, items)) }
+        @else { (entries(visit, of, items, &names)) }
         (list::pager(visit, &data))
     };
     let options: Vec<(&str, &str)> = open.iter().map(|of| (of.as_str(), of.text(t))).collect();
@@ -103,7 +107,27 @@ fn outcome(visit: &Visit, is_done: bool, text: &str) -> Markup {
     components::badge(if is_done { Tone::Ok } else { Tone::Bad }, &fields::value(text, visit.language))
 }
 
-fn entries(visit: &Visit, of: Of, items: &[Value]) -> Markup {
+/// The member at the other side of an entry: who did it, or to whom it was done. `None` if it is not a member.
+fn other(of: Of, entry: &Value) -> Option<&str> {
+    match of {
+        Of::ToThem => entry["actor"].as_str().filter(|_| entry["actor_kind"] == "member"),
+        Of::ByThem => entry["target"].as_str()?.strip_prefix("member "),
+        Of::Decisions => None,
+    }
+}
+
+/// The names of the members of these entries, by uid.
+async fn names(visit: &Visit, user: &Value, of: Of, items: &[Value]) -> HashMap<String, String> {
+    let mut uids: Vec<&str> = items.iter().filter_map(|entry| other(of, entry)).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    uids.retain(|uid| *uid != visit.path("uid"));
+    let mut names = names_of(visit, &uids).await;
+    names.insert(visit.path("uid").to_owned(), name_of(user).to_owned());
+    names
+}
+
+fn entries(visit: &Visit, of: Of, items: &[Value], names: &HashMap<String, String>) -> Markup {
     let t = Words::of(visit.language);
     let columns = [
         Column::new(t.at),
@@ -116,9 +140,11 @@ fn entries(visit: &Visit, of: Of, items: &[Value]) -> Markup {
         Row {
             cells: vec![
                 components::time(entry["at"].as_i64().unwrap_or_default()),
-                html! { (fields::value(text("action"), visit.language)) " " code { (text("action")) } },
+                html! { (actions::text(text("action"), visit.language)) " " code { (text("action")) } },
                 html! {
-                    @if of == Of::ToThem { (fields::value(text("actor_kind"), visit.language)) " " code { (text("actor")) } }
+                    @if let Some(uid) = other(of, entry).filter(|uid| names.contains_key(*uid)) {
+                        (member_link(visit, uid, names))
+                    } @else if of == Of::ToThem { (fields::value(text("actor_kind"), visit.language)) " " code { (text("actor")) } }
                     @else { code { (text("target")) } }
                 },
                 outcome(visit, entry["outcome"] == "done", text("outcome")),

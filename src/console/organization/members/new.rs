@@ -4,14 +4,14 @@ use futures_util::future::join_all;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{is_shown_in_form, name_of};
+use super::{is_shown_in_form, name_of, proposed_role, role_choices, role_name};
 use crate::console::client::{encoded, op};
-use crate::console::components::{self, Field, Text};
+use crate::console::components::{self, Field, Select, Text};
 use crate::console::form::{self, Form};
 use crate::console::i18n::{errors, fill, words};
 use crate::console::list;
 use crate::console::visit::{Content, View, Visit};
-use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::error::{self, Error, ErrorCode, Result};
 
 words! {
     Words {
@@ -22,6 +22,10 @@ words! {
         password_hint: "Without a password, create a password link on the next page, and pass it on.", "若不設定密碼，可在下一頁建立密碼連結後轉交。";
         create: "Create the member", "建立成員";
         created: "{} is a member now. Give the first role below.", "{} 已成為成員，請在下方授予第一個角色。";
+        created_with: "{} is a member now, with the role {}.", "{} 已成為成員，角色為 {}。";
+        created_without: "{} is a member now, but without the role: {}", "{} 已成為成員，但未授予角色：{}";
+        role: "Role", "角色";
+        needs_name: "A member needs a username or an e-mail.", "成員需要使用者名稱或電子郵件。";
         exists: "Somebody has this name or e-mail already", "這個名稱或電子郵件已有人使用";
         exists_here: "In this organization it is:", "此組織中的成員：";
         exists_elsewhere: "Nobody in this organization has it. The person can join with the account they have: invite them.", "此組織中沒有這位成員。對方可以用現有帳號加入，請發送邀請。";
@@ -49,6 +53,7 @@ async fn page(visit: &Visit, of_create: Option<&Error>, of_add: Option<&Error>) 
         (components::hidden_input("act", "create"))
         @for name in ["display_name", "username", "email", "password"] { (create.field(name)) }
         p class="hint" { (t.password_hint) }
+        (role_field(visit).await)
     };
     let body = html! {
         p { (t.about) }
@@ -65,6 +70,26 @@ async fn page(visit: &Visit, of_create: Option<&Error>, of_add: Option<&Error>) 
         Some(error) => content.status_of(error),
         None => content,
     })
+}
+
+/// The choice of the first role, if the visitor may give one.
+async fn role_field(visit: &Visit) -> Markup {
+    let t = Words::of(visit.language);
+    if !visit.may("assign_user_role") {
+        return html! {};
+    }
+    let data = visit.find(op("list_roles")).await.unwrap_or_default();
+    let choices = role_choices(visit, &data);
+    if choices.is_empty() {
+        return html! {};
+    }
+    let proposed = proposed_role(&data, &choices).filter(|_| visit.form.is_empty());
+    let chosen = visit.submitted("role_id").or(proposed.as_deref()).unwrap_or_default();
+    let mut options = vec![("", "—")];
+    options.extend(choices.iter().map(|(id, name)| (id.as_str(), name.as_str())));
+    let about = Field::new("role_id", t.role).mark(visit.frame().optional);
+    let select = Select { name: "role_id", options: &options, chosen, is_required: false };
+    components::field(&about, components::select_input(&about, &select))
 }
 
 /// Who has the name or e-mail that was typed: a link, if they are in this organization.
@@ -133,17 +158,37 @@ pub async fn act(visit: &Visit) -> Result<View> {
 }
 
 async fn create(visit: &Visit) -> Result<View> {
-    let t = Words::of(visit.language);
     let body = form::read(visit.operation("create_member")?, visit);
+    if body["username"].is_null() && body["email"].is_null() && visit.may("create_member") {
+        let needs = Words::of(visit.language).needs_name;
+        let faults = ["username", "email"].map(|name| error::Field::body(name, needs));
+        return Ok(page(visit, Some(&Error::fields(faults.to_vec())), None).await?.into());
+    }
     match visit.call(op("create_member").body(&body).once(visit.submitted(form::ONCE))).await {
         Ok(made) => {
-            let address = visit.of_organization(&format!("members/{}", made.data["id"].as_str().unwrap_or_default()));
-            visit.done(address, fill(t.created, &[&name_of(&made.data)]))
+            let uid = made.data["id"].as_str().unwrap_or_default();
+            let text = give_role(visit, uid, name_of(&made.data)).await;
+            visit.done(visit.of_organization(&format!("members/{uid}")), text)
         }
         Err(error) if is_shown_in_form(visit, "create_member", &error) => {
             Ok(page(visit, Some(&error), None).await?.into())
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Gives the chosen role to the new member, and returns what is told. A failure does not undo the member.
+async fn give_role(visit: &Visit, uid: &str, name: &str) -> String {
+    let t = Words::of(visit.language);
+    let Some(role) = visit.submitted("role_id") else { return fill(t.created, &[&name]) };
+    match visit.call(op("assign_user_role").at(uid).body(&json!({"role_id": role}))).await {
+        Ok(given) => {
+            let role = role_name(&given.data["role_display_name"], &given.data["role_key"]);
+            fill(t.created_with, &[&name, &role])
+        }
+        // The same form was sent before.
+        Err(error) if error.code == ErrorCode::RoleAlreadyAssigned => fill(t.created, &[&name]),
+        Err(error) => fill(t.created_without, &[&name, &errors::sentence(&error, visit.language)]),
     }
 }
 

@@ -45,13 +45,14 @@ words! {
         link_once: "Give this link to {} over a channel you trust. It is shown only now.", "請透過可信任的管道將此連結交給 {}。連結只會顯示這一次。";
         link_until: "It works until", "有效期限";
         factor: "Reset the second factor", "重設第二因素驗證";
-        factor_text: "For somebody who lost the phone and the recovery codes.", "供遺失手機與備援碼的成員使用。";
+        factor_text: "For somebody who lost the phone and the recovery codes. Without a second factor, nothing changes.", "供遺失手機與備用碼的成員使用；若尚未設定第二因素驗證，則不會有任何變更。";
         factor_title: "Reset the second factor of {}?", "要重設 {} 的第二因素驗證嗎？";
-        factor_goes: "The authenticator and all recovery codes stop working.", "驗證器與所有備援碼都會失效。";
+        factor_goes: "The authenticator and all recovery codes stop working.", "驗證器應用程式與所有備用碼都會失效。";
         factor_sessions: "All sessions of the member end.", "該成員的所有工作階段都會結束。";
         factor_next: "At the next sign-in the password is enough, unless the organization requires a second factor: then a new one is set up.", "下次登入只需要密碼；若組織要求第二因素驗證，則需要重新設定。";
         factor_check: "Make sure that it really is them who ask.", "請先確認提出要求的確實是本人。";
         factor_done: "The second factor of {} is off.", "{} 的第二因素驗證已關閉。";
+        factor_none: "{} has no second factor. Nothing was changed.", "{} 尚未設定第二因素驗證，沒有變更任何內容。";
         end: "End the membership", "結束成員資格";
         take_out: "Take out of the organization", "移出組織";
         take_out_text: "The account stays, its roles here end.", "帳號會保留，在此組織的角色會失效。";
@@ -336,6 +337,9 @@ async fn reset_second_factor(visit: &Visit) -> Result<View> {
     let user = get_user(visit).await?;
     match visit.call(op("reset_second_factor").at(visit.path("uid"))).await {
         Ok(_) => visit.done(address_of(visit, TAB), fill(t.factor_done, &[&name_of(&user)])),
+        Err(error) if error.code == ErrorCode::SecondFactorOff => {
+            visit.done(address_of(visit, TAB), fill(t.factor_none, &[&name_of(&user)]))
+        }
         Err(error) => refusal(visit, error).await,
     }
 }

@@ -22,7 +22,7 @@ words! {
         give: "Give", "授予";
         none: "No role yet", "還沒有角色";
         none_text: "Without a role the member can sign in, but may do nothing here. Give the first role below.", "沒有角色的成員可以登入，但無法在此進行任何操作。請在下方授予第一個角色。";
-        none_left: "The member holds every role of this organization.", "該成員已擁有此組織的所有角色。";
+        none_left: "There is no other role that you can give to this member.", "沒有其他您可以授予此成員的角色。";
         synced: "A role from outside comes back at the next sync unless it is taken away there too.", "來自外部的角色若未在來源移除，下次同步時會再次出現。";
         closed: "{} (closed)", "{}（已關閉）";
         given: "The member has the role {} now.", "已授予角色 {}。";
@@ -67,6 +67,7 @@ fn roles_to_give(visit: &Visit, all: &Value, held: &[HeldRole]) -> Vec<(String, 
     let roles = all["roles"].as_array().map_or(&[][..], Vec::as_slice);
     roles
         .iter()
+        .filter(|role| super::may_give(visit, role))
         .filter_map(|role| {
             let (id, name) = (role["id"].as_str()?, super::role_name(&role["display_name"], &role["key"]));
             let is_held = held.iter().any(|one| one.id == id && one.sources.iter().any(|source| source == "manual"));

@@ -107,8 +107,8 @@ crate::document! {
     answer_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, CrossSite];
     enrol_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, SecondFactorOn];
     begin_my_second_factor: [InvalidCode, WrongPassword, TooManyFailures, SecondFactorOn];
-    confirm_my_second_factor: [InvalidCode, SecondFactorOff];
-    renew_my_recovery_codes: [InvalidCode, SecondFactorOff];
+    confirm_my_second_factor: [InvalidCode, TooManyFailures, SecondFactorOn, SecondFactorOff];
+    renew_my_recovery_codes: [InvalidCode, TooManyFailures, SecondFactorOff];
     remove_my_second_factor: [InvalidCode, TooManyFailures, SecondFactorOff, SecondFactorKept];
     reset_second_factor: [SecondFactorOff, NotHeld, MemberNotFound] ["x-policy-epoch"];
 

@@ -112,9 +112,7 @@ async fn every_success_has_the_same_envelope_and_data_only_where_there_is_some()
 async fn an_unknown_path_is_route_not_found() {
     let site = Site::start().await;
 
-    for path in
-        ["/", "/nowhere", "/api/v1/nowhere", "/api/v2/version", "/version", "/admin/nowhere", "/metrics/", "//me"]
-    {
+    for path in ["/nowhere", "/api/v1/nowhere", "/api/v2/version", "/version", "/admin/nowhere", "/metrics/", "//me"] {
         let reply = site.nobody().get(path).await;
         assert_eq!(reply.is(10_301_000).word(), "route_not_found", "{path}");
     }
