@@ -145,6 +145,8 @@
     const small = [];
     for (const element of document.querySelectorAll(CONTROLS)) {
       const [width, height] = size(element);
+      // What is disabled is no target.
+      if (element.matches(':disabled')) continue;
       if (width >= LEAST_PX && height >= LEAST_PX || !this.isVisible(element) || isInSentence(element)) continue;
       small.push(`${this.describe(element)} is ${round(width)} × ${round(height)} px`);
     }

@@ -11,13 +11,13 @@ mod videos;
 
 use serde_json::Value;
 
-use super::client::{self, Answer, Call};
+use super::client::Call;
 use super::form;
 use super::i18n::errors;
 use super::pages::{Area, Group, Page, page};
 use super::visit::Visit;
 use crate::kernel::authz;
-use crate::kernel::error::{Error, Field, Result};
+use crate::kernel::error::{Error, Field};
 use crate::kernel::units;
 
 pub const PAGES: &[Page] = &[
@@ -110,19 +110,6 @@ const NO_LIMIT_BYTES: i64 = 9_000_000_000_000_000;
 /// The answer of an operation, for a part of a page that is left out when it fails.
 async fn part(visit: &Visit, call: Call) -> Option<Value> {
     visit.call(call).await.ok().map(|answer| answer.data)
-}
-
-/// Calls an operation in an organization, although the address names none.
-async fn call_in(visit: &Visit, organization: &str, call: Call) -> Result<Answer> {
-    let operation = visit.operation(call.operation)?;
-    let caller = client::Caller {
-        headers: &visit.headers,
-        context: &visit.context,
-        identity: visit.identity.as_ref(),
-        organization: Some(organization),
-        app: &visit.console.app,
-    };
-    client::call(&visit.console.perform, caller, operation, call).await
 }
 
 /// Whether the visitor holds the permission of the operation in this organization. For what is shown.

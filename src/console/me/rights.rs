@@ -4,7 +4,7 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{call_in, may_in, organizations, part, text};
+use super::{may_in, organizations, part, text};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Row, Tab, Tone};
 use crate::console::i18n::{fill, permissions, words};
@@ -45,10 +45,10 @@ pub async fn show(visit: &Visit) -> Result<View> {
     };
     let code = text(shown, "org_code");
     let call = op("get_my_permissions").query("include_tree", true);
-    let (permissions, rights) = join(call_in(visit, code, call), part(visit, op("get_my_rights"))).await;
+    let (permissions, rights) = join(visit.call_in(Some(code), call), part(visit, op("get_my_rights"))).await;
     let permissions = permissions?.data;
     let roles_here = match may_in(visit, code, "list_roles") {
-        true => call_in(visit, code, op("list_roles")).await.ok().map(|answer| answer.data),
+        true => visit.call_in(Some(code), op("list_roles")).await.ok().map(|answer| answer.data),
         false => None,
     };
     let body = html! {

@@ -135,7 +135,8 @@ async fn a_form_that_is_sent_twice_makes_one_thing() {
     let kim = acme.member().await;
     let browser = signed_in(&site, ADMIN).await;
     let keys = format!("/console/o/acme/members/{}/keys", kim.uid);
-    let cases: [(&str, &[(&str, &str)], &str); 6] = [
+    type Case<'c> = (&'c str, &'c [(&'c str, &'c str)], &'c str);
+    let cases: [Case<'_>; 6] = [
         ("/console/site/organizations", &[("org_code", "globex"), ("name", "Globex")], "organizations"),
         ("/console/o/acme/members/new", &[("username", "lee"), ("display_name", "Lee")], "members"),
         ("/console/o/acme/roles/new", &[("key", "cutter"), ("display_name", "Cutter")], "roles"),
