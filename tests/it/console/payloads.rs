@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Things, sign_in, signed_in, whole_pages};
 use crate::harness::browser::Browser as Chromium;
