@@ -27,7 +27,7 @@ pub struct Preview {
 #[derive(Debug, Default)]
 pub struct Affected {
     pub count: u64,
-    /// The first of them by id, up to [`NAMED_MAX`].
+    /// The first of them by id, up to `NAMED_MAX`.
     pub first: Vec<MemberId>,
 }
 
