@@ -38,7 +38,7 @@ struct Column {
     /// What it holds, without implied ancestors.
     held: BTreeSet<String>,
     /// What the form shows.
-    ticked: BTreeSet<String>,
+    checked: BTreeSet<String>,
 }
 
 /// A permission in the grid.
@@ -197,7 +197,7 @@ impl Column {
             is_protected: is_protected(role),
             version: etag.clone(),
             etag,
-            ticked: held.clone(),
+            checked: held.clone(),
             held,
         }
     }
@@ -297,9 +297,9 @@ impl Grid {
         }
         for row in self.rows.iter().filter(|row| row.may_give) {
             if first.held.contains(&row.name) {
-                second.ticked.insert(row.name.clone());
+                second.checked.insert(row.name.clone());
             } else {
-                second.ticked.remove(&row.name);
+                second.checked.remove(&row.name);
             }
         }
     }
@@ -334,9 +334,9 @@ impl Grid {
             for name in &givable {
                 let is_checked = checked.contains(name);
                 if is_checked && !held.contains(name) {
-                    column.ticked.insert((*name).to_owned());
+                    column.checked.insert((*name).to_owned());
                 } else if !is_checked && held.contains(name) {
-                    column.ticked.remove(*name);
+                    column.checked.remove(*name);
                 }
             }
         }
@@ -347,9 +347,9 @@ impl Grid {
         let changes = visit.submitted_all("add").zip(visit.submitted_all("remove"));
         for (id, (added, removed)) in visit.submitted_all("role").zip(changes) {
             let Some(column) = self.columns.iter_mut().find(|column| column.id == id) else { continue };
-            column.ticked.extend(names(added).into_iter().map(str::to_owned));
+            column.checked.extend(names(added).into_iter().map(str::to_owned));
             for name in names(removed) {
-                column.ticked.remove(name);
+                column.checked.remove(name);
             }
         }
     }
@@ -363,7 +363,7 @@ fn names(text: &str) -> HashSet<&str> {
 fn page(visit: &Visit, grid: &Grid, reports: &[Report]) -> Content {
     let t = Words::of(visit.language);
     let copied = match grid.columns.as_slice() {
-        [first, second, ..] if visit.form.is_empty() && second.ticked != second.held => {
+        [first, second, ..] if visit.form.is_empty() && second.checked != second.held => {
             Some(fill(t.copied, &[&second.name, &first.name]))
         }
         _ => None,

@@ -161,7 +161,7 @@ fn legend(t: &Words) -> Markup {
 
 fn table(t: &Words, grid: &Grid) -> Markup {
     let shown: Vec<&PermissionRow> = grid.rows.iter().filter(|row| row.is_shown).collect();
-    let implied: Vec<HashSet<&str>> = grid.columns.iter().map(|column| grid.above(&column.ticked)).collect();
+    let implied: Vec<HashSet<&str>> = grid.columns.iter().map(|column| grid.above(&column.checked)).collect();
     // The name of the boxes of each column.
     let names: Vec<String> = (0..grid.columns.len()).map(|n| format!("c{n}")).collect();
     let columns: Vec<(&Column, &HashSet<&str>, &str)> = grid
@@ -243,7 +243,7 @@ fn row_of(
 }
 
 fn cell(t: &Words, grid: &Grid, row: &PermissionRow, column: &Column, implied: &HashSet<&str>, name: &str) -> Markup {
-    let is_on = column.ticked.contains(&row.name);
+    let is_on = column.checked.contains(&row.name);
     let held = match is_on {
         true if row.is_asleep => Held::Asleep,
         true => Held::Yes,

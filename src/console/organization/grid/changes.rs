@@ -72,17 +72,17 @@ fn changes(grid: &Grid) -> Vec<(usize, Change)> {
 
 impl Change {
     fn of(grid: &Grid, column: &Column) -> Self {
-        let (before, after) = (grid.above(&column.held), grid.above(&column.ticked));
+        let (before, after) = (grid.above(&column.held), grid.above(&column.checked));
         let (stays_implied, added): (Vec<String>, Vec<String>) = column
-            .ticked
+            .checked
             .difference(&column.held)
             .cloned()
             .partition(|name| before.contains(name.as_str()) && after.contains(name.as_str()));
         let kept: BTreeSet<&String> = stays_implied.iter().collect();
         Self {
             added,
-            removed: column.held.difference(&column.ticked).cloned().collect(),
-            wanted: column.ticked.iter().filter(|name| !kept.contains(name)).cloned().collect(),
+            removed: column.held.difference(&column.checked).cloned().collect(),
+            wanted: column.checked.iter().filter(|name| !kept.contains(name)).cloned().collect(),
             stays_implied,
         }
     }
