@@ -35,6 +35,7 @@ use crate::kernel::authn::caller::{SessionBackend, identify_member, is_own_form,
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::config;
 use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::http::percent_decoded;
 use crate::kernel::intake::Limit;
 use client::{Perform, op};
 use i18n::Language;
@@ -326,20 +327,7 @@ fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
 
 /// Decodes percent signs; `None` if the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let mut ahead = rest.clone();
-        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
-        match (byte, digits) {
-            (b'%', [Some(high), Some(low)]) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                rest = ahead;
-            }
-            _ => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(percent_decoded(text)).ok()
 }
 
 /// What the frame stores of a preference form.

@@ -280,8 +280,7 @@ impl Visit {
     /// Whether the public address of the site is on this machine, where browsers keep cookies without https.
     pub fn is_loopback_site(&self) -> bool {
         let url = self.public_url();
-        let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-        is_loopback(authority.rsplit_once(':').map_or(authority, |(host, _)| host))
+        is_loopback(url.split_once("://").map_or("", |(_, rest)| host_of(rest)))
     }
 
     /// The public URL of the site.
@@ -335,6 +334,15 @@ impl Visit {
 
 fn found<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
     pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+/// The host of an authority with or without a port, or of an address after its scheme.
+pub fn host_of(text: &str) -> &str {
+    let authority = text.split('/').next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    }
 }
 
 /// Whether an error belongs to the submitted fields, so that the form is shown again with it.

@@ -15,7 +15,7 @@ use crate::kernel::app::denials::loggable_path;
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
 use crate::kernel::error::{Error, ErrorCode};
-use crate::kernel::http::{Failure, failure_body};
+use crate::kernel::http::{Failure, failure_body, percent_decoded};
 use crate::kernel::intake::{BodySlot, Limit, Origin};
 
 /// Whether the path is one of the two set-up requests of the command line, which the framework reads.
@@ -271,20 +271,7 @@ fn area(path: &str) -> u32 {
 
 /// Replaces bytes of the path that are not UTF-8 by U+FFFD. Such a path matches no route, so the request gets 404.
 fn replace_invalid_utf8(request: &mut Request) {
-    let path = request.uri().path();
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        let mut ahead = rest.clone();
-        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
-        match (byte, digits) {
-            (b'%', [Some(high), Some(low)]) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                rest = ahead;
-            }
-            _ => bytes.push(byte),
-        }
-    }
+    let bytes = percent_decoded(request.uri().path());
     if std::str::from_utf8(&bytes).is_ok() {
         return;
     }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub use self::bulk::act;
 use self::bulk::{Act, bulk_bar};
+pub(super) use super::roles::name_of;
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Field, Icon, Kind, Menu, Row, RowSelect, Select, Tab, Tone};
 use crate::console::i18n::{Language, errors, fields, fill, words};
@@ -81,12 +82,6 @@ words! {
         sessions: "Sessions", "工作階段";
         activity: "Activity", "活動紀錄";
     }
-}
-
-/// The name by which people know a member.
-pub fn name_of(member: &Value) -> &str {
-    let names = ["display_name", "username", "email", "id"].iter();
-    names.filter_map(|key| member[*key].as_str()).find(|name| !name.is_empty()).unwrap_or_default()
 }
 
 /// The name of a role: its display name, or its key if that is empty.

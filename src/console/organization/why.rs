@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use poem::Response;
 use serde_json::{Value, json};
 
+use super::roles::name_of;
 use crate::console::client::{encoded, op};
 use crate::console::components::{
     self, Field, Picker, Select, State, Step, Text, Tone, badge, button_plain, copyable, empty, facts, rail, verdict,
@@ -139,23 +140,21 @@ async fn person(visit: &Visit, name: &str) -> Result<Person> {
     let unknown = || Error::field("uid", "names no member of this organization").with_message("no such member");
     if uuid::Uuid::parse_str(name).is_ok() {
         let found = visit.find(op("get_user").at(name)).await.unwrap_or(Value::Null);
-        return Ok(Person { uid: name.to_owned(), name: name_of(&found).unwrap_or_else(|| name.to_owned()) });
+        return Ok(Person { uid: name.to_owned(), name: shown(&found, name) });
     }
     if !visit.may("list_users") {
         return Err(unknown());
     }
     let found = visit.call(op("list_users").query("keyword", name).query("limit", 2)).await?.data;
     match found["items"].as_array().map(Vec::as_slice) {
-        Some([only]) => Ok(Person {
-            uid: only["id"].as_str().unwrap_or_default().to_owned(),
-            name: name_of(only).unwrap_or_else(|| name.to_owned()),
-        }),
+        Some([only]) => Ok(Person { uid: only["id"].as_str().unwrap_or_default().to_owned(), name: shown(only, name) }),
         _ => Err(unknown()),
     }
 }
 
-fn name_of(user: &Value) -> Option<String> {
-    ["display_name", "username", "email"].iter().find_map(|key| user[*key].as_str().map(str::to_owned))
+/// The name of a member; what was asked for if there is none to show.
+fn shown(user: &Value, asked: &str) -> String {
+    Some(name_of(user)).filter(|name| !name.is_empty()).unwrap_or(asked).to_owned()
 }
 
 /// The body of the check: the question of the address about one member.
@@ -393,7 +392,7 @@ pub async fn members(visit: &Visit) -> Result<View> {
     let options = html! {
         @for user in found["items"].as_array().into_iter().flatten() {
             option value=(user["id"].as_str().unwrap_or_default()) {
-                (name_of(user).unwrap_or_default())
+                (name_of(user))
                 @if let Some(email) = user["email"].as_str() { " · " (email) }
             }
         }

@@ -14,7 +14,7 @@ use crate::console::assets;
 use crate::console::client::{encoded, op};
 use crate::console::components::{Kind, Text, actions, copyable_block, link_button, link_button_of};
 use crate::console::i18n::fill;
-use crate::console::visit::{Content, View, Visit};
+use crate::console::visit::{Content, View, Visit, host_of};
 use crate::features::members;
 use crate::kernel::config::providers::is_loopback;
 use crate::kernel::error::{Error, Result};
@@ -192,15 +192,6 @@ fn is_plain_http(visit: &Visit) -> bool {
     let url = visit.config().public_url();
     let Some(rest) = url.strip_prefix("http://") else { return false };
     !is_loopback(host_of(rest)) && !is_loopback(host_of(visit.host()))
-}
-
-/// The host of an authority with or without a port, or of an address after its scheme.
-fn host_of(text: &str) -> &str {
-    let authority = text.split('/').next().unwrap_or_default();
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
-    }
 }
 
 /// The page of a one-time link where the site is used over plain http: it shows the same link through a tunnel instead

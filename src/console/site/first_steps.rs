@@ -12,7 +12,7 @@ use crate::console::components::{
 use crate::console::i18n::site::{FirstSteps, Organizations};
 use crate::console::i18n::{errors, fill};
 use crate::console::list;
-use crate::console::visit::{Content, View, Visit, is_of_form};
+use crate::console::visit::{Content, View, Visit, host_of, is_of_form};
 use crate::kernel::config::providers::is_loopback;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
@@ -126,15 +126,10 @@ fn site(visit: &Visit, t: &FirstSteps) -> Markup {
         @for fault in &faults { (notice(Tone::Warn, fault, None)) }
         @if faults.is_empty() { p { (t.address_right) } }
         @else {
-            @let scheme = if visit.public_url().starts_with("http://") && is_loopback_host(visit.host()) { "http" } else { "https" };
+            @let scheme = if visit.public_url().starts_with("http://") && is_loopback(host_of(visit.host())) { "http" } else { "https" };
             (copyable(&format!("public_url = \"{scheme}://{}\"", visit.host()), visit.frame().copy, visit.frame().copied))
         }
     }
-}
-
-/// Whether this `Host` is this machine.
-fn is_loopback_host(host: &str) -> bool {
-    is_loopback(host.rsplit_once(':').map_or(host, |(name, _)| name))
 }
 
 fn organization(visit: &Visit, t: &FirstSteps, progress: &Progress) -> Result<Markup> {

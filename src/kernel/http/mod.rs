@@ -549,3 +549,21 @@ pub enum MemberStatus {
     Suspended,
     Deleted,
 }
+
+/// Decodes percent signs. One that no two hexadecimal digits follow stands for itself.
+pub fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
+        match (byte, digits) {
+            (b'%', [Some(high), Some(low)]) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    bytes
+}
