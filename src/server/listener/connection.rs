@@ -42,6 +42,8 @@ impl Timeouts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimedOut {
     Handshake,
+    /// No byte of a request was received. Browsers open such connections in advance.
+    Silent,
     Head,
     Idle,
     Write,
@@ -69,6 +71,8 @@ struct State {
     phase: Phase,
     /// When the phase began.
     since: Instant,
+    /// Whether no byte was received, apart from a handshake.
+    is_silent: bool,
     /// Since when a write is blocked because the client reads nothing.
     blocked: Option<Instant>,
     /// How long writes of this answer were blocked before, and the bytes that the client has taken since the first
@@ -138,6 +142,7 @@ impl State {
                 let is_late = waited >= timeouts.write && !self.has_taken_enough(waited, timeouts);
                 return is_late.then_some(TimedOut::Write);
             }
+            (Phase::Head, None) if self.is_silent => (self.since, timeouts.head, TimedOut::Silent),
             (Phase::Head, None) => (self.since, timeouts.head, TimedOut::Head),
             (Phase::Idle, None) => (self.since, timeouts.idle, TimedOut::Idle),
             (Phase::Linger, None) => (self.since, LINGER_WAIT, TimedOut::Linger),
@@ -156,6 +161,7 @@ impl Connection {
         let state = State {
             phase: Phase::Head,
             since: now,
+            is_silent: true,
             blocked: None,
             waited: Duration::ZERO,
             taken: 0,
@@ -186,6 +192,7 @@ impl Connection {
     /// Bytes were received.
     pub(super) fn received(&self, now: Instant) {
         let mut state = self.state();
+        state.is_silent = false;
         if state.phase == Phase::Idle {
             (state.phase, state.since) = (Phase::Head, now);
         }
@@ -377,9 +384,9 @@ mod tests {
                     c.begins_handshake();
                     c.ended_handshake(at);
                 },
-                Some((TIMEOUTS.head, TimedOut::Head)),
+                Some((TIMEOUTS.head, TimedOut::Silent)),
             ),
-            ("nothing is received", |_, _| {}, Some((TIMEOUTS.head, TimedOut::Head))),
+            ("nothing is received", |_, _| {}, Some((TIMEOUTS.head, TimedOut::Silent))),
             ("half a head is received", |c, at| c.received(at), Some((TIMEOUTS.head, TimedOut::Head))),
             ("a request is processed", |c, at| assert!(c.has_request(at)), None),
             (

@@ -356,7 +356,7 @@ impl Listener {
                     TimedOut::Head => self.tally.add(&self.tally.slow_heads),
                     TimedOut::Write => self.tally.add(&self.tally.slow_readers),
                     // These are normal.
-                    TimedOut::Idle | TimedOut::Linger => {}
+                    TimedOut::Silent | TimedOut::Idle | TimedOut::Linger => {}
                 });
             }
             if now.saturating_duration_since(reported) >= REPORT_EVERY {
