@@ -7,17 +7,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use poem_openapi::types::ToJSON;
 use serde_json::json;
 
 use super::walk::{FoundFile, WalkLimits, walk};
 use super::{Registration, reassign, register, register_ownerless, store};
 use crate::features::members;
 use crate::features::quotas::{self, LedgerCause, QuotaCheck, QuotaSettings};
+use crate::kernel::app::tasks::{BUSY_PAUSES, Progress, TaskKind};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
+use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
@@ -39,7 +42,7 @@ pub struct ImportRequest {
 }
 
 /// The result of an import, or of a dry run.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportResult {
     pub looked_at: u64,
     pub taken: u64,
@@ -55,14 +58,30 @@ pub struct ImportResult {
     pub next: Option<String>,
 }
 
-/// Imports the files below the media root. Fails with `media_root_not_configured`.
-pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Result<ImportResult> {
-    let config = &app.config;
+/// Fails with `media_root_not_configured` if there are no files to import.
+pub fn require_media_root(config: &Config) -> Result<()> {
     if config.media_root.as_os_str().is_empty() {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
+    Ok(())
+}
+
+/// The import as a task, which counts the files that it looked at.
+pub const IMPORT: TaskKind = TaskKind { operation: "import_videos", steps: &["files"] };
+
+/// Imports the files below the media root. If it is cancelled, `next` says where to continue; if it fails, the outcome
+/// has what was done before.
+pub async fn import(
+    app: &App,
+    caller: &Identity,
+    request: ImportRequest,
+    progress: &Progress,
+    outcome: &mut ImportResult,
+) -> Result<()> {
+    progress.step(IMPORT.steps[0]);
+    let config = &app.config;
     let limit = request.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
-    let mut outcome = ImportResult { next: request.after.clone(), ..ImportResult::default() };
+    *outcome = ImportResult { next: request.after.clone(), ..ImportResult::default() };
     loop {
         let most = usize::try_from(limit - outcome.looked_at).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE);
         let (root, prefix, after) = (config.media_root.clone(), request.prefix.clone(), outcome.next.clone());
@@ -73,12 +92,15 @@ pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Res
         };
         let chunk =
             tokio::task::spawn_blocking(look).await.map_err(|e| Error::internal(format!("a walk panicked: {e}")))??;
-        outcome.looked_at += chunk.found.len() as u64;
+        let found = chunk.found.len() as u64;
+        let imported = import_chunk(app, caller, chunk.found, &request, progress).await?;
+        outcome.add(imported);
+        outcome.looked_at += found;
         outcome.skipped += chunk.skipped;
-        outcome.next.clone_from(&chunk.next);
-        import_chunk(app, caller, chunk.found, &request, &mut outcome).await?;
-        if outcome.next.is_none() || outcome.looked_at >= limit {
-            return Ok(outcome);
+        outcome.next = chunk.next;
+        progress.advance(found);
+        if outcome.next.is_none() || outcome.looked_at >= limit || progress.is_cancelled() {
+            return Ok(());
         }
     }
 }
@@ -89,16 +111,18 @@ async fn import_chunk(
     caller: &Identity,
     found: Vec<FoundFile>,
     request: &ImportRequest,
-    outcome: &mut ImportResult,
-) -> Result<()> {
+    progress: &Progress,
+) -> Result<ImportResult> {
     if found.is_empty() {
-        return Ok(());
+        return Ok(ImportResult::default());
     }
     let (rules, queues_job) = (QuotaSettings::from_config(&app.config), request.queues_jobs);
-    let imported = if request.is_dry_run {
+    if request.is_dry_run {
         let snapshot = app.snapshot();
-        app.read(move |r| predicted(r, &rules, &snapshot, found)).await?
-    } else {
+        return app.read(move |r| predicted(r, &rules, &snapshot, found)).await;
+    }
+    let attempt = || {
+        let found = found.clone();
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_IMPORT)?;
             let mut owners = Owners::default();
@@ -124,10 +148,9 @@ async fn import_chunk(
             }
             Ok(changed)
         };
-        app.change(caller, "video.import", write).await?.answer
+        app.change(caller, "video.import", write)
     };
-    outcome.add(imported);
-    Ok(())
+    Ok(progress.repeat_while_busy(&BUSY_PAUSES, attempt).await?.answer)
 }
 
 fn predicted(
@@ -187,17 +210,33 @@ impl Owners {
     }
 }
 
-/// Assigns videos without an owner to the members whose folders they are in.
-pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<ImportResult> {
+/// The error that ended an import or a claim, which tells what was done before. A task keeps that as its result.
+pub async fn stopped<T: ToJSON>(
+    app: &App,
+    caller: &Identity,
+    operation: &str,
+    (error, found): (Error, &ImportResult),
+    (progress, done): (&Progress, &T),
+) -> Error {
+    app.record_lost_credential(&caller.context, operation, &error).await;
+    if found.looked_at == 0 || error.code == ErrorCode::TaskCancelled {
+        return error;
+    }
+    let message = format!("{} ({} videos were changed before)", error.message(), found.taken);
+    progress.fail(error.with_message(message), done)
+}
+
+/// Assigns videos without an owner to the members whose folders they are in. If it fails, the outcome has what was done
+/// before.
+pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool, outcome: &mut ImportResult) -> Result<()> {
     let rules = QuotaSettings::from_config(&app.config);
-    let mut outcome = ImportResult::default();
     let mut after = String::new();
     loop {
         let from = after.clone();
         let ownerless = app.read(move |r| store::list_ownerless_after(r, &from, CHUNK_SIZE as u64)).await?;
-        let Some(last) = ownerless.last() else { return Ok(outcome) };
+        let Some(last) = ownerless.last() else { return Ok(()) };
         last.path.as_str().clone_into(&mut after);
-        outcome.looked_at += ownerless.len() as u64;
+        let looked_at = ownerless.len() as u64;
         if is_dry_run {
             let snapshot = app.snapshot();
             let predict = move |r: &Reader<'_>| {
@@ -216,6 +255,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
                 Ok(imported)
             };
             outcome.add(app.read(predict).await?);
+            outcome.looked_at += looked_at;
             continue;
         }
         let assign = move |t: &Transaction<'_>, caller: &Identity| {
@@ -243,22 +283,27 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
             Ok(changed)
         };
         outcome.add(app.change(caller, "video.claim", assign).await?.answer);
+        outcome.looked_at += looked_at;
     }
 }
 
 /// Assigns the videos without an owner in a member's own folder to that member.
-pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<ImportResult> {
+pub async fn claim_own(
+    app: &App,
+    caller: &Identity,
+    (member, is_dry_run): (MemberId, bool),
+    outcome: &mut ImportResult,
+) -> Result<()> {
     let rules = QuotaSettings::from_config(&app.config);
-    let mut outcome = ImportResult::default();
-    let Some(folder) = app.read(move |r| members::sftpgo_name(r, member)).await? else { return Ok(outcome) };
+    let Some(folder) = app.read(move |r| members::sftpgo_name(r, member)).await? else { return Ok(()) };
     let mut after = folder.clone() + "/";
     loop {
         let from = after.clone();
         let mut ownerless = app.read(move |r| store::list_ownerless_after(r, &from, CHUNK_SIZE as u64)).await?;
         ownerless.retain(|video| video.path.folder() == folder);
-        let Some(last) = ownerless.last() else { return Ok(outcome) };
+        let Some(last) = ownerless.last() else { return Ok(()) };
         last.path.as_str().clone_into(&mut after);
-        outcome.looked_at += ownerless.len() as u64;
+        let looked_at = ownerless.len() as u64;
         let snapshot = app.snapshot();
         let sum = ownerless.iter().fold(0_i64, |sum, video| sum.saturating_add(video.size));
         let predict = move |r: &Reader<'_>| quotas::account(r, &rules, &snapshot, member);
@@ -268,6 +313,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             if account.used.saturating_add(sum) > account.size {
                 outcome.over_quota.insert(member);
             }
+            outcome.looked_at += looked_at;
             continue;
         }
         let folder = folder.clone();
@@ -290,6 +336,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             Ok(changed)
         };
         outcome.add(app.change(caller, "video.claim", assign).await?.answer);
+        outcome.looked_at += looked_at;
     }
 }
 

@@ -31,6 +31,8 @@ pub mod path;
 mod store;
 mod walk;
 
+pub use store::list_videos;
+
 /// A video as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Video {

@@ -8,6 +8,7 @@ use wasmparser::WasmFeatures;
 
 use super::limits::Limits;
 use super::measure::{self, Malformed};
+use super::progress::{UploadProgress, UploadStep};
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{Error, ErrorCode, Result};
 
@@ -45,9 +46,9 @@ impl Inspection {
 }
 
 /// Returns the imports and exports of a component. If there are problems, fails with the cause of the first one and a
-/// message that lists all.
-pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
-    let mut inspection = inspect_all(component, limits);
+/// message that lists all. Reports its steps; the last one is that of the first problem.
+pub fn inspect(component: &[u8], limits: &Limits, progress: &dyn UploadProgress) -> Result<Inspected> {
+    let mut inspection = inspect_watched(component, limits, progress);
     if inspection.problems.is_empty() {
         return Ok(inspection.inspected);
     }
@@ -67,6 +68,11 @@ pub fn too_large(bytes_max: u64) -> Error {
 
 /// Inspects a component and collects all problems.
 pub fn inspect_all(component: &[u8], limits: &Limits) -> Inspection {
+    inspect_watched(component, limits, &())
+}
+
+fn inspect_watched(component: &[u8], limits: &Limits, progress: &dyn UploadProgress) -> Inspection {
+    progress.step(UploadStep::Component);
     if component.len() as u64 > limits.file_bytes {
         return Inspection::refused(too_large(limits.file_bytes));
     }
@@ -88,6 +94,7 @@ pub fn inspect_all(component: &[u8], limits: &Limits) -> Inspection {
         Ok(found) => found,
         Err(e) => return Inspection::refused(malformed(&e)),
     };
+    progress.step(UploadStep::Interfaces);
     let mut inspection = Inspection::default();
     let mut majors: Vec<String> = Vec::new();
     let mut foreign: Vec<&str> = Vec::new();
@@ -111,6 +118,9 @@ pub fn inspect_all(component: &[u8], limits: &Limits) -> Inspection {
     inspection.problems.extend((!foreign.is_empty()).then(|| imports_too_much(&foreign)));
     if inspection.inspected.exports == Exports::default() && !is_of_other_major {
         inspection.problems.push(ErrorCode::PluginExports.into());
+    }
+    if inspection.problems.is_empty() {
+        progress.step(UploadStep::Structure);
     }
     inspection.problems.extend(found.measures.problems(limits));
     inspection.inspected.imports = found.imports;
@@ -207,7 +217,7 @@ mod tests {
 
     #[test]
     fn imports_and_exports_of_a_component_are_found() {
-        let inspected = inspect(&small(), &limits()).expect("taken");
+        let inspected = inspect(&small(), &limits(), &()).expect("taken");
         assert_eq!(inspected.imports, ["roster:policy/host@1.0.0"]);
         assert_eq!(inspected.exports, Exports { authorizer: true, role_mapper: false });
         assert!(validate(&small()).is_ok());
@@ -230,7 +240,7 @@ mod tests {
         let component = wat::parse_str(text).expect("text");
         let causes: Vec<_> = inspect_all(&component, &limits()).problems.iter().map(|problem| problem.code).collect();
         assert_eq!(causes, [ErrorCode::PluginImports, ErrorCode::PluginExports, ErrorCode::PluginTooComplex]);
-        let refused = inspect(&component, &limits()).expect_err("refused");
+        let refused = inspect(&component, &limits(), &()).expect_err("refused");
         assert_eq!(refused.code, ErrorCode::PluginImports);
         let all = refused.message();
         for part in ["wasi:io/streams@0.2.0, wasi:cli/run@0.2.0", "exports neither", "5 memories, and 4 are allowed"] {

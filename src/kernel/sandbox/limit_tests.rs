@@ -302,7 +302,7 @@ fn the_size_of_a_file_is_limited_by_tier() {
     let bytes = component.len() as u64;
     let settings: [Setting; 2] = [|c| &mut c.plugin_file_bytes, |c| &mut c.plugin_large_file_bytes];
     for (tier, setting) in TIERS.into_iter().zip(settings) {
-        let inspected = |bytes| inspect::inspect(&component, host(|c| *setting(c) = bytes).limits(tier));
+        let inspected = |bytes| inspect::inspect(&component, host(|c| *setting(c) = bytes).limits(tier), &());
         assert!(inspected(bytes).is_ok(), "{tier:?}");
         assert_eq!(inspected(bytes - 1).expect_err("too large").code, ErrorCode::PluginTooLarge, "{tier:?}");
     }

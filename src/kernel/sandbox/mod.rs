@@ -19,6 +19,7 @@ mod measure;
 pub mod memory;
 pub mod pace;
 pub mod pack;
+pub mod progress;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
@@ -40,6 +41,7 @@ pub use input::{AccessInput, AuthorizeResult, Claim, LogLine, RoleInput};
 pub use limits::{Budget, Limits, Tier};
 pub use memory::Key;
 pub use pace::{PROOF_CALLS, Spent};
+pub use progress::{UploadProgress, UploadStep};
 
 use crate::kernel::authz::permission::is_role_key;
 use crate::kernel::authz::plugin::Exports;
@@ -185,8 +187,20 @@ impl Host {
     /// Inspects, compiles and instantiates an uploaded component. Fails if it cannot be called, and with
     /// `compiler_busy` if too many uploads wait. Nothing is stored before [`Host::adopt`].
     pub async fn admit(&self, organization: OrganizationId, component: &[u8], tier: Tier) -> Result<Admitted> {
+        let nobody: Arc<dyn UploadProgress> = Arc::new(());
+        self.admit_watched(organization, component, tier, &nobody).await
+    }
+
+    /// Like [`Host::admit`]; reports its steps.
+    async fn admit_watched(
+        &self,
+        organization: OrganizationId,
+        component: &[u8],
+        tier: Tier,
+        progress: &Arc<dyn UploadProgress>,
+    ) -> Result<Admitted> {
         let _slot = self.compile_queue.admit_upload(organization).ok_or_else(|| self.compiler_busy(tier))?;
-        self.compile_and_load(organization, component, tier, false).await
+        self.compile_and_load(organization, component, (tier, false), progress).await
     }
 
     /// Does the work of [`Host::admit`], also for a stored component that must be compiled again, which needs no upload
@@ -195,13 +209,14 @@ impl Host {
         &self,
         organization: OrganizationId,
         component: &[u8],
-        tier: Tier,
-        is_stored: bool,
+        (tier, is_stored): (Tier, bool),
+        progress: &Arc<dyn UploadProgress>,
     ) -> Result<Admitted> {
         let limits = *self.limits(tier);
-        let bytes = component.to_vec();
-        let inspect = move || Ok((inspect::inspect(&bytes, &limits)?, Hash::from(Sha256::digest(&bytes))));
+        let (bytes, watched) = (component.to_vec(), progress.clone());
+        let inspect = move || Ok((inspect::inspect(&bytes, &limits, &*watched)?, Hash::from(Sha256::digest(&bytes))));
         let (inspected, sha256) = run_blocking(inspect).await?.map_err(|e: Error| e)?;
+        progress.step(UploadStep::Compiled);
         let runtime = self.runtime()?;
         let (artifact, compile_time) = {
             let permit = self.compile_queue.acquire(organization, is_stored).await;
@@ -209,6 +224,7 @@ impl Host {
             let began = Instant::now();
             (compile::compile(component, &limits, runtime.space).await?, began.elapsed())
         };
+        progress.step(UploadStep::Started);
         let reserved = self.reserve(organization, artifact.len() as u64).await?;
         let engine = runtime.engine.clone();
         let load = move || (compile::component_of(&engine, &artifact), artifact);
@@ -286,7 +302,8 @@ impl Host {
                 if <Hash>::from(Sha256::digest(&component)) != sha256 {
                     return Err(Error::internal("a stored component does not have its digest"));
                 }
-                let admitted = self.compile_and_load(organization, &component, tier, true).await;
+                let nobody: Arc<dyn UploadProgress> = Arc::new(());
+                let admitted = self.compile_and_load(organization, &component, (tier, true), &nobody).await;
                 if let Err(e) = &admitted
                     && e.code.category() == REFUSAL
                 {

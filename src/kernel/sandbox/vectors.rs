@@ -4,6 +4,7 @@
 //! They are untrusted input like the rest of it: their number and size are limited.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::guest::plain;
 use super::{
     AccessInput, Admitted, AuthorizeResult, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Tier,
+    UploadProgress, UploadStep,
 };
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
@@ -339,23 +341,35 @@ impl Report {
 
 impl Host {
     /// Validates an upload: does all checks of [`Host::admit`], and runs the vectors in the component. A vector that
-    /// does not pass is not an error; the reports show it.
+    /// does not pass is not an error; the reports show it. Reports its steps.
     pub async fn admit_and_test(
         &self,
         organization: OrganizationId,
         component: &[u8],
         tier: Tier,
+        progress: &Arc<dyn UploadProgress>,
     ) -> Result<(Admitted, Vec<Report>)> {
-        let vectors = of_component(component)?;
-        let admitted = self.admit(organization, component, tier).await?;
+        let vectors = of_component(component).inspect_err(|_| progress.step(UploadStep::Vectors))?;
+        let admitted = self.admit_watched(organization, component, tier, progress).await?;
+        progress.step(UploadStep::Vectors);
+        progress.of(vectors.len() as u64);
         let context =
             CallContext { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
-        let reports = self.test(&context, &vectors).await;
+        let reports = self.test_watched(&context, &vectors, &**progress).await;
         Ok((admitted, reports))
     }
 
     /// Runs all vectors.
     pub async fn test(&self, context: &CallContext, vectors: &[Vector]) -> Vec<Report> {
+        self.test_watched(context, vectors, &()).await
+    }
+
+    async fn test_watched(
+        &self,
+        context: &CallContext,
+        vectors: &[Vector],
+        progress: &dyn UploadProgress,
+    ) -> Vec<Report> {
         let mut reports = Vec::with_capacity(vectors.len());
         for vector in vectors {
             let mut tries = 0;
@@ -367,6 +381,7 @@ impl Host {
                 }
             };
             reports.push(report);
+            progress.advance(1);
         }
         reports
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use poem_openapi::param::Query;
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
@@ -12,6 +13,7 @@ use super::{PluginState, ReportView, VersionView};
 use crate::features::plugins::{
     self, CallSummary, PluginQuota, PluginWithVersions, Report, TrialResult, Upload, Uploads, Version, store,
 };
+use crate::kernel::app::tasks::{Progress, TaskKind};
 use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
@@ -19,11 +21,12 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Export, Exports};
 use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
-use crate::kernel::http::{Reply, Tag, ok};
+use crate::kernel::http::{Tag, TaskReply};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::sandbox::{AccessInput, Admitted, CallContext, RoleInput, Tier};
+use crate::kernel::sandbox::{AccessInput, Admitted, CallContext, RoleInput, Tier, UploadProgress, UploadStep};
 use crate::kernel::secret::Hash;
 
 /// The uploaded version, or the existing one with the same bytes
@@ -82,14 +85,19 @@ impl Api {
     /// tested with the test vectors that it contains; an unusable component is rejected with the reason. The first
     /// upload under a name creates the plugin, each further one adds a version. Uploading the same bytes again returns
     /// the existing version. A version has no effect before it is activated.
+    ///
+    /// In the background, the steps of the task are `received`, `component`, `interfaces`, `structure`, `compiled`,
+    /// `started` and `vectors`.
     #[oai(path = "/plugins", method = "post", operation_id = "upload_plugin")]
     async fn upload_plugin(
         &self,
         caller: MemberCaller,
         /// 1 to 63 characters of a-z, 0-9 and -, starting with a letter
         name: Query<String>,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
         _component: WasmComponent,
-    ) -> Reply<UploadedPlugin> {
+    ) -> TaskReply<UploadedPlugin> {
         let snapshot = self.app.snapshot();
         let tenant = authz::require_in_tenant(&snapshot, &caller, Permission::PLUGIN_UPLOAD)?;
         let (config, name) = (&self.app.config, name.0);
@@ -104,13 +112,38 @@ impl Api {
         };
         let sha256: Hash = Sha256::digest(&bytes).into();
         let plugin_name = name.clone();
-        let known = self.app.read(move |r| find_known(r, tenant, &plugin_name, &sha256)).await?;
-        if let Some((whole, number)) = known {
-            return Ok(ok(UploadedPlugin::of(whole, number)?));
-        }
-        let plugin_name = name.clone();
-        self.app.read(move |r| plugins::require_quota(r, tenant, &plugin_name, quota)).await?;
-        let (version, admitted) = self.admit(&caller, tenant, &bytes, tier).await?;
+        let find = move |r: &Reader<'_>| match find_known(r, tenant, &plugin_name, &sha256)? {
+            Some(known) => Ok(Some(known)),
+            None => plugins::require_quota(r, tenant, &plugin_name, quota).map(|()| None),
+        };
+        let known = self.app.read(find).await?;
+        let (api, caller) = (Self { app: self.app.clone(), uploads: self.uploads.clone() }, caller.0);
+        let by = caller.clone();
+        let work = move |progress: Progress| async move {
+            progress.step(UploadStep::Received.as_str());
+            match known {
+                Some((whole, number)) => UploadedPlugin::of(whole, number),
+                None => api.upload(&by, (tenant, tier, quota), (name, bytes), progress).await,
+            }
+        };
+        Ok(self.app.perform(&caller, UPLOAD, background.0 == Some(true), work).await?)
+    }
+}
+
+const UPLOAD: TaskKind = TaskKind { operation: "upload_plugin", steps: UploadStep::NAMES };
+
+impl Api {
+    /// Checks a component, and stores it as a version.
+    async fn upload(
+        &self,
+        caller: &Identity,
+        (tenant, tier, quota): (OrganizationId, Tier, PluginQuota),
+        (name, bytes): (String, Bytes),
+        progress: Progress,
+    ) -> Result<UploadedPlugin> {
+        // Until here nothing is stored; dropped, the check stops the compiler.
+        let admit = self.admit(caller, tenant, &bytes, tier, &progress);
+        let (version, admitted) = progress.unless_cancelled(admit).await?;
         let upload = Upload { name, component: bytes, version };
         let store_upload = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_UPLOAD)?;
@@ -128,13 +161,11 @@ impl Api {
             }));
             Ok(Changed::new((whole, number), entry))
         };
-        let (whole, number) = self.app.change(&caller, "plugin.upload", store_upload).await?.answer;
+        let (whole, number) = self.app.change(caller, "plugin.upload", store_upload).await?.answer;
         self.app.host.adopt(tenant, &admitted).await;
-        Ok(ok(UploadedPlugin::of(whole, number)?))
+        UploadedPlugin::of(whole, number)
     }
-}
 
-impl Api {
     /// Inspects, compiles and tests a component before it is stored, outside of any transaction.
     async fn admit(
         &self,
@@ -142,8 +173,10 @@ impl Api {
         tenant: OrganizationId,
         bytes: &[u8],
         tier: Tier,
+        progress: &Progress,
     ) -> Result<(Version, Admitted)> {
-        let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
+        let progress: Arc<dyn UploadProgress> = Arc::new(progress.clone());
+        let admitted = self.app.host.admit_and_test(tenant, bytes, tier, &progress).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
             if e.code == ErrorCode::PluginCompile {
                 self.app.metrics.plugin_compile_failures.inc();
@@ -194,7 +227,7 @@ impl Api {
 
 /// Finds the version of this plugin that has these bytes, with its plugin.
 fn find_known(
-    r: &crate::kernel::db::Reader<'_>,
+    r: &Reader<'_>,
     organization: OrganizationId,
     name: &str,
     sha256: &Hash,

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, FolderPrefix, WRITE};
 use crate::features::videos::import::{self, ImportRequest, ImportResult};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
+use crate::kernel::app::tasks::Progress;
 use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::{self, RowScope};
-use crate::kernel::http::{Body, Reply, Tag, ok};
+use crate::kernel::http::{Body, Reply, Tag, TaskReply, ok};
 use crate::kernel::ids::MemberId;
 
 /// The options of an import
@@ -60,6 +62,23 @@ struct Imported {
     next: Option<String>,
 }
 
+impl Imported {
+    fn new(is_dry_run: bool, found: ImportResult) -> Self {
+        let ImportResult { looked_at, taken, ownerless, already_known, bytes, skipped, over_quota, next } = found;
+        Self {
+            dry_run: is_dry_run,
+            looked_at,
+            imported: taken,
+            ownerless,
+            already_exist: already_known,
+            bytes,
+            skipped,
+            over_quota: over_quota.into_iter().collect(),
+            next,
+        }
+    }
+}
+
 /// The result of a claim or its dry run
 #[derive(Object)]
 struct Claimed {
@@ -71,6 +90,13 @@ struct Claimed {
     ownerless: u64,
     /// Members that are over their quota now
     over_quota: Vec<MemberId>,
+}
+
+impl Claimed {
+    fn new(is_dry_run: bool, found: ImportResult) -> Self {
+        let ImportResult { taken, bytes, ownerless, over_quota, .. } = found;
+        Self { dry_run: is_dry_run, claimed: taken, bytes, ownerless, over_quota: over_quota.into_iter().collect() }
+    }
 }
 
 crate::document! {
@@ -93,8 +119,17 @@ impl Api {
     /// Regular files in members' folders become videos; files in other folders become videos without an owner. Links
     /// are not followed, and ignored names are skipped. A repeated import adds only new files. With `limit` it stops
     /// after that many files; continue with `after`.
+    ///
+    /// If the caller loses the permission or the credential meanwhile, or the server fails, the import stops with that
+    /// error. Its message says how many videos were made before, and a task has their result with `next`.
     #[oai(path = "/import", method = "post", operation_id = "import_videos")]
-    async fn import_videos(&self, caller: AdminOrKey, body: Body<ImportVideos>) -> Reply<Imported> {
+    async fn import_videos(
+        &self,
+        caller: AdminOrKey,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
+        body: Body<ImportVideos>,
+    ) -> TaskReply<Imported> {
         authz::require(&self.app.snapshot(), &caller, Permission::VIDEO_IMPORT)?;
         let body = body.0;
         let is_dry_run = body.dry_run == Some(true);
@@ -109,19 +144,21 @@ impl Api {
             limit: body.limit,
             queues_jobs: body.queue_jobs != Some(false),
         };
-        let outcome = import::import(&self.app, &caller, request).await?;
-        let ImportResult { looked_at, taken, ownerless, already_known, bytes, skipped, over_quota, next } = outcome;
-        Ok(ok(Imported {
-            dry_run: is_dry_run,
-            looked_at,
-            imported: taken,
-            ownerless,
-            already_exist: already_known,
-            bytes,
-            skipped,
-            over_quota: over_quota.into_iter().collect(),
-            next,
-        }))
+        import::require_media_root(&self.app.config)?;
+        let (app, caller) = (self.app.clone(), caller.0);
+        let by = caller.clone();
+        let work = move |progress| async move {
+            let mut found = ImportResult::default();
+            match import::import(&app, &by, request, &progress, &mut found).await {
+                Ok(()) => Ok(Imported::new(is_dry_run, found)),
+                Err(error) if is_dry_run => Err(error),
+                Err(error) => {
+                    let done = Imported::new(is_dry_run, found.clone());
+                    Err(import::stopped(&app, &by, import::IMPORT.operation, (error, &found), (&progress, &done)).await)
+                }
+            }
+        };
+        Ok(self.app.perform(&caller, import::IMPORT, background.0 == Some(true), work).await?)
     }
 
     /// Assign videos without an owner to the owners of their folders
@@ -131,16 +168,20 @@ impl Api {
     #[oai(path = "/claim", method = "post", operation_id = "claim_videos")]
     async fn claim_videos(&self, caller: AdminOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
         let is_dry_run = body.0.dry_run == Some(true);
-        let outcome = match RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
-            RowScope::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,
-            RowScope::Member(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
+        let mut found = ImportResult::default();
+        let ended = match RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
+            RowScope::All(_) => import::claim(&self.app, &caller, is_dry_run, &mut found).await,
+            RowScope::Member(member) => import::claim_own(&self.app, &caller, (member, is_dry_run), &mut found).await,
         };
-        Ok(ok(Claimed {
-            dry_run: is_dry_run,
-            claimed: outcome.taken,
-            bytes: outcome.bytes,
-            ownerless: outcome.ownerless,
-            over_quota: outcome.over_quota.into_iter().collect(),
-        }))
+        let done = Claimed::new(is_dry_run, found.clone());
+        if let Err(error) = ended {
+            if is_dry_run {
+                return Err(error.into());
+            }
+            let progress = Progress::none();
+            let stopped = import::stopped(&self.app, &caller, "claim_videos", (error, &found), (&progress, &done));
+            return Err(stopped.await.into());
+        }
+        Ok(ok(done))
     }
 }
