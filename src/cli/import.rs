@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use poem::http::Method;
 use serde_json::Value;
 
 use super::api_connection::ApiConnection;
@@ -24,7 +23,7 @@ pub(super) async fn members(
     };
     let path = query("/admin/users/import", &[("dry_run", flag(dry_run)), ("welcome", flag(welcome))]);
     let mut api = ApiConnection::open(common).await?;
-    let difference = api.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
+    let difference = api.follow(common, &path, &[], &content_type, bytes).await;
     api.close().await;
     let difference = difference?;
     if common.json {

@@ -20,6 +20,37 @@ use crate::kernel::units;
 pub const COLUMNS: [&str; 7] =
     ["username", "email", "display_name", "wordpress_id", "quota_size", "sftpgo_username", "org_code"];
 
+/// An error of a row that is found before its cells are parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFault {
+    FewCells,
+    StrayCell,
+    ManyCells,
+    LongCell,
+}
+
+impl RowFault {
+    const fn message(self) -> &'static str {
+        match self {
+            Self::FewCells => "has fewer cells than the header",
+            Self::StrayCell => "has a cell that no column of the header names",
+            Self::ManyCells => "has too many cells: correct it in the file",
+            Self::LongCell => "has a cell of more than 4 KiB: correct it in the file",
+        }
+    }
+}
+
+/// The most characters of a text of a file that an answer repeats.
+const REPEATED_CHARACTERS_MAX: usize = 200;
+
+/// Cuts a text of a file to what an answer repeats.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(REPEATED_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// One row as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
@@ -28,8 +59,11 @@ pub struct Row {
     /// The line of the file on which it starts, counted from 1.
     pub line: Option<u64>,
     cells: [Option<String>; COLUMNS.len()],
-    /// An error found before the cells are parsed.
-    fault: Option<&'static str>,
+    /// The cells that no column names.
+    extra: Vec<String>,
+    fault: Option<RowFault>,
+    /// Whether the cells exceeded a limit and were not kept.
+    is_dropped: bool,
 }
 
 impl Row {
@@ -44,17 +78,39 @@ impl Row {
         row
     }
 
+    /// A row whose cells exceed a limit, so that they are not kept.
+    pub fn dropped(number: usize, fault: RowFault) -> Self {
+        Self { number, fault: Some(fault), is_dropped: true, ..Self::default() }
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.is_dropped
+    }
+
+    pub fn fault(&self) -> Option<RowFault> {
+        self.fault
+    }
+
     #[must_use]
     pub fn at_line(self, line: u64) -> Self {
         Self { line: Some(line), ..self }
     }
 
     #[must_use]
-    pub fn with_fault(self, fault: Option<&'static str>) -> Self {
+    pub fn with_fault(self, fault: Option<RowFault>) -> Self {
         Self { fault, ..self }
     }
 
-    fn get(&self, column: &str) -> Option<&str> {
+    #[must_use]
+    pub fn with_extra(self, extra: Vec<String>) -> Self {
+        Self { extra, ..self }
+    }
+
+    pub fn extra(&self) -> &[String] {
+        &self.extra
+    }
+
+    pub fn get(&self, column: &str) -> Option<&str> {
         COLUMNS.iter().position(|known| *known == column).and_then(|at| self.cells[at].as_deref())
     }
 
@@ -82,7 +138,10 @@ fn size_of(text: &str) -> Option<i64> {
 
 /// Parses a row, or returns all its errors.
 fn parse(row: &Row, snapshot: &Snapshot) -> Result<ParsedRow, Vec<Field>> {
-    let mut faults: Vec<Field> = row.fault.map(|fault| Field::body("row", fault)).into_iter().collect();
+    let mut faults: Vec<Field> = row.fault.map(|fault| Field::body("row", fault.message())).into_iter().collect();
+    if row.is_dropped {
+        return Err(faults);
+    }
     let mut text = |column: &str, is_valid: fn(&str) -> bool, message: &str| {
         let text = row.get(column)?;
         if !is_valid(text) {

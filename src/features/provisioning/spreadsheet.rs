@@ -4,10 +4,18 @@
 //! order mark, or the one that the caller names; it is never guessed, because a wrong guess would corrupt people's
 //! names.
 
+use csv_core::ReadFieldResult;
 use encoding_rs::{Encoding, UTF_8};
 
-use super::import::{COLUMNS, Row};
+use super::import::{COLUMNS, Row, RowFault, cut};
 use crate::kernel::error::{Error, Field, Result};
+
+/// The most cells of a header.
+const HEADER_CELLS_MAX: usize = 64;
+/// The most cells that a row can have beyond those of the header. Spreadsheet programs write some empty ones.
+const EXTRA_CELLS_MAX: usize = 16;
+/// The most bytes of a cell.
+pub const CELL_BYTES_MAX: usize = 4_096;
 
 /// Returns the encoding with this label, such as `big5`, `utf-16le` or `windows-1252`.
 pub fn encoding(name: &str) -> Result<&'static Encoding> {
@@ -17,26 +25,76 @@ pub fn encoding(name: &str) -> Result<&'static Encoding> {
     known.ok_or_else(|| Error::fields(vec![Field::at(&["header", "Content-Type", "charset"], message)]))
 }
 
-/// Reads a CSV file. `encoding` is the one that the caller names; a byte order mark takes precedence.
+/// Reads a CSV file. `encoding` is the one that the caller names; a byte order mark takes precedence. What exceeds a
+/// limit is never kept.
 pub fn read_csv(bytes: &[u8], encoding: Option<&'static Encoding>, rows_max: u64) -> Result<Vec<Row>> {
     let text = decoded(bytes, encoding)?;
     let whole = &text;
     let (separator, text) = separator(whole);
     // A first line that only declares the separator.
     let skipped = u64::from(text.len() < whole.len());
-    let mut records = records(text, separator)?.into_iter();
-    let header = records.next().map(|(_, cells)| cells).unwrap_or_default();
-    let columns = columns(&header)?;
-    let filled: Vec<(u64, Vec<String>)> =
-        records.filter(|(_, cells)| cells.iter().any(|cell| !cell.trim().is_empty())).collect();
-    require_rows(filled.len(), rows_max)?;
-    let row = |(n, (line, cells)): (usize, (u64, Vec<String>))| {
-        let fault = fault(&columns, &cells);
-        let named = columns.iter().copied().zip(cells.into_iter().map(Some));
-        let row = Row::of(n + 1, named.filter_map(|(column, cell)| Some((column?, cell)))).with_fault(fault);
-        row.at_line(line + skipped)
-    };
-    Ok(filled.into_iter().enumerate().map(row).collect())
+    let mut records = Records::new(text, separator);
+    let header = records.read(HEADER_CELLS_MAX).unwrap_or_default();
+    if let Some(fault) = header.fault {
+        let message = match fault {
+            RowFault::LongCell => format!("has a cell of more than {CELL_BYTES_MAX} bytes in the header"),
+            _ => format!("has more than {HEADER_CELLS_MAX} cells in the header"),
+        };
+        return Err(Error::field("body", message));
+    }
+    let columns = columns(&header.cells)?;
+    let (mut rows, mut count) = (Vec::new(), 0);
+    while let Some(record) = records.read(header.cells.len() + EXTRA_CELLS_MAX) {
+        if record.is_empty() {
+            continue;
+        }
+        count += 1;
+        if count as u64 <= rows_max {
+            let line = record.line + skipped;
+            rows.push(row(count, &columns, record).at_line(line));
+        }
+    }
+    records.require_closed()?;
+    require_rows(count, rows_max)?;
+    Ok(rows)
+}
+
+fn row(number: usize, columns: &[Option<&'static str>], record: Record) -> Row {
+    if let Some(fault) = record.fault {
+        return Row::dropped(number, fault);
+    }
+    let cells = record.cells;
+    let fault = fault(columns, &cells);
+    let has_no_column = |n: usize| columns.get(n).is_none_or(Option::is_none);
+    let extra = cells.iter().enumerate().filter(|(n, cell)| has_no_column(*n) && !cell.trim().is_empty());
+    let extra = extra.map(|(_, cell)| cell.clone()).collect();
+    let named = columns.iter().copied().zip(cells.into_iter().map(Some));
+    Row::of(number, named.filter_map(|(column, cell)| Some((column?, cell)))).with_fault(fault).with_extra(extra)
+}
+
+/// The most bytes of rows that are written to be corrected.
+const WRITTEN_BYTES_MAX: usize = 262_144;
+
+/// Writes rows as a file that can be imported again once it is corrected: the columns that they use, then what no column
+/// names. `None` if there are no rows, if one of them was not kept, or for a file longer than `WRITTEN_BYTES_MAX`.
+pub fn write_csv(rows: &[Row]) -> Option<String> {
+    if rows.iter().any(Row::is_dropped) {
+        return None;
+    }
+    let is_used = |column: &&&str| **column == "username" || rows.iter().any(|row| row.get(column).is_some());
+    let columns: Vec<&str> = COLUMNS.iter().filter(is_used).copied().collect();
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    writer.write_record(&columns).ok()?;
+    for row in rows {
+        let named = columns.iter().map(|column| row.get(column).unwrap_or_default());
+        writer.write_record(named.chain(row.extra().iter().map(String::as_str))).ok()?;
+        // What is still in the writer's buffer counts at the end.
+        if writer.get_ref().len() > WRITTEN_BYTES_MAX {
+            return None;
+        }
+    }
+    let written = String::from_utf8(writer.into_inner().ok()?).ok()?;
+    Some(written).filter(|written| !rows.is_empty() && written.len() <= WRITTEN_BYTES_MAX)
 }
 
 /// Fails if there are more rows than an import accepts.
@@ -91,7 +149,8 @@ fn columns(header: &[String]) -> Result<Vec<Option<&'static str>>> {
         match known {
             Some(column) if columns.contains(&known) => faults.push(Field::body(column, "appears twice in the header")),
             None if !name.trim().is_empty() => {
-                faults.push(Field::body(name.trim(), format!("is not a column: they are {}", COLUMNS.join(", "))));
+                let message = format!("is not a column: they are {}", COLUMNS.join(", "));
+                faults.push(Field::body(&cut(name.trim()), message));
             }
             _ => {}
         }
@@ -104,37 +163,104 @@ fn columns(header: &[String]) -> Result<Vec<Option<&'static str>>> {
 }
 
 /// Returns an error if a row has too few or too many cells. Empty cells without a column do not count.
-fn fault(columns: &[Option<&str>], cells: &[String]) -> Option<&'static str> {
+fn fault(columns: &[Option<&str>], cells: &[String]) -> Option<RowFault> {
     let named = columns.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     if cells.len() < named {
-        return Some("has fewer cells than the header");
+        return Some(RowFault::FewCells);
     }
     let has_no_column = |n: usize| columns.get(n).is_none_or(Option::is_none);
     let is_stray = cells.iter().enumerate().any(|(n, cell)| has_no_column(n) && !cell.trim().is_empty());
-    is_stray.then_some("has a cell that no column of the header names")
+    is_stray.then_some(RowFault::StrayCell)
 }
 
-/// Returns the cells of each record, with the line on which it starts.
-fn records(text: &str, separator: u8) -> Result<Vec<(u64, Vec<String>)>> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(separator).has_headers(false).flexible(true).from_reader(text.as_bytes());
-    let mut records = Vec::new();
-    let (mut record, mut last_at, mut line) = (csv::StringRecord::new(), 0, 1);
-    while reader.read_record(&mut record).map_err(|e| Error::field("body", format!("cannot be read: {e}")))? {
-        let byte = record.position().map_or(0, |at| usize::try_from(at.byte()).unwrap_or_default());
-        // The csv crate counts preceding line ends as part of a record.
-        let rest = text.as_bytes().get(byte..).unwrap_or_default();
-        let begin = byte + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        let between = text.as_bytes().get(last_at..begin).unwrap_or_default();
-        line += between.iter().filter(|byte| **byte == b'\n').count() as u64;
-        last_at = begin;
-        records.push((line, record.iter().map(str::to_owned).collect()));
+/// A record of a file.
+#[derive(Debug, Default)]
+struct Record {
+    /// The line on which it starts, counted from 1.
+    line: u64,
+    /// Empty if there is a fault.
+    cells: Vec<String>,
+    /// Which limit it exceeds.
+    fault: Option<RowFault>,
+}
+
+impl Record {
+    fn is_empty(&self) -> bool {
+        self.fault.is_none() && self.cells.iter().all(|cell| cell.trim().is_empty())
     }
-    // The csv crate reads an unclosed quoted cell up to the end of the file, including all following rows.
-    let is_open = text.get(last_at..).unwrap_or_default().matches('"').count() % 2 == 1;
-    match records.last() {
-        Some((line, _)) if is_open => Err(Error::field("body", format!("line {line}: a quote is never closed"))),
-        _ => Ok(records),
+}
+
+/// Reads a text record by record.
+struct Records<'t> {
+    reader: csv_core::Reader,
+    text: &'t str,
+    /// How much of the text is read.
+    at: usize,
+    /// Where the last record starts, and on which line.
+    begin: usize,
+    line: u64,
+}
+
+impl<'t> Records<'t> {
+    fn new(text: &'t str, separator: u8) -> Self {
+        let reader = csv_core::ReaderBuilder::new().delimiter(separator).build();
+        Self { reader, text, at: 0, begin: 0, line: 1 }
+    }
+
+    /// Reads the next record. If it has more than `cells_max` cells or a cell that is too long, its cells are read, but
+    /// not kept.
+    fn read(&mut self, cells_max: usize) -> Option<Record> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        // The line ends before a record are read as a part of it.
+        let begin = self.at + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let (mut cells, mut fault) = (Vec::new(), None);
+        loop {
+            let (cell, is_last) = self.read_cell()?;
+            match cell {
+                _ if fault.is_some() => {}
+                Some(_) if cells.len() >= cells_max => fault = Some(RowFault::ManyCells),
+                Some(cell) => cells.push(cell),
+                None => fault = Some(RowFault::LongCell),
+            }
+            if is_last {
+                break;
+            }
+        }
+        let between = self.text.as_bytes().get(self.begin..begin).unwrap_or_default();
+        self.line += between.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.begin = begin;
+        let cells = if fault.is_none() { cells } else { Vec::new() };
+        Some(Record { line: self.line, cells, fault })
+    }
+
+    /// Reads the next cell, and whether it is the last one of its record. A cell that is too long is `None`.
+    fn read_cell(&mut self) -> Option<(Option<String>, bool)> {
+        let (mut cell, mut is_long, mut output) = (Vec::new(), false, [0; 512]);
+        loop {
+            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            let (result, read_bytes, written_bytes) = self.reader.read_field(rest, &mut output);
+            self.at += read_bytes;
+            is_long = is_long || cell.len() + written_bytes > CELL_BYTES_MAX;
+            if !is_long {
+                cell.extend_from_slice(&output[..written_bytes]);
+            }
+            match result {
+                ReadFieldResult::InputEmpty | ReadFieldResult::OutputFull => {}
+                ReadFieldResult::Field { record_end } => {
+                    // The text is valid UTF-8, and cells are split only at ASCII characters.
+                    let text = || String::from_utf8_lossy(&cell).into_owned();
+                    return Some(((!is_long).then(text), record_end));
+                }
+                ReadFieldResult::End => return None,
+            }
+        }
+    }
+
+    /// Fails if a quote is never closed. The reader reads such a cell up to the end of the text, with all rows in it.
+    fn require_closed(&self) -> Result<()> {
+        let is_open = self.text.get(self.begin..).unwrap_or_default().matches('"').count() % 2 == 1;
+        let message = || format!("line {}: a quote is never closed", self.line);
+        if is_open { Err(Error::field("body", message())) } else { Ok(()) }
     }
 }
 
@@ -143,7 +269,10 @@ mod tests {
     use super::*;
 
     fn cells(text: &str) -> Vec<Vec<String>> {
-        records(text, b',').expect("records").into_iter().map(|(_, cells)| cells).collect()
+        let mut records = Records::new(text, b',');
+        let cells = std::iter::from_fn(|| records.read(100)).map(|record| record.cells).collect();
+        records.require_closed().expect("closed");
+        cells
     }
 
     fn usernames(bytes: &[u8], encoding: Option<&'static Encoding>) -> Vec<String> {
@@ -158,7 +287,7 @@ mod tests {
             assert_eq!(cells(text), expected, "{text:?}");
         }
         assert_eq!(cells(""), Vec::<Vec<String>>::new());
-        let open = records("a\nb,\"c\nd\ne", b',').expect_err("open");
+        let open = read_csv(b"username\nb,\"c\nd\ne", None, 10).expect_err("open");
         assert_eq!(open.fields[0].message, "line 2: a quote is never closed");
     }
 
@@ -219,10 +348,88 @@ mod tests {
         for good in [&["a", "", "b"][..], &["a", "", "b", " "], &["a", "", "b", "", ""]] {
             assert_eq!(fault(good), None, "{good:?}");
         }
-        assert!(fault(&["a"]).is_some_and(|why| why.contains("fewer")));
+        assert_eq!(fault(&["a"]), Some(RowFault::FewCells));
         for stray in [&["a", "x", "b"][..], &["a", "", "b", "x"], &["a", "", "b", "", "x"]] {
-            assert!(fault(stray).is_some_and(|why| why.contains("no column")), "{stray:?}");
+            assert_eq!(fault(stray), Some(RowFault::StrayCell), "{stray:?}");
         }
+    }
+
+    #[test]
+    fn rows_are_written_as_a_file_that_can_be_read_again() {
+        let file = "username,email,display_name\nkim,\"a, \"\"b\"\"\",\n,lee@example.org,李\nann,x,y,z\n";
+        let rows = read_csv(file.as_bytes(), None, 10).expect("rows");
+        let written = write_csv(&rows).expect("a file");
+        assert_eq!(written, file);
+        assert_eq!(read_csv(written.as_bytes(), None, 10).expect("rows"), rows);
+        let only_names = Row::of(1, [("username", Some("kim".into()))]);
+        assert_eq!(write_csv(&[only_names]).as_deref(), Some("username\nkim\n"));
+        assert_eq!(write_csv(&[]), None);
+        let long = |bytes: usize| Row::of(1, [("username", Some("k".repeat(bytes)))]);
+        let most = WRITTEN_BYTES_MAX - "username\n\n".len();
+        assert_eq!((write_csv(&[long(most)]).is_some(), write_csv(&[long(most + 1)])), (true, None));
+    }
+
+    /// The number and the line of each row, and the limit that it exceeds.
+    fn dropped(file: &str) -> Vec<(usize, Option<u64>, Option<RowFault>)> {
+        let rows = read_csv(file.as_bytes(), None, 10).expect("rows");
+        let fault = |row: &Row| if row.is_dropped() { row.fault() } else { None };
+        rows.iter().map(|row| (row.number, row.line, fault(row))).collect()
+    }
+
+    #[test]
+    fn a_row_has_as_many_cells_as_the_limit_and_not_one_more() {
+        let most = ",".repeat(EXTRA_CELLS_MAX);
+        let file =
+            format!("username,email\nkim,kim@example.org{most}\n\nlee,lee@example.org{most},\nmax,x\n,{most},\n");
+        let many = Some(RowFault::ManyCells);
+        assert_eq!(dropped(&file), [(1, Some(2), None), (2, Some(4), many), (3, Some(5), None), (4, Some(6), many)]);
+        let rows = read_csv(file.as_bytes(), None, 10).expect("rows");
+        assert_eq!((rows[0].username(), rows[1].username(), rows[1].extra().len()), (Some("kim"), None, 0));
+        assert_eq!(write_csv(&rows), None, "a row that was not kept cannot be written");
+    }
+
+    #[test]
+    fn a_cell_has_as_many_bytes_as_the_limit_and_not_one_more() {
+        fn quotes(bytes: usize) -> String {
+            format!("\"{}\"", "\"\"".repeat(bytes))
+        }
+        let texts: [fn(usize) -> String; 3] =
+            [|bytes| "x".repeat(bytes), |bytes| "é".repeat(bytes / 2) + &"x".repeat(bytes % 2), quotes];
+        for cell in texts {
+            let (most, more) = (cell(CELL_BYTES_MAX), cell(CELL_BYTES_MAX + 1));
+            let file = format!("username,email\nkim,{most}\nlee,{more}\n{more},x\nmax,{more}");
+            let long = Some(RowFault::LongCell);
+            let expected = [(1, Some(2), None), (2, Some(3), long), (3, Some(4), long), (4, Some(5), long)];
+            assert_eq!(dropped(&file), expected);
+            let rows = read_csv(file.as_bytes(), None, 10).expect("rows");
+            assert_eq!(rows[0].get("email").map(str::len), Some(CELL_BYTES_MAX));
+            assert_eq!(rows[1].username(), None);
+        }
+    }
+
+    #[test]
+    fn a_header_has_as_many_cells_and_bytes_as_the_limits_and_not_one_more() {
+        let empty = |cells: usize| format!("username{}\nkim\n", ",".repeat(cells - 1));
+        assert_eq!(usernames(empty(HEADER_CELLS_MAX).as_bytes(), None), ["kim"]);
+        let refused = |file: &str| read_csv(file.as_bytes(), None, 10).expect_err("a header").fields;
+        let many = refused(&empty(HEADER_CELLS_MAX + 1));
+        assert_eq!((many[0].name(), many[0].message.as_str()), ("body", "has more than 64 cells in the header"));
+        assert_eq!(refused(&"x,".repeat(1 << 20)), many);
+        let unknown = |cells: usize| vec!["x"; cells].join(",");
+        assert_eq!(refused(&unknown(HEADER_CELLS_MAX)).len(), HEADER_CELLS_MAX);
+        // The name of a column is cut in its fault.
+        let long = refused(&"x".repeat(CELL_BYTES_MAX));
+        assert_eq!((long.len(), long[0].name().chars().count()), (1, 201));
+        let longer = refused(&"x".repeat(CELL_BYTES_MAX + 1));
+        assert_eq!((longer[0].name(), longer.len()), ("body", 1));
+        assert_eq!(longer[0].message, "has a cell of more than 4096 bytes in the header");
+    }
+
+    #[test]
+    fn rows_beyond_the_limit_are_counted_and_not_kept() {
+        let file = "username\n".to_owned() + &"kim\n".repeat(1_000);
+        let refused = read_csv(file.as_bytes(), None, 2).expect_err("too many");
+        assert!(refused.fields[0].message.starts_with("there are 1000 rows"), "{refused}");
     }
 
     #[test]

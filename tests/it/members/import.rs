@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::callers::Reply;
 use crate::harness::site::{Site, binary};
+use crate::harness::waiting::eventually;
 
 const IMPORT: &str = "/api/v1/admin/users/import";
 
@@ -125,6 +126,12 @@ async fn all_bad_rows_are_reported_and_the_others_are_imported() {
     ];
     assert_eq!(failed, expected);
     assert_eq!(done["failed"][3]["fields"][0]["message"], "is in line 2 already");
+    // The failed rows come back as they were, to be corrected.
+    let rows: Vec<&str> = file.lines().collect();
+    let refused: Vec<&str> = done["failed_csv"].as_str().expect("rows").lines().collect();
+    assert_eq!(refused[..3], [rows[0], rows[2], rows[3]]);
+    assert_eq!(refused.len(), 1 + 9);
+    assert_eq!(import(&site, "", "username,email\nmia,mia@example.org\n").await.data()["failed_csv"], Value::Null);
     assert_eq!(user(&site, "mia").await["sftpgo_username"], "mia");
 }
 
@@ -149,6 +156,78 @@ async fn a_folder_is_never_renamed_and_a_member_with_more_rights_is_not_changed(
     let tried = office.send_raw(Method::POST, IMPORT, "text/csv", file.into()).await.data();
     assert_eq!(counts(&tried), [0, 0, 0, 1]);
     assert_eq!(user(&site, "boss").await["email"], "boss@example.org");
+    let denied = site.last_audit_entry().await;
+    assert_eq!((&denied["outcome"], &denied["action"]), (&json!("denied"), &json!("import_users")));
+    // The row of somebody else does not stop the others.
+    let file = "username,email\nboss,mine@example.org\nkim,new@example.org\n";
+    let tried = office.send_raw(Method::POST, IMPORT, "text/csv", file.into()).await.data();
+    assert_eq!((counts(&tried), &tried["not_attempted"]), ([0, 1, 0, 1], &json!(0)));
+}
+
+#[tokio::test]
+async fn an_import_that_loses_its_credential_stops_and_tells_what_it_wrote() {
+    const ROWS: usize = 4_000;
+    let site = Site::start().await;
+    let (admin, importer) = (site.admin(), site.platform_member(&["roster.user.import"]).await);
+    let file = (0..ROWS).fold("username,email\n".to_owned(), |file, n| file + &format!("u{n},u{n}@example.org\n"));
+    let total = async || admin.get("/admin/members?limit=1").await.data()["total"].as_u64().expect("a number");
+    let before = total().await;
+    let end = async {
+        eventually("the first rows", async || total().await > before).await;
+        admin.post(&format!("/admin/members/{}/deactivate", importer.uid), json!({})).await.done();
+    };
+    let importer = importer.caller();
+    let (reply, ()) = tokio::join!(importer.send_raw(Method::POST, IMPORT, "text/csv", file.into()), end);
+    assert_eq!((reply.status, reply.word()), (401, "unauthenticated"));
+    let written = total().await - before;
+    let told = format!(" ({written} of {ROWS} rows were written before)");
+    assert!(reply.body["message"].as_str().is_some_and(|message| message.ends_with(&told)), "{reply:?}");
+    let denied = admin.get("/admin/audit?outcome=denied&action=import_users").await.data();
+    assert_eq!((&denied["total"], &denied["items"][0]["after"]["detail"]), (&json!(1), &json!("unauthenticated")));
+}
+
+#[tokio::test]
+async fn rows_that_are_too_long_fail_alone_and_answers_repeat_little_of_them() {
+    let site = Site::start().await;
+    let text = |bytes: usize| "x".repeat(bytes);
+    let file = format!(
+        "username,email\n{},a\n{},a\n{},a\nann,{}\nkim,kim@example.org\n",
+        text(200),
+        text(201),
+        text(4_097),
+        ",".repeat(17)
+    );
+    let done = import(&site, "", &file).await.data();
+    assert_eq!((counts(&done), &done["failed_csv"]), ([1, 0, 0, 4], &Value::Null));
+    let failed: Vec<(Value, Value)> =
+        done["failed"].as_array().unwrap().iter().map(|row| (row["line"].clone(), row["username"].clone())).collect();
+    let cut = format!("{}…", text(200));
+    let expected = [(2, json!(text(200))), (3, json!(cut)), (4, Value::Null), (5, Value::Null)];
+    assert_eq!(failed, expected.map(|(line, name)| (json!(line), name)));
+    let message = |row: usize| done["failed"][row]["fields"].clone();
+    let dropped = |message: &str| json!([{"field": "row", "message": message}]);
+    assert_eq!(message(2), dropped("has a cell of more than 4 KiB: correct it in the file"));
+    assert_eq!(message(3), dropped("has too many cells: correct it in the file"));
+
+    let header = |cells: usize| format!("username,email{}\n", ",".repeat(cells - 2));
+    assert_eq!(import(&site, "", &header(64)).await.status, 200);
+    let refused = import(&site, "", &header(65)).await;
+    assert_eq!(refused.is(10_101_000).fields(), ["body.body"]);
+    assert_eq!(refused.body["fields"][0]["message"], "has more than 64 cells in the header");
+
+    // The same in JSON.
+    let users = |bytes: usize| json!({"users": [{"username": text(bytes)}, {"username": "kim"}]});
+    let failed = async |bytes: usize| site.admin().post(IMPORT, users(bytes)).await.data()["failed"][0].clone();
+    let (most, more) = (failed(4_096).await, failed(4_097).await);
+    assert_eq!((&most["username"], &most["fields"][0]["field"]), (&json!(cut), &json!("username")));
+    assert_eq!((&more["username"], &more["fields"]), (&Value::Null, &message(2)));
+    let unknown = |count: usize| -> Value {
+        let fields = (0..count).map(|n| (format!("x{n}"), json!(1)));
+        json!({"users": [fields.collect::<serde_json::Map<_, _>>()]})
+    };
+    for (count, told) in [(100, 100), (101, 100)] {
+        assert_eq!(site.admin().post(IMPORT, unknown(count)).await.is(10_101_000).fields().len(), told);
+    }
 }
 
 #[tokio::test]

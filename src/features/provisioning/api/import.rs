@@ -1,25 +1,27 @@
 //! The operation that imports users with quotas and external names.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use poem_openapi::param::Query;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
 use serde_json::Value;
 
 use super::require_site;
 use crate::features::members::require_may_touch;
-use crate::features::provisioning::import::{self, COLUMNS, Plan, Row, RowOutcome};
+use crate::features::provisioning::import::{self, COLUMNS, Plan, Row, RowFault, RowOutcome};
 use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::QuotaSettings;
+use crate::kernel::app::tasks::{BUSY_PAUSES, Progress, TaskKind};
 use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::body::require_media_type;
-use crate::kernel::http::{Reply, Tag, ok, request_validator};
+use crate::kernel::http::{Tag, TaskReply, request_validator};
 use crate::kernel::ids::MemberId;
 
 /// One user to import; absent fields stay unchanged, or get their default for a new user
@@ -51,6 +53,7 @@ struct ImportUsers {
 struct ImportedRow {
     /// Counted from 1, without a header
     row: u64,
+    /// At most 200 characters of it
     username: String,
     /// Null for a new user in a dry run
     #[oai(nullable)]
@@ -61,7 +64,8 @@ struct ImportedRow {
 
 /// An error of a row
 #[derive(Object)]
-struct RowFault {
+#[oai(rename = "RowFault")]
+struct RowError {
     /// The column
     field: String,
     message: String,
@@ -75,21 +79,29 @@ struct FailedRow {
     /// The line of the file on which it starts; null for JSON
     #[oai(nullable)]
     line: Option<u64>,
+    /// At most 200 characters of it; null if the row has none, or was too long to be read
     #[oai(nullable)]
     username: Option<String>,
-    fields: Vec<RowFault>,
+    fields: Vec<RowError>,
 }
 
 /// The result of an import or its dry run
 #[derive(Object, Default)]
 struct ImportDifference {
     dry_run: bool,
+    /// The rows that were looked at
     rows: u64,
+    /// The rows after the one at which the import was cancelled or failed
+    not_attempted: u64,
     created: Vec<ImportedRow>,
     changed: Vec<ImportedRow>,
     unchanged: u64,
     /// Rows that were not applied; they do not stop the others
     failed: Vec<FailedRow>,
+    /// The failed rows as CSV, to be corrected and imported again; null without any, if they are longer than 256 KiB, or if
+    /// one of them was too long to be read
+    #[oai(nullable)]
+    failed_csv: Option<String>,
 }
 crate::document! {
     "ImportUsers": r#"{"users":[{"username":"kim","email":"kim@example.org","wordpress_id":17,"quota_size":10737418240,"org_code":"acme"}]}"#;
@@ -107,6 +119,10 @@ impl Api {
     /// repeating a completed import changes nothing. A member is found by its username if the site assigned it, or if
     /// the row also has the member's WordPress number or SFTPGo username; a row with a username that somebody else
     /// chose fails. New members get no password and no API key here.
+    ///
+    /// If the caller loses the permission or the credential meanwhile, or the server fails, the import stops with that
+    /// error. Its message says how many rows were written before, and a task has their result; import the file again for
+    /// the rest.
     #[oai(path = "/", method = "post", operation_id = "import_users")]
     async fn import_users(
         &self,
@@ -115,26 +131,83 @@ impl Api {
         dry_run: Query<Option<bool>>,
         /// Send each new member a mail with a one-time link
         welcome: Query<Option<bool>>,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
         file: UsersFile,
-    ) -> Reply<ImportDifference> {
+    ) -> TaskReply<ImportDifference> {
         let bytes = self.app.read_large_body(&caller, LargeBody::Users).await?.clone();
         let (dry_run, welcome) = (dry_run.0.unwrap_or(false), welcome.0.unwrap_or(false));
         let rows_max = self.app.config.import_rows_max;
         let read = move || file.rows(&bytes, rows_max);
         let rows = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
-        let planned = self.plan_rows(rows).await?;
-        if dry_run {
-            return Ok(ok(difference(true, planned.into_iter().map(|(row, plan)| (row, predicted(plan))))));
-        }
-        /// Concurrent changes share commits.
-        const AT_ONCE: usize = 64;
-        let written = stream::iter(planned).map(|(row, plan)| self.write(&caller, row, plan, welcome));
-        let written: Vec<(Row, RowOutcome)> = written.buffered(AT_ONCE).try_collect().await?;
-        Ok(ok(difference(false, written.into_iter())))
+        let (api, caller) = (Self { app: self.app.clone() }, caller.0);
+        let by = caller.clone();
+        let work = move |progress| async move { api.import(&by, rows, (dry_run, welcome), &progress).await };
+        Ok(self.app.perform(&caller, IMPORT, background.0 == Some(true), work).await?)
     }
 }
 
+const IMPORT: TaskKind = TaskKind { operation: "import_users", steps: &["rows"] };
+
 impl Api {
+    /// Imports the rows. If it is cancelled, the result has only the rows that were looked at.
+    async fn import(
+        &self,
+        caller: &Identity,
+        rows: Vec<Row>,
+        (dry_run, welcome): (bool, bool),
+        progress: &Progress,
+    ) -> Result<ImportDifference> {
+        /// Concurrent changes share commits.
+        const AT_ONCE: usize = 64;
+        progress.step(IMPORT.steps[0]);
+        progress.of(rows.len() as u64);
+        let planned = progress.unless_cancelled(self.plan_rows(rows)).await?;
+        if dry_run {
+            progress.advance(planned.len() as u64);
+            return Ok(difference(true, planned.into_iter().map(|(row, plan)| (row, predicted(plan)))));
+        }
+        let total = planned.len() as u64;
+        let is_stopped = AtomicBool::new(false);
+        let goes_on = |_: &(Row, Plan)| !is_stopped.load(Ordering::Relaxed) && !progress.is_cancelled();
+        let next = planned.into_iter().take_while(goes_on);
+        let write = |(row, plan)| self.write(caller, (row, plan), welcome, progress);
+        let mut writes = stream::iter(next).map(write).buffered(AT_ONCE);
+        let (mut written, mut error): (Vec<(Row, RowOutcome)>, Option<Error>) = (Vec::new(), None);
+        // After an error no other row begins, but those that wait for the writer are waited for: they may be committed.
+        while let Some(attempt) = writes.next().await {
+            match attempt {
+                Ok(row) => {
+                    progress.advance(1);
+                    written.push(row);
+                }
+                Err(stopped) => {
+                    is_stopped.store(true, Ordering::Relaxed);
+                    error = error.or(Some(stopped).filter(|stopped| stopped.code != ErrorCode::TaskCancelled));
+                }
+            }
+        }
+        drop(writes);
+        let mut found = difference(false, written.into_iter());
+        found.not_attempted = total.saturating_sub(found.rows);
+        match error {
+            Some(error) => Err(self.stopped(caller, error, found, progress).await),
+            None => Ok(found),
+        }
+    }
+
+    /// The error that stopped the import, which tells what was done before. A task keeps that as its result.
+    async fn stopped(&self, caller: &Identity, error: Error, found: ImportDifference, progress: &Progress) -> Error {
+        self.app.record_lost_credential(&caller.context, IMPORT.operation, &error).await;
+        let written = found.created.len() + found.changed.len();
+        if written == 0 {
+            return error;
+        }
+        let total = found.rows + found.not_attempted;
+        let message = format!("{} ({written} of {total} rows were written before)", error.message());
+        progress.fail(error.with_message(message), &found)
+    }
+
     /// Plans all rows against the present state.
     async fn plan_rows(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
         let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
@@ -154,39 +227,75 @@ impl Api {
             .await
     }
 
-    /// Applies a row after planning it again; only internal errors stop the import.
-    async fn write(&self, caller: &Identity, row: Row, plan: Plan, welcome: bool) -> Result<(Row, RowOutcome)> {
+    /// Applies a row after planning it again. Fails with what stops the whole import: an ended credential, a lost
+    /// permission, an internal error.
+    async fn write(
+        &self,
+        caller: &Identity,
+        (row, plan): (Row, Plan),
+        welcome: bool,
+        progress: &Progress,
+    ) -> Result<(Row, RowOutcome)> {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, predicted(plan)));
         }
-        let (source, rules, members_max) =
-            (row.clone(), QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
-        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &source)?
-        {
-            Plan::Create(mut new) => {
-                require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
-                new.welcome = welcome.then(|| Grantor::from_caller(caller));
-                Ok(provisioning::create_user(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
-            }
-            Plan::Change(user, edit, fields) => {
-                let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
-                let id = user.member.id;
-                require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
-                Ok(provisioning::update_user(t, &rules, reach, &user, &edit)?
-                    .map(|fields| RowOutcome::Changed(id, fields)))
-            }
-            other => Ok(Changed::unchanged(predicted(other))),
+        // Whether the caller can still import, whatever becomes of this row.
+        let may_import = Arc::new(AtomicBool::new(false));
+        let attempt = || {
+            let write = self.writing(row.clone(), welcome, may_import.clone());
+            self.app.change(caller, "user.import", write)
         };
-        let outcome = match self.app.change(caller, "user.import", write).await {
-            Ok(done) => done.answer,
-            Err(refused) if refused.code.status() < 500 => RowOutcome::Failed(if refused.fields.is_empty() {
-                vec![Field::body("row", refused.message())]
-            } else {
-                refused.fields
-            }),
-            Err(internal) => return Err(internal),
+        let refused = match progress.repeat_while_busy(&BUSY_PAUSES, attempt).await {
+            Ok(done) => return Ok((row, done.answer)),
+            Err(refused) => refused,
         };
-        Ok((row, outcome))
+        let is_denial = refused.is_denial();
+        let stops = refused.code == ErrorCode::TaskCancelled
+            || refused.code.status() == 401
+            || refused.code.status() >= 500
+            || (is_denial && !may_import.load(Ordering::Relaxed));
+        if stops {
+            return Err(refused);
+        }
+        // The row is about somebody whom this caller cannot change: the others are not.
+        if is_denial {
+            self.app.record_denial(&caller.context, IMPORT.operation, refused.code.as_str()).await?;
+        }
+        let faults = match refused.fields.is_empty() {
+            true => vec![Field::body("row", refused.message())],
+            false => refused.fields,
+        };
+        Ok((row, RowOutcome::Failed(faults)))
+    }
+
+    /// The change that applies a row. It sets `may_import` once it knows that the caller can import.
+    fn writing(
+        &self,
+        row: Row,
+        welcome: bool,
+        may_import: Arc<AtomicBool>,
+    ) -> impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<RowOutcome>> + Send + use<> {
+        let (rules, members_max) = (QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
+        move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = require_site(t, caller, Permission::USER_IMPORT, false)?;
+            may_import.store(true, Ordering::Relaxed);
+            match import::plan(t, t.snapshot(), &rules, &row)? {
+                Plan::Create(mut new) => {
+                    require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
+                    new.welcome = welcome.then(|| Grantor::from_caller(caller));
+                    let created = provisioning::create_user(t, &rules, &new, members_max)?;
+                    Ok(created.map(|id| RowOutcome::Created(Some(id))))
+                }
+                Plan::Change(user, edit, fields) => {
+                    require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
+                    let id = user.member.id;
+                    require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
+                    let changed = provisioning::update_user(t, &rules, reach, &user, &edit)?;
+                    Ok(changed.map(|fields| RowOutcome::Changed(id, fields)))
+                }
+                other => Ok(Changed::unchanged(predicted(other))),
+            }
+        }
     }
 }
 
@@ -201,9 +310,10 @@ fn predicted(plan: Plan) -> RowOutcome {
 
 fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, RowOutcome)>) -> ImportDifference {
     let mut found = ImportDifference { dry_run, ..ImportDifference::default() };
+    let mut failed = Vec::new();
     for (row, outcome) in rows {
         found.rows += 1;
-        let (number, line, username) = (row.number as u64, row.line, row.username().map(str::to_owned));
+        let (number, line, username) = (row.number as u64, row.line, row.username().map(import::cut));
         let imported = |id: Option<MemberId>, fields: Vec<&str>| ImportedRow {
             row: number,
             username: username.clone().unwrap_or_default(),
@@ -215,12 +325,14 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, RowOutcome)>) -> I
             RowOutcome::Changed(id, fields) => found.changed.push(imported(Some(id), fields)),
             RowOutcome::Unchanged => found.unchanged += 1,
             RowOutcome::Failed(faults) => {
-                let fault = |fault: Field| RowFault { field: fault.name().to_owned(), message: fault.message };
+                let fault = |fault: Field| RowError { field: fault.name().to_owned(), message: fault.message };
                 let fields = faults.into_iter().map(fault).collect();
                 found.failed.push(FailedRow { row: number, line, username: username.clone(), fields });
+                failed.push(row);
             }
         }
     }
+    found.failed_csv = spreadsheet::write_csv(&failed);
     found
 }
 
@@ -241,7 +353,13 @@ impl UsersFile {
         let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
         spreadsheet::require_rows(users.len(), rows_max)?;
         let mut faults = Vec::new();
-        let rows = users.iter().enumerate().map(|(n, user)| row_of(n + 1, user, &mut faults)).collect();
+        let mut rows = Vec::new();
+        for (n, user) in users.iter().enumerate() {
+            rows.push(row_of(n + 1, user, &mut faults));
+            if faults.len() >= FAULTS_MAX {
+                break;
+            }
+        }
         if faults.is_empty() { Ok(rows) } else { Err(Error::fields(faults)) }
     }
 }
@@ -263,7 +381,7 @@ fn row_of(number: usize, user: &Value, faults: &mut Vec<Field>) -> Row {
     let mut cells = Vec::new();
     for (name, value) in user {
         let Some(column) = COLUMNS.iter().find(|column| *column == name) else {
-            fault(name, format!("is not a field: they are {}", COLUMNS.join(", ")));
+            fault(&import::cut(name), format!("is not a field: they are {}", COLUMNS.join(", ")));
             continue;
         };
         match value {
@@ -273,7 +391,8 @@ fn row_of(number: usize, user: &Value, faults: &mut Vec<Field>) -> Row {
             _ => fault(column, "must be text or a number".into()),
         }
     }
-    Row::of(number, cells)
+    let is_long = |value: &Value| value.as_str().is_some_and(|text| text.len() > spreadsheet::CELL_BYTES_MAX);
+    if user.values().any(is_long) { Row::dropped(number, RowFault::LongCell) } else { Row::of(number, cells) }
 }
 
 impl<'a> ApiExtractor<'a> for UsersFile {
