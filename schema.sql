@@ -660,6 +660,9 @@ create table quota_ledger (
     request_id text not null
 ) strict;
 create index quota_ledger_member_id on quota_ledger (member_id, id);
+-- For statistics.
+create index quota_ledger_at on quota_ledger (at);
+create index quota_ledger_organization_id on quota_ledger (organization_id, at);
 
 create table quota_reservations (
     id blob primary key check (length(id) = 16),

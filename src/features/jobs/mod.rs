@@ -12,6 +12,7 @@
 //! ```
 
 pub mod api;
+pub mod counts;
 pub mod queue;
 pub mod store;
 

@@ -5,6 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use crate::features::jobs::queue::{Queue, Ready, ShutState};
 use crate::features::jobs::{ClaimRequest, Filter, Job, JobState, Processor};
+use crate::kernel::db::buckets::Buckets;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
@@ -173,6 +174,42 @@ pub fn count(r: &Reader<'_>, filter: &Filter) -> Result<[u64; 5]> {
         Ok([number(0)?, number(1)?, number(2)?, number(3)?, number(4)?])
     })?;
     Ok(counts.unwrap_or_default())
+}
+
+// Ids are in order of time, and indexed. They are made a little before the time that the row gets.
+const COUNT_CREATED: &str = "
+    select (created_at - :from) / :step_ms, count(*)
+    from jobs
+    where id >= :first and id < :last and created_at >= :from and created_at < :to
+    group by 1";
+const COUNT_CREATED_IN: &str = "
+    select (created_at - :from) / :step_ms, count(*)
+    from jobs
+    where organization_id = :organization_id and id >= :first and id < :last and created_at >= :from
+      and created_at < :to
+    group by 1";
+
+/// Counts the present jobs by the bucket in which they were created, as (bucket, number).
+pub fn count_created(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    buckets: &Buckets,
+) -> Result<Vec<(i64, u64)>> {
+    const MARGIN_MS: i64 = 3_600_000;
+    let to = buckets.to();
+    let (first, last) = (JobId::first_of(buckets.from.plus_ms(-MARGIN_MS)), JobId::first_of(to.plus_ms(MARGIN_MS)));
+    let mut parameters: Vec<(&str, &dyn rusqlite::ToSql)> = vec![
+        (":from", &buckets.from),
+        (":to", &to),
+        (":step_ms", &buckets.step_ms),
+        (":first", &first),
+        (":last", &last),
+    ];
+    if let Some(organization) = &organization {
+        parameters.push((":organization_id", organization));
+    }
+    let statement = if organization.is_some() { COUNT_CREATED_IN } else { COUNT_CREATED };
+    r.all(statement, &parameters, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))
 }
 
 impl FromSql for JobState {

@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
 use crate::features::members;
-use crate::features::quotas::recount::{self, Difference, RecountResult, RecountTarget};
+use crate::features::quotas::recount::{Difference, RECOUNT, RecountResult, RecountTarget, recount};
 use crate::features::quotas::store::{self, Ceiling, MemberAccount};
 use crate::features::quotas::usage_store;
 use crate::features::quotas::{self, LedgerCause, QuotaAccount, QuotaSettings, set_quota};
@@ -21,7 +21,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Direction, PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
+use crate::kernel::http::{Body, Page, Reply, Tag, TaskReply, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 
@@ -523,19 +523,20 @@ impl Api {
     /// The usage of each member and organization must equal the sum of its ledger and the sum of its videos; the
     /// reserved bytes must equal the sum of the open reservations. A repair takes the videos as correct.
     #[oai(path = "/admin/quotas/recount", method = "post", operation_id = "recount_quotas")]
-    async fn recount_quotas(&self, caller: MemberCaller, body: Body<RecountQuotas>) -> Reply<Recounted> {
+    async fn recount_quotas(
+        &self,
+        caller: MemberCaller,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
+        body: Body<RecountQuotas>,
+    ) -> TaskReply<Recounted> {
         let repairs = body.0.repair == Some(true);
-        let counted = if repairs {
-            let repair = move |t: &Transaction<'_>, caller: &Identity| {
-                authz::require(t.snapshot(), caller, Permission::QUOTA_RECOUNT)?;
-                recount::repair(t, caller)
-            };
-            self.app.change(&caller, "quota.repair", repair).await?.answer
-        } else {
-            authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_RECOUNT)?;
-            self.app.read(recount::count).await?
-        };
-        Ok(ok(Recounted::new(counted, repairs)))
+        authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_RECOUNT)?;
+        let (app, caller) = (self.app.clone(), caller.0);
+        let by = caller.clone();
+        let work =
+            move |progress| async move { Ok(Recounted::new(recount(&app, &by, repairs, progress).await?, repairs)) };
+        Ok(self.app.perform(&caller, RECOUNT, background.0 == Some(true), work).await?)
     }
 }
 

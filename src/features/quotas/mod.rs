@@ -9,6 +9,7 @@
 //! it is deleted or transferred.
 
 pub mod api;
+mod count_store;
 pub mod recount;
 mod recount_store;
 mod reservation_store;
@@ -24,6 +25,7 @@ use crate::kernel::authz::Reach;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
+use crate::kernel::db::buckets::Buckets;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
@@ -183,6 +185,25 @@ impl LedgerCause {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.as_str() == text)
     }
+}
+
+/// Ledger rows of one cause in one bucket, with the bytes that they added and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerCount {
+    pub bucket: i64,
+    pub cause: LedgerCause,
+    pub rows: u64,
+    pub added: u64,
+    pub removed: u64,
+}
+
+/// Counts the ledger rows of an organization, or of the site.
+pub fn count_ledger(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    buckets: &Buckets,
+) -> Result<Vec<LedgerCount>> {
+    count_store::count_ledger(r, organization, buckets)
 }
 
 /// Why an account changed, as recorded in the ledger.

@@ -7,8 +7,11 @@ use serde_json::json;
 
 use super::recount_store as store;
 use super::{LedgerCause, LedgerReason};
-use crate::kernel::app::{Changed, Transaction};
+use crate::kernel::app::tasks::{Progress, TaskKind};
+use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
@@ -42,10 +45,31 @@ pub struct RecountResult {
     pub differences: Vec<Difference>,
 }
 
+/// The recount as a task, which counts the members.
+pub const RECOUNT: TaskKind = TaskKind { operation: "recount_quotas", steps: &["members"] };
+
+/// Checks all accounts and, if `repairs`, corrects them.
+pub async fn recount(app: &App, caller: &Identity, repairs: bool, progress: Progress) -> Result<RecountResult> {
+    let told = progress.clone();
+    if !repairs {
+        return progress.unless_cancelled(app.read(move |r| count(r, &told))).await;
+    }
+    // One transaction, which is completed or not begun.
+    progress.check()?;
+    let change = move |t: &Transaction<'_>, caller: &Identity| {
+        authz::require(t.snapshot(), caller, Permission::QUOTA_RECOUNT)?;
+        repair(t, caller, &told)
+    };
+    Ok(app.change(caller, "quota.repair", change).await?.answer)
+}
+
 /// Checks all accounts without changing anything.
-pub fn count(r: &Reader<'_>) -> Result<RecountResult> {
+fn count(r: &Reader<'_>, progress: &Progress) -> Result<RecountResult> {
+    progress.step(RECOUNT.steps[0]);
     let [members, organizations, videos, stored_count] = store::totals(r)?;
+    progress.of(members.unsigned_abs());
     let mut differences = store::list_members(r)?;
+    progress.advance(members.unsigned_abs());
     differences.extend(store::list_organizations(r)?);
     if videos != stored_count {
         let difference = Difference {
@@ -62,8 +86,8 @@ pub fn count(r: &Reader<'_>) -> Result<RecountResult> {
 }
 
 /// Checks all accounts and corrects them from the videos. Returns the differences found before the repair.
-pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<RecountResult>> {
-    let counted = count(t)?;
+fn repair(t: &Transaction<'_>, caller: &Identity, progress: &Progress) -> Result<Changed<RecountResult>> {
+    let counted = count(t, progress)?;
     if counted.differences.is_empty() {
         return Ok(Changed::unchanged(counted));
     }

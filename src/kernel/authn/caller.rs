@@ -97,10 +97,10 @@ pub struct Guard {
 impl Guard {
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, keys: Keys, config: &Config) -> Self {
         Self {
+            login_throttle: Throttle::new(config).with_policy(snapshot.clone()),
             snapshot,
             keys: ArcSwap::from_pointee(keys),
             cookies: Cookies::new(config),
-            login_throttle: Throttle::new(config),
             mail_throttle: Throttle::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
             hook_key: config.hook_sftpgo_key.as_deref().map(secret::hash),

@@ -6,12 +6,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
+
+use crate::kernel::authn::failed_sign_ins::FailedSignIns;
 use crate::kernel::authz::principal::network_of;
+use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::ids::Timestamp;
+use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
 /// Attempts that an address without failures has at an account under attack.
@@ -42,6 +46,10 @@ pub struct Throttle {
     account_max: u64,
     address_max: u64,
     counts: Mutex<HashMap<Key, Count>>,
+    /// The failures of the last month, for statistics.
+    pub failures: FailedSignIns,
+    /// Says to which organizations members belong.
+    policy: Option<Arc<ArcSwap<Snapshot>>>,
 }
 
 /// One attempt: the account, by its id or by the typed name if no account has it, and the address.
@@ -50,11 +58,18 @@ pub struct Attempt {
     account: Hash,
     /// Requests without an address share one counter.
     address: IpAddr,
+    /// The member, if the account is one.
+    member: Option<MemberId>,
 }
 
 impl Attempt {
     pub fn new(account: &str, address: Option<IpAddr>) -> Self {
-        Self { account: secret::hash(account), address: network_of(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))) }
+        let member = MemberId::of(account);
+        Self {
+            account: secret::hash(account),
+            address: network_of(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))),
+            member: (!member.is_nil()).then_some(member),
+        }
     }
 }
 
@@ -70,7 +85,14 @@ impl Throttle {
             account_max: config.slow_account_failures,
             address_max: config.slow_address_failures,
             counts: Mutex::default(),
+            failures: FailedSignIns::new(Timestamp::now()),
+            policy: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_policy(self, policy: Arc<ArcSwap<Snapshot>>) -> Self {
+        Self { policy: Some(policy), ..self }
     }
 
     /// Fails with `too_many_failures` while the attempt must wait. `is_known`: a session of the member began at this
@@ -112,7 +134,11 @@ impl Throttle {
 
     /// Counts a failure of the account, of the address, and of the pair.
     pub fn record_failure(&self, attempt: Attempt, now: Timestamp) {
-        let Attempt { account, address } = attempt;
+        let Attempt { account, address, member } = attempt;
+        self.failures.record(member, now, |member| {
+            let snapshot = self.policy.as_ref()?.load();
+            snapshot.tenants_of(member).map(|tenant| tenant.id).min()
+        });
         self.count(&[Key::Account(account), Key::Address(address), Key::Pair(account, address)], now);
     }
 

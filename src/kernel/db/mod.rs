@@ -10,6 +10,7 @@
 //! The writer takes all queued jobs, up to `db.write_batch`, runs each in a savepoint of one transaction, and commits
 //! once (group commit): all these jobs share one fsync.
 
+pub mod buckets;
 pub mod lists;
 pub mod mark;
 pub mod readers;

@@ -26,6 +26,7 @@ const UPGRADES: &[&str] = &[
     include_str!("upgrades/6.sql"),
     include_str!("upgrades/7.sql"),
     include_str!("upgrades/8.sql"),
+    include_str!("upgrades/9.sql"),
 ];
 
 /// The pragma with the version of the schema.

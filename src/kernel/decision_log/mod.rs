@@ -6,6 +6,7 @@
 //!
 //! `synchronous=normal`: a power cut can lose the last rows and damages no others. No decision depends on these rows.
 
+pub mod counts;
 mod queue;
 mod shares;
 
@@ -182,22 +183,27 @@ impl<T: Send + 'static> DecisionLog<T> {
 
     /// Lists decisions, newest first, with their total number. Fails with `busy` when too many queries run.
     pub async fn read(&self, wanted: DecisionFilter, window: PageRequest) -> Result<ListPage<(i64, Row)>> {
+        self.query(move |file| list(file, &wanted, &window)).await
+    }
+
+    /// Runs a query over everything that was put before. Fails with `busy` when too many queries run.
+    async fn query<R: Send + 'static>(&self, query: impl FnOnce(&Path) -> Result<R> + Send + 'static) -> Result<R> {
         self.send_and_wait(Message::Flush).await;
         let busy = || Error::new(ErrorCode::Busy).retry_after(1);
         let permit = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
         let file = self.file.clone();
-        let query = tokio::task::spawn_blocking(move || {
+        let queried = tokio::task::spawn_blocking(move || {
             // Held until the query ends, even if its caller disconnects.
             let _permit = permit;
-            list(&file, &wanted, &window).map_err(|e| match e.code {
+            query(&file).map_err(|e| match e.code {
                 ErrorCode::DatabaseDamaged => {
                     e.with_message("the file decisions.db is damaged: stop Roster and delete it")
                 }
                 _ => e,
             })
         });
-        query.await.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
+        queried.await.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
     }
 
     /// Sends a message and waits until it and everything queued before it has been processed.
@@ -486,10 +492,6 @@ fn list(file: &Path, wanted: &DecisionFilter, window: &PageRequest) -> Result<Li
     if !file.exists() {
         return window.of_all(Vec::new(), LIST_DECISIONS.name);
     }
-    let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::from_sqlite)?;
-    schema::prepare_reader(&mut connection).map_err(sql::from_sqlite)?;
-    let transaction = connection.transaction().map_err(sql::from_sqlite)?;
-    let r = Reader { connection: &transaction };
     let organization = Some(wanted.organization);
     let parameters: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| wanted.member.is_none())),
@@ -502,7 +504,15 @@ fn list(file: &Path, wanted: &DecisionFilter, window: &PageRequest) -> Result<Li
         (":differed", &wanted.differed),
         (":plugin", &wanted.plugin),
     ];
-    r.page(&LIST_DECISIONS, parameters, window, row_of)
+    on_reader(file, |r| r.page(&LIST_DECISIONS, parameters, window, row_of))
+}
+
+/// Runs a query on a new connection that cannot write.
+fn on_reader<R>(file: &Path, query: impl FnOnce(&Reader<'_>) -> Result<R>) -> Result<R> {
+    let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::from_sqlite)?;
+    schema::prepare_reader(&mut connection).map_err(sql::from_sqlite)?;
+    let transaction = connection.transaction().map_err(sql::from_sqlite)?;
+    query(&Reader { connection: &transaction })
 }
 
 /// Reads a word of a closed set.
