@@ -28,6 +28,9 @@ pub(super) enum OutboxCommand {
         /// Only this target: webhook, mail, sftpgo, wordpress, or the id of a webhook
         #[arg(long)]
         target: Option<String>,
+        /// Only deliveries that were attempted; with --state pending, those that are failing now
+        #[arg(long)]
+        tried: bool,
         /// Only events of this kind, such as member.created
         #[arg(long)]
         kind: Option<String>,
@@ -41,11 +44,12 @@ pub(super) enum OutboxCommand {
 
 pub(super) async fn run(common: &Common, command: OutboxCommand) -> Result<(), Failed> {
     match command {
-        OutboxCommand::List { state, target, kind } => {
+        OutboxCommand::List { state, target, tried, kind } => {
             let filters = [
                 ("limit", Some("200")),
                 ("state", state.map(DeliveryState::as_str)),
                 ("target", target.as_deref()),
+                ("tried", tried.then_some("true")),
                 ("kind", kind.as_deref()),
             ];
             let page = call_api(common, Method::GET, &query("/admin/deliveries", &filters), None).await?;

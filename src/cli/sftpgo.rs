@@ -4,6 +4,7 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::json;
 
+use super::api_connection::ApiConnection;
 use super::commands::call_api;
 use super::{Common, Failed, output};
 
@@ -23,8 +24,11 @@ pub(super) async fn run(common: &Common, command: &SftpgoCommand) -> Result<(), 
     let report = match command {
         SftpgoCommand::Drift => call_api(common, Method::GET, "/admin/sftpgo/drift", None).await?,
         SftpgoCommand::Reconcile { dry_run } => {
-            let body = json!({"dry_run": dry_run});
-            call_api(common, Method::POST, "/admin/sftpgo/reconcile", Some(body)).await?
+            let body = json!({"dry_run": dry_run}).to_string().into_bytes();
+            let mut api = ApiConnection::open(common).await?;
+            let report = api.follow(common, "/admin/sftpgo/reconcile", &[], "application/json", body).await;
+            api.close().await;
+            report?
         }
     };
     output::print_object(common.json, &report);

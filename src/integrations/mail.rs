@@ -8,11 +8,34 @@ use serde_json::Value;
 use crate::features::members::{self, Member};
 use crate::features::sessions::passwords;
 use crate::kernel::app::App;
+use crate::kernel::config::Config;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
+use crate::kernel::outbound::connection::{Connection, ConnectionFailure, ConnectionKind};
 use crate::kernel::outbound::mail::{self, Mail};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
+
+/// The connection, as the settings describe it.
+pub fn connection(config: &Config) -> Connection {
+    let address = match mail::is_configured(config) {
+        true => format!("{}:{}", config.mail_host, config.mail_port),
+        false => String::new(),
+    };
+    Connection::new(mail::NAME, ConnectionKind::Mail, address)
+        .setting("mail.host", !config.mail_host.is_empty())
+        .setting("mail.port", true)
+        .setting("mail.security", true)
+        .setting("mail.username", !config.mail_username.is_empty())
+        .setting("mail.password_file", config.mail_password.is_some())
+        .setting("mail.ca_file", !config.mail_ca_file.as_os_str().is_empty())
+        .setting("mail.from", !config.mail_from.is_empty())
+}
+
+/// Tests the connection without sending a mail.
+pub async fn test(app: &App) -> Result<(), ConnectionFailure> {
+    mail::probe(&app.config).await
+}
 
 /// Sends the mail of an event to the member it is about.
 pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
@@ -26,7 +49,7 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Del
     let Some(mail) = write(app, id, to, delivery).await? else {
         return Ok(DeliveryOutcome::Skipped("no mail is sent for this event, or its creator lacks the right now"));
     };
-    Ok(match mail::deliver(&app.config, mail).await {
+    Ok(match mail::deliver(&app.outbound, &app.config, mail).await {
         Ok(()) => DeliveryOutcome::Delivered,
         Err(e) if e.is_final => DeliveryOutcome::PermanentFailure(e.why),
         Err(e) => DeliveryOutcome::failed(e.why),

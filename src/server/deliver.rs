@@ -180,9 +180,12 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
     let count = |word: &str| app.metrics.deliveries.with_label_values(&[kind.as_str(), word]).inc();
     let attempts = delivery.attempts + 1;
     let id = delivery.name();
-    match outcome {
+    match without_secrets(app, outcome) {
         DeliveryOutcome::Delivered => {
             count("delivered");
+            if kind == TargetKind::Webhook.as_str() {
+                app.outbound.records.record_success(webhooks::CONNECTION);
+            }
             let settle =
                 move |w: &Writer<'_>| store::record_outcome(w, &delivery, DeliveryState::Delivered, w.now(), None);
             app.write_unaudited(settle).await
@@ -220,6 +223,18 @@ async fn record(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Resu
             count("dead");
             tracing::warn!(delivery = id, why, "a target no longer exists: its pending deliveries are marked dead");
             app.write_in_batches(move |w, most| store::give_up(w, &delivery.target, &why, most)).await.map(drop)
+        }
+    }
+}
+
+/// The outcome without our own secrets, which the other side can repeat in its words.
+fn without_secrets(app: &App, outcome: DeliveryOutcome) -> DeliveryOutcome {
+    let hide = |why: String| app.outbound.secrets.hide(&why);
+    match outcome {
+        DeliveryOutcome::Failed { why, not_before_s } => DeliveryOutcome::Failed { why: hide(why), not_before_s },
+        DeliveryOutcome::PermanentFailure(why) => DeliveryOutcome::PermanentFailure(hide(why)),
+        outcome @ (DeliveryOutcome::Delivered | DeliveryOutcome::Skipped(_) | DeliveryOutcome::TargetGone(_)) => {
+            outcome
         }
     }
 }

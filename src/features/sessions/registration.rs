@@ -117,7 +117,7 @@ async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMem
         RegistrationResult::Known(id) => writer.known_already(id, email),
         RegistrationResult::RecentlyMailed => return Ok(()),
     };
-    mail::send(&app.config, mail).await;
+    mail::send(&app.outbound, &app.config, mail).await;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Client of Authentik's admin API: reads, creates and updates accounts.
 
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{Method, Request, RequestBuilder, Url};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::outbound::Response;
+use crate::kernel::outbound::connection::{ConnectionFailure, FailureCause};
+use crate::kernel::outbound::{Refusal, Response};
 
 /// An account, with the fields that are used here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -137,7 +138,29 @@ enum Payload<'a> {
     Body(Value),
 }
 
+/// The name of the connection.
+pub const NAME: &str = "authentik";
+
+/// Asks who the owner of the token is.
+pub async fn test(app: &App) -> Result<(), ConnectionFailure> {
+    let answered = app.outbound.probe(request(app, Method::GET, "core/users/me/", None)?).await;
+    // Authentik answers 403 for a token that it does not know, and everybody may ask this.
+    let answer = answered.map_err(|failure| match failure.cause {
+        FailureCause::Forbidden => failure.with_cause(FailureCause::Unauthorized),
+        _ => failure,
+    })?;
+    if answer.json()?["user"]["pk"].is_number() {
+        return Ok(());
+    }
+    let message = "its answer names no user: is this Authentik?";
+    Err(ConnectionFailure::new(FailureCause::UnexpectedAnswer, message))
+}
+
 async fn send(app: &App, method: Method, path: &str, sent: Option<Payload<'_>>) -> Result<Response> {
+    app.outbound.send(NAME, request(app, method, path, sent)?, Refusal::OfSettings).await
+}
+
+fn request(app: &App, method: Method, path: &str, sent: Option<Payload<'_>>) -> Result<Request> {
     let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
         return Err(ErrorCode::AuthentikNotConfigured.into());
     };
@@ -155,7 +178,7 @@ async fn send(app: &App, method: Method, path: &str, sent: Option<Payload<'_>>) 
         Some(body) => request.header("content-type", "application/json").body(body.to_string()),
         None => request,
     };
-    app.outbound.send(request.build().map_err(|e| impossible(e.to_string()))?).await
+    request.build().map_err(|e| impossible(e.to_string()))
 }
 
 fn account(answer: &Response, expected: u16) -> Result<Account> {

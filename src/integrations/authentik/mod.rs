@@ -17,11 +17,27 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
+use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
+use crate::kernel::outbound::connection::{Connection, ConnectionFailure, ConnectionKind};
 use crate::kernel::outbox::EventKind;
 use client::{Account, DesiredUser};
+
+/// The connection, as the settings describe it.
+pub fn connection(config: &Config) -> Connection {
+    let connection = Connection::new(client::NAME, ConnectionKind::Authentik, &*config.authentik_url);
+    let is_configured = connection.is_configured && config.authentik_token.is_some();
+    Connection { is_configured, ..connection }
+        .setting("authentik.url", !config.authentik_url.is_empty())
+        .setting("authentik.token_file", config.authentik_token.is_some())
+}
+
+/// Tests the connection with one request that changes nothing.
+pub async fn test(app: &App) -> std::result::Result<(), ConnectionFailure> {
+    client::test(app).await
+}
 
 /// The desired member and account, as a service requests them.
 #[derive(Debug, Clone, Default)]

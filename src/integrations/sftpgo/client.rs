@@ -8,7 +8,8 @@ use super::account::name_of;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
 use crate::kernel::ids::Timestamp;
-use crate::kernel::outbound::{Response, retry_after};
+use crate::kernel::outbound::connection::{ConnectionFailure, FailureCause};
+use crate::kernel::outbound::{Refusal, Response, retry_after};
 
 /// A user of SFTPGo, including all fields that are unknown here, because an update replaces the user as a whole.
 pub type Account = Map<String, Value>;
@@ -37,6 +38,57 @@ impl From<Error> for ClientError {
     }
 }
 
+impl From<ClientError> for ConnectionFailure {
+    fn from(error: ClientError) -> Self {
+        let (ClientError::Later { why, .. } | ClientError::Refused(why)) = error;
+        Self::new(FailureCause::UnexpectedAnswer, why)
+    }
+}
+
+/// The name of the connection.
+pub const NAME: &str = "sftpgo";
+
+/// Tests address, credentials and permission: gets a token of its own, asks the version, and reads one user. It does not
+/// wait for other requests.
+pub async fn test(app: &App) -> Result<(), ConnectionFailure> {
+    let (config, outbound) = (&app.config, &app.outbound);
+    let secret = config.sftpgo_secret.clone().unwrap_or_default();
+    let get = |path: &[&str], query: &[(&str, &str)]| -> Result<RequestBuilder, ConnectionFailure> {
+        Ok(outbound.client()?.get(url_of(&config.sftpgo_url, path, query)?))
+    };
+    let token = match config.sftpgo_username.as_str() {
+        "" => None,
+        username => {
+            let request = get(&["token"], &[])?.basic_auth(username, Some(&secret));
+            let answer = outbound.probe(built(request)?).await?.json()?;
+            let token = answer["access_token"].as_str().ok_or_else(|| no_sftpgo("contains no token"))?.to_owned();
+            outbound.secrets.add_token(&token);
+            Some(token)
+        }
+    };
+    let ask = async |path: &[&str], query: &[(&str, &str)]| {
+        let request = match &token {
+            Some(token) => get(path, query)?.bearer_auth(token),
+            None => get(path, query)?.header("X-SFTPGO-API-KEY", &secret),
+        };
+        let answered = outbound.probe(built(request)?).await;
+        // SFTPGo answers 400 for an API key that it does not know.
+        answered.map_err(|failure| match failure.status {
+            Some(400) if token.is_none() => failure.with_cause(FailureCause::Unauthorized),
+            _ => failure,
+        })
+    };
+    if !ask(&["version"], &[]).await?.json()?["version"].is_string() {
+        return Err(no_sftpgo("contains no version"));
+    }
+    let users = ask(&["users"], &[("limit", "1")]).await?.json()?;
+    if users.is_array() { Ok(()) } else { Err(no_sftpgo("contains no list of users")) }
+}
+
+fn no_sftpgo(why: &str) -> ConnectionFailure {
+    ConnectionFailure::new(FailureCause::UnexpectedAnswer, format!("its answer {why}: is this SFTPGo?"))
+}
+
 /// Exclusive access to SFTPGo's users: no other task writes between reading a user and writing it. Every request has a
 /// time-out, and hooks that SFTPGo calls do not wait for it.
 pub struct Connection<'a> {
@@ -47,7 +99,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     pub async fn begin(app: &'a App) -> Self {
-        Self { app, token: app.outbound.token_at("sftpgo").lock_owned().await }
+        Self { app, token: app.outbound.token_at(NAME).lock_owned().await }
     }
 
     pub async fn find(&mut self, name: &str) -> Result<Option<Account>, ClientError> {
@@ -121,6 +173,11 @@ impl<'a> Connection<'a> {
             *self.token = None;
             answer = self.send(&method, &url, body).await?;
         }
+        // For a scan, 403 means that SFTPGo does not track quotas.
+        let is_refused = matches!(answer.status, 401 | 403) && path.last() != Some(&"scan");
+        if let Some(failure) = ConnectionFailure::of_response(&answer).filter(|_| is_refused) {
+            self.app.outbound.records.record_failure(NAME, failure);
+        }
         require_usable(answer)
     }
 
@@ -137,8 +194,8 @@ impl<'a> Connection<'a> {
             }
             None => request,
         };
-        let request = built(request)?;
-        Ok(self.app.outbound.send(request).await?)
+        // A token may have expired; `ask` records what follows.
+        Ok(self.app.outbound.send(NAME, built(request)?, Refusal::OfRequest).await?)
     }
 
     /// Returns the cached token, or requests a new one.
@@ -148,13 +205,14 @@ impl<'a> Connection<'a> {
         }
         let url = url_of(&self.app.config.sftpgo_url, &["token"], &[])?;
         let request = self.app.outbound.client()?.get(url).basic_auth(&self.app.config.sftpgo_username, Some(password));
-        let answer = require_usable(self.app.outbound.send(built(request)?).await?)?;
+        let answer = require_usable(self.app.outbound.send(NAME, built(request)?, Refusal::OfSettings).await?)?;
         if answer.status != 200 {
             return Err(unexpected(&answer));
         }
         let body = answer.json()?;
         let text =
             body["access_token"].as_str().ok_or_else(|| ClientError::later("its answer contains no token"))?.to_owned();
+        self.app.outbound.secrets.add_token(&text);
         Ok(self.token.insert(text).clone())
     }
 }

@@ -22,10 +22,26 @@ use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
+use crate::kernel::outbound::connection::{Connection, ConnectionFailure, ConnectionKind};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 use account::DesiredAccount;
-use client::{ClientError, Connection};
+use client::{ClientError, Connection as Users};
+
+/// The connection, as the settings describe it.
+pub fn connection(config: &Config) -> Connection {
+    Connection::new(client::NAME, ConnectionKind::Sftpgo, &*config.sftpgo_url)
+        .setting("sftpgo.url", config.has_sftpgo())
+        .setting("sftpgo.username", !config.sftpgo_username.is_empty())
+        .setting("sftpgo.secret_file", config.sftpgo_secret.is_some())
+        .setting("sftpgo.home", !config.sftpgo_home.is_empty())
+        .setting("hooks.sftpgo_key_file", config.hook_sftpgo_key.is_some())
+}
+
+/// Tests the connection with requests that change nothing.
+pub async fn test(app: &App) -> Result<(), ConnectionFailure> {
+    client::test(app).await
+}
 
 pub fn require_configured(config: &Config) -> Result<()> {
     if config.has_sftpgo() { Ok(()) } else { Err(ErrorCode::SftpgoNotConfigured.into()) }
@@ -83,7 +99,7 @@ type Followed = Result<Option<&'static str>, ClientError>;
 
 /// Synchronizes a member's account with its rows.
 async fn follow(app: &App, member: MemberId) -> Result<Followed> {
-    let mut connection = Connection::begin(app).await;
+    let mut connection = Users::begin(app).await;
     // Read after the connection is acquired: the wait can be long.
     let inputs = account::DesiredStateInputs::from_app(app);
     let desired = app
@@ -99,7 +115,7 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
 }
 
 /// Creates an account or updates it to its desired state.
-async fn bring_in_line(connection: &mut Connection<'_>, desired: &DesiredAccount) -> Followed {
+async fn bring_in_line(connection: &mut Users<'_>, desired: &DesiredAccount) -> Followed {
     if !is_folder(&desired.username) {
         return Err(ClientError::Refused("the SFTPGo username cannot be a folder name".into()));
     }
@@ -131,7 +147,7 @@ async fn bring_in_line(connection: &mut Connection<'_>, desired: &DesiredAccount
 
 /// Disables the account of an erased member, or deletes it if `sftpgo.delete` is set. Its files are kept.
 async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
-    let mut connection = Connection::begin(app).await;
+    let mut connection = Users::begin(app).await;
     let Some(user) = connection.find(name).await? else { return Ok(Some("the account no longer exists")) };
     if account::owner_in(&user) != Some(member.to_string().as_str()) {
         return Ok(Some("the account with this name belongs to another member"));

@@ -9,17 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::account::{self, Account, DesiredAccount, DesiredStateInputs, Difference, USAGE, name_of};
 use super::client::{ClientError, Connection};
 use super::{Followed, bring_in_line, erase, require_configured};
 use crate::features::members;
-use crate::kernel::app::{App, Changed};
+use crate::kernel::app::tasks::{Progress, TaskKind};
+use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::db::Reader;
-use crate::kernel::error::Result;
+use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
 
 /// Page sizes for listing users: SFTPGo's maximum, and a smaller one for when that answer is too large.
@@ -55,6 +59,8 @@ pub struct Repaired {
     pub failed: Vec<(MemberId, String, String)>,
     /// The number of quota scans that were started.
     pub scans: usize,
+    /// Why it ended early; what was done until then stays.
+    pub stopped: Option<Error>,
 }
 
 /// Compares users and members without changing anything.
@@ -139,13 +145,67 @@ async fn list(app: &App) -> Result<Vec<Account>, ClientError> {
     }
 }
 
-/// Compares users and members, and repairs the accounts of members.
-pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Repaired> {
-    let mut found = Repaired { drift: compare(app).await?, ..Repaired::default() };
-    if is_dry {
+/// The reconciliation as a task, which counts the accounts to repair.
+pub const RECONCILE: TaskKind = TaskKind { operation: "reconcile_sftpgo", steps: &["accounts"] };
+
+/// Compares users and members, and repairs the accounts of members. If it is cancelled, or its caller loses the right, it
+/// stops between two accounts.
+pub async fn reconcile(app: &Arc<App>, caller: &Identity, is_dry: bool, progress: &Progress) -> Result<Repaired> {
+    progress.step(RECONCILE.steps[0]);
+    // Nothing is changed before: a comparison can stop anywhere.
+    let mut found = Repaired { drift: progress.unless_cancelled(compare(app)).await?, ..Repaired::default() };
+    app.require_now(caller, Permission::SFTPGO_RECONCILE)?;
+    let work = Work::of(&found.drift);
+    if is_dry || work.is_empty() {
         return Ok(found);
     }
-    for (member, name) in to_repair(&found.drift) {
+    progress.of(work.accounts.len() as u64);
+    let mut closing = ClosingEntry::begin(app, caller, &work).await?;
+    match run_work(app, caller, (work, progress), &mut found, &mut closing).await {
+        Ok(outcome) => closing.write(outcome),
+        Err(error) => {
+            closing.write(error.code.as_str());
+            found.stopped = Some(error);
+        }
+    }
+    closing.end().await;
+    Ok(found)
+}
+
+/// What a reconciliation changes outside.
+struct Work {
+    accounts: Vec<(MemberId, String)>,
+    /// The accounts whose quota is scanned.
+    scans: Vec<String>,
+}
+
+impl Work {
+    fn of(drift: &Drift) -> Self {
+        let drifted = drift.differing.iter().filter(|(_, _, difference)| difference.field == USAGE);
+        let scans = drifted.take(SCANS_MAX).map(|(_, name, _)| name.clone()).collect();
+        Self { accounts: to_repair(drift), scans }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.accounts.is_empty() && self.scans.is_empty()
+    }
+}
+
+/// Returns how it ended, as the audit log says it; fails with what stops it. What was done is in `found`.
+async fn run_work(
+    app: &App,
+    caller: &Identity,
+    (work, progress): (Work, &Progress),
+    found: &mut Repaired,
+    closing: &mut ClosingEntry,
+) -> Result<&'static str> {
+    for (member, name) in work.accounts {
+        if progress.is_cancelled() {
+            return Ok("cancelled");
+        }
+        app.require_now(caller, Permission::SFTPGO_RECONCILE)?;
+        progress.advance(1);
+        closing.counts.begun += 1;
         let outcome = match found.drift.desired.get(&name) {
             Some(desired) => repair(app, desired).await?,
             None => erase(app, member, &name).await,
@@ -153,29 +213,95 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Rep
         match outcome {
             Ok(None) => found.mended.push((member, name)),
             Ok(Some(_)) => {}
-            Err(ClientError::Later { why, .. } | ClientError::Refused(why)) => found.failed.push((member, name, why)),
+            Err(ClientError::Later { why, .. } | ClientError::Refused(why)) => {
+                found.failed.push((member, name, app.outbound.secrets.hide(&why)));
+            }
         }
+        (closing.counts.mended, closing.counts.failed) = (found.mended.len(), found.failed.len());
     }
-    let drifted = found.drift.differing.iter().filter(|(_, _, difference)| difference.field == USAGE);
-    for (_, name, _) in drifted.take(SCANS_MAX) {
-        match Connection::begin(app).await.scan(name).await {
+    for name in work.scans {
+        if progress.is_cancelled() {
+            return Ok("cancelled");
+        }
+        app.require_now(caller, Permission::SFTPGO_RECONCILE)?;
+        match Connection::begin(app).await.scan(&name).await {
             Ok(is_begun) => found.scans += usize::from(is_begun),
-            Err(error) => {
-                tracing::warn!(trouble = ?error, "SFTPGo did not start a quota scan for a user");
+            Err(ClientError::Later { why, .. } | ClientError::Refused(why)) => {
+                let why = app.outbound.secrets.hide(&why);
+                tracing::warn!(why, "SFTPGo did not start a quota scan for a user");
                 break;
             }
         }
+        closing.counts.scans = found.scans;
     }
-    let (mended, failed, scans) = (found.mended.len(), found.failed.len(), found.scans);
-    let note = move |_: &crate::kernel::app::Transaction<'_>, _: &Identity| {
-        if mended + failed + scans == 0 {
-            return Ok(Changed::unchanged(()));
+    Ok("done")
+}
+
+const ACTION: &str = "sftpgo.reconcile";
+
+/// What a reconciliation has changed outside so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Accounts whose repair began; one of them can be under way when the work is aborted.
+    begun: usize,
+    mended: usize,
+    failed: usize,
+    scans: usize,
+}
+
+/// The audit entry at the end of a reconciliation, which is written also if the work is dropped. The server writes it,
+/// because the caller may have lost the right; both entries have the id of the caller's request.
+struct ClosingEntry {
+    app: Arc<App>,
+    request_id: String,
+    counts: Counts,
+    /// Set once the entry is being written.
+    end: Option<oneshot::Receiver<()>>,
+}
+
+impl ClosingEntry {
+    /// Writes the entry at the beginning, in the name of the caller.
+    async fn begin(app: &Arc<App>, caller: &Identity, work: &Work) -> Result<Self> {
+        let planned = json!({"phase": "begin", "accounts": work.accounts.len(), "scans": work.scans.len()});
+        let note = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::SFTPGO_RECONCILE)?;
+            Ok(Changed::new((), Entry::new("sftpgo", "users").after(planned)))
+        };
+        app.change(caller, ACTION, note).await?;
+        let request_id = caller.context.request_id.clone();
+        Ok(Self { app: app.clone(), request_id, counts: Counts::default(), end: None })
+    }
+
+    fn write(&mut self, outcome: &'static str) {
+        let Counts { begun, mended, failed, scans } = self.counts;
+        let done = json!({"phase": "end", "outcome": outcome, "begun": begun, "mended": mended, "failed": failed,
+            "scans": scans});
+        let context = RequestContext::new(self.request_id.clone(), None, String::new());
+        let (app, server) = (self.app.clone(), Identity::new(Principal::CommandLine, Arc::new(context)));
+        self.end = Some(self.app.complete(async move {
+            let entry = Entry::new("sftpgo", "users").after(done);
+            let note = move |_: &Transaction<'_>, _: &Identity| Ok(Changed::new((), entry));
+            if let Err(e) = app.change(&server, ACTION, note).await {
+                tracing::error!(error = %e, "the end of a reconciliation could not be recorded");
+            }
+        }));
+    }
+
+    /// Waits until the entry is written.
+    async fn end(mut self) {
+        if let Some(end) = self.end.as_mut() {
+            // It fails only if the writing panicked, which is logged.
+            let _ = end.await;
         }
-        let entry = Entry::new("sftpgo", "users");
-        Ok(Changed::new((), entry.after(json!({"mended": mended, "failed": failed, "scans": scans}))))
-    };
-    app.change(caller, "sftpgo.reconcile", note).await?;
-    Ok(found)
+    }
+}
+
+impl Drop for ClosingEntry {
+    fn drop(&mut self) {
+        if self.end.is_none() {
+            self.write("aborted");
+        }
+    }
 }
 
 /// Returns the accounts that are missing, differ or are orphaned, once each.
@@ -213,7 +339,10 @@ pub async fn run(app: Arc<App>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        match reconcile(&app, &Identity::command_line(), false).await {
+        match reconcile(&app, &Identity::command_line(), false, &Progress::none()).await {
+            Ok(Repaired { stopped: Some(e), .. }) => {
+                tracing::warn!(error = %e, "the repair of SFTPGo's users ended early; retrying later");
+            }
             Ok(found) => tracing::info!(
                 users = found.drift.users,
                 foreign = found.drift.foreign.len(),

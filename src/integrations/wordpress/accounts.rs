@@ -21,10 +21,11 @@ use crate::integrations::wordpress::WordPressUser;
 use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::{App, Changed, Transaction, seconds_to_ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::Reach;
 use crate::kernel::authz::delegation::MemberPart;
+use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::MemberStatus;
+use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::EventKind;
@@ -61,16 +62,20 @@ pub enum Effect {
 
 const ACTION: &str = "member.follow_wordpress";
 
+/// Who synchronizes accounts, and whether that is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    pub caller: &'a Identity,
+    /// Checked in each transaction. `None` for an event, whose sender has proved itself by a signature.
+    pub permission: Option<Permission>,
+    pub effect: Effect,
+}
+
 /// Synchronizes the member of an account.
 ///
 /// A user without a member gets a new one, unless a member has the account's username or e-mail, because that would
 /// duplicate the person. An administrator can link the two, or the user's own sign-in does.
-pub async fn sync_member(
-    app: &Arc<App>,
-    caller: &Identity,
-    person: WordPressUser,
-    effect: Effect,
-) -> Result<AccountOutcome> {
+pub async fn sync_member(app: &Arc<App>, by: Run<'_>, person: WordPressUser) -> Result<AccountOutcome> {
     let external_user = Arc::new(external_user_of(app, person));
     let subject = external_user.subject.clone();
     let known = app.read(move |r| members::find_by_identity(r, WORDPRESS, &subject)).await?;
@@ -80,7 +85,7 @@ pub async fn sync_member(
         tries += 1;
         let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
         let (external_user, members_max) = (external_user.clone(), app.config.members_max);
-        let synchronized = run(app, caller, effect, move |t| {
+        let synchronized = run(app, by, move |t, _| {
             let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::unchanged(None)) };
             Ok(synced(t, id, &external_user, plans, members_max)?.map(Some))
         });
@@ -149,14 +154,13 @@ fn differing(member: &Member, external_user: &ExternalUser) -> Vec<&'static str>
 }
 
 /// Suspends the member of an account that is gone, and removes the roles that came from WordPress.
-pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<AccountOutcome> {
-    let identity = caller.clone();
-    run(app, caller, effect, move |t| {
+pub async fn suspend(app: &App, by: Run<'_>, id: u64) -> Result<AccountOutcome> {
+    run(app, by, move |t, caller| {
         let subject = id.to_string();
         let Some(member) = members::find_by_identity(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::unchanged(AccountOutcome::NotLinked));
         };
-        if members::require_may_touch(t, &identity, Reach::Site, member.id, MemberPart::Standing).is_err() {
+        if members::require_may_touch(t, caller, Reach::Site, member.id, MemberPart::Standing).is_err() {
             let why = "is an administrator, or has more rights than the caller: suspend it by hand";
             return Ok(Changed::unchanged(AccountOutcome::Unchanged(member.id, why)));
         }
@@ -184,14 +188,16 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
 /// Runs a change; a dry run rolls it back and returns what it would do.
 async fn run<T: Clone + Send + Sync + 'static>(
     app: &App,
-    caller: &Identity,
-    effect: Effect,
-    change: impl FnOnce(&Transaction<'_>) -> Result<Changed<T>> + Send + 'static,
+    Run { caller, permission, effect }: Run<'_>,
+    change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
 ) -> Result<T> {
     let found: Arc<OnceLock<T>> = Arc::default();
     let dry_run_answer = found.clone();
-    let result = app.change(caller, ACTION, move |t, _| {
-        let changed = change(t)?;
+    let result = app.change(caller, ACTION, move |t, caller| {
+        if let Some(permission) = permission {
+            authz::require(t.snapshot(), caller, permission)?;
+        }
+        let changed = change(t, caller)?;
         if effect == Effect::Real {
             return Ok(changed);
         }
@@ -265,6 +271,7 @@ pub async fn handle_events(
     caller: &Identity,
     events: Vec<UserEvent>,
 ) -> Result<BTreeMap<u64, AccountOutcome>> {
+    let by = Run { caller, permission: None, effect: Effect::Real };
     let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
     for UserEvent { id, data: said } in events {
@@ -273,8 +280,8 @@ pub async fn handle_events(
             None => Ok(said),
         };
         let outcome = match current {
-            Ok(Some(person)) => sync_member(app, caller, person, Effect::Real).await?,
-            Ok(None) => suspend(app, caller, id, Effect::Real).await?,
+            Ok(Some(person)) => sync_member(app, by, person).await?,
+            Ok(None) => suspend(app, by, id).await?,
             Err(unreadable) => AccountOutcome::Unreadable(unreadable.why),
         };
         outcomes.insert(id, outcome);

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::accounts::{AccountOutcome, Effect, suspend, sync_member};
+use super::accounts::{AccountOutcome, Effect, Run, suspend, sync_member};
 use crate::features::members::{self, WORDPRESS};
 use crate::integrations::wordpress::users::{AdminClient, PAGE};
 use crate::integrations::wordpress::{UnreadableUser, WordPressUser};
 use crate::kernel::app::App;
+use crate::kernel::app::tasks::{Progress, TaskKind};
+use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Error, ErrorCode, Result};
@@ -72,36 +74,74 @@ pub struct CompareResult {
     pub gone_kept: Vec<u64>,
     /// Where to continue; `None` at the end.
     pub next: Option<CompareCursor>,
+    /// Why it ended early; what was done until then stays.
+    pub stopped: Option<Error>,
 }
 
-/// Compares users and members, and updates the members unless it is a dry run.
-pub async fn compare(app: &Arc<App>, caller: &Identity, options: CompareOptions) -> Result<CompareResult> {
-    let Some(admin_client) = AdminClient::from_config(app) else {
+/// The comparison as a task, which counts the accounts: those of WordPress, then those that are linked here.
+pub const COMPARE: TaskKind = TaskKind { operation: "sync_wordpress", steps: &["accounts"] };
+
+/// Returns a client for WordPress. Fails with `wordpress_not_configured`.
+pub fn require_client(app: &App) -> Result<AdminClient<'_>> {
+    AdminClient::from_config(app).ok_or_else(|| {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
-        return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
-    };
+        Error::new(ErrorCode::WordPressNotConfigured).with_message(message)
+    })
+}
+
+/// Compares users and members, and updates the members unless it is a dry run. If it is cancelled, or stopped by
+/// a failure or the loss of the right, `next` says where to continue.
+pub async fn compare(
+    app: &Arc<App>,
+    caller: &Identity,
+    options: CompareOptions,
+    progress: &Progress,
+) -> Result<CompareResult> {
+    progress.step(COMPARE.steps[0]);
+    let by = Run { caller, permission: Some(Permission::WORDPRESS_SYNC), effect: options.effect };
+    let admin_client = require_client(app)?;
     admin_client.check_credentials().await?;
     let mut found = CompareResult { next: Some(options.from), ..CompareResult::default() };
     for _ in 0..options.pages {
-        found.next = match found.next {
-            Some(CompareCursor::Page(page)) => {
-                Some(scan(app, caller, &admin_client, (page, options.effect), &mut found).await?)
+        if progress.is_cancelled() {
+            break;
+        }
+        let Some(cursor) = found.next else { break };
+        match compare_list(app, by, &admin_client, (cursor, options), progress, &mut found).await {
+            Ok(next) => found.next = next,
+            Err(error) => {
+                found.stopped = Some(error);
+                break;
             }
-            Some(CompareCursor::Known(after)) => {
-                confirm(app, caller, &admin_client, (after, options), &mut found).await?
-            }
-            None => return Ok(found),
-        };
+        }
     }
     Ok(found)
+}
+
+/// Compares one list of users or accounts. Returns where to continue.
+async fn compare_list(
+    app: &Arc<App>,
+    by: Run<'_>,
+    admin_client: &AdminClient<'_>,
+    (cursor, options): (CompareCursor, CompareOptions),
+    progress: &Progress,
+    found: &mut CompareResult,
+) -> Result<Option<CompareCursor>> {
+    // Also for a dry run and for lists without a change.
+    app.require_now(by.caller, Permission::WORDPRESS_SYNC)?;
+    match cursor {
+        CompareCursor::Page(page) => scan(app, by, admin_client, page, progress, found).await.map(Some),
+        CompareCursor::Known(after) => confirm(app, by, admin_client, (after, options), progress, found).await,
+    }
 }
 
 /// Synchronizes the members of one page of users.
 async fn scan(
     app: &Arc<App>,
-    caller: &Identity,
+    by: Run<'_>,
     admin_client: &AdminClient<'_>,
-    (page, effect): (u64, Effect),
+    page: u64,
+    progress: &Progress,
     found: &mut CompareResult,
 ) -> Result<CompareCursor> {
     let all = admin_client.page(page).await?;
@@ -111,7 +151,8 @@ async fn scan(
     for one in all {
         match one {
             Ok(person) => people.push(person),
-            Err(odd) => {
+            Err(mut odd) => {
+                odd.why = app.outbound.secrets.hide(&odd.why);
                 tracing::warn!(wordpress_id = odd.id, why = odd.why, "a WordPress user cannot be read and is skipped");
                 found.odd.push(odd);
             }
@@ -119,7 +160,9 @@ async fn scan(
     }
     let sync_one = |person: WordPressUser| async move {
         let id = person.id;
-        sync_member(app, caller, person, effect).await.map(|outcome| (id, outcome))
+        let outcome = sync_member(app, by, person).await?;
+        progress.advance(1);
+        Ok::<_, Error>((id, outcome))
     };
     let outcomes: Vec<(u64, AccountOutcome)> =
         stream::iter(people.into_iter().map(sync_one)).buffered(CONCURRENT_MAX).try_collect().await?;
@@ -142,15 +185,18 @@ fn is_reported(outcome: &AccountOutcome) -> bool {
 /// Finds linked accounts that are gone at WordPress, and suspends their members.
 async fn confirm(
     app: &Arc<App>,
-    caller: &Identity,
+    by: Run<'_>,
     admin_client: &AdminClient<'_>,
     (after, options): (u64, CompareOptions),
+    progress: &Progress,
     found: &mut CompareResult,
 ) -> Result<Option<CompareCursor>> {
     let known = app.read(move |r: &Reader<'_>| members::list_numeric_subjects(r, WORDPRESS, after, PAGE)).await?;
     let Some(last) = known.last().copied() else { return Ok(None) };
     let there = admin_client.among(&known).await?;
+    progress.advance(there.len() as u64);
     for id in known.into_iter().filter(|id| !there.contains(id)) {
+        progress.advance(1);
         // The list can be incomplete, so each missing number is requested separately.
         if !matches!(admin_client.find(id).await?, Ok(None)) {
             continue;
@@ -158,7 +204,7 @@ async fn confirm(
         let gone =
             found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, AccountOutcome::Gone(_))).count() as u64;
         let effect = if gone < options.gone_max { options.effect } else { Effect::DryRun };
-        match suspend(app, caller, id, effect).await? {
+        match suspend(app, Run { effect, ..by }, id).await? {
             AccountOutcome::Gone(_) if gone >= options.gone_max => found.gone_kept.push(id),
             outcome if is_reported(&outcome) => found.outcomes.push((id, outcome)),
             _ => {}

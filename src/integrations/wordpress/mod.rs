@@ -11,16 +11,20 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::Url;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, LOCATION};
+use reqwest::{Request, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::kernel::app::App;
+use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::outbound::{Response, is_true, text_of};
+use crate::kernel::outbound::connection::{
+    Connection, ConnectionFailure, ConnectionKind, FailureCause, require_same_clock,
+};
+use crate::kernel::outbound::{Refusal, Response, is_true, text_of};
 use crate::kernel::secret::{self, Hash};
 
 /// A WordPress user. Number and login are required; malformed other fields count as missing.
@@ -90,28 +94,76 @@ pub fn read_one(value: &Value) -> std::result::Result<WordPressUser, UnreadableU
 
 /// Returns the user with this username (or e-mail) and application password; `None` if WordPress rejects them.
 pub async fn authenticate(app: &App, login: &str, application_password: &str) -> Result<Option<WordPressUser>> {
-    let answer = users(app, (login, application_password), "/me", &[]).await?;
+    let answer = users(app, (login, application_password), "/me", &[], Refusal::OfRequest).await?;
     match answer.status {
         401 | 403 => Ok(None),
         _ => read_me(&answer, login).map(Some),
     }
 }
 
+/// The name of the connection.
+const NAME: &str = "wordpress";
+
+/// The connection, as the settings describe it.
+pub fn connection(config: &Config) -> Connection {
+    Connection::new(NAME, ConnectionKind::Wordpress, &*config.wordpress_url)
+        .setting("wordpress.url", !config.wordpress_url.is_empty())
+        .setting("wordpress.username", !config.wordpress_username.is_empty())
+        .setting("wordpress.password_file", config.wordpress_password.is_some())
+        .setting("wordpress.ticket_secret_file", config.wordpress_ticket_secret.is_some())
+        .setting("hooks.wordpress_key_file", config.hook_wordpress_key.is_some())
+        .setting("wordpress.organization", !config.wordpress_organization.is_empty())
+}
+
+/// Tests the connection with one request that changes nothing: for the account of the settings, or for the public index
+/// of the REST API if there is none.
+pub async fn test(app: &App) -> Result<(), ConnectionFailure> {
+    let config = &app.config;
+    let answer = match config.wordpress_password.as_deref().filter(|_| config.has_wordpress_administrator()) {
+        Some(password) => {
+            let request = users_request(app, (&config.wordpress_username, password), "/me", &[])?;
+            let answer = app.outbound.probe(request).await?;
+            read_me(&answer, &config.wordpress_username)?;
+            answer
+        }
+        None => {
+            let url = format!("{}/wp-json/?_fields=name,namespaces", config.wordpress_url);
+            let request = app.outbound.client()?.get(url).header(ACCEPT, "application/json").build();
+            let answer = app.outbound.probe(request.map_err(failed)?).await?;
+            if !answer.json()?["namespaces"].is_array() {
+                let message = "its answer is not the index of a REST API: is this WordPress?";
+                return Err(ConnectionFailure::new(FailureCause::UnexpectedAnswer, message));
+            }
+            answer
+        }
+    };
+    require_same_clock(&answer, Timestamp::now())
+}
+
 /// Requests users in the context `edit`. Without it, WordPress treats wrong credentials as an anonymous visitor, and
 /// shows only users that have published something.
 pub async fn users(
     app: &App,
+    credentials: (&str, &str),
+    path: &str,
+    query: &[(&str, &str)],
+    refusal: Refusal,
+) -> Result<Response> {
+    app.outbound.send(NAME, users_request(app, credentials, path, query)?, refusal).await
+}
+
+fn users_request(
+    app: &App,
     (login, application_password): (&str, &str),
     path: &str,
     query: &[(&str, &str)],
-) -> Result<Response> {
+) -> Result<Request> {
     let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", app.config.wordpress_url))
         .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
     url.query_pairs_mut()
         .extend_pairs([("context", "edit"), ("_fields", "id,username,email,name,roles")])
         .extend_pairs(query);
-    let request = app
-        .outbound
+    app.outbound
         .client()?
         .get(url)
         .basic_auth(login, Some(application_password))
@@ -119,8 +171,7 @@ pub async fn users(
         // A cached answer could be another user's.
         .header(CACHE_CONTROL, "no-store")
         .build()
-        .map_err(|e| Error::internal(format!("the request to WordPress cannot be built: {e}")))?;
-    app.outbound.send(request).await
+        .map_err(|e| Error::internal(format!("the request to WordPress cannot be built: {e}")))
 }
 
 /// Parses a successful answer.

@@ -12,6 +12,7 @@ use crate::kernel::app::App;
 use crate::kernel::authz::snapshot::MemberStatus;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
+use crate::kernel::outbound::Refusal;
 use crate::kernel::outbox::delivery::DeliveryOutcome;
 
 /// The maximum number of concurrent deliveries.
@@ -47,7 +48,7 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
         .json(&json!({"meta": {SUSPENDED: is_suspended}}))
         .build()
         .map_err(|e| Error::internal(format!("the request to WordPress cannot be built: {e}")))?;
-    let answer = match app.outbound.send(request).await {
+    let answer = match app.outbound.send(super::NAME, request, Refusal::OfSettings).await {
         Ok(answer) => answer,
         Err(e) => return Ok(DeliveryOutcome::failed(e.to_string())),
     };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{UnreadableUser, WordPressUser, failed, read, read_me, read_one, users};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
-use crate::kernel::outbound::Response;
+use crate::kernel::outbound::{Refusal, Response};
 
 /// The page size, which is also WordPress's maximum.
 pub const PAGE: usize = 100;
@@ -83,7 +83,8 @@ impl<'a> AdminClient<'a> {
     }
 
     async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Response> {
-        let answer = users(self.app, (&self.app.config.wordpress_username, self.password), path, query).await?;
+        let credentials = (self.app.config.wordpress_username.as_str(), self.password);
+        let answer = users(self.app, credentials, path, query, Refusal::OfSettings).await?;
         if !matches!(answer.status, 401 | 403) {
             return Ok(answer);
         }

@@ -15,6 +15,8 @@ use lettre::transport::smtp::response::{Category, Severity};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::sync::Semaphore;
 
+use super::Outbound;
+use super::connection::{ConnectionFailure, FailureCause, cause_of};
 use crate::kernel::config::{Config, Language, MailSecurity};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
@@ -180,7 +182,7 @@ pub struct DeliveryError {
 
 /// Tries once to deliver a mail that its reader waits for; a failure is only logged. All other mail goes through the
 /// outbox.
-pub async fn send(config: &Config, mail: Mail) {
+pub async fn send(outbound: &Outbound, config: &Config, mail: Mail) {
     let member = mail.member;
     if WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
         WAITING.fetch_sub(1, Ordering::Relaxed);
@@ -188,15 +190,18 @@ pub async fn send(config: &Config, mail: Mail) {
         return;
     }
     // `deliver` logs the outcome.
-    let _ = deliver(config, mail).await;
+    let _ = deliver(outbound, config, mail).await;
     WAITING.fetch_sub(1, Ordering::Relaxed);
 }
 
+/// The name of the connection.
+pub const NAME: &str = "mail";
+
 /// Delivers a mail to the SMTP server.
-pub async fn deliver(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
+pub async fn deliver(outbound: &Outbound, config: &Config, mail: Mail) -> Result<(), DeliveryError> {
     let member = mail.member;
     let permit = PERMITS.acquire().await;
-    let delivered = submit(config, mail).await;
+    let delivered = submit(outbound, config, mail).await;
     drop(permit);
     match &delivered {
         Ok(()) => tracing::debug!(%member, "a mail was delivered to the SMTP server"),
@@ -205,7 +210,7 @@ pub async fn deliver(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
     delivered
 }
 
-async fn submit(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
+async fn submit(outbound: &Outbound, config: &Config, mail: Mail) -> Result<(), DeliveryError> {
     /// SMTP steps of a delivery; each can take up to `neighbours.timeout_ms`.
     const STEPS: u32 = 8;
     let in_settings = |e: Error| DeliveryError { why: e.source.unwrap_or_default().into_owned(), is_final: false };
@@ -220,11 +225,54 @@ async fn submit(config: &Config, mail: Mail) -> Result<(), DeliveryError> {
         .body(mail.text)
         .map_err(|e| permanent(format!("the message cannot be built: {e}")))?;
     let transport = transport(config).map_err(in_settings)?;
-    match tokio::time::timeout(wait(config) * STEPS, transport.send(message)).await {
+    let sent = tokio::time::timeout(wait(config) * STEPS, transport.send(message)).await;
+    // A server that does not know the mailbox works.
+    let outcome = match &sent {
+        Ok(Err(e)) if !is_about_the_mailbox(e) => Err(ConnectionFailure { message: explained(e), ..failure_of(e) }),
+        Err(_) => Err(ConnectionFailure::new(FailureCause::Timeout, TOO_LONG)),
+        Ok(_) => Ok(()),
+    };
+    outbound.records.record(NAME, &outcome);
+    match sent {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) => Err(DeliveryError { why: explained(&e), is_final: is_about_the_mailbox(&e) }),
-        Err(_) => Err(DeliveryError { why: "the server took too long".into(), is_final: false }),
+        Err(_) => Err(DeliveryError { why: TOO_LONG.into(), is_final: false }),
     }
+}
+
+const TOO_LONG: &str = "the server took too long";
+
+/// Tests the connection without sending a mail: connects, greets, signs in, and says `NOOP`.
+pub async fn probe(config: &Config) -> Result<(), ConnectionFailure> {
+    let in_settings =
+        |e: Error| ConnectionFailure::new(FailureCause::Certificate, e.source.as_deref().unwrap_or_default());
+    match transport(config).map_err(in_settings)?.test_connection().await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ConnectionFailure::new(FailureCause::UnexpectedAnswer, "the server closed the connection")),
+        Err(e) => Err(failure_of(&e)),
+    }
+}
+
+/// The failure with the server's own text.
+fn failure_of(e: &lettre::transport::smtp::Error) -> ConnectionFailure {
+    let text = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
+    let Some(status) = e.status() else {
+        let other = match e {
+            _ if e.is_timeout() => FailureCause::Timeout,
+            _ if e.is_tls() => FailureCause::Certificate,
+            // Among others: STARTTLS or a way to sign in is not offered.
+            _ if e.is_client() || e.is_response() => FailureCause::UnexpectedAnswer,
+            _ => FailureCause::Unreachable,
+        };
+        return ConnectionFailure::new(cause_of(e).unwrap_or(other), text);
+    };
+    let number = u16::from(status);
+    let cause = match number {
+        530 | 534 | 535 | 538 => FailureCause::Unauthorized,
+        400..=499 => FailureCause::ServerError,
+        _ => FailureCause::UnexpectedAnswer,
+    };
+    ConnectionFailure::new(cause, format!("{number} {text}"))
 }
 
 /// Whether the server refused the mailbox permanently. (If it refuses the sender, the password or TLS, a retry can
@@ -279,7 +327,7 @@ fn trust(config: &Config) -> Result<TlsParameters> {
 fn explained(e: &lettre::transport::smtp::Error) -> String {
     match e.status() {
         Some(status) => format!("the server answered {status}"),
-        None if e.is_timeout() => "the server took too long".into(),
+        None if e.is_timeout() => TOO_LONG.into(),
         None if e.is_tls() => format!("TLS failed: {e}"),
         None => "the server cannot be reached, or does not support what the settings require".into(),
     }
@@ -395,7 +443,8 @@ mod tests {
     async fn an_address_cannot_add_a_header() {
         for to in ["a@example.org\r\nBcc: b@example.org", "a@example.org, b@example.org", "a", "a@b@c"] {
             let mail = writer(Language::English).known_already(MemberId::new(), to.into());
-            let refused = deliver(&configured("roster@example.org"), mail).await.expect_err(to);
+            let config = configured("roster@example.org");
+            let refused = deliver(&Outbound::new(&config, |_| false), &config, mail).await.expect_err(to);
             assert!(refused.is_final && refused.why.contains("not a valid mail address"), "{to}");
         }
     }

@@ -3,7 +3,9 @@
 //!
 //! URLs come from the settings only, never from a request.
 
+pub mod connection;
 pub mod mail;
+pub mod own_secrets;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,6 +19,17 @@ use serde_json::Value;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
+use connection::{ConnectionFailure, ConnectionRecords, FailureCause};
+use own_secrets::{LooksSecret, OwnSecrets};
+
+/// What an answer 401 or 403 is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The credentials of the settings, so it is a failure of the connection.
+    OfSettings,
+    /// This request only: the credentials of a member, or a token that may have expired.
+    OfRequest,
+}
 
 /// A response of an external system, not validated yet.
 #[derive(Debug)]
@@ -57,10 +70,14 @@ pub struct Outbound {
     breakers: Mutex<HashMap<String, Breaker>>,
     /// By the name of the external system.
     tokens: Mutex<HashMap<&'static str, Token>>,
+    /// How the last requests went.
+    pub records: ConnectionRecords,
+    pub secrets: Arc<OwnSecrets>,
 }
 
 impl Outbound {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, looks_secret: LooksSecret) -> Self {
+        let secrets = Arc::new(OwnSecrets::new(config, looks_secret));
         Self {
             client: OnceLock::new(),
             timeout: Duration::from_millis(config.neighbour_timeout_ms),
@@ -69,6 +86,8 @@ impl Outbound {
             pause_s: config.neighbour_pause_s,
             breakers: Mutex::default(),
             tokens: Mutex::default(),
+            records: ConnectionRecords::new(secrets.clone()),
+            secrets,
         }
     }
 
@@ -83,42 +102,81 @@ impl Outbound {
         get_or_build(&self.client, || builder(self.timeout))
     }
 
-    /// Sends a request. Fails with `neighbour_failed` if there is no complete response in time, it is too long, or the
-    /// breaker is open. Only these failures and 5xx responses count for the breaker.
-    pub async fn send(&self, request: Request) -> Result<Response> {
+    /// Sends a request to an external system, and records how it went. Fails with `neighbour_failed` if there is no
+    /// complete response in time, it is too long, or the breaker is open. Only these failures and 5xx responses count
+    /// for the breaker.
+    pub async fn send(&self, system: &str, request: Request, refusal: Refusal) -> Result<Response> {
         let origin = request.url().origin().ascii_serialization();
         self.require_closed_breaker(&origin)?;
         let outcome = self.exchange(request).await;
         let is_success = outcome.as_ref().is_ok_and(|answer| answer.status < 500);
         self.count(&origin, is_success);
-        outcome.map_err(|e| {
-            let why = format!("{origin}: {}", e.source.as_deref().unwrap_or_default());
-            e.with_source(why)
-        })
+        self.record(system, &outcome, refusal);
+        outcome.map_err(|failure| failed(format!("{origin}: {}", failure.message)))
     }
 
-    async fn exchange(&self, request: Request) -> Result<Response> {
-        let mut response = self.client()?.execute(request).await.map_err(|e| failed(explained(e)))?;
+    /// Sends the request of a connection test, also while the breaker is open. A success closes the breaker; a failure
+    /// does not count for it. Every answer but 2xx with JSON is a failure.
+    pub async fn probe(&self, request: Request) -> Result<Response, ConnectionFailure> {
+        let origin = request.url().origin().ascii_serialization();
+        let answer = self.exchange(request).await?;
+        if answer.status < 500 {
+            self.count(&origin, true);
+        }
+        ConnectionFailure::of_response(&answer).map_or(Ok(answer), Err)
+    }
+
+    /// Records a request. Answers about what was asked, such as 404 and 409, show that the connection works.
+    fn record(&self, system: &str, outcome: &Result<Response, ConnectionFailure>, refusal: Refusal) {
+        let failure = match outcome {
+            Err(failure) => failure.clone(),
+            Ok(answer) if matches!(answer.status, 401 | 403) && refusal == Refusal::OfRequest => return,
+            Ok(answer) if matches!(answer.status, 401 | 403) => match ConnectionFailure::of_response(answer) {
+                Some(failure) => failure,
+                None => return,
+            },
+            Ok(answer) => match ConnectionFailure::of_status(answer) {
+                Some(failure) if !is_about_the_question(answer) => failure,
+                _ => return self.records.record_success(system),
+            },
+        };
+        self.records.record_failure(system, failure);
+    }
+
+    /// Seconds until requests are sent to the origin of this URL again; `None` if the breaker is closed.
+    pub fn pause_s(&self, url: &str) -> Option<u64> {
+        let origin = reqwest::Url::parse(url).ok()?.origin().ascii_serialization();
+        Some(self.pause_of(&origin)).filter(|seconds| *seconds > 0)
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response, ConnectionFailure> {
+        let mut response = self.client()?.execute(request).await.map_err(ConnectionFailure::of_request)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|e| failed(explained(e)))? {
+        while let Some(piece) = response.chunk().await.map_err(ConnectionFailure::of_request)? {
             if (body.len() + piece.len()) as u64 > self.answer_bytes_max {
-                return Err(failed(format!("the response is longer than {} bytes", self.answer_bytes_max)));
+                let message = format!("the response is longer than {} bytes", self.answer_bytes_max);
+                return Err(ConnectionFailure::new(FailureCause::UnexpectedAnswer, message));
             }
             body.extend_from_slice(&piece);
         }
         Ok(Response { status, headers, body })
     }
 
-    fn require_closed_breaker(&self, origin: &str) -> Result<()> {
-        let Ok(breakers) = self.breakers.lock() else { return Ok(()) };
+    /// Seconds until requests are sent to this origin again.
+    fn pause_of(&self, origin: &str) -> u64 {
+        let Ok(breakers) = self.breakers.lock() else { return 0 };
         let pause_ms = i64::try_from(self.pause_s * 1_000).unwrap_or(i64::MAX);
         let until = breakers.get(origin).and_then(|b| b.opened_at).map(|at| at.plus_ms(pause_ms));
         let wait_ms = until.map_or(0, |until| until.0 - Timestamp::now().0);
-        if wait_ms <= 0 {
+        u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000)
+    }
+
+    fn require_closed_breaker(&self, origin: &str) -> Result<()> {
+        let seconds = self.pause_of(origin);
+        if seconds == 0 {
             return Ok(());
         }
-        let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000);
         Err(failed(format!(
             "{origin} failed {} times in a row: no requests are sent to it for a while",
             self.failures_max
@@ -188,6 +246,12 @@ pub fn text_of(value: &Value) -> Option<String> {
 /// Whether the value is `true`, or that as text.
 pub fn is_true(value: &Value) -> bool {
     value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("true")))
+}
+
+/// Whether an answer is about what was asked: there is no such thing, or it is not possible. A page of a proxy in between
+/// is not JSON.
+fn is_about_the_question(answer: &Response) -> bool {
+    (400..500).contains(&answer.status) && answer.status != 429 && answer.json().is_ok()
 }
 
 fn failed(why: String) -> Error {

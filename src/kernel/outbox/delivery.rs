@@ -172,6 +172,8 @@ pub struct Filter {
     /// Only events of this organization, and webhooks only if they belong to it.
     pub organization: Option<OrganizationId>,
     pub state: Option<DeliveryState>,
+    /// Whether an attempt was made. A pending delivery with one is failing.
+    pub is_tried: Option<bool>,
     /// A kind of target (`webhook`), or one target (`webhook …`).
     pub target: Option<String>,
     pub kind: Option<String>,

@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use super::EventKind;
-use super::delivery::{Delivery, DeliveryState, Filter};
+use super::delivery::{Delivery, DeliveryState, Filter, TargetKind};
 use crate::kernel::authz::deferred_grant::Grantor;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
@@ -125,14 +125,15 @@ const LIST_DELIVERIES: List = List {
         "d.state = 'pending' and :is_pending",
         "d.state = 'dead' and :is_dead",
         "+d.state = 'delivered' and :is_delivered",
+        "(+d.attempts > 0) = :is_tried",
         "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
         "e.kind = :kind",
         "e.at >= :since",
         "e.at < :until",
     ],
     order: &["d.event_id desc", "d.target"],
-    costly: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
-    walked: &[":within", ":its_state", ":is_delivered", ":target_kind", ":kind", ":since", ":until"],
+    costly: &[":within", ":its_state", ":is_tried", ":target_kind", ":kind", ":since", ":until"],
+    walked: &[":within", ":its_state", ":is_delivered", ":is_tried", ":target_kind", ":kind", ":since", ":until"],
     kept: &[
         (&[], "select count(*) from (select 1 from deliveries limit :counted_max)"),
         (
@@ -158,6 +159,7 @@ const LIST_DELIVERIES_IN: List = List {
         "e.organization_id = :organization_id
          and (d.target not like 'webhook %' or h.organization_id = :organization_id)",
         "d.state = 'delivered' and :is_delivered",
+        "(+d.attempts > 0) = :is_tried",
         "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
         "e.kind = :kind",
         "e.at >= :since",
@@ -165,14 +167,14 @@ const LIST_DELIVERIES_IN: List = List {
     ],
     order: &["e.id desc", "d.target"],
     costly: &[":organization_id"],
-    walked: &[":is_delivered", ":target_kind", ":kind", ":since", ":until"],
+    walked: &[":is_delivered", ":is_tried", ":target_kind", ":kind", ":since", ":until"],
     kept: &[],
 };
 
 /// Lists deliveries, newest events first. Those of one target, and those that are pending or dead, are few and are read
 /// from their own index. Otherwise the list of an organization starts from its events.
 pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Result<ListPage<Delivery>> {
-    let Filter { organization, state, target, kind, since, until } = filter;
+    let Filter { organization, state, is_tried, target, kind, since, until } = filter;
     let (whole, target_kind) = match target {
         Some(text) if text.contains(' ') => (Some(text), None),
         other => (None, other.as_ref()),
@@ -188,6 +190,7 @@ pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &PageRequest) ->
         (":is_pending", &is(DeliveryState::Pending)),
         (":is_dead", &is(DeliveryState::Dead)),
         (":is_delivered", &is(DeliveryState::Delivered)),
+        (":is_tried", is_tried),
         (":target_kind", &target_kind),
         (":kind", kind),
         (":since", since),
@@ -301,6 +304,40 @@ pub fn count(r: &Reader<'_>, state: DeliveryState) -> Result<DeliveryCounts> {
         None => None,
     };
     Ok(DeliveryCounts { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
+}
+
+const FIND_LAST_FAILURE: &str = "
+    select d.last_error, d.updated_at
+    from deliveries d
+    where d.state = 'pending' and d.attempts > 0 and substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '
+    order by d.updated_at desc
+    limit 1";
+const FIND_FAILING_SINCE: &str = "
+    select e.at
+    from deliveries d
+    join events e on e.id = d.event_id
+    where d.state = 'pending' and d.attempts > 0 and substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '
+    order by d.event_id
+    limit 1";
+
+/// Deliveries to one kind of target that have failed and are tried again.
+#[derive(Debug, Clone)]
+pub struct FailingDeliveries {
+    /// The time of the oldest of their events.
+    pub since: Timestamp,
+    /// The last failed attempt.
+    pub failed_at: Timestamp,
+    pub last_error: Option<String>,
+}
+
+/// The failing deliveries to this kind of target, if there are any.
+pub fn find_failing(r: &Reader<'_>, kind: TargetKind) -> Result<Option<FailingDeliveries>> {
+    let kind: Parameters<'_> = &[(":target_kind", &kind.as_str())];
+    let last: Option<(Option<String>, Timestamp)> =
+        r.find(FIND_LAST_FAILURE, kind, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let since: Option<Timestamp> = r.find(FIND_FAILING_SINCE, kind, |row| row.get(0))?;
+    let failing = last.zip(since);
+    Ok(failing.map(|((last_error, failed_at), since)| FailingDeliveries { since, failed_at, last_error }))
 }
 
 impl FromSql for EventKind {

@@ -1,6 +1,7 @@
 //! External systems: WordPress, SFTPGo, Authentik, n8n.
 
 pub mod authentik;
+mod connections;
 mod counterpart_checks;
 mod n8n;
 pub mod sftpgo;

@@ -26,6 +26,7 @@ use crate::kernel::authn::token::{self, TokenPurpose};
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
+use crate::kernel::outbound::connection::{Connection, ConnectionFailure};
 use crate::kernel::secret::{self, KeyedDigest};
 
 mod claims;
@@ -47,6 +48,19 @@ pub struct AuthorizationResponse {
 impl Providers {
     pub fn new(app: &App) -> Self {
         Self(app.config.providers.iter().cloned().map(Provider::new).collect())
+    }
+
+    /// The connections to all providers, as the settings describe them.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.0.iter().map(Provider::connection).collect()
+    }
+
+    /// Tests the connection of this name.
+    pub async fn test(&self, app: &App, connection: &str) -> Result<(), ConnectionFailure> {
+        match self.0.iter().find(|provider| provider.connection().name == connection) {
+            Some(provider) => provider.test(app).await,
+            None => Err(Error::from(ErrorCode::UnknownProvider).into()),
+        }
     }
 
     /// Returns the provider with this name, or the only one if no name is given. `location` is the part of the request

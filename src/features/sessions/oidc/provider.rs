@@ -19,6 +19,11 @@ use crate::kernel::authn::token::{self, ProviderKeys, TokenError, TokenPurpose};
 use crate::kernel::config::providers::{self, Provider as Settings};
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
+use crate::kernel::outbound::Refusal;
+use crate::kernel::outbound::connection::{
+    Connection, ConnectionFailure, ConnectionKind, FailureCause, require_same_clock,
+};
+use crate::kernel::outbound::own_secrets::form_encoded;
 use crate::kernel::secret;
 
 /// A provider's discovery document and key set.
@@ -51,6 +56,8 @@ struct FetchState {
 /// A configured provider.
 pub struct Provider {
     pub settings: Settings,
+    /// The name of the connection.
+    connection: String,
     published: ArcSwapOption<ProviderMetadata>,
     fetch_state: tokio::sync::Mutex<FetchState>,
 }
@@ -65,7 +72,43 @@ pub struct TokenResponse {
 
 impl Provider {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, published: ArcSwapOption::empty(), fetch_state: tokio::sync::Mutex::default() }
+        let connection = format!("oidc-{}", settings.name);
+        Self { settings, connection, published: ArcSwapOption::empty(), fetch_state: tokio::sync::Mutex::default() }
+    }
+
+    /// The connection, as the settings describe it.
+    pub fn connection(&self) -> Connection {
+        let settings = &self.settings;
+        let name = |field: &str| format!("oidc {}: {field}", settings.name);
+        Connection::new(&*self.connection, ConnectionKind::Oidc, &*settings.issuer)
+            .setting(name("issuer"), true)
+            .setting(name("client_id"), true)
+            .setting(name("client_secret_file"), settings.client_secret.is_some())
+            .setting(name("redirect_uris"), !settings.redirect_uris.is_empty())
+            .setting(name("role_claims"), !settings.role_claims.is_empty())
+            .setting(name("audience"), settings.audience.is_some())
+            .setting(name("organization"), settings.organization.is_some())
+    }
+
+    /// Fetches the discovery document and the keys anew. Leaves the cached ones alone, and does not wait for a request
+    /// under way.
+    pub async fn test(&self, app: &App) -> std::result::Result<(), ConnectionFailure> {
+        let get = |url: Url| -> Result<Request> {
+            let request = app.outbound.client()?.get(url).header(ACCEPT, "application/json").build();
+            request.map_err(|e| self.failed(e.to_string()))
+        };
+        let found = app.outbound.probe(get(self.document_url()?)?).await?;
+        let document = self.document(&found.json()?)?;
+        let keys = app.outbound.probe(get(document.keys)?).await?;
+        if keys.json()?["keys"].as_array().is_none_or(|keys| keys.is_empty()) {
+            return Err(ConnectionFailure::new(FailureCause::UnexpectedAnswer, "its key set has no keys"));
+        }
+        require_same_clock(&keys, Timestamp::now())
+    }
+
+    fn document_url(&self) -> Result<Url> {
+        let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
+        Url::parse(&url).map_err(|e| self.failed(format!("its issuer is not a URL: {e}")))
     }
 
     /// Returns the provider's document and keys, from the cache while they are fresh. `stale` is a version that lacked
@@ -110,9 +153,9 @@ impl Provider {
         let document = match former {
             Some(former) => former.document.clone(),
             None => {
-                let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
-                let url = Url::parse(&url).map_err(|e| self.failed(format!("its issuer is not a URL: {e}")))?;
-                self.document(&self.get(app, url, "document").await?)?
+                let found = self.get(app, self.document_url()?, "document").await?;
+                let record = |e: &Error| app.outbound.records.record_failure(&self.connection, e.clone().into());
+                self.document(&found).inspect_err(record)?
             }
         };
         let keys = self.get(app, document.keys.clone(), "key set").await?;
@@ -124,8 +167,12 @@ impl Provider {
 
     async fn get(&self, app: &App, url: Url, what: &str) -> Result<Value> {
         let request = app.outbound.client()?.get(url).header(ACCEPT, "application/json").build();
-        let answer = app.outbound.send(request.map_err(|e| self.failed(e.to_string()))?).await?;
+        let request = request.map_err(|e| self.failed(e.to_string()))?;
+        let answer = app.outbound.send(&self.connection, request, Refusal::OfSettings).await?;
         if answer.status != 200 {
+            if let Some(failure) = ConnectionFailure::of_response(&answer) {
+                app.outbound.records.record_failure(&self.connection, failure);
+            }
             return Err(self.failed(format!("its {what}: status {}", answer.status)));
         }
         answer.json().map_err(|_| self.failed(format!("its {what} is not JSON")))
@@ -205,7 +252,8 @@ impl Provider {
         redirect_uri: &str,
         (code, verifier): (&str, &str),
     ) -> Result<TokenResponse> {
-        let answer = app.outbound.send(self.token_request(app, published, redirect_uri, (code, verifier))?).await?;
+        let request = self.token_request(app, published, redirect_uri, (code, verifier))?;
+        let answer = app.outbound.send(&self.connection, request, Refusal::OfSettings).await?;
         let body = answer.json().unwrap_or_default();
         let tokens = (body["id_token"].as_str(), body["access_token"].as_str());
         let (id_token, access_token) = match (answer.status, tokens) {
@@ -220,6 +268,10 @@ impl Provider {
                     }
                     // The client settings here or at the provider are wrong.
                     Some(error) => {
+                        if let Some(failure) = ConnectionFailure::of_response(&answer) {
+                            let failure = failure.with_cause(FailureCause::Unauthorized);
+                            app.outbound.records.record_failure(&self.connection, failure);
+                        }
                         let error: String = error.chars().filter(|c| !c.is_control()).take(60).collect();
                         self.failed(format!(
                             "its token endpoint answers {error}: check client_id and client_secret_file"
@@ -257,6 +309,7 @@ impl Provider {
         let request = app.outbound.client()?.post(document.token.clone()).header(ACCEPT, "application/json");
         let request = match client_secret {
             Some(secret) if !document.is_secret_in_form => {
+                // Form-encoded, as RFC 6749, 2.3.1 requires.
                 request.basic_auth(form_encoded(client_id), Some(form_encoded(secret)))
             }
             secret => {
@@ -332,7 +385,8 @@ impl Provider {
         let Some(url) = &published.document.userinfo else { return Ok(None) };
         let request = app.outbound.client()?.get(url.clone()).bearer_auth(access_token);
         let request = request.header(ACCEPT, "application/json").build();
-        let answer = app.outbound.send(request.map_err(|e| self.failed(e.to_string()))?).await?;
+        let request = request.map_err(|e| self.failed(e.to_string()))?;
+        let answer = app.outbound.send(&self.connection, request, Refusal::OfRequest).await?;
         if answer.status != 200 {
             return Err(self.failed(format!("its userinfo answers {}", answer.status)));
         }
@@ -342,13 +396,6 @@ impl Provider {
         }
         Err(self.failed("its userinfo has another subject"))
     }
-}
-
-/// Encodes a client id or secret for `Authorization: Basic`, as RFC 6749, 2.3.1 requires.
-fn form_encoded(text: &str) -> String {
-    let Ok(mut url) = Url::parse("http://localhost") else { return text.to_owned() };
-    url.query_pairs_mut().append_key_only(text);
-    url.query().unwrap_or_default().to_owned()
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {

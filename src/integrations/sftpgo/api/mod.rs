@@ -5,16 +5,19 @@ pub mod hooks;
 use std::sync::Arc;
 
 use poem::Request;
+use poem_openapi::param::Query;
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
-use crate::integrations::sftpgo::reconcile::{self, Drift, Repaired};
+use crate::integrations::sftpgo::reconcile::{Drift, RECONCILE, Repaired, compare, reconcile};
+use crate::integrations::sftpgo::require_configured;
 use crate::kernel::app::App;
+use crate::kernel::app::tasks::Progress;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::http::{OptionalBody, Reply, Tag, ok};
+use crate::kernel::http::{OptionalBody, Reply, Tag, TaskReply, ok};
 use crate::kernel::ids::MemberId;
 
 /// A member's user at SFTPGo
@@ -145,23 +148,37 @@ impl Api {
     #[oai(path = "/drift", method = "get", operation_id = "get_sftpgo_drift")]
     async fn get_sftpgo_drift(&self, caller: MemberCaller) -> Reply<DriftView> {
         authz::require(&self.app.snapshot(), &caller, Permission::SFTPGO_DRIFT)?;
-        Ok(ok(reconcile::compare(&self.app).await?.into()))
+        Ok(ok(compare(&self.app).await?.into()))
     }
 
     /// Reconcile SFTPGo's users with the members
     ///
     /// Creates missing users and updates those that differ. Users of erased members are disabled, or deleted if
-    /// `sftpgo.delete` is set; users that belong to no member are not changed. This also runs automatically every
-    /// `sftpgo.reconcile_s`.
+    /// `sftpgo.delete` is set; users that belong to no member are not changed. If the caller loses the permission, it
+    /// stops before the next user; what was done stays. This also runs automatically every `sftpgo.reconcile_s`.
     #[oai(path = "/reconcile", method = "post", operation_id = "reconcile_sftpgo")]
     async fn reconcile_sftpgo(
         &self,
         caller: MemberCaller,
         request: &Request,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
         body: OptionalBody<ReconcileSftpgo>,
-    ) -> Reply<MendedView> {
+    ) -> TaskReply<MendedView> {
         authz::require(&self.app.snapshot(), &caller, Permission::SFTPGO_RECONCILE)?;
         let is_dry = body.read(request).await?.and_then(|desired| desired.dry_run) == Some(true);
-        Ok(ok(reconcile::reconcile(&self.app, &caller, is_dry).await?.into()))
+        require_configured(&self.app.config)?;
+        let (app, caller) = (self.app.clone(), caller.0);
+        let by = caller.clone();
+        let work = move |progress: Progress| async move {
+            let mut found = reconcile(&app, &by, is_dry, &progress).await?;
+            let stopped = found.stopped.take();
+            let answer = MendedView::from(found);
+            match stopped {
+                None => Ok(answer),
+                Some(error) => Err(progress.fail(error, &answer)),
+            }
+        };
+        Ok(self.app.perform(&caller, RECONCILE, background.0 == Some(true), work).await?)
     }
 }

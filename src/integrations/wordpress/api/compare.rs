@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
 use crate::integrations::wordpress::UnreadableUser;
 use crate::integrations::wordpress::accounts::{AccountOutcome, Effect};
-use crate::integrations::wordpress::compare::{CompareCursor, CompareOptions, compare};
+use crate::integrations::wordpress::compare::{
+    COMPARE, CompareCursor, CompareOptions, CompareResult, compare, require_client,
+};
 use crate::kernel::app::App;
+use crate::kernel::app::tasks::Progress;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::error::Error;
-use crate::kernel::http::{Body, Reply, Tag, ok};
+use crate::kernel::http::{Body, Tag, TaskReply};
 use crate::kernel::ids::MemberId;
 
 crate::text! {
@@ -132,9 +136,16 @@ impl Api {
     /// New users become members, and roles follow the role mappings of the source `wordpress`. The member of a deleted
     /// user is suspended, after WordPress confirmed the deletion for that number. Members' existing values are never
     /// overwritten, and accounts are never linked by name. 502 `neighbour_failed` when WordPress fails or its answer is
-    /// unexpected: completed changes are kept, and the same request continues from there.
+    /// unexpected: completed changes are kept, and the same request continues from there. If the caller loses the
+    /// permission, nothing more is changed.
     #[oai(path = "/sync", method = "post", operation_id = "sync_wordpress")]
-    async fn sync_wordpress(&self, caller: MemberCaller, body: Body<SyncWordPress>) -> Reply<SyncedWordPress> {
+    async fn sync_wordpress(
+        &self,
+        caller: MemberCaller,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
+        body: Body<SyncWordPress>,
+    ) -> TaskReply<SyncedWordPress> {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
@@ -147,8 +158,28 @@ impl Api {
             pages: pages.unwrap_or(PAGES),
             gone_max: gone_max.unwrap_or(GONE_MAX),
         };
-        let found = compare(&self.app, &caller, options).await?;
-        let mut answer = SyncedWordPress {
+        require_client(&self.app)?;
+        let (app, caller) = (self.app.clone(), caller.0);
+        let by = caller.clone();
+        let work = move |progress: Progress| async move {
+            let mut found = compare(&app, &by, options, &progress).await?;
+            let stopped = found.stopped.take();
+            let answer = SyncedWordPress::new(is_dry_run, found);
+            match stopped {
+                None => Ok(answer),
+                Some(error) => Err(progress.fail(error, &answer)),
+            }
+        };
+        Ok(self.app.perform(&caller, COMPARE, background.0 == Some(true), work).await?)
+    }
+}
+
+const PAGES: u64 = 100;
+const GONE_MAX: u64 = 50;
+
+impl SyncedWordPress {
+    fn new(is_dry_run: bool, found: CompareResult) -> Self {
+        let mut answer = Self {
             dry_run: is_dry_run,
             looked_at: found.looked_at,
             new: Vec::new(),
@@ -164,14 +195,9 @@ impl Api {
         let odd = |odd: UnreadableUser| OddAccount { wordpress_id: odd.id, name: odd.name, why: odd.why };
         answer.odd = found.odd.into_iter().map(odd).collect();
         answer.gone.extend(found.gone_kept.into_iter().map(not_suspended));
-        Ok(ok(answer))
+        answer
     }
-}
 
-const PAGES: u64 = 100;
-const GONE_MAX: u64 = 50;
-
-impl SyncedWordPress {
     fn add(&mut self, wordpress_id: u64, outcome: AccountOutcome) {
         let strings = |names: Vec<&'static str>| names.into_iter().map(str::to_owned).collect();
         match outcome {
