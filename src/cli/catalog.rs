@@ -118,6 +118,14 @@ fn print_difference(difference: &Value) {
     if !codes.is_empty() {
         say!("only for {}", codes.join(", "));
     }
+    for role in rows("losing_roles") {
+        let (count, members) = (role["count"].as_u64().unwrap_or(0), role["members"].as_u64().unwrap_or(0));
+        say!(
+            "the role {} of {} loses {count} permissions ({members} members)",
+            text(&role, "key"),
+            text(&role, "org_code")
+        );
+    }
     rows("notes").iter().filter_map(Value::as_str).for_each(|note| say!("note: {note}"));
 }
 

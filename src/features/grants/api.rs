@@ -7,18 +7,20 @@ use poem_openapi::types::ToJSON;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use crate::features::grants::{self, OwnedRight};
+use crate::features::grants::{self, Grant, OwnedRight};
 use crate::features::members::{self, Member, NewMember};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminCaller, InternalCaller, MemberOrKey};
+use crate::kernel::authz::decide::is_of_inactive_organization;
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, delegation};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
+use crate::kernel::http::{Body, DisplayName, Email, Page, Reply, Subject, Tag, is_known, ok, unchanged};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
@@ -87,6 +89,22 @@ struct RightView {
     action: String,
 }
 
+/// A direct grant as stored
+#[derive(Object)]
+#[oai(rename = "Grant")]
+struct GrantView {
+    /// The id that granting it returned
+    permission_id: GrantId,
+    scope_type: String,
+    scope_id: String,
+    module: String,
+    action: String,
+    /// False while the organization that it is scoped to is inactive
+    in_effect: bool,
+    /// Unix milliseconds
+    created_at: i64,
+}
+
 /// A role held in an organization
 #[derive(Object)]
 struct HeldRole {
@@ -110,6 +128,7 @@ struct RightsSnapshot {
 crate::document! {
     grant_right: [NotHeld, UserNotFound, EmailExists, SiteFull] ["x-policy-epoch"];
     revoke_right: [NotHeld, UserNotFound] ["x-policy-epoch"];
+    list_rights: [UserNotFound];
     get_my_rights: [] ["etag"];
     get_rights_by_sub: [UserNotFound] ["etag"];
 
@@ -206,6 +225,36 @@ impl Api {
         Ok(ok(revoked.answer).epoch(revoked.epoch))
     }
 
+    /// List the direct grants of a member
+    ///
+    /// As stored, ordered by scope type, scope id, module and action. Rights from roles are not included.
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
+    #[oai(path = "/admin/permissions/grants", method = "get", operation_id = "list_rights")]
+    async fn list_rights(
+        &self,
+        caller: AdminCaller,
+        /// The id of the member
+        member: Query<MemberId>,
+        #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
+        #[oai(validator(max_length = 64))] module: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Continue after this position: `next` of the previous page. Not together with `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<GrantView>> {
+        let snapshot = self.app.snapshot();
+        authz::require(&snapshot, &caller, Permission::GRANT_LIST)?;
+        let window = PageRequest::new(limit.0, offset.0, after.0)?;
+        let list = move |r: &Reader<'_>| {
+            let member = members::find(r, member.0)?.filter(|member| !member.is_erased());
+            let member = member.ok_or(ErrorCode::UserNotFound)?;
+            grants::list(r, member.id, (scope_type.0.as_deref(), module.0.as_deref()), &window)
+        };
+        let found = self.app.read(list).await?;
+        Ok(ok(found.map(|grant| GrantView::of(grant, &snapshot)).into()))
+    }
+
     /// Get the caller's grants and roles
     ///
     /// For caching, send the ETag as `If-None-Match`: the answer is 304 while nothing has changed.
@@ -272,6 +321,15 @@ impl Api {
                 })
             })
             .await
+    }
+}
+
+impl GrantView {
+    fn of(grant: Grant, snapshot: &Snapshot) -> Self {
+        let in_effect = !is_of_inactive_organization(snapshot, &grant.right.as_right());
+        let OwnedRight { scope_type, scope_id, module, action } = grant.right;
+        let (permission_id, created_at) = (grant.id, grant.created_at.0);
+        Self { permission_id, scope_type, scope_id, module, action, in_effect, created_at }
     }
 }
 

@@ -8,9 +8,9 @@ use crate::kernel::app::{Occurrence, Transaction};
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::decide::{is_in_other_organization, is_of_inactive_organization};
 use crate::kernel::authz::snapshot::{Change, Right, Snapshot};
-use crate::kernel::db::{Reader, Writer};
+use crate::kernel::db::{ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
-use crate::kernel::ids::{GrantId, MemberId};
+use crate::kernel::ids::{GrantId, MemberId, Timestamp};
 
 /// A right that owns its strings.
 #[derive(Debug, Clone)]
@@ -25,6 +25,14 @@ impl OwnedRight {
     pub fn as_right(&self) -> Right<'_> {
         Right { scope_type: &self.scope_type, scope_id: &self.scope_id, module: &self.module, action: &self.action }
     }
+}
+
+/// A direct grant as stored.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    pub id: GrantId,
+    pub right: OwnedRight,
+    pub created_at: Timestamp,
 }
 
 /// Grants the right, unless the member has it already. Returns the id of the grant, and the change if there was one.
@@ -66,6 +74,16 @@ pub fn list_effective(
         !is_beyond && !is_of_inactive_organization(snapshot, &right)
     };
     Ok(rights.filter(is_shown).collect())
+}
+
+/// Returns a page of the grants of a member as stored, of this scope type and module if they are given.
+pub fn list(
+    r: &Reader<'_>,
+    member: MemberId,
+    filters: (Option<&str>, Option<&str>),
+    window: &PageRequest,
+) -> Result<ListPage<Grant>> {
+    store::page_of_member(r, member, filters, window)
 }
 
 /// Returns the policy changes that remove all grants of a member.

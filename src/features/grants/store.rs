@@ -1,8 +1,9 @@
 //! SQL of direct grants.
 
+use crate::features::grants::{Grant, OwnedRight};
 use crate::kernel::authz::snapshot::Right;
 use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, PageRequest, Reader, Writer};
+use crate::kernel::db::{List, ListPage, PageRequest, Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{GrantId, MemberId};
 
@@ -54,7 +55,7 @@ pub fn delete_grant(w: &Writer<'_>, id: GrantId) -> Result<()> {
 
 const LIST_GRANTS: List = List {
     name: "grants",
-    columns: "scope_type, scope_id, module, action",
+    columns: "scope_type, scope_id, module, action, id, created_at",
     from: "grants",
     joins: "",
     conditions: &["member_id = :member_id", "scope_type = :scope_type", "+module = :module"],
@@ -77,6 +78,21 @@ pub fn list_grants(
         Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
     })?
     .items)
+}
+
+/// Returns a page of the grants of a member.
+pub fn page_of_member(
+    r: &Reader<'_>,
+    member: MemberId,
+    (scope_type, module): (Option<&str>, Option<&str>),
+    window: &PageRequest,
+) -> Result<ListPage<Grant>> {
+    let parameters: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
+    r.page(&LIST_GRANTS, parameters, window, |row| {
+        let right =
+            OwnedRight { scope_type: row.get(0)?, scope_id: row.get(1)?, module: row.get(2)?, action: row.get(3)? };
+        Ok(Grant { id: row.get(4)?, right, created_at: row.get(5)? })
+    })
 }
 
 const DELETE_OF_MEMBER: &str = "delete from grants where member_id = :member_id";

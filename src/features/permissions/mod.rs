@@ -27,7 +27,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::nearest::did_you_mean;
 
-pub use store::list_assignments;
+pub use store::{list_assignments, list_roles};
 
 /// A role as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

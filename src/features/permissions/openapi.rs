@@ -25,6 +25,10 @@ const METHODS: [&str; 9] = ["get", "put", "post", "delete", "options", "head", "
 const REFERENCES_MAX: usize = 16;
 /// The most parameters of one operation that are read.
 const PARAMETERS_MAX: usize = 256;
+/// The most bytes of a path, a server's URL, a reference or a parameter's name. References can repeat long ones.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// The most characters of a path, a method or a reason in the list of what is left out.
+const SHOWN_CHARACTERS_MAX: usize = 500;
 
 /// One operation of the document.
 struct Operation<'d> {
@@ -45,14 +49,19 @@ impl Operation<'_> {
 }
 
 fn skipped(document: &Document, path: &str, method: Option<&str>, reason: impl Into<String>) -> Skipped {
-    let lower = method.map(str::to_lowercase);
-    let keys: Vec<&str> = [Some("paths"), Some(path), lower.as_deref()].into_iter().flatten().collect();
-    Skipped {
-        path: path.to_owned(),
-        method: method.map(str::to_owned),
-        reason: reason.into(),
-        line: document.line(&keys),
-        place: keys.join("\u{1f}"),
+    let (method, reason): (Option<String>, String) = (method.map(shown), reason.into());
+    let lower = method.as_deref().map(str::to_lowercase);
+    let keys = |path| [Some("paths"), Some(path), lower.as_deref()].into_iter().flatten().collect::<Vec<&str>>();
+    let line = document.line(&keys(path));
+    let path = shown(path);
+    let place = keys(&path).join("\u{1f}");
+    Skipped { path, method, reason: shown(&reason), line, place }
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -82,15 +91,24 @@ pub(super) fn entries(
     let (mut found, mut skipped) = (Vec::new(), Vec::new());
     for (path, item) in paths {
         // The caller refuses too many entries. The limit applies here too, because references can multiply operations.
-        if found.len() as u64 > entries_max {
+        if is_too_many(&found, &skipped, entries_max) {
             break;
         }
-        let reader = PathReader { document, options, path };
+        let reader = PathReader { document, options, path, entries_max };
         reader.read(item, &mut found, &mut skipped);
+    }
+    if skipped.len() as u64 > entries_max {
+        let message = format!("more operations would be left out than the {entries_max} of limits.catalog_entries");
+        faults.add("paths", message);
+        return (Vec::new(), Vec::new());
     }
     let kept = without_duplicates(document, found, &mut skipped);
     skipped.sort_by(|a, b| (&a.path, &a.method).cmp(&(&b.path, &b.method)));
     (build_entries(&kept, options.prefix.as_deref(), app), skipped)
+}
+
+fn is_too_many(found: &[Operation<'_>], skipped: &[Skipped], entries_max: u64) -> bool {
+    found.len().max(skipped.len()) as u64 > entries_max
 }
 
 // ── reading ──
@@ -104,6 +122,9 @@ impl<'d> Layers<'d> {
     fn of(document: &'d Value, value: &'d Value) -> Result<Self, String> {
         let mut layers = vec![value];
         while let Some(reference) = layers.last().copied().and_then(|last| last.get("$ref")?.as_str()) {
+            if reference.len() > TEXT_BYTES_MAX {
+                return Err(format!("has a $ref of more than {TEXT_BYTES_MAX} bytes"));
+            }
             let target = reference
                 .strip_prefix('#')
                 .ok_or_else(|| format!("is in another document ($ref: {reference}): copy it into this one"))?;
@@ -138,6 +159,7 @@ struct PathReader<'d> {
     document: &'d Document,
     options: &'d ImportOptions,
     path: &'d str,
+    entries_max: u64,
 }
 
 impl<'d> PathReader<'d> {
@@ -151,6 +173,9 @@ impl<'d> PathReader<'d> {
         let more = more.map(|(method, operation)| (method.clone(), operation));
         let multi = self.multi_segment(&[item.get("parameters")]);
         for (method, operation) in fixed.chain(more).filter(|(_, operation)| operation.is_object()) {
+            if is_too_many(found, skipped, self.entries_max) {
+                return;
+            }
             match self.operation(&method, &item, operation, &multi) {
                 Ok(operation) => found.push(operation),
                 Err(reason) => skipped.push(self::skipped(self.document, self.path, Some(&method), reason)),
@@ -166,7 +191,10 @@ impl<'d> PathReader<'d> {
         multi: &[&'d str],
     ) -> Result<Operation<'d>, String> {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) || method.len() > 20 {
-            return Err(format!("has the method {method:?}, which is not an upper-case word"));
+            return Err(format!("has the method {:?}, which is not an upper-case word", shown(method)));
+        }
+        if self.path.len() > TEXT_BYTES_MAX {
+            return Err(format!("has a path of more than {TEXT_BYTES_MAX} bytes"));
         }
         let operation = Layers::of(&self.document.value, operation)?;
         let base = match &self.options.base {
@@ -201,7 +229,8 @@ impl<'d> PathReader<'d> {
             parameter.get("in").is_some_and(|place| place == "path")
                 && parameter.get("x-multi-segment").is_some_and(|is_multi| is_multi == true)
         };
-        resolved.filter(is_multi).filter_map(|parameter| parameter.get("name")?.as_str()).collect()
+        let names = resolved.filter(is_multi).filter_map(|parameter| parameter.get("name")?.as_str());
+        names.filter(|name| name.len() <= TEXT_BYTES_MAX).collect()
     }
 }
 
@@ -231,6 +260,9 @@ fn without_query(path: &str) -> (&str, bool) {
 fn base_path(levels: &[Option<&Value>]) -> Result<String, String> {
     let Some(server) = levels.iter().flatten().find_map(|servers| servers.get(0)) else { return Ok(String::new()) };
     let url = server["url"].as_str().unwrap_or_default();
+    if url.len() > TEXT_BYTES_MAX {
+        return Err(format!("the server has a URL of more than {TEXT_BYTES_MAX} bytes: set the base path"));
+    }
     let mut plain = String::new();
     let mut rest = url;
     while let Some((before, (name, behind))) =
@@ -538,6 +570,33 @@ mod tests {
         }
         let cut: Vec<&&str> = names.iter().filter(|name| name.len() == NAME_BYTES_MAX).collect();
         assert!(cut.len() == 2 && cut.iter().all(|name| name.starts_with("untagged.xxx")), "{cut:?}");
+    }
+
+    #[test]
+    fn as_many_operations_are_left_out_as_the_limit_and_not_one_more() {
+        let wrong = |count: usize| {
+            let more: serde_json::Map<String, Value> = (0..count).map(|n| (format!("x{n}"), json!({}))).collect();
+            let paths = json!({"/a": {"get": {"operationId": "a"}}, "/b": {"additionalOperations": more}});
+            read(&Document::from_value(document(&paths)), &ImportOptions::default(), 10)
+        };
+        assert_eq!(wrong(10).expect("an import").skipped.len(), 10);
+        let refused = wrong(11).expect_err("too many").fields;
+        assert_eq!((refused.len(), refused[0].name()), (1, "paths"), "{refused:?}");
+    }
+
+    #[test]
+    fn long_texts_are_cut_where_they_are_repeated() {
+        let path = |bytes: usize| format!("/{}", "é".repeat(bytes / 2 - 1) + "x");
+        let (most, more) = (path(TEXT_BYTES_MAX), path(TEXT_BYTES_MAX + 2));
+        assert_eq!((most.len(), more.len()), (TEXT_BYTES_MAX, TEXT_BYTES_MAX + 2));
+        let get = json!({"get": {"operationId": "a"}});
+        let skipped = imported(document(&json!({"/a": get, most: get, more: get})), &ImportOptions::default()).skipped;
+        assert_eq!(skipped.len(), 2);
+        for one in &skipped {
+            assert_eq!((one.path.chars().count(), one.path.ends_with('…')), (SHOWN_CHARACTERS_MAX + 1, true));
+            assert!(one.reason.chars().count() <= SHOWN_CHARACTERS_MAX + 1, "{}", one.reason);
+        }
+        assert!(skipped.iter().any(|one| one.reason == "has a path of more than 4096 bytes"));
     }
 
     #[test]

@@ -9,9 +9,29 @@ use toml::Value;
 use super::{Language, LogFormat, MailSecurity, TlsMode};
 use crate::kernel::nearest::did_you_mean;
 
+/// The type of a value, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    Number,
+    Boolean,
+    Text,
+    Path,
+    /// An IP address and a port.
+    Address,
+    /// One of several words.
+    Choice,
+    TextList,
+    /// A list of addresses and CIDR ranges.
+    NetworkList,
+}
+
 /// A type that a setting can have.
 pub trait Setting: Sized {
+    /// Its name for people.
     const KIND: &'static str;
+    const TYPE: ValueType;
+    /// The words of a choice.
+    const CHOICES: &'static [&'static str] = &[];
     fn read(value: &Value) -> Result<Self, String>;
     fn show(&self) -> String;
     /// Converts the text of an environment variable to the TOML value that [`Setting::read`] takes.
@@ -22,6 +42,7 @@ pub trait Setting: Sized {
 
 impl Setting for u64 {
     const KIND: &'static str = "number";
+    const TYPE: ValueType = ValueType::Number;
     fn read(value: &Value) -> Result<Self, String> {
         value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| "must be a whole number, 0 or more".into())
     }
@@ -35,6 +56,7 @@ impl Setting for u64 {
 
 impl Setting for bool {
     const KIND: &'static str = "true or false";
+    const TYPE: ValueType = ValueType::Boolean;
     fn read(value: &Value) -> Result<Self, String> {
         value.as_bool().ok_or_else(|| "must be true or false".into())
     }
@@ -52,6 +74,7 @@ impl Setting for bool {
 
 impl Setting for String {
     const KIND: &'static str = "text";
+    const TYPE: ValueType = ValueType::Text;
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().map(str::to_owned).ok_or_else(|| "must be text".into())
     }
@@ -62,6 +85,7 @@ impl Setting for String {
 
 impl Setting for PathBuf {
     const KIND: &'static str = "path";
+    const TYPE: ValueType = ValueType::Path;
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().map(PathBuf::from).ok_or_else(|| "must be a path".into())
     }
@@ -72,6 +96,7 @@ impl Setting for PathBuf {
 
 impl Setting for SocketAddr {
     const KIND: &'static str = "address:port";
+    const TYPE: ValueType = ValueType::Address;
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be like 127.0.0.1:8480".into())
     }
@@ -96,6 +121,8 @@ macro_rules! word_settings {
 
         impl Setting for $name {
             const KIND: &'static str = concat!($first_word, $(", ", $middle_word,)* " or ", $last_word);
+            const TYPE: ValueType = ValueType::Choice;
+            const CHOICES: &'static [&'static str] = &[$first_word, $($middle_word,)* $last_word];
             fn read(value: &Value) -> Result<Self, String> {
                 let word = value.as_str();
                 let mut all = [Self::$first, $(Self::$middle,)* Self::$last].into_iter();
@@ -119,6 +146,7 @@ word_settings! {
 
 impl Setting for Vec<String> {
     const KIND: &'static str = "list of text";
+    const TYPE: ValueType = ValueType::TextList;
     fn read(value: &Value) -> Result<Self, String> {
         let wrong = || "must be a list of text".to_owned();
         value.as_array().ok_or_else(wrong)?.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
@@ -135,6 +163,7 @@ impl Setting for Vec<String> {
 
 impl Setting for Vec<IpNet> {
     const KIND: &'static str = "list of addresses or CIDR ranges";
+    const TYPE: ValueType = ValueType::NetworkList;
     fn read(value: &Value) -> Result<Self, String> {
         Vec::<String>::read(value)?
             .iter()
@@ -158,6 +187,10 @@ pub fn network(text: &str) -> Option<IpNet> {
 pub trait Bounds<T> {
     /// Returns the value in the form that is stored, or why it is refused.
     fn check(&self, value: T) -> Result<T, String>;
+    /// The least and the greatest number.
+    fn range(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 impl<T> Bounds<T> for () {
     fn check(&self, value: T) -> Result<T, String> {
@@ -170,6 +203,10 @@ impl Bounds<u64> for std::ops::RangeInclusive<u64> {
             return Ok(value);
         }
         Err(format!("must be from {} to {}", self.start(), self.end()))
+    }
+
+    fn range(&self) -> Option<(u64, u64)> {
+        Some((*self.start(), *self.end()))
     }
 }
 pub fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {

@@ -4,6 +4,7 @@
 //! `roster.toml`, `ROSTER_…` variables, the command line. An unknown key is refused.
 
 mod check;
+mod in_force;
 pub mod kinds;
 pub mod providers;
 mod tls;
@@ -13,9 +14,10 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use in_force::{SettingInfo, Source, Unit};
 use ipnet::IpNet;
 pub use kinds::network;
-use kinds::{Levels, Prefix, PublicUrl, Setting, within};
+use kinds::{Bounds, Levels, Prefix, PublicUrl, Setting, within};
 use providers::Provider;
 pub use tls::TlsMode;
 use toml::Value;
@@ -45,14 +47,6 @@ pub enum Language {
     Chinese,
 }
 
-/// One row of the settings table.
-pub struct SettingInfo {
-    pub name: &'static str,
-    pub kind: &'static str,
-    pub default: String,
-    pub about: &'static str,
-}
-
 macro_rules! settings {
     ($($field:ident $name:literal : $kind:ty = $default:expr, $bounds:expr, $about:literal;)*) => {
         /// All settings of one run.
@@ -60,6 +54,8 @@ macro_rules! settings {
         pub struct Config {
             /// The data directory. Not a setting of `roster.toml`, which lies in it.
             pub data: PathBuf,
+            /// Where the settings that are not defaults come from, by name.
+            pub origins: BTreeMap<&'static str, Source>,
             /// Secrets of internal services, newest first; from the environment or `internal_secret_file`.
             pub internal_secrets: Vec<String>,
             /// Bearer token for `/metrics`; from `metrics_token_file`.
@@ -88,6 +84,7 @@ macro_rules! settings {
             pub fn of(data: &Path) -> Self {
                 Self {
                     data: data.to_owned(),
+                    origins: BTreeMap::new(),
                     internal_secrets: Vec::new(),
                     metrics_token: None,
                     providers: Vec::new(),
@@ -102,29 +99,32 @@ macro_rules! settings {
                 }
             }
 
-            /// The settings table, as in the manual.
-            pub fn described() -> Vec<SettingInfo> {
+            /// Every setting as it is in force, in the order of the table. Secrets are in files, so none is in it.
+            pub fn in_force(&self) -> Vec<SettingInfo> {
                 vec![$(SettingInfo {
                     name: $name,
                     kind: <$kind as Setting>::KIND,
+                    value_type: <$kind as Setting>::TYPE,
+                    choices: <$kind as Setting>::CHOICES,
+                    value: self.$field.show(),
                     default: { let value: $kind = $default; value.show() },
+                    source: self.origins.get($name).copied().unwrap_or(Source::Default),
+                    range: Bounds::<$kind>::range(&($bounds)),
                     about: $about,
                 },)*]
-            }
-
-            /// Every setting with its value as TOML. Secrets are in files, so none is displayed.
-            pub fn shown(&self) -> Vec<(&'static str, String)> {
-                vec![$(($name, self.$field.show()),)*]
             }
 
             /// The names of all settings.
             const NAMES: &[&str] = &[$($name,)*];
 
-            fn set(&mut self, name: &str, value: &Value, faults: &mut Vec<String>) {
+            fn set(&mut self, name: &str, value: &Value, source: Source, faults: &mut Vec<String>) {
                 let value = &sized(name, value);
                 match name {
                     $($name => match <$kind as Setting>::read(value).and_then(|v| within(v, $bounds)) {
-                        Ok(value) => self.$field = value,
+                        Ok(value) => {
+                            self.$field = value;
+                            self.origins.insert($name, source);
+                        }
                         Err(why) => faults.push(format!("{name} {why}")),
                     },)*
                     _ => {
@@ -135,8 +135,8 @@ macro_rules! settings {
             }
 
             fn set_from_environment(&mut self, environment: &BTreeMap<String, String>, faults: &mut Vec<String>) {
-                $(if let Some(text) = environment.get(&variable($name)) {
-                    self.set($name, &<$kind as Setting>::of_text(text), faults);
+                $(if let Some(text) = environment.get(&in_force::variable($name)) {
+                    self.set($name, &<$kind as Setting>::of_text(text), Source::Environment, faults);
                 })*
             }
         }
@@ -148,10 +148,6 @@ fn sized(name: &str, value: &Value) -> Value {
     let text = value.as_str().filter(|_| name.ends_with("bytes"));
     let bytes = text.and_then(units::parse_bytes).and_then(|bytes| i64::try_from(bytes).ok());
     bytes.map_or_else(|| value.clone(), Value::Integer)
-}
-
-fn variable(name: &str) -> String {
-    format!("ROSTER_{}", name.replace('.', "_").to_uppercase())
 }
 
 settings! {
@@ -228,6 +224,7 @@ settings! {
     neighbour_answer_bytes "neighbours.answer_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest response that is read from an external system, in bytes";
     neighbour_failures "neighbours.failures": u64 = 5, 1..=1_000, "Consecutive failures after which the circuit breaker stops requests to an external system";
     neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long no requests are sent to an external system after neighbours.failures, in seconds";
+    connection_test_ms "neighbours.test_ms": u64 = 5_000, 10..=60_000, "How long the test of a connection to an external system may take altogether, in milliseconds";
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before an API key expires a notice is sent, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of an unauthenticated caller, in bytes";
@@ -349,6 +346,10 @@ settings! {
     write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Most changes that wait for the writer";
     write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for a free slot in the writer's queue before it fails with busy, in milliseconds";
     write_batch_max "db.write_batch": u64 = 256, 1..=10_000, "Most changes in one commit";
+    tasks_kept_max "tasks.kept": u64 = 1_000, 1..=100_000, "Most background tasks that are kept, running and finished; above it, the oldest finished one of the organization or program with the most is dropped, and if all of them run, a new one fails with busy";
+    tasks_running_max "tasks.running": u64 = 4, 1..=1_000, "Most background tasks of one organization or program that run at the same time";
+    task_ttl_s "tasks.ttl_s": u64 = 3_600, 1..=604_800, "How long a finished background task is kept, in seconds";
+    task_bytes_max "tasks.bytes": u64 = 67_108_864, 1_024..=17_179_869_184, "Most bytes of the results of background tasks in memory; above it, the oldest finished one of the organization or program with the most bytes is dropped, and a single longer result is not kept";
     policy_reload_gap_s "limits.policy_reload_gap_s": u64 = 60, 0..=86_400, "Shortest time between two policy reloads of one organization, in seconds; within it, a reload returns the last result again. 0 for no limit";
     idempotency_ttl_s "limits.idempotency_ttl_s": u64 = 86_400, 1..=604_800, "How long an Idempotency-Key is stored, in seconds";
 }
@@ -373,6 +374,7 @@ impl Config {
         config.set_from_environment(&environment, &mut faults);
         if let Some(listen) = sources.listen {
             config.listen = listen;
+            config.origins.insert("listen", Source::CommandLine);
         }
         config.read_secrets(&environment, &mut faults);
         config.check(&mut faults);
@@ -397,7 +399,7 @@ impl Config {
         for (name, value) in flattened("", table) {
             match name.as_str() {
                 "oidc" => self.providers = providers::read(&value, faults),
-                _ => self.set(&name, &value, faults),
+                _ => self.set(&name, &value, Source::File, faults),
             }
         }
     }
@@ -419,6 +421,7 @@ impl Config {
         };
         if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
             self.internal_secrets = secrets(text, ',');
+            self.origins.insert("internal_secret_file", Source::Environment);
         } else if !self.internal_secret_file.as_os_str().is_empty() {
             self.internal_secrets = secret_file("internal_secret_file", &self.internal_secret_file, faults);
         }
@@ -482,7 +485,7 @@ impl Config {
     /// program; each with a "did you mean" suggestion, if any.
     pub fn unknown_variables() -> Vec<String> {
         const OTHERS: [&str; 3] = ["ROSTER_DATA", "ROSTER_CONFIG", "ROSTER_INTERNAL_SECRET"];
-        let known: Vec<String> = Self::described().iter().map(|setting| variable(setting.name)).collect();
+        let known: Vec<String> = Self::described().iter().map(|setting| setting.variable()).collect();
         #[expect(clippy::disallowed_methods, reason = "only this module reads the environment")]
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         names
@@ -536,7 +539,7 @@ fn own_variables(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<St
         .filter(|(name, _)| name.starts_with("ROSTER_") || name == "DEBUG")
         .collect();
     if let Some(plain) = own.remove("DEBUG").filter(|text| bool::read(&bool::of_text(text)).is_ok()) {
-        own.entry(variable("debug")).or_insert(plain);
+        own.entry(in_force::variable("debug")).or_insert(plain);
     }
     own
 }

@@ -8,13 +8,13 @@
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::kernel::config::{Config, LogFormat};
+use crate::kernel::config::{Config, LogFormat, Source};
 use crate::kernel::runtime::health;
 
 /// How long `flush` waits at most.
@@ -28,6 +28,8 @@ static LOG: OnceLock<Log> = OnceLock::new();
 struct Log {
     lines: Lines,
     reload: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    /// The level that was read again since the start, as in `roster.toml`, and where it comes from.
+    reread: Mutex<Option<(String, Source)>>,
 }
 
 enum Message {
@@ -89,7 +91,7 @@ pub fn start(config: &Config) -> std::io::Result<()> {
         let thread = std::thread::current();
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), "{panic}");
     }));
-    let _ = LOG.set(Log { lines, reload });
+    let _ = LOG.set(Log { lines, reload, reread: Mutex::default() });
     Ok(())
 }
 
@@ -100,7 +102,15 @@ fn filter_of(config: &Config) -> EnvFilter {
 
 /// Applies the log level of these settings; returns whether the log was started.
 pub fn reload(config: &Config) -> bool {
-    LOG.get().is_some_and(|log| (log.reload)(filter_of(config)))
+    let Some(log) = LOG.get() else { return false };
+    let level = config.in_force().into_iter().find(|setting| !setting.needs_restart());
+    *log.reread.lock().unwrap_or_else(PoisonError::into_inner) = level.map(|level| (level.value, level.source));
+    (log.reload)(filter_of(config))
+}
+
+/// The log level that was read again since the start, as in `roster.toml`, and where it comes from.
+pub fn reread_level() -> Option<(String, Source)> {
+    LOG.get().and_then(|log| log.reread.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
 /// The number of lines that were dropped since the start.

@@ -155,6 +155,8 @@ async fn an_import_is_idempotent_and_reports_its_changes() {
     let orphaned = json!(["report", "report.read", "video.item", "video.item.delete"]);
     let mut done = site.import(next).await;
     let notes = done.as_object_mut().expect("an object").remove("notes");
+    let codes = done.as_object_mut().expect("an object").remove("note_codes");
+    assert_eq!(codes, Some(json!(["orphaned_kept"])));
     assert_eq!(done, json!({"added": ["video.new"], "changed": ["video.list"], "orphaned": orphaned}));
     assert!(notes.is_some_and(|notes| notes[0].as_str().is_some_and(|note| note.contains("roles keep them"))));
 }
@@ -202,8 +204,79 @@ async fn an_import_changes_only_its_own_application() {
 async fn a_dry_import_changes_nothing() {
     let site = Site::start().await;
     let reply = import(&site.admin(), "?dry_run=true", json!({"permissions": [{"name": "a"}]})).await;
-    assert_eq!(reply.data()["added"], json!(["a"]));
+    assert_eq!((&reply.data()["added"], reply.data().get("requests")), (&json!(["a"]), None));
+    let one = json!({"permissions": [{"name": "b", "http_methods": "GET|PUT", "http_path": "/b"}]});
+    let reply = import(&site.admin(), "?dry_run=true", one).await;
+    assert_eq!(reply.data()["requests"], json!([{"name": "b", "http_methods": "GET|PUT", "http_path": "/b"}]));
     assert_eq!(site.admin().get(&format!("{P}/catalog?app=main")).await.data()["list"], json!([]));
+}
+
+#[tokio::test]
+async fn a_dry_import_names_the_roles_that_would_lose_something() {
+    let site = Site::start().await;
+    site.import(videos()).await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let cutter = acme.role("cutter", &["video.item.delete", "video.list", "roster.role.list"]).await;
+    let clerk = bolt.role("clerk", &["video.list"]).await;
+    bolt.role("guard", &["roster.role.list", "report.read"]).await;
+    let kim = acme.member().await;
+    acme.assign(&kim.uid, &cutter).await;
+    let losing = async |query: &str, document: Value| {
+        let answer = import(&site.admin(), &format!("?dry_run=true{query}"), document).await.data();
+        let view = |role: &Value| {
+            let mut names: Vec<String> = each_text(&role["permissions"]);
+            names.sort();
+            (
+                role["role_id"].as_str().expect("an id").to_owned(),
+                role["members"].as_u64().expect("a number"),
+                role["count"].as_u64().expect("a number"),
+                names.join(" "),
+            )
+        };
+        let mut found: Vec<_> = answer["losing_roles"].as_array().into_iter().flatten().map(view).collect();
+        assert_eq!(answer["losing_roles_total"].as_u64().unwrap_or_default(), found.len() as u64);
+        found.sort();
+        found
+    };
+    let row = |role: &String, members: u64, names: &str| {
+        (role.clone(), members, names.split(' ').count() as u64, names.to_owned())
+    };
+    let sorted = |mut rows: Vec<(String, u64, u64, String)>| {
+        rows.sort();
+        rows
+    };
+
+    // Nothing is lost by the same document, nor by a closed permission that was closed before.
+    assert!(losing("", json!({"permissions": videos()})).await.is_empty());
+    // Orphaned.
+    let without = json!({"permissions": [{"name": "video"}]});
+    let both = sorted(vec![row(&cutter, 1, "video.item.delete video.list"), row(&clerk, 0, "video.list")]);
+    assert_eq!(losing("", without.clone()).await, both);
+    // A closed category takes all below it.
+    let mut closed = videos();
+    closed[0]["status"] = json!("close");
+    assert_eq!(losing("", json!({"permissions": closed})).await, both);
+    // An organization that no longer has the application.
+    assert_eq!(losing("&organizations=acme", json!({"permissions": videos()})).await, [row(&clerk, 0, "video.list")]);
+    // Only a dry run tells it, and it changes nothing.
+    assert!(holds(&acme, &kim.uid, "video.list").await);
+    let done = import(&site.admin(), "", without).await.data();
+    assert_eq!((done.get("losing_roles"), done.get("losing_roles_total")), (None, None));
+}
+
+#[tokio::test]
+async fn a_dry_import_of_an_old_version_is_refused() {
+    let site = Site::start().await;
+    let admin = site.admin();
+    let version = admin.get(&format!("{P}/catalog?app=main")).await.header("etag").expect("a version").to_owned();
+    site.import(videos()).await;
+    let stale = import(&admin.clone().with("if-match", &version), "?dry_run=true", json!({"permissions": []})).await;
+    assert_eq!((stale.status, stale.word()), (412, "version_stale"));
+}
+
+/// The texts of a list.
+fn each_text(list: &Value) -> Vec<String> {
+    list.as_array().expect("a list").iter().map(|one| one.as_str().expect("text").to_owned()).collect()
 }
 
 #[tokio::test]

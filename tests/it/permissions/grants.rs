@@ -211,6 +211,81 @@ async fn a_refused_grant_leaves_no_member_behind() {
     assert_eq!(site.internal().get("/internal/members/by-sub/sub-1").await.word(), "member_not_found");
 }
 
+// ── listing ──
+
+const GRANTS: &str = "/admin/permissions/grants";
+
+#[tokio::test]
+async fn the_grants_of_a_member_are_listed_in_order_by_page_and_by_kind() {
+    let site = Site::start().await;
+    let (member, other) = (site.member().await, site.member().await);
+    let granted = async |uid: &str, scope_type: &str, scope_id: &str, module: &str| {
+        let body =
+            json!({"uid": uid, "scope_type": scope_type, "scope_id": scope_id, "module": module, "action": "view"});
+        site.admin().post(GRANT, body).await.data()["permission_id"].clone()
+    };
+    let south = granted(&member.uid, "site", "south", "cameras").await;
+    let north = granted(&member.uid, "site", "north", "doors").await;
+    let video = granted(&member.uid, "video", "v1", "player").await;
+    granted(&other.uid, "site", "south", "cameras").await;
+
+    let admin = site.admin();
+    let list = async |rest: &str| admin.get(&format!("{GRANTS}?member={}{rest}", member.uid)).await.data();
+    let ids = |answer: &Value| -> Vec<Value> {
+        answer["items"].as_array().expect("items").iter().map(|one| one["permission_id"].clone()).collect()
+    };
+    let all = list("").await;
+    assert_eq!((ids(&all), &all["total"]), (vec![north.clone(), south.clone(), video.clone()], &json!(3)));
+    let first = &all["items"][0];
+    assert_eq!(
+        (&first["scope_type"], &first["scope_id"], &first["module"], &first["action"], &first["in_effect"]),
+        (&json!("site"), &json!("north"), &json!("doors"), &json!("view"), &json!(true))
+    );
+    assert!(first["created_at"].as_i64().is_some_and(|at| at > 0));
+    assert_eq!(ids(&list("&scope_type=site").await), [north.clone(), south.clone()]);
+    assert_eq!(ids(&list("&module=cameras").await), [south.clone()]);
+    assert!(ids(&list("&scope_type=video&module=cameras").await).is_empty());
+    let page = list("&limit=2").await;
+    assert_eq!(ids(&page), [north, south]);
+    let next = page["next"].as_str().expect("a next page");
+    assert_eq!(ids(&list(&format!("&limit=2&after={next}")).await), [video.clone()]);
+    assert_eq!(ids(&list("&limit=2&offset=2").await), [video]);
+}
+
+#[tokio::test]
+async fn a_grant_of_an_inactive_organization_is_listed_as_without_effect() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let member = site.member().await;
+    let body =
+        json!({"uid": member.uid, "scope_type": "organization", "scope_id": acme.id, "module": "a", "action": "b"});
+    site.admin().post(GRANT, body).await.done();
+    site.admin().post(&format!("/admin/organizations/{}/deactivate", acme.id), json!({})).await.done();
+
+    let list = site.admin().get(&format!("{GRANTS}?member={}", member.uid)).await.data();
+
+    assert_eq!(list["items"][0]["in_effect"], false);
+    assert_eq!(member.caller().get("/me/permissions/snapshot").await.data()["permissions"], json!([]));
+}
+
+#[tokio::test]
+async fn the_grants_of_nobody_are_an_error_and_a_member_must_be_named() {
+    let site = Site::start().await;
+    let member = site.member().await;
+    site.admin().post(GRANT, right_of(&member.uid)).await.done();
+    for unknown in ["nobody", "019abcde-0000-7000-8000-000000000009"] {
+        let reply = site.admin().get(&format!("{GRANTS}?member={unknown}")).await;
+        assert_eq!(reply.is(29_301_000).word(), "user_not_found", "{unknown}");
+    }
+    site.admin().delete(&format!("/admin/members/{}", member.uid)).await.done();
+    site.admin().get(&format!("{GRANTS}?member={}", member.uid)).await.is(29_301_000);
+    assert_eq!(site.admin().get(GRANTS).await.is(10_101_000).fields(), ["query.member"]);
+    let reader = site.client(&["permissions:read"]).await;
+    assert_eq!(reader.get(&format!("{GRANTS}?member=nobody")).await.word(), "user_not_found");
+    let owner = site.organization("acme").await.owner();
+    assert_eq!(owner.get(&format!("{GRANTS}?member={}", member.uid)).await.is(29_505_000).word(), "forbidden");
+}
+
 // ── revoking ──
 
 #[tokio::test]

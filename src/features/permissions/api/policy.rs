@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::ToJSON;
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
+use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Object, OpenApi};
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, PermissionType, flat, tree};
+use crate::features::permissions::preview::{self, Lost};
 use crate::features::permissions::{import, publish};
 use crate::kernel::app::{App, Changed, LargeBody, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -21,11 +22,11 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::error::{Error, ErrorCode};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::documents::{self, Bounds};
 use crate::kernel::http::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered, require_version};
-use crate::kernel::ids::{MemberId, OrganizationId};
+use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 /// The permission catalog, as a list or as a tree
 #[derive(Object)]
@@ -54,6 +55,86 @@ struct CatalogDifference {
     organizations: Option<Vec<String>>,
     /// Consequences of the import, as sentences
     notes: Option<Vec<String>>,
+    /// The same as words, in the same order
+    note_codes: Option<Vec<CatalogNote>>,
+    /// Only of a dry run: the methods and paths of the first 100 entries of each kind of change; entries without a path
+    /// are left out
+    requests: Option<Vec<CatalogRequests>>,
+    /// Only of a dry run: the roles with permissions that would lose their effect, at most 100. Owners, who hold every
+    /// permission, are left out
+    losing_roles: Option<Vec<LosingRole>>,
+    /// The number of all such roles
+    losing_roles_total: Option<u64>,
+}
+
+/// A consequence of an import
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum CatalogNote {
+    OrphanedKept,
+    RenamedKept,
+    SkippedDenied,
+    EveryOwner,
+}
+
+impl CatalogNote {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::OrphanedKept => {
+                "orphaned entries are entries of this application that the document does not contain: roles keep them, \
+                 but they have no effect until an import contains them again"
+            }
+            Self::RenamedKept => {
+                "roles keep renamed entries; plugin filters with their former names no longer match them"
+            }
+            Self::SkippedDenied => {
+                "skipped operations have no permission: requests to them are denied, unless the template of another \
+                 entry matches"
+            }
+            Self::EveryOwner => {
+                "the owners of every organization hold the open entries at once: set `organizations` to limit them to \
+                 some organizations, or `closed` to add them closed"
+            }
+        }
+    }
+}
+
+/// The methods and path of an entry before and after an import
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct CatalogRequests {
+    /// The name after the import
+    name: String,
+    /// Absent if the entry opens nothing before the import
+    former_http_methods: Option<String>,
+    former_http_path: Option<String>,
+    /// Absent if the entry opens nothing after the import
+    http_methods: Option<String>,
+    http_path: Option<String>,
+}
+
+impl From<preview::Opened> for CatalogRequests {
+    fn from(opened: preview::Opened) -> Self {
+        let preview::Opened { name, former, new } = opened;
+        let (former_http_methods, former_http_path) = former.unzip();
+        let (http_methods, http_path) = new.unzip();
+        Self { name, former_http_methods, former_http_path, http_methods, http_path }
+    }
+}
+
+/// A role with permissions that an import would leave without effect
+#[derive(Object)]
+struct LosingRole {
+    organization_id: OrganizationId,
+    org_code: String,
+    role_id: RoleId,
+    key: String,
+    /// The number of members who hold the role
+    members: u64,
+    /// The number of permissions
+    count: u64,
+    /// Their names, at most 20
+    permissions: Vec<String>,
 }
 
 /// A renamed entry
@@ -96,38 +177,71 @@ impl CatalogDifference {
             skipped: non_empty(import.skipped.iter().map(CatalogSkipped::from).collect()),
             replaces,
             organizations: organizations.map(|ids| ids.into_iter().map(code).collect()),
-            notes: non_empty(notes),
+            notes: non_empty(notes.iter().map(|note| note.text().to_owned()).collect()),
+            note_codes: non_empty(notes),
+            requests: None,
+            losing_roles: None,
+            losing_roles_total: None,
         }
     }
+
+    /// Adds the roles that would lose permissions.
+    fn with_losing_roles(mut self, snapshot: &Snapshot, lost: &Lost) -> Self {
+        let (losing, total) = preview::list_losing_roles(snapshot, lost);
+        let name = |slot: PermissionIndex| snapshot.catalog.get(slot).map(|node| node.name.to_string());
+        let view = |role: preview::LosingRole| LosingRole {
+            organization_id: role.organization,
+            org_code: role.org_code.to_string(),
+            role_id: role.id,
+            key: role.key.to_string(),
+            members: role.members,
+            count: role.count,
+            permissions: role.first.into_iter().filter_map(name).collect(),
+        };
+        self.losing_roles = non_empty(losing.into_iter().map(view).collect());
+        self.losing_roles_total = (total > 0).then_some(total);
+        self
+    }
+}
+
+/// Writes an import. The answer of a dry run comes with what it would leave without effect.
+fn publish_import(
+    t: &Transaction<'_>,
+    import: &import::Import,
+    terms: &publish::PublishOptions,
+) -> Result<Changed<(CatalogDifference, Lost)>> {
+    let (imported, change) = publish::write(t, import, terms)?;
+    let lost = if terms.dry_run { Lost::of(&t.snapshot().catalog, import, &imported) } else { Lost::default() };
+    let opened =
+        if terms.dry_run { preview::list_opened(&t.snapshot().catalog, import, &imported) } else { Vec::new() };
+    let mut answer = CatalogDifference::of(t.snapshot(), import, imported);
+    answer.requests = non_empty(opened.into_iter().map(CatalogRequests::from).collect());
+    let Some(change) = change else { return Ok(Changed::unchanged((answer, lost))) };
+    let renamed = answer.renamed.iter().flatten().map(|one| json!({"from": one.from, "to": one.to}));
+    let entry = Entry::new("catalog", &import.app).after(json!({
+        "added": answer.added,
+        "changed": answer.changed,
+        "renamed": renamed.collect::<Vec<_>>(),
+        "orphaned": answer.orphaned,
+        "organizations": answer.organizations,
+    }));
+    Ok(Changed::new((answer, lost), entry).with_policy_changes([change]))
 }
 
 fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Returns the consequences of an import, as sentences.
-fn notes(import: &import::Import, imported: &publish::Imported) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut note = |applies: bool, text: &str| notes.extend(applies.then(|| text.to_owned()));
-    note(
-        !imported.orphaned.is_empty(),
-        "orphaned entries are entries of this application that the document does not contain: roles keep them, but they \
-         have no effect until an import contains them again",
-    );
-    note(
-        !imported.renamed.is_empty(),
-        "roles keep renamed entries; plugin filters with their former names no longer match them",
-    );
-    note(
-        !import.skipped.is_empty(),
-        "skipped operations have no permission: requests to them are denied, unless the template of another entry matches",
-    );
-    note(
-        import.title.is_some() && imported.is_new && imported.organizations.is_none(),
-        "the owners of every organization hold the open entries at once: set `organizations` to limit them to some \
-         organizations, or `closed` to add them closed",
-    );
-    notes
+/// Returns the consequences of an import.
+fn notes(import: &import::Import, imported: &publish::Imported) -> Vec<CatalogNote> {
+    let is_for_every_owner = import.title.is_some() && imported.is_new && imported.organizations.is_none();
+    let all = [
+        (!imported.orphaned.is_empty(), CatalogNote::OrphanedKept),
+        (!imported.renamed.is_empty(), CatalogNote::RenamedKept),
+        (!import.skipped.is_empty(), CatalogNote::SkippedDenied),
+        (is_for_every_owner, CatalogNote::EveryOwner),
+    ];
+    all.into_iter().filter(|(applies, _)| *applies).map(|(_, note)| note).collect()
 }
 
 /// The caller's roles and permissions in the organization
@@ -250,7 +364,7 @@ impl Api {
     ) -> Reply<CatalogDifference> {
         let document = self.app.read_large_body(&caller, LargeBody::Catalog).await?.clone();
         let config = &self.app.config;
-        let entries_max = config.catalog_entries_max;
+        let (entries_max, is_dry) = (config.catalog_entries_max, dry_run.0.unwrap_or(false));
         let listed = |text: String| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
         let options = import::ImportOptions {
             app: app.0,
@@ -261,7 +375,7 @@ impl Api {
         };
         let terms = publish::PublishOptions {
             entries_max,
-            dry_run: dry_run.0.unwrap_or(false),
+            dry_run: is_dry,
             replace: replace.0.unwrap_or(false),
             closed: closed.0.unwrap_or(false),
             organizations: organizations.0.map(listed),
@@ -272,21 +386,12 @@ impl Api {
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;
             require_version(if_match.0.as_deref(), t.snapshot().catalog.version_of(&import.app))?;
-            let (imported, change) = publish::write(t, &import, &terms)?;
-            let answer = CatalogDifference::of(t.snapshot(), &import, imported);
-            let Some(change) = change else { return Ok(Changed::unchanged(answer)) };
-            let renamed = answer.renamed.iter().flatten().map(|one| json!({"from": one.from, "to": one.to}));
-            let entry = Entry::new("catalog", &import.app).after(json!({
-                "added": answer.added,
-                "changed": answer.changed,
-                "renamed": renamed.collect::<Vec<_>>(),
-                "orphaned": answer.orphaned,
-                "organizations": answer.organizations,
-            }));
-            Ok(Changed::new(answer, entry).with_policy_changes([change]))
+            publish_import(t, &import, &terms)
         };
         let done = self.app.change(&caller, "catalog.import", write).await?;
-        Ok(ok(done.answer).epoch(done.epoch))
+        let (answer, lost) = done.answer;
+        let answer = if is_dry { answer.with_losing_roles(&self.app.snapshot(), &lost) } else { answer };
+        Ok(ok(answer).epoch(done.epoch))
     }
 
     /// Get the caller's roles and permissions
