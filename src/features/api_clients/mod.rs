@@ -9,6 +9,7 @@ use crate::kernel::app::App;
 use crate::kernel::config;
 use crate::kernel::error::Result;
 use crate::kernel::ids::Timestamp;
+pub use store::list_clients;
 
 /// A client as stored, without its hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -277,7 +277,7 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
         let left_s = u64::try_from((key.expires_at.0 - now.0) / 1_000).unwrap_or_default();
         let site = app.public_url();
         let mail = mail::writer(&app.config, &site).key_ends(id, email, &key.id.0.simple().to_string(), left_s);
-        mail::send(&app.config, mail).await;
+        mail::send(&app.outbound, &app.config, mail).await;
     }
     Ok(())
 }

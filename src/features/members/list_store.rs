@@ -1,11 +1,15 @@
 //! SQL of the lists of members.
 
+use std::collections::{BTreeSet, HashMap};
+
+use rusqlite::Row;
+
 use super::store::member_of;
 use super::{Member, search_store};
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, ListPage, PageRequest, Reader};
 use crate::kernel::error::Result;
-use crate::kernel::ids::OrganizationId;
+use crate::kernel::ids::{MemberId, OrganizationId};
 
 const MEMBER_COLUMNS: &str = "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version,
     m.created_at, m.updated_at, m.username_by_site";
@@ -129,4 +133,30 @@ pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &PageRequest) -> Re
         (":among", &among),
     ];
     r.page(list, parameters, window, member_of)
+}
+
+// `json_each` gives the ids one by one, so that each is found by the primary key.
+const LIST_NAMES: &str = "
+    select m.id, coalesce(nullif(m.display_name, ''), m.username, m.email)
+    from json_each(:ids) wanted
+    cross join members m on m.id = unhex(wanted.value)
+    where m.status <> 'deleted'
+      and (:seen_by is null
+           or exists (select 1 from memberships s where s.organization_id = :seen_by and s.member_id = m.id))";
+
+/// The names of these members as the organization sees them; `seen_by` is `None` for the site. Members that it does not
+/// see, and those without a name, are left out.
+pub fn list_names(
+    r: &Reader<'_>,
+    seen_by: Option<OrganizationId>,
+    ids: &BTreeSet<MemberId>,
+) -> Result<HashMap<MemberId, String>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<String> = ids.iter().map(|id| format!("\"{}\"", id.0.simple())).collect();
+    let ids = format!("[{}]", ids.join(","));
+    let pair = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?));
+    let found: Vec<(MemberId, Option<String>)> = r.all(LIST_NAMES, &[(":ids", &ids), (":seen_by", &seen_by)], pair)?;
+    Ok(found.into_iter().filter_map(|(id, name)| Some((id, name?))).collect())
 }

@@ -32,7 +32,7 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 pub use api::MemberOrder;
-pub use list_store::{Filter, SortKey, list_members};
+pub use list_store::{Filter, SortKey, list_members, list_names};
 pub use store::{find_member, find_subject_at, get_member, insert_identity, insert_member, set_account_id};
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_visible, is_visible, require_visible, visible_path, visible_text};

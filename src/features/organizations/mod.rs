@@ -10,6 +10,7 @@ use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
+pub use store::{Filter, list_organizations};
 
 /// An organization as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,6 +29,7 @@ use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
 use crate::kernel::sandbox::{AuthorizeResult, CallResult, Fault, Limits, vectors};
 use crate::kernel::secret::Hash;
+pub use store::list_names;
 
 /// Number of activations that are kept for rollback.
 pub const HISTORY_MAX: usize = 5;

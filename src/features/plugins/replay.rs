@@ -98,6 +98,11 @@ impl Recorded {
         })
     }
 
+    /// `route`, `permission` or `grant`; empty if the record does not say.
+    pub fn kind(&self) -> &str {
+        self.facts("question").first().copied().unwrap_or_default()
+    }
+
     fn facts(&self, name: &str) -> Vec<&str> {
         let found = self.input.context.iter().filter(|fact| fact.name == name);
         found.flat_map(|fact| &fact.values).map(String::as_str).collect()

@@ -49,6 +49,13 @@ pub fn list(
     plugins.try_map(|plugin| Ok(PluginWithVersions { versions: list_versions(r, plugin.id)?, plugin }))
 }
 
+const LIST_PLUGIN_NAMES: &str = "select name from plugins where organization_id = :organization_id order by name";
+
+/// Lists the names of the plugins of an organization.
+pub fn list_names(r: &Reader<'_>, organization: OrganizationId) -> Result<Vec<String>> {
+    r.all(LIST_PLUGIN_NAMES, &[(":organization_id", &organization)], |row| row.get(0))
+}
+
 const COUNT_PLUGINS: &str = "select count(*) from plugins where organization_id = :organization_id";
 
 pub fn count_plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {

@@ -7,9 +7,13 @@ pub mod store;
 
 use crate::kernel::app::{App, Occurrence, Transaction, backoff};
 use crate::kernel::authz::snapshot::Change;
+use crate::kernel::config::Config;
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
+use crate::kernel::outbound::connection::{Connection, ConnectionKind};
 use crate::kernel::outbox::{EventKind, delivery_store};
+pub use store::list_webhooks;
 
 /// The wait after this many failed attempts, in milliseconds, before jitter.
 pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
@@ -32,6 +36,22 @@ pub struct Webhook {
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// The name of the connection that stands for all webhooks.
+pub const CONNECTION: &str = "webhooks";
+
+/// All webhooks as one connection. Each has a URL and a test of its own.
+pub fn connection(config: &Config, has_webhooks: bool) -> Connection {
+    let connection = Connection::new(CONNECTION, ConnectionKind::Webhooks, "");
+    Connection { is_configured: has_webhooks, ..connection }
+        .setting("webhooks.private_hosts", !config.webhook_private_hosts.is_empty())
+}
+
+/// Whether there is any webhook.
+pub fn has_webhooks(r: &Reader<'_>) -> Result<bool> {
+    let first = PageRequest::new(Some(1), None, None)?;
+    Ok(!store::list_webhooks(r, None, &first)?.items.is_empty())
 }
 
 /// Subscribes to all events.
@@ -64,7 +84,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::kernel::config::Config;
 
     #[test]
     fn retries_last_longer_than_a_day_and_less_than_a_week() {

@@ -7,6 +7,7 @@ mod invitations;
 mod limits;
 mod memberships;
 mod organizations;
+mod search;
 mod seen;
 mod services;
 mod updates;

@@ -20,6 +20,8 @@ async fn a_version_is_watched_enforced_rolled_back_and_deactivated_each_in_one_e
     // The watch mode of the same version ends.
     assert_eq!(in_force(&first.data()), (vec![(1, "enforce")], vec![]));
     assert_eq!(first.epoch(), before.epoch() + 1);
+    let listed = owner.get("/api/v1/plugins").await.data()["items"][0].clone();
+    assert_eq!((&listed["mode"], &listed["since"]), (&json!("enforce"), &first.data()["activations"][0]["since"]));
 
     let filter = json!({"permissions": ["video.*"], "routes": ["PUT /videos/:id"], "modules": ["cameras"]});
     let body = json!({"version": 2, "mode": "enforce", "may_grant": true, "filter": filter, "deadline_ms": 10});

@@ -46,6 +46,8 @@ async fn a_version_shows_which_recorded_decisions_it_would_change() {
     assert_eq!(counts(&found), [4, 1, 1, 0, 0, 1]);
     let change = &found["replay"]["changes"][0];
     assert_eq!((&change["uid"], &change["action"]), (&json!(holder), &json!("doc.read")));
+    let name = acme.owner().get(&format!("/admin/users/{holder}")).await.data()["username"].clone();
+    assert_eq!((&change["name"], &change["kind"]), (&name, &json!("permission")));
     assert_eq!((&change["was_allow"], &change["was_reason"]), (&json!(false), &json!("plugin_denied")));
     assert_eq!((&change["would_allow"], &change["would_reason"]), (&json!(true), &json!("ok_role")));
     // The version in force decides as recorded.

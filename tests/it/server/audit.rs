@@ -262,6 +262,9 @@ async fn entries_are_found_by_every_filter() {
         (format!("action=organization.create&until={at}"), 0),
         (format!("action=organization.create&until={}", at + 1), 1),
         ("action=organization.create&outcome=denied".to_owned(), 0),
+        ("action=no.such,organization.create".to_owned(), 1),
+        (format!("action=organization.create,%20no.such&organization={}", acme.id), 1),
+        ("action=,".to_owned(), 0),
         ("action=organization.%25".to_owned(), 0),
         ("actor=nobody-i-know".to_owned(), 0),
     ] {
@@ -289,7 +292,8 @@ async fn all_bad_filters_are_reported_together() {
     let long = "a".repeat(201);
 
     let query = format!(
-        "since=x&until=1.5&actor={long}&action={long}&target={long}&outcome=maybe&limit=-1&offset=-1&after={}",
+        "since=x&until=1.5&actor={long}&action={}&target={long}&outcome=maybe&limit=-1&offset=-1&after={}",
+        "a".repeat(8001),
         "a".repeat(2001)
     );
     let reply = site.admin().get(&format!("/admin/audit?{query}")).await;
@@ -319,11 +323,16 @@ async fn an_export_accepts_the_filters_of_the_list() {
         format!("target={id}"),
         format!("organization={id}&outcome=done"),
         "action=nothing.of.the.kind".to_owned(),
+        "action=invitation.create,create_invitation,organization.create".to_owned(),
     ] {
         let listed = site.admin().get(&format!("/admin/audit?limit=200&{filter}")).await.data();
         let exported = lines(&site.admin().get(&format!("/admin/audit/export?{filter}")).await.body);
         let mut items = listed["items"].as_array().expect("items").clone();
         items.reverse();
+        // Names are read with a list; the log itself has none.
+        for name in ["actor_name", "target_name"] {
+            items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| drop(item.remove(name)));
+        }
         assert_eq!(exported, items, "{filter}");
     }
 }

@@ -223,6 +223,10 @@ async fn after_the_last_attempt_an_event_is_dead_the_next_is_delivered_and_a_ret
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
+    // A filter finds what failed.
+    let ids = |rows: &[Value]| rows.iter().map(|row| row["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&deliveries(&site, "state=dead&tried=true").await), [rows[1]["id"].clone()]);
+    assert_eq!(deliveries(&site, "state=pending&tried=true").await, [Value::Null; 0]);
     // A manual retry repeats it and keeps the number of earlier attempts.
     first.store(false, std::sync::atomic::Ordering::SeqCst);
     let dead = site.command(&["outbox", "list", "--state", "dead"]);

@@ -54,6 +54,8 @@ async fn a_webhook_is_created_read_updated_and_deleted_and_its_secret_is_shown_o
     assert_eq!(received.header("x-roster-key-id"), format!("{id}.1"));
     assert_eq!(received.header("content-type"), "application/json");
     let path = format!("/admin/webhooks/{id}");
+    let found = site.admin().get(&path).await;
+    assert_eq!((found.header("etag"), &found.data()), (Some("\"1\""), one));
     let stale = site.admin().with("if-match", "\"7\"").patch(&path, json!({"name": "x"})).await;
     assert_eq!(stale.is(10_310_000).word(), "version_stale");
     let changed = site.admin().with("if-match", "\"1\"").patch(&path, json!({"kinds": ["*"], "name": "all"})).await;
@@ -213,6 +215,7 @@ async fn an_organization_has_its_own_webhooks_up_to_a_limit() {
     for id in [&foreign, &everybodys, &"x".to_owned()] {
         let path = format!("/admin/webhooks/{id}");
         for reply in [
+            acme.owner().get(&path).await,
             acme.owner().patch(&path, json!({"name": "mine"})).await,
             acme.owner().delete(&path).await,
             acme.owner().post(&format!("{path}/rotate"), json!({})).await,

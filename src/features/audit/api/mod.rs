@@ -12,16 +12,17 @@ use poem_openapi::types::{Any, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde_json::Value;
 
-use crate::features::audit::{AuditEntry, Filter, store};
+use crate::features::audit::{AuditEntry, Filter, Names, store};
 use crate::kernel::app::App;
+use crate::kernel::app::tasks::{Progress, TaskKind};
 use crate::kernel::audit_log::Outcome;
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::principal::Identity;
-use crate::kernel::db::PageRequest;
+use crate::kernel::authz::principal::{Identity, Principal};
+use crate::kernel::db::{PageRequest, Reader};
 use crate::kernel::error::{Error, ErrorCode};
-use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
+use crate::kernel::http::{Failure, Page, Reply, Tag, TaskReply, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// Whether the change was made or denied
@@ -43,9 +44,16 @@ struct AuditEntryView {
     /// `member`, `gateway`, `client`, `internal`, `cli` or `nobody`
     actor_kind: String,
     actor: String,
+    /// The present name of the member who acted. Only in lists, and only if the caller can see the member
+    #[oai(skip_serializing_if_is_none)]
+    actor_name: Option<String>,
     action: String,
     /// Kind and id of the changed object, separated by a space
     target: String,
+    /// The present name of the changed member, the key of the role, or the code of the organization. Only in lists, and
+    /// only if the caller can see it
+    #[oai(skip_serializing_if_is_none)]
+    target_name: Option<String>,
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
     outcome: AuditOutcome,
@@ -67,8 +75,10 @@ impl From<AuditEntry> for AuditEntryView {
             at: entry.at.0,
             actor_kind: entry.actor_kind,
             actor: entry.actor,
+            actor_name: None,
             action: entry.action,
             target: entry.target,
+            target_name: None,
             organization_id: entry.organization,
             outcome: entry.outcome.into(),
             before: json(entry.before),
@@ -78,6 +88,40 @@ impl From<AuditEntry> for AuditEntryView {
             hash: hex::encode(entry.hash),
         }
     }
+}
+
+impl AuditEntryView {
+    fn named(entry: AuditEntry, names: &Names) -> Self {
+        let (actor_name, target_name) = (names.actor(&entry), names.target(&entry));
+        Self { actor_name, target_name, ..Self::from(entry) }
+    }
+}
+
+/// The end of the hash chain, and when it was last verified
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct AuditHead {
+    /// Id of the last entry; 0 if there is none
+    last_entry: i64,
+    /// Hash of the last entry; empty if there is none
+    last_hash: String,
+    /// The last verification since the server started; absent if there was none
+    verification: Option<LastVerification>,
+}
+
+/// A verification of the hash chain that has ended
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct LastVerification {
+    /// When it ended, in Unix milliseconds
+    at: i64,
+    ok: bool,
+    /// Number of valid entries
+    entries: u64,
+    /// Id of the first invalid entry
+    broken_at: Option<i64>,
+    /// Hash of the last valid entry
+    last_hash: String,
 }
 
 /// The result of verifying the hash chain
@@ -120,6 +164,7 @@ impl ApiResponse for Lines {
     fn register(_: &mut Registry) {}
 }
 crate::document! {
+    "AuditHead": r#"{"last_entry":43,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","verification":{"at":1763740800000,"ok":true,"entries":42,"last_hash":"60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"}}"#;
     "AuditVerification": r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#;
 }
 
@@ -146,7 +191,9 @@ impl Api {
         /// End of the period (exclusive), in Unix milliseconds
         until: Query<Option<i64>>,
         #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
-        #[oai(validator(max_length = 200))] action: Query<Option<String>>,
+        /// One action, or several separated by commas
+        #[oai(validator(max_length = 8000))]
+        action: Query<Option<String>>,
         /// Kind and id, or only the id
         #[oai(validator(max_length = 200))]
         target: Query<Option<String>>,
@@ -159,18 +206,50 @@ impl Api {
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<AuditEntryView>> {
-        let reach = authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_LIST)?;
+        let snapshot = self.app.snapshot();
+        let reach = authz::require(&snapshot, &caller, Permission::AUDIT_LIST)?;
         let filter = Filter {
             organization: narrowed(reach, organization.0)?,
             actor: actor.0,
-            action: action.0,
+            actions: actions_of(action.0.as_deref()),
             target: target.0,
             outcome: outcome.0.map(Outcome::from),
             since: since.0,
             until: until.0,
         };
         let window = PageRequest::new(limit.0, offset.0, after.0)?;
-        Ok(ok(self.app.read(move |r| store::list_entries(r, &filter, &window)).await?.into()))
+        // Administrators of the site see all names, also in an organization. A program that names one sees its members.
+        let seen = match (reach.organization(), &caller.principal) {
+            (Some(tenant), Principal::Member(_)) => authz::read_reach(&snapshot, &caller, tenant),
+            _ => reach,
+        };
+        let list = move |r: &Reader<'_>| {
+            let found = store::list_entries(r, &filter, &window)?;
+            let names = Names::of(r, snapshot, seen, &found.items)?;
+            Ok(found.map(|entry| AuditEntryView::named(entry, &names)))
+        };
+        Ok(ok(self.app.read(list).await?.into()))
+    }
+
+    /// Get the head of the audit log
+    ///
+    /// Returns the last entry of the hash chain, and the result of the last verification since the server started.
+    /// Reads no other entries.
+    #[oai(path = "/head", method = "get", operation_id = "get_audit_head")]
+    async fn get_audit_head(&self, caller: AdminCaller) -> Reply<AuditHead> {
+        authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_HEAD)?;
+        let head = self.app.read(store::head).await?;
+        let verification = self.app.last_audit_verification().map(|verified| {
+            let (at, found) = &*verified;
+            LastVerification {
+                at: at.0,
+                ok: found.broken_at.is_none(),
+                entries: found.entries,
+                broken_at: found.broken_at,
+                last_hash: found.last_hash.clone(),
+            }
+        });
+        Ok(ok(AuditHead { last_entry: head.last_entry, last_hash: head.last_hash, verification }))
     }
 
     /// Export the audit log
@@ -188,7 +267,9 @@ impl Api {
         /// End of the period (exclusive), in Unix milliseconds
         until: Query<Option<i64>>,
         #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
-        #[oai(validator(max_length = 200))] action: Query<Option<String>>,
+        /// One action, or several separated by commas
+        #[oai(validator(max_length = 8000))]
+        action: Query<Option<String>>,
         /// Kind and id, or only the id
         #[oai(validator(max_length = 200))]
         target: Query<Option<String>>,
@@ -200,7 +281,7 @@ impl Api {
         let filter = Filter {
             organization: allowed,
             actor: actor.0,
-            action: action.0,
+            actions: actions_of(action.0.as_deref()),
             target: target.0,
             outcome: outcome.0.map(Outcome::from),
             since: since.0,
@@ -231,18 +312,46 @@ impl Api {
 
     /// Verify the audit log
     ///
-    /// Reads the whole audit log and verifies its hash chain. Takes some seconds for a million entries.
+    /// Reads the whole audit log and verifies its hash chain. Takes some seconds for a million entries. It ends with a
+    /// failure if the caller loses the permission while it runs.
     #[oai(path = "/verify", method = "get", operation_id = "verify_audit")]
-    async fn verify_audit(&self, caller: AdminCaller) -> Reply<AuditVerification> {
+    async fn verify_audit(
+        &self,
+        caller: AdminCaller,
+        /// Answers 202 with a task as soon as the request is checked, and does the work in the background
+        background: Query<Option<bool>>,
+    ) -> TaskReply<AuditVerification> {
         authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_VERIFY)?;
-        let found = self.app.verify_audit().await?;
-        Ok(ok(AuditVerification {
-            ok: found.broken_at.is_none(),
-            entries: found.entries,
-            broken_at: found.broken_at,
-            last_hash: found.last_hash,
-        }))
+        let (app, by) = (self.app.clone(), caller.0.clone());
+        let work = move |progress: Progress| async move {
+            progress.step(VERIFY.steps[0]);
+            let checked = app.clone();
+            let found = app.verify_audit(&progress, move || require_verify(&checked, &by)).await?;
+            Ok(AuditVerification {
+                ok: found.broken_at.is_none(),
+                entries: found.entries,
+                broken_at: found.broken_at,
+                last_hash: found.last_hash,
+            })
+        };
+        Ok(self.app.perform(&caller, VERIFY, background.0 == Some(true), work).await?)
     }
+}
+
+const VERIFY: TaskKind = TaskKind { operation: "verify_audit", steps: &["entries"] };
+
+/// Checks that the caller may verify the chain now.
+fn require_verify(app: &App, caller: &Identity) -> crate::kernel::error::Result<()> {
+    let snapshot = app.snapshot();
+    let caller = caller.as_of(&snapshot, Timestamp::now())?;
+    authz::require(&snapshot, &caller, Permission::AUDIT_VERIFY)?;
+    Ok(())
+}
+
+/// The actions of a filter; none means all.
+fn actions_of(text: Option<&str>) -> Vec<String> {
+    let all = text.filter(|text| !text.is_empty()).map(|text| text.split(',').map(|one| one.trim().to_owned()));
+    all.into_iter().flatten().collect()
 }
 
 /// Checks that the caller may export now, and returns the organization to export; `None` means all.
@@ -251,9 +360,7 @@ fn require_export(
     caller: &Identity,
     requested: Option<OrganizationId>,
 ) -> crate::kernel::error::Result<Option<OrganizationId>> {
-    let snapshot = app.snapshot();
-    let caller = caller.as_of(&snapshot, Timestamp::now())?;
-    narrowed(authz::require(&snapshot, &caller, Permission::AUDIT_EXPORT)?, requested)
+    narrowed(app.require_now(caller, Permission::AUDIT_EXPORT)?, requested)
 }
 
 /// Returns the organization to read: the requested one if it is in reach, otherwise the one of the reach. `None` means

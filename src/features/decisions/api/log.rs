@@ -1,5 +1,6 @@
 //! The operation that lists the decision log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use poem_openapi::param::Query;
@@ -48,6 +49,9 @@ struct DecisionView {
     /// Epoch of the policy that made the decision
     epoch: u64,
     uid: MemberId,
+    /// The present name of the member; absent if the caller cannot see the member
+    #[oai(skip_serializing_if_is_none)]
+    name: Option<String>,
     /// `route`, `permission` or `grant`
     kind: String,
     /// The access request as plugins get it: tenant, subject, roles, action, path without query, context
@@ -80,7 +84,7 @@ struct DecisionPage {
     dropped: u64,
 }
 crate::document! {
-    "LoggedDecision": r#"{"id":7,"at":1763740800000,"epoch":42,"uid":"019abcde-0000-7000-8000-000000000002","kind":"route","input":{"tenant":"019abcde-0000-7000-8000-000000000003","subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"DELETE","path":"/videos/7","context":[{"name":"question","values":["route"]},{"name":"base","values":["allow"]}]},"left_out":[],"asks_plugins":true,"base":"ok_role","allow":false,"reason":"plugin_denied","plugins":[{"name":"ownership","version":2,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"enforce","outcome":"deny","fuel":4120,"duration_us":31,"differed":false}],"differed":false}"#;
+    "LoggedDecision": r#"{"id":7,"at":1763740800000,"epoch":42,"uid":"019abcde-0000-7000-8000-000000000002","name":"Kim Lee","kind":"route","input":{"tenant":"019abcde-0000-7000-8000-000000000003","subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"DELETE","path":"/videos/7","context":[{"name":"question","values":["route"]},{"name":"base","values":["allow"]}]},"left_out":[],"asks_plugins":true,"base":"ok_role","allow":false,"reason":"plugin_denied","plugins":[{"name":"ownership","version":2,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"enforce","outcome":"deny","fuel":4120,"duration_us":31,"differed":false}],"differed":false}"#;
 }
 
 pub struct Api {
@@ -134,6 +138,8 @@ impl Api {
         };
         let window = PageRequest::new(limit.0, offset.0, after.0)?;
         let found = self.app.decisions.read(filter, window).await?;
+        let ids: BTreeSet<MemberId> = found.items.iter().map(|(_, row)| row.member).collect();
+        let names = self.app.read(move |r| members::list_names(r, reach.organization(), &ids)).await?;
         Ok(ok(DecisionPage {
             total: found.total,
             limit: found.limit,
@@ -144,7 +150,8 @@ impl Api {
                 .into_iter()
                 .map(|(id, row)| {
                     let is_visible = members::is_visible(&snapshot, reach, row.member);
-                    view(id, redacted_row(row, is_visible))
+                    let name = names.get(&row.member).cloned();
+                    view(id, name, redacted_row(row, is_visible))
                 })
                 .collect::<Result<_>>()?,
             dropped: self.app.decisions.dropped_of(organization),
@@ -152,7 +159,7 @@ impl Api {
     }
 }
 
-fn view(id: i64, row: Row) -> Result<DecisionView> {
+fn view(id: i64, name: Option<String>, row: Row) -> Result<DecisionView> {
     let plugins: Vec<PluginTrace> = serde_json::from_str(&row.plugins)
         .map_err(|e| Error::internal(format!("the plugins of decision {id} cannot be read: {e}")))?;
     Ok(DecisionView {
@@ -160,6 +167,7 @@ fn view(id: i64, row: Row) -> Result<DecisionView> {
         at: row.at.0,
         epoch: row.epoch,
         uid: row.member,
+        name,
         kind: row.kind.as_str().to_owned(),
         // An input that cannot be parsed becomes an empty value.
         input: Any(serde_json::from_str(&row.input).unwrap_or_default()),

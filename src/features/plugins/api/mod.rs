@@ -17,7 +17,7 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::plugin::{Activation, Binding, Filter, Mode};
+use crate::kernel::authz::plugin::{Activation, Binding, Filter, LogLevel, Mode};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::PageRequest;
 use crate::kernel::http::{Page, Reply, Tag, ok};
@@ -355,6 +355,9 @@ struct PluginSummary {
     /// `enforce` if a version is enforced, `shadow` if there is only a shadow, otherwise null
     #[oai(nullable)]
     mode: Option<PluginMode>,
+    /// Start of the activation with this mode, in Unix milliseconds
+    #[oai(nullable)]
+    since: Option<i64>,
     /// Whether an enforced or shadow version failed too often
     quarantined: bool,
     /// Unix milliseconds
@@ -372,8 +375,31 @@ impl PluginSummary {
             enforced_version: plugin.enforced.as_ref().map(|activation| activation.version),
             shadow_version: plugin.shadow.as_ref().map(|activation| activation.version),
             mode: plugin.activations().next().map(|(mode, _)| mode.into()),
+            since: plugin.activations().next().map(|(_, activation)| activation.since),
             quarantined: bindings_of(snapshot, plugin).iter().any(|binding| binding.run_state.is_quarantined()),
             updated_at: plugin.updated_at.0,
+        }
+    }
+}
+
+/// The level of a log line
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum PluginLogLevel {
+    Debug,
+    Info,
+    Warn,
+    /// Also the failures of calls
+    Error,
+}
+
+impl From<PluginLogLevel> for LogLevel {
+    fn from(level: PluginLogLevel) -> Self {
+        match level {
+            PluginLogLevel::Debug => Self::Debug,
+            PluginLogLevel::Info => Self::Info,
+            PluginLogLevel::Warn => Self::Warn,
+            PluginLogLevel::Error => Self::Error,
         }
     }
 }
@@ -442,6 +468,8 @@ impl Api {
         &self,
         caller: MemberCaller,
         name: Path<String>,
+        /// Only lines of this level
+        level: Query<Option<PluginLogLevel>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Continue after this position: `next` of the previous page. Not together with `offset`
@@ -450,16 +478,17 @@ impl Api {
     ) -> Reply<Page<PluginLogLine>> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_LOG)?;
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
+        let level = level.0.map(LogLevel::from);
         let mut lines: Vec<PluginLogLine> = Vec::new();
         for binding in bindings_of(&self.app.snapshot(), &whole.plugin) {
-            lines.extend(binding.run_state.read(|statistics| statistics.log.clone()).into_iter().rev().map(|line| {
-                PluginLogLine {
-                    at: line.at.0,
-                    level: line.level.as_str().to_owned(),
-                    message: line.message,
-                    version: binding.version,
-                    mode: binding.mode.into(),
-                }
+            let mut kept = binding.run_state.read(|statistics| statistics.log.clone());
+            kept.retain(|line| level.is_none_or(|level| line.level == level));
+            lines.extend(kept.into_iter().rev().map(|line| PluginLogLine {
+                at: line.at.0,
+                level: line.level.as_str().to_owned(),
+                message: line.message,
+                version: binding.version,
+                mode: binding.mode.into(),
             }));
         }
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));

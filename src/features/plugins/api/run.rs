@@ -1,5 +1,6 @@
 //! Dry runs: calls of a version without effect.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,10 @@ struct ReplayedDecision {
     id: i64,
     at: i64,
     uid: String,
+    /// The present name of the member; absent if the caller cannot see the member
+    name: Option<String>,
+    /// `route`, `permission` or `grant`
+    kind: String,
     action: String,
     path: String,
     was_allow: bool,
@@ -71,12 +76,19 @@ struct ReplayedDecision {
     said: Option<String>,
 }
 
+/// The member of a recorded decision.
+fn subject(recorded: &Recorded) -> Option<MemberId> {
+    uuid::Uuid::parse_str(&recorded.input.subject).ok().map(MemberId)
+}
+
 impl ReplayedDecision {
-    fn of(change: ChangedDecision) -> Self {
+    fn of(change: ChangedDecision, names: &HashMap<MemberId, String>) -> Self {
         let ChangedDecision { recorded, allow, reason, said } = change;
         Self {
             id: recorded.id,
             at: recorded.at,
+            name: subject(&recorded).and_then(|member| names.get(&member).cloned()),
+            kind: recorded.kind().to_owned(),
             uid: recorded.input.subject,
             action: recorded.input.action,
             path: recorded.input.path,
@@ -171,7 +183,7 @@ impl DryRunAnswer {
         }
     }
 
-    fn of_replay(version: &Version, replay: Replay) -> Self {
+    fn of_replay(version: &Version, replay: Replay, names: &HashMap<MemberId, String>) -> Self {
         Self {
             version: version.number,
             sha256: hex::encode(version.sha256),
@@ -191,7 +203,7 @@ impl DryRunAnswer {
                 unreached: replay.unreached,
                 failed: replay.failed,
                 changed: replay.changed,
-                changes: replay.changes.into_iter().map(ReplayedDecision::of).collect(),
+                changes: replay.changes.into_iter().map(|change| ReplayedDecision::of(change, names)).collect(),
             }),
         }
     }
@@ -302,7 +314,9 @@ impl Api {
             Recorded::of(id, redacted_row(row, is_visible))
         });
         let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &call).await;
-        Ok(ok(DryRunAnswer::of_replay(version, replay)))
+        let ids: BTreeSet<MemberId> = replay.changes.iter().filter_map(|change| subject(&change.recorded)).collect();
+        let names = self.app.read(move |r| members::list_names(r, reach.organization(), &ids)).await?;
+        Ok(ok(DryRunAnswer::of_replay(version, replay, &names)))
     }
 }
 

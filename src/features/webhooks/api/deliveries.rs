@@ -110,6 +110,8 @@ impl Api {
         caller: MemberCaller,
         /// `pending`, `delivered` or `dead`
         state: Query<Option<DeliveryStateName>>,
+        /// Only deliveries that were attempted; with the state `pending`, those that are failing now
+        tried: Query<Option<bool>>,
         /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
         #[oai(validator(max_length = 64))]
         target: Query<Option<String>>,
@@ -134,6 +136,7 @@ impl Api {
         let filter = Filter {
             organization: reach.organization(),
             state: state.0.map(DeliveryState::from),
+            is_tried: tried.0,
             target: target.0.map(target_of),
             kind: kind.0,
             since: from.0,

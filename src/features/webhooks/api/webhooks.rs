@@ -1,4 +1,4 @@
-//! Operations that create, update, rotate, test and delete webhooks.
+//! Operations that create, read, update, rotate, test and delete webhooks.
 
 use std::sync::Arc;
 
@@ -121,6 +121,7 @@ struct WebhookTrial {
 
 crate::document! {
     create_webhook: [WebhookUrl, WebhooksFull, SecretNotKept] ["etag"];
+    get_webhook: [WebhookNotFound] ["etag"];
     update_webhook: [NotHeld, WebhookNotFound, WebhookUrl] ["etag"];
     delete_webhook: [WebhookNotFound];
     rotate_webhook: [WebhookNotFound, SecretNotKept];
@@ -192,6 +193,17 @@ impl Api {
         };
         let made = self.app.create_secret(&caller, "webhook.create", Permission::WEBHOOK_CREATE, make).await?;
         Ok(ok(made.answer).version(1))
+    }
+
+    /// Get a webhook
+    ///
+    /// Returns the webhook without its secret.
+    #[oai(path = "/:id", method = "get", operation_id = "get_webhook")]
+    async fn get_webhook(&self, caller: MemberCaller, id: Path<WebhookId>) -> Reply<WebhookView> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::WEBHOOK_GET)?;
+        let webhook = self.app.read(move |r| store::get_webhook(r, reach.organization(), id.0)).await?;
+        let version = webhook.version;
+        Ok(ok(webhook.into()).version(version))
     }
 
     /// Update a webhook
