@@ -1,5 +1,6 @@
 //! The connection of a command to the API: the server's local socket, or an in-process endpoint.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use http_body_util::{BodyExt, Full};
@@ -7,10 +8,12 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use poem::http::Method;
 use poem::{Body, Endpoint, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::commands::segment;
 use super::help::Spelling;
-use super::{Common, Failed, Site, data_dir, open};
+use super::{Common, Failed, Site, data_dir, open, output};
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::db::mark;
 use crate::kernel::error::ErrorCode;
@@ -18,6 +21,9 @@ use crate::kernel::error::ErrorCode;
 /// How often, and at what interval, a command tries to lock a data directory that another process has locked.
 const LOCK_ATTEMPTS_MAX: u32 = 200;
 const LOCK_RETRY_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// The interval at which a command looks at its task.
+const TASK_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// An open connection to the API.
 pub struct ApiConnection {
@@ -124,6 +130,49 @@ impl ApiConnection {
         Err(Failed(failure_message(&answer, &self.spelling)))
     }
 
+    /// Like [`Self::send`] with POST, for an operation that can run in the background. If standard error is a terminal, it
+    /// shows the progress there, and Ctrl-C cancels the task.
+    pub async fn follow(
+        &mut self,
+        common: &Common,
+        path: &str,
+        headers: &[(&str, &str)],
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Value, Failed> {
+        if !std::io::stderr().is_terminal() {
+            return self.send(Method::POST, path, headers, content_type, Some(body)).await;
+        }
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{sign}background=true");
+        let tasks = format!("{}/tasks", common.load(None)?.base_path);
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| Failed(e.to_string()))?;
+        let mut task = self.send(Method::POST, &path, headers, content_type, Some(body)).await?;
+        let address = format!("{tasks}/{}", segment(task["id"].as_str().unwrap_or_default()));
+        while task["state"] == "running" {
+            output::progress(&progress_of(&task));
+            let method = tokio::select! {
+                () = tokio::time::sleep(TASK_WAIT) => Method::GET,
+                _ = interrupts.recv() => Method::DELETE,
+            };
+            let seen = self.call(method, &address, &[], None).await;
+            output::progress("");
+            task = seen?;
+        }
+        let error = &task["error"];
+        match task["state"].as_str() {
+            Some("failed") => {
+                let answer = json!({"detail": error["error_code"], "message": error["message"]});
+                Err(Failed(failure_message(&answer, &self.spelling)))
+            }
+            Some("cancelled") => Err(Failed("cancelled: what was done until then stays".into())),
+            _ if task["result"].is_null() => {
+                Err(Failed("it is done, but its result is longer than tasks.bytes and was not kept".into()))
+            }
+            _ => Ok(task["result"].take()),
+        }
+    }
+
     /// Whether a running server answers, not this process.
     pub fn is_served(&self) -> bool {
         matches!(self.transport, Transport::Server(_))
@@ -153,6 +202,14 @@ impl Transport {
     }
 }
 
+/// The line of a running task: its step, and how much is done.
+fn progress_of(task: &Value) -> String {
+    let step = task["step"].as_str().unwrap_or("starting");
+    let total = task["total"].as_u64().map(|total| format!(" of {total}")).unwrap_or_default();
+    let note = if task["cancel_requested"] == true { "; stopping" } else { "" };
+    format!("{step}: {}{total}{note}", task["done"])
+}
+
 /// The failure of a request during which the server stopped. `is_unsent`: the server did not receive the request.
 fn connection_lost(is_unsent: bool, error: &hyper::Error) -> Failed {
     Failed(match is_unsent {
@@ -168,7 +225,7 @@ fn connection_lost(is_unsent: bool, error: &hyper::Error) -> Failed {
 
 /// Messages by error word that replace those of the API on the command line, because the API's messages name headers
 /// and URLs.
-const COMMAND_LINE_MESSAGES: [(&str, &str); 14] = [
+const COMMAND_LINE_MESSAGES: [(&str, &str); 15] = [
     ("bad_input", "some of these arguments are not valid"),
     ("route_not_found", "the running server does not know this command: its version differs from that of this program"),
     (
@@ -182,6 +239,7 @@ const COMMAND_LINE_MESSAGES: [(&str, &str); 14] = [
     ("api_key_not_found", "there is no such API key: `roster key list` shows them"),
     ("invitation_not_found", "there is no such invitation: `roster invite list` shows them"),
     ("job_not_found", "there is no such job: `roster job list` shows them"),
+    ("task_not_found", "there is no such task: `roster task list` shows those of the running server"),
     ("delivery_not_found", "there is no such delivery: `roster outbox list` shows them"),
     ("plugin_not_found", "there is no such plugin: `roster plugin list` shows them"),
     ("mail_not_configured", "set mail.host and mail.from in roster.toml, and restart the server"),

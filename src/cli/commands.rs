@@ -300,7 +300,9 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
                 config.shown().into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect();
             say!("{}", Value::Object(shown));
         }
-        ConfigCommand::Show => config.shown().iter().for_each(|(name, value)| say!("{name} = {value}")),
+        ConfigCommand::Show => {
+            config.in_force().iter().for_each(|setting| say!("{} = {}", setting.name, setting.value))
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod output;
 mod api_connection;
 mod catalog;
 mod commands;
+mod connections;
 pub mod data_dir;
 mod help;
 mod import;
@@ -21,10 +22,13 @@ mod password;
 mod plugin;
 mod process;
 mod reference;
+mod search;
 mod serve;
 mod sessions;
 mod sftpgo;
+mod statistics;
 mod sync;
+mod tasks;
 mod tls;
 mod videos;
 
@@ -138,6 +142,12 @@ enum Command {
     /// Events for external systems, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// Connections to external systems
+    #[command(subcommand)]
+    Connection(connections::ConnectionCommand),
+    /// Work in the background of the running server
+    #[command(subcommand)]
+    Task(tasks::TaskCommand),
     /// Compare accounts at external systems with the members
     #[command(subcommand)]
     Sync(sync::SyncCommand),
@@ -153,6 +163,16 @@ enum Command {
     /// Quotas of members and organizations, and their usage
     #[command(subcommand)]
     Quota(videos::QuotaCommand),
+    /// Search members, organizations, permissions, videos, webhooks and API clients; with --org also roles and plugins
+    Search {
+        /// A part of a name, e-mail, key, path or address; at least 2 characters
+        text: String,
+        /// Only in this organization: id or org_code
+        #[arg(long, value_name = "ORG")]
+        org: Option<String>,
+    },
+    /// Sign-ins, denials, jobs and storage by hour or day
+    Statistics(statistics::StatisticsArguments),
     /// Certificates for TLS without a proxy
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -242,11 +262,15 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::EncryptionKey(command) => keys::encryption_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
+        Command::Connection(command) => return connections::run(&common, command).await,
+        Command::Task(command) => tasks::run(&common, command).await?,
         Command::Sync(command) => sync::run(&common, command).await?,
         Command::Sftpgo(command) => sftpgo::run(&common, &command).await?,
         Command::Catalog(command) => return catalog::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,
+        Command::Search { text, org } => search::run(&common, &text, org.as_deref()).await?,
+        Command::Statistics(arguments) => statistics::run(&common, &arguments).await?,
         Command::Tls(command) => tls::run(&common, command)?,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         Command::Plugin(command) => return plugin::run(&common, command).await,

@@ -48,6 +48,12 @@ pub fn complain(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Writes the line of progress to standard error, a terminal, in place of the former one. An empty text removes it.
+pub fn progress(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = write!(out, "\r\x1b[K{text}").and_then(|()| out.flush());
+}
+
 /// The first failure of writing to standard output, if any.
 pub fn failure() -> Option<&'static std::io::Error> {
     FAILURE.get()

@@ -116,8 +116,9 @@ fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
     Failed(format!("{address} cannot be listened on: {error}{suggestion}"))
 }
 
-/// Writes pending last-use times and denials, and closes the files.
+/// Ends the tasks, writes pending last-use times and denials, and closes the files.
 async fn finish(app: &App, lock: &mut data_dir::Lock) {
+    app.stop_tasks().await;
     for flushed in [flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last use times and counts of denials were not written");
@@ -309,6 +310,7 @@ async fn load_plugins_in_force(app: Arc<App>) {
 
 /// Deletes expired rows of all features. A failure of one part is logged, and the others run.
 async fn purge_expired(app: &App) {
+    app.tasks.forget_old();
     let parts = [
         ("requests", app.forget_old_requests().await),
         ("requests of erased members", app.forget_erased().await),

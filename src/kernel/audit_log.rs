@@ -175,8 +175,18 @@ const WALK: &str = "
     from audit
     order by id";
 
-/// Verifies the chain from its beginning.
-pub fn verify(r: &Reader<'_>) -> Result<Verified> {
+/// How many entries are verified between two reports.
+const REPORTED_EVERY: u64 = 1_000;
+
+/// The id of the last entry; 0 if there is none.
+pub fn last_id(r: &Reader<'_>) -> Result<u64> {
+    let last: Option<i64> = r.find(LAST_LINK, &[], |row| row.get(0))?;
+    Ok(last.unwrap_or_default().unsigned_abs())
+}
+
+/// Verifies the chain from its beginning. `report` gets the number of entries that were verified since it was called
+/// last; if it fails, the verification ends with its error.
+pub fn verify(r: &Reader<'_>, report: impl Fn(u64) -> Result<()>) -> Result<Verified> {
     let mut statement = r.connection.prepare_cached(WALK).map_err(crate::kernel::db::sql::from_sqlite)?;
     let mut rows = statement.query([]).map_err(crate::kernel::db::sql::from_sqlite)?;
     let mut found = Verified { entries: 0, broken_at: None, last_hash: String::new() };
@@ -193,7 +203,11 @@ pub fn verify(r: &Reader<'_>) -> Result<Verified> {
         link = row.get(12).map_err(crate::kernel::db::sql::from_sqlite)?;
         expected = id + 1;
         found.entries += 1;
+        if found.entries.is_multiple_of(REPORTED_EVERY) {
+            report(REPORTED_EVERY)?;
+        }
     }
+    report(found.entries % REPORTED_EVERY)?;
     found.last_hash = hex::encode(link);
     Ok(found)
 }

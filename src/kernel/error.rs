@@ -24,9 +24,29 @@ impl Field {
         Self { location: location.iter().map(|part| (*part).to_owned()).collect(), message: message.into() }
     }
 
+    /// The field as answers show it, with long texts cut: they can be those of a request, and one can be repeated in
+    /// each of its fields.
+    fn shown(&self) -> Self {
+        let location = self.location.iter().map(|part| cut(part, NAME_CHARACTERS_MAX)).collect();
+        Self { location, message: cut(&self.message, MESSAGE_CHARACTERS_MAX) }
+    }
+
     /// The field's own name, which is the last part of the location.
     pub fn name(&self) -> &str {
         self.location.last().map_or("", String::as_str)
+    }
+}
+
+/// The most fields of an error that an answer shows.
+const SHOWN_FIELDS_MAX: usize = 100;
+/// The most characters of a part of a location, and of a message, that an answer shows.
+const NAME_CHARACTERS_MAX: usize = 200;
+const MESSAGE_CHARACTERS_MAX: usize = 2_000;
+
+fn cut(text: &str, characters_max: usize) -> String {
+    match text.char_indices().nth(characters_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -195,7 +215,11 @@ error_codes! {
     WebhookUrl 35 101 "webhook_url" "a webhook's URL is http or https, and its host has no private or link-local address unless webhooks.private_hosts names the host";
     WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
     DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
+    ConnectionNotFound 35 301 "connection_not_found" "there is no such connection";
     DeliveryDone 35 309 "delivery_done" "this delivery was already delivered";
+    TaskNotFound 35 301 "task_not_found" "there is no such task: finished ones are kept for tasks.ttl_s, and a restart forgets all";
+    TasksLimited 35 604 "tasks_limited" "as many tasks of your organization run as tasks.running allows: wait until one ends, or cancel one";
+    TaskCancelled 35 309 "task_cancelled" "this task was cancelled";
     SftpgoNotConfigured 35 605 "sftpgo_not_configured" "set sftpgo.url and sftpgo.secret_file";
 
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
@@ -320,6 +344,11 @@ impl Error {
         self.message.as_deref().unwrap_or_else(|| self.code.message())
     }
 
+    /// The fields as an answer shows them.
+    pub fn shown_fields(&self) -> impl Iterator<Item = Field> {
+        self.fields.iter().take(SHOWN_FIELDS_MAX).map(Field::shown)
+    }
+
     /// Whether the caller lacks a right (category 505).
     pub fn is_denial(&self) -> bool {
         self.code.category() == 505
@@ -388,6 +417,18 @@ mod tests {
         for cause in ErrorCode::ALL {
             let scope = code(*cause, 31) / 1_000_000;
             assert_eq!(scope, if cause.scope() == 10 { 10 } else { 31 }, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn answers_show_as_much_of_fields_as_the_limits_and_not_more() {
+        let (name, message) = ("é".repeat(NAME_CHARACTERS_MAX), "x".repeat(MESSAGE_CHARACTERS_MAX));
+        let most = Field::body(&name, message.as_str());
+        let more = Field::body(&format!("{name}x"), format!("{message}x"));
+        let shown: Vec<Field> = Error::fields(vec![most.clone(), more]).shown_fields().collect();
+        assert_eq!(shown, [most.clone(), Field::body(&format!("{name}…"), format!("{message}…"))]);
+        for (count, expected) in [(SHOWN_FIELDS_MAX, SHOWN_FIELDS_MAX), (SHOWN_FIELDS_MAX + 1, SHOWN_FIELDS_MAX)] {
+            assert_eq!(Error::fields(vec![most.clone(); count]).shown_fields().count(), expected);
         }
     }
 

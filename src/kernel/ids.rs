@@ -30,6 +30,12 @@ macro_rules! id {
             pub fn is_nil(self) -> bool {
                 self.0.is_nil()
             }
+
+            /// The least id that can be made at this time.
+            pub fn first_of(at: Timestamp) -> Self {
+                let milliseconds = u128::from(u64::try_from(at.0).unwrap_or_default() & 0xffff_ffff_ffff);
+                Self(Uuid::from_u128(milliseconds << 80))
+            }
         }
 
         impl Default for $name {
@@ -129,6 +135,8 @@ id! {
     /// A reservation of quota for an upload.
     ReservationId;
     JobId;
+    /// Work in the background, in memory only.
+    TaskId;
     /// One lease of a job by a worker.
     LeaseId;
     WebhookId;

@@ -1,7 +1,8 @@
 //! Request bodies: the only code that reads them, enforces their limits, and discards unread ones.
 //!
 //! **Invariant.** The middleware only puts the body into the [`BodySlot`] of the request. It is read by the operation,
-//! after authentication; a long body only by `App::take_large`, after the check of the permission.
+//! after authentication; a long body only by `App::read_large_body`, and in a form by `console/multipart.rs`, after the
+//! check of the permission.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -214,11 +215,56 @@ pub enum Limit {
     Large(u64),
 }
 
+impl Limit {
+    fn bytes_max(self, intake: &BodyBudget) -> u64 {
+        match self {
+            Self::Public => intake.public_bytes_max,
+            Self::Ordinary => intake.bytes_max,
+            Self::Large(bytes_max) => bytes_max,
+        }
+    }
+}
+
+/// The error of a body that is longer than this.
+pub fn too_large(bytes_max: u64) -> Error {
+    let message = format!("the body is larger than the {bytes_max} bytes that this operation accepts");
+    Error::new(ErrorCode::TooLarge).with_message(message)
+}
+
 /// The body of one request, unread or read.
 #[derive(Debug, Default)]
 pub struct BodySlot {
     unread: Mutex<Option<Unread>>,
-    read: OnceLock<Held>,
+    read: OnceLock<BodyPart>,
+}
+
+/// A body that was read, or a part of it. The whole body is counted as in flight until all its parts are dropped.
+#[derive(Debug, Clone)]
+pub struct BodyPart {
+    bytes: Bytes,
+    whole: Arc<Held>,
+}
+
+impl BodyPart {
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The part with these bytes, which are a slice of this one.
+    #[must_use]
+    pub fn part(&self, slice: &[u8]) -> Self {
+        Self { bytes: self.bytes.slice_ref(slice), whole: self.whole.clone() }
+    }
+
+    pub fn intake(&self) -> &BodyBudget {
+        &self.whole.intake
+    }
+}
+
+impl From<Held> for BodyPart {
+    fn from(held: Held) -> Self {
+        Self { bytes: held.bytes.clone(), whole: Arc::new(held) }
+    }
 }
 
 #[derive(Debug)]
@@ -276,21 +322,32 @@ impl BodySlot {
         Self { unread: Mutex::new(Some(unread)), read: OnceLock::new() }
     }
 
+    /// The slot of a request in this process, whose body is a part of another one.
+    pub fn of_part(part: BodyPart) -> Self {
+        Self { unread: Mutex::new(None), read: OnceLock::from(part) }
+    }
+
     /// Reads the body; it is empty if there is none. `party` is that of an authenticated caller. Fails with
     /// `too_large`, `request_timeout`, `malformed_body` or `busy`; after another error than a time-out the rest can
     /// still be drained.
     pub async fn read(&self, limit: Limit, party: Option<String>) -> Result<&Bytes> {
         static NONE: Bytes = Bytes::new();
-        if let Some(held) = self.read.get() {
-            return Ok(&held.bytes);
+        Ok(self.read_part(limit, party).await?.map_or(&NONE, BodyPart::bytes))
+    }
+
+    /// The same, but counted as in flight for as long as it is kept; `None` if there is no body.
+    pub async fn read_part(&self, limit: Limit, party: Option<String>) -> Result<Option<&BodyPart>> {
+        if let Some(part) = self.read.get() {
+            let bytes_max = limit.bytes_max(part.intake());
+            return if part.bytes.len() as u64 > bytes_max { Err(too_large(bytes_max)) } else { Ok(Some(part)) };
         }
-        let Some(mut unread) = self.take() else { return Ok(&NONE) };
+        let Some(mut unread) = self.take() else { return Ok(None) };
         let wait = unread.intake.wait;
         let Ok(collected) = tokio::time::timeout(wait, unread.collect(limit, party)).await else {
             return Err(Error::new(ErrorCode::RequestTimeout).header("Connection", "close"));
         };
         match collected {
-            Ok(held) => Ok(&self.read.get_or_init(|| held).bytes),
+            Ok(held) => Ok(Some(self.read.get_or_init(|| held.into()))),
             Err(refused) => {
                 if let Ok(mut slot) = self.unread.lock() {
                     *slot = Some(unread);
@@ -302,12 +359,12 @@ impl BodySlot {
 
     /// The bytes that were read; empty if none were.
     pub fn bytes(&self) -> &[u8] {
-        self.read.get().map_or(&[], |held| &held.bytes)
+        self.read.get().map_or(&[], |part| &part.bytes)
     }
 
     /// The limits, if the body was read.
     pub fn intake(&self) -> Option<&BodyBudget> {
-        self.read.get().map(|held| &*held.intake)
+        self.read.get().map(BodyPart::intake)
     }
 
     fn take(&self) -> Option<Unread> {
@@ -347,17 +404,11 @@ impl Unread {
     async fn collect(&mut self, limit: Limit, party: Option<String>) -> Result<Held> {
         let bytes_max = match limit {
             Limit::Public if self.origin.is_sign_in => self.intake.sign_in_bytes_max.min(self.intake.public_bytes_max),
-            Limit::Public => self.intake.public_bytes_max,
-            Limit::Ordinary => self.intake.bytes_max,
-            Limit::Large(bytes_max) => bytes_max,
-        };
-        let too_large = || {
-            let message = format!("the body is larger than the {bytes_max} bytes that this operation accepts");
-            Error::new(ErrorCode::TooLarge).with_message(message)
+            other => other.bytes_max(&self.intake),
         };
         let declared = self.body.size_hint().lower();
         if declared > bytes_max {
-            return Err(too_large());
+            return Err(too_large(bytes_max));
         }
         self.is_held_back = false;
         let (intake, abort) = (self.intake.clone(), Arc::<Notify>::default());
@@ -384,7 +435,7 @@ impl Unread {
             let Ok(piece) = frame.map_err(incomplete)?.into_data() else { continue };
             let length = piece.len() as u64;
             if held.counted + length > bytes_max {
-                return Err(too_large());
+                return Err(too_large(bytes_max));
             }
             held.count(length)?;
             // Most bodies come as one piece, which needs no copy.
@@ -433,6 +484,24 @@ mod tests {
     /// 1,000 bytes for all, 250 per address.
     fn public() -> InFlight {
         InFlight::new(1_000, 4, 250)
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_body_is_counted_for_as_long_as_it_is_kept_and_obeys_a_limit() {
+        let budget = Arc::new(BodyBudget::new(&Config::of(std::path::Path::new(""))));
+        let origin = Origin { address: None, is_sign_in: false };
+        let body = http_body_util::Full::new(Bytes::from("name=hours")).map_err(|never| match never {}).boxed();
+        let slot = BodySlot::new(body, false, origin, &budget);
+        let whole = slot.read_part(Limit::Large(10), None).await.expect("at the limit").expect("a body").clone();
+        let part = whole.part(&whole.bytes()[5..]);
+        drop((slot, whole));
+        assert_eq!((&part.bytes()[..], budget.in_flight()), (&b"hours"[..], 10));
+        let inner = BodySlot::of_part(part);
+        assert_eq!(inner.read(Limit::Large(4), None).await.expect_err("past it").code, ErrorCode::TooLarge);
+        assert_eq!(inner.read(Limit::Large(5), None).await.expect("at the limit"), &b"hours"[..]);
+        assert_eq!(budget.in_flight(), 10);
+        drop(inner);
+        assert_eq!(budget.in_flight(), 0);
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Order, outermost first: `Middleware` (request id, address, panic guard, error rendering, CORS) → routes →
 //! `Operations` (parameter errors, recorded denials) → operation: its caller, its permission, its body.
 
+mod connections;
 pub mod deliver;
+#[cfg(test)]
+mod failing_operations;
 pub mod features;
 pub mod listener;
 mod manual;
 mod middleware;
+mod settings;
 mod static_files;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +32,7 @@ use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
 use crate::features::{
     api_clients, api_keys, audit, decisions, grants, invitations, jobs, members, organizations, permissions, plugins,
-    provisioning, quotas, sessions, videos, webhooks,
+    provisioning, quotas, search, sessions, statistics, tasks, videos, webhooks,
 };
 use crate::integrations::{authentik, sftpgo, wordpress};
 use crate::kernel::app::{App, metrics};
@@ -106,13 +110,18 @@ apis! { |app, providers|
     videos::api::import,
     jobs::api { waiting: WaitingWorkers::new(&app.config) },
     quotas::api,
+    statistics::api,
     videos::api::reservations,
     webhooks::api::deliveries,
     webhooks::api::webhooks { sender: Sender::new(&app.config) },
+    connections::api { providers: providers.clone() },
     sftpgo::api,
     sftpgo::api::hooks,
+    tasks::api,
     audit::api,
     audit::api::own,
+    search::api,
+    settings,
 }
 
 /// The complete OpenAPI document.
@@ -178,6 +187,11 @@ fn page(app: &Arc<App>) -> Result<String> {
 
 /// The complete HTTP endpoint, used by the server and by the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
+    endpoint_behind(app, |perform| perform)
+}
+
+/// The endpoint whose pages call the operations through `between`: a test lets operations fail there.
+fn endpoint_behind(app: &Arc<App>, between: impl FnOnce(Perform) -> Perform) -> Result<BoxEndpoint<'static, Response>> {
     let providers = Arc::new(Providers::new(app));
     let service = service(app, &providers);
     let (document, declared) = described(&service, app)?;
@@ -189,7 +203,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         declared,
         app: app.clone(),
     });
-    let console = Console::new(app, performer(&operations), prover, &document)?;
+    let console = Console::new(app, between(performer(&operations)), prover, &document)?;
     let base = app.config.base_path.as_str();
     let methods = methods_by_path(&document, base);
     let shared = || Shared(operations.clone());

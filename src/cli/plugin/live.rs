@@ -76,6 +76,9 @@ pub(in crate::cli) enum LiveCommand {
     Log {
         /// The plugin
         name: String,
+        /// Only lines of this level
+        #[arg(long, value_parser = ["debug", "info", "warn", "error"])]
+        level: Option<String>,
         #[command(flatten)]
         organization: OrganizationFlag,
     },
@@ -140,11 +143,12 @@ pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCod
             let columns = ["name", "version", "exports", "enforced_version", "shadow_version", "quarantined"];
             return print_list(common, &organization, "/plugins?limit=200", &columns).await;
         }
-        LiveCommand::Log { name, organization } => {
+        LiveCommand::Log { name, level, organization } => {
+            let level = level.map(|level| format!("&level={level}")).unwrap_or_default();
             return print_list(
                 common,
                 &organization,
-                &plugin_path(&name, "/log?limit=200"),
+                &plugin_path(&name, &format!("/log?limit=200{level}")),
                 &["at", "version", "level", "message"],
             )
             .await;
@@ -237,7 +241,7 @@ async fn upload(common: &Common, file: &Path, name: &str, organization: &Organiz
     let path = format!("{}/plugins?name={}", common.load(None)?.base_path, segment(name));
     let tenant = [("x-tenant-id", organization.id_or_code.as_str())];
     let mut api = ApiConnection::open(common).await?;
-    let answer = api.send(Method::POST, &path, &tenant, "application/wasm", Some(bytes)).await;
+    let answer = api.follow(common, &path, &tenant, "application/wasm", bytes).await;
     api.close().await;
     answer
 }

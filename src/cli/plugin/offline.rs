@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use crate::kernel::error::Error;
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::vectors::{self, Report};
 use crate::kernel::sandbox::{
-    AccessInput, Admitted, CallContext, CallResult, Host, PROOF_CALLS, RoleInput, Tier, inspect,
+    AccessInput, Admitted, CallContext, CallResult, Host, PROOF_CALLS, RoleInput, Tier, UploadProgress, inspect,
 };
 
 /// A component file, and the limits that apply to it.
@@ -112,7 +113,8 @@ pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Fa
         "problems": [],
     });
     if problems.is_empty() {
-        match offline.host.admit_and_test(offline.organization, &offline.bytes, offline.tier).await {
+        let nobody: Arc<dyn UploadProgress> = Arc::new(());
+        match offline.host.admit_and_test(offline.organization, &offline.bytes, offline.tier, &nobody).await {
             Err(e) => problems.push(problem(&e)),
             Ok((admitted, reports)) => {
                 problems.extend(reports.iter().filter(|report| !report.passed).map(|report| {

@@ -46,7 +46,12 @@ impl App {
     pub fn log_failure(&self, failure: &Error, context: &RequestContext) {
         let path = loggable_path(&context.path);
         let (cause, request_id, path) = (failure.code, &context.request_id, &*path);
-        let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
+        let (word, mut source) = (cause.as_str(), Cow::Borrowed(failure.source.as_deref().unwrap_or("")));
+        if cause == ErrorCode::ExternalSystemFailed {
+            // It can have words of the other side.
+            source = Cow::Owned(self.outbound.secrets.hide(&source));
+        }
+        let source = &*source;
         let (kind, name) = context.actor();
         if cause == ErrorCode::Internal {
             // Logged every time, because the answer refers to this log line.
@@ -85,6 +90,17 @@ impl App {
             audit_log::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
         })
         .await
+    }
+
+    /// Like `record_denial` for a credential that ended in the midst of an operation, which neither requests nor tasks
+    /// record. Other errors are left out.
+    pub async fn record_lost_credential(&self, context: &RequestContext, action: &str, error: &Error) {
+        if error.code.status() != 401 {
+            return;
+        }
+        if let Err(e) = self.record_denial(context, action, error.code.as_str()).await {
+            tracing::error!(error = %e, "a denial could not be recorded");
+        }
     }
 
     /// Records the repeats of denials and refusals whose minute is over, so that none is lost.

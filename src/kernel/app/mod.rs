@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod keys;
 pub mod large;
 pub mod log_entry;
+mod long_work;
 pub mod maintenance;
 pub mod metrics;
 mod plugin_calls;
@@ -20,6 +21,7 @@ pub mod redact;
 pub mod reload;
 pub mod repeats;
 pub mod store;
+pub mod tasks;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -28,7 +30,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use tokio::sync::Semaphore;
 use tokio::sync::futures::Notified;
@@ -95,10 +97,15 @@ pub struct App {
     pub encryption: Arc<Encryption>,
     /// The server's public URL; set once it listens.
     pub url: OnceLock<String>,
+    /// Long work that goes on after its response.
+    pub tasks: tasks::Tasks,
+    leftovers: long_work::Leftovers,
     /// True as soon as the server is told to stop.
     stopping: tokio::sync::watch::Sender<bool>,
     read_cache: ReadCache,
     denials: Denials,
+    /// The last verification of the audit log since the start, with the time when it ended.
+    audit_verified: ArcSwapOption<(Timestamp, Verified)>,
     reloaded: tokio::sync::Mutex<reload::LastReloads>,
     /// Serializes rotations of the signing keys and of the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
@@ -248,12 +255,13 @@ impl App {
             metrics: Metrics::new()?,
             intake: Arc::new(BodyBudget::new(&config)),
             refusals: denials::refusals(),
-            outbound: Outbound::new(&config),
+            outbound: Outbound::new(&config, redact::is_secret),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
             decisions: DecisionLog::open(&config, LogEntry::row),
             allowed: AllowedCounter::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             hash_kinds: HashKinds::default(),
+            tasks: tasks::Tasks::new(&config),
             config: Arc::new(config),
             outbox: tokio::sync::Notify::new(),
             targets,
@@ -261,9 +269,11 @@ impl App {
             sealer,
             encryption,
             url: OnceLock::new(),
+            leftovers: long_work::Leftovers::default(),
             stopping: tokio::sync::watch::Sender::new(false),
             read_cache: ReadCache::default(),
             denials: denials::denials(),
+            audit_verified: ArcSwapOption::empty(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
         }))
@@ -406,9 +416,30 @@ impl App {
         Err(Error::new(ErrorCode::EpochNotReached).retry_after(1))
     }
 
-    /// Verifies the hash chain of the audit log.
-    pub async fn verify_audit(&self) -> Result<Verified> {
-        self.db.read_scan(audit_log::verify).await
+    /// Verifies the hash chain of the audit log. `check` tells, again and again, whether the caller still may; when it
+    /// fails, the verification ends with its error.
+    pub async fn verify_audit(
+        &self,
+        progress: &tasks::Progress,
+        check: impl Fn() -> Result<()> + Send + 'static,
+    ) -> Result<Verified> {
+        let told = progress.clone();
+        let verify = move |r: &Reader<'_>| {
+            told.of(audit_log::last_id(r)?);
+            audit_log::verify(r, |count| {
+                told.advance(count);
+                told.check()?;
+                check()
+            })
+        };
+        let verified = progress.unless_cancelled(self.db.read_scan(verify)).await?;
+        self.audit_verified.store(Some(Arc::new((Timestamp::now(), verified.clone()))));
+        Ok(verified)
+    }
+
+    /// The last verification of the audit log since the start, with the time when it ended.
+    pub fn last_audit_verification(&self) -> Option<Arc<(Timestamp, Verified)>> {
+        self.audit_verified.load_full()
     }
 
     /// Creates the token of a one-time set-up link; the previous token becomes invalid.
@@ -434,8 +465,9 @@ impl App {
         self.db.committed.notified()
     }
 
-    /// Ends all long polls, because the server is stopping.
+    /// Ends all long polls and tasks, because the server is stopping.
     pub fn begin_shutdown(&self) {
+        self.tasks.stop();
         self.stopping.send_replace(true);
     }
 
@@ -452,6 +484,7 @@ impl App {
 
     /// Finishes queued work and closes the files.
     pub async fn close(&self) {
+        self.leftovers.end().await;
         self.decisions.close().await;
         self.db.close().await;
     }

@@ -131,6 +131,7 @@ permissions! {
     ORGANIZATION_DEACTIVATE "roster.organization.deactivate"   "POST"   "/admin/organizations/:id/deactivate"            Some("organizations:write"), site  ""      "Deactivate an organization";
 
     GRANTS                  "roster.grant"                     ""       ""                                               None,                       tenant ""      "Direct grants";
+    GRANT_LIST              "roster.grant.list"                "GET"    "/admin/permissions/grants"                      Some("permissions:read"),   site   ""      "List the direct grants of a member";
     GRANT_CREATE            "roster.grant.create"              "POST"   "/admin/permissions/grant"                       Some("permissions:write"),  site   ""      "Grant a direct right";
     GRANT_DELETE            "roster.grant.delete"              "POST"   "/admin/permissions/revoke"                      Some("permissions:write"),  site   ""      "Revoke a direct right";
 
@@ -211,6 +212,7 @@ permissions! {
     OUTBOX_LIST             "roster.outbox.list"               "GET"    "/admin/deliveries"                              None,                       tenant "oa"    "List deliveries";
     OUTBOX_RETRY            "roster.outbox.retry"              "POST"   "/admin/deliveries/:id/retry"                    None,                       tenant "oa"    "Retry a delivery that was given up";
     WEBHOOK_LIST            "roster.outbox.list_webhooks"      "GET"    "/admin/webhooks"                                None,                       tenant "oa"    "List webhooks";
+    WEBHOOK_GET             "roster.outbox.get_webhook"        "GET"    "/admin/webhooks/:id"                            None,                       tenant "oa"    "See a webhook";
     WEBHOOK_CREATE          "roster.outbox.create_webhook"     "POST"   "/admin/webhooks"                                None,                       tenant "oa"    "Create a webhook";
     WEBHOOK_UPDATE          "roster.outbox.update_webhook"     "PATCH"  "/admin/webhooks/:id"                            None,                       tenant "oa"    "Change a webhook";
     WEBHOOK_TEST            "roster.outbox.test_webhook"       "POST"   "/admin/webhooks/:id/test"                       None,                       tenant "oa"    "Test a webhook";
@@ -221,6 +223,10 @@ permissions! {
     SFTPGO_DRIFT            "roster.neighbour.sftpgo_drift"    "GET"    "/admin/sftpgo/drift"                            None,                       site   ""      "See how SFTPGo's users differ from the members";
     SFTPGO_RECONCILE        "roster.neighbour.sftpgo_reconcile" "POST"  "/admin/sftpgo/reconcile"                        None,                       site   ""      "Reconcile SFTPGo's users with the members";
     WORDPRESS_SYNC          "roster.neighbour.wordpress_sync"  "POST"   "/admin/wordpress/sync"                          None,                       site   ""      "Compare WordPress's users with the members";
+
+    CONNECTIONS             "roster.connection"                ""       ""                                               None,                       tenant ""      "Connections to external systems";
+    CONNECTION_LIST         "roster.connection.list"           "GET"    "/admin/connections"                             None,                       site   ""      "See the connections to external systems";
+    CONNECTION_TEST         "roster.connection.test"           "POST"   "/admin/connections/:name/test"                  None,                       site   ""      "Test a connection to an external system";
 
     CLIENTS                 "roster.client"                    ""       ""                                               None,                       tenant ""      "API clients";
     CLIENT_LIST             "roster.client.list"               "GET"    "/admin/api-clients"                             None,                       site   ""      "List API clients";
@@ -243,9 +249,21 @@ permissions! {
     ENCRYPTION_KEYS         "roster.encryption_key"            ""       ""                                               None,                       tenant ""      "Encryption key";
     ENCRYPTION_KEY_ROTATE   "roster.encryption_key.rotate"     "POST"   "/admin/encryption-key/rotate"                   None,                       site   ""      "Create a new encryption key for the secrets in the database";
 
+    SETTINGS                "roster.setting"                   ""       ""                                               None,                       tenant ""      "Settings";
+    SETTING_LIST            "roster.setting.list"              "GET"    "/admin/settings"                                None,                       site   ""      "See the settings of the server";
+
+    TASKS                   "roster.task"                      ""       ""                                               None,                       tenant ""      "Tasks in the background";
+    TASK_LIST               "roster.task.list"                 "GET"    "/tasks"                                         None,                       site   ""      "List the tasks of others";
+    TASK_GET                "roster.task.get"                  "GET"    "/tasks/:id"                                     None,                       site   ""      "See a task of others";
+    TASK_CANCEL             "roster.task.cancel"               "DELETE" "/tasks/:id"                                     None,                       site   ""      "Cancel a task of others";
+
+    STATISTICS              "roster.statistics"                ""       ""                                               None,                       tenant ""      "Statistics";
+    STATISTICS_GET          "roster.statistics.get"            "GET"    "/admin/statistics"                              None,                       tenant "oamv"  "See statistics over time";
+
     AUDIT                   "roster.audit"                     ""       ""                                               None,                       tenant ""      "Audit log";
     AUDIT_LIST              "roster.audit.list"                "GET"    "/admin/audit"                                   Some("audit:read"),         tenant "oa"    "Read the audit log";
     AUDIT_EXPORT            "roster.audit.export"              "GET"    "/admin/audit/export"                            Some("audit:read"),         tenant "oa"    "Export the audit log";
+    AUDIT_HEAD              "roster.audit.head"                "GET"    "/admin/audit/head"                              Some("audit:read"),         site   ""      "See the head of the audit log's hash chain";
     AUDIT_VERIFY            "roster.audit.verify"              "GET"    "/admin/audit/verify"                            Some("audit:read"),         site   ""      "Verify the hash chain of the audit log";
 }
 

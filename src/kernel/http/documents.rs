@@ -5,6 +5,7 @@
 //! this module uses saphyr-parser.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
@@ -57,23 +58,34 @@ impl Document {
     /// The line (from 1) of the last of these nested keys, or of its nearest ancestor with a known line. Lines are
     /// known for keys of the first `LINES_DEPTH` levels, and not for list items.
     pub fn line(&self, keys: &[&str]) -> Option<usize> {
-        (1..=keys.len().min(LINES_DEPTH)).rev().find_map(|n| self.lines.get(&keys[..n].join("\u{1f}")).copied())
+        let known = |n: usize| self.lines.get(&line_key(keys[..n].iter().copied())?).copied();
+        (1..=keys.len().min(LINES_DEPTH)).rev().find_map(known)
     }
 }
 
-/// The lines of paths of keys, which are joined with U+001F.
-type Lines = HashMap<String, usize>;
+/// The lines of paths of keys, by the hash of the path: a document can have many paths below one long key.
+type Lines = HashMap<u64, usize>;
 
 /// Enough for `paths`, a path and a method.
 const LINES_DEPTH: usize = 3;
 
-/// Longer paths of keys are not stored: no caller needs them, and together they could exceed the memory bounds.
+/// Longer paths of keys are not stored: no caller needs them.
 const LINE_KEY_BYTES_MAX: usize = 2_048;
 
 fn note<'k>(lines: &mut Lines, keys: impl Iterator<Item = &'k str> + Clone, line: usize) {
-    if keys.clone().map(str::len).sum::<usize>() <= LINE_KEY_BYTES_MAX {
-        lines.entry(keys.collect::<Vec<_>>().join("\u{1f}")).or_insert(line);
+    if let Some(key) = line_key(keys) {
+        lines.entry(key).or_insert(line);
     }
+}
+
+/// `None` for a path of keys that is too long.
+fn line_key<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<u64> {
+    if keys.clone().map(str::len).sum::<usize>() > LINE_KEY_BYTES_MAX {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    keys.for_each(|key| key.hash(&mut hasher));
+    Some(hasher.finish())
 }
 
 /// Parses a document that is an object: as JSON if it begins with a brace, otherwise as YAML. Duplicate keys are

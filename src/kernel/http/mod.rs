@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use crate::kernel::authz::snapshot;
 use crate::kernel::db::ListPage;
 use crate::kernel::error::{Error, ErrorCode};
+pub use crate::kernel::http::background::TaskReply;
 pub use crate::kernel::http::body::{Body, OptionalBody};
 pub use crate::kernel::http::openapi::Tag;
 
+pub mod background;
 pub mod body;
 pub mod documents;
 pub mod openapi;
@@ -70,7 +72,7 @@ pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool
     });
     if !error.fields.is_empty() {
         let fields =
-            error.fields.iter().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
+            error.shown_fields().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
         body["fields"] = fields.collect();
     }
     if let Some(challenge) = &error.challenge {
@@ -378,9 +380,16 @@ impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<ListPage<U>> for 
     }
 }
 
-/// Converts a keyword to a pattern for `like … escape '\'` that finds it anywhere in a text.
+/// A pattern for `like … escape '\'` that matches no text: it ends where the escaped character is missing.
+const MATCHES_NOTHING: &str = "\\";
+
+/// Converts a keyword to a pattern for `like … escape '\'` that finds it anywhere in a text. A keyword with control
+/// characters finds nothing: SQLite reads a pattern only up to a NUL, so that `%\0` would match everything.
 pub fn like(keyword: Option<&str>) -> Option<String> {
     let keyword = keyword.filter(|text| !text.is_empty())?;
+    if keyword.contains(char::is_control) {
+        return Some(MATCHES_NOTHING.to_owned());
+    }
     let escaped = keyword.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     Some(format!("%{escaped}%"))
 }

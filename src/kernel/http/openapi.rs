@@ -57,8 +57,14 @@ tags! {
     Jobs,
     /// Webhooks for events, and their deliveries
     Webhooks,
+    /// Work in the background: its progress and its result
+    Tasks,
+    /// Counts over time: sign-ins, decisions, jobs and storage
+    Statistics,
     /// The audit log
     Audit,
+    /// Search over everything that the caller may list
+    Search,
     /// SFTPGo: account provisioning, the login hook and file events
     #[oai(rename = "SFTPGo")]
     Sftpgo,

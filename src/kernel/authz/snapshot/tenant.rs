@@ -136,6 +136,13 @@ impl Tenant {
         self.roles[*self.role_index.get(&id)? as usize].as_ref()
     }
 
+    /// The number of members that hold the role.
+    pub fn holder_count(&self, id: RoleId) -> u64 {
+        let Some(index) = self.role_index.get(&id) else { return 0 };
+        let sets = self.sets.all.iter().zip(&self.sets.members);
+        sets.filter(|(set, _)| set.roles.contains(index)).map(|(_, members)| u64::from(*members)).sum()
+    }
+
     /// The active plugins of the organization, in the order in which they are called, including those in shadow mode.
     pub fn plugins(&self) -> &Arc<Vec<Binding>> {
         &self.plugins

@@ -238,6 +238,9 @@ fn causes(operation: &Value, declared: &[ErrorCode], as_defined: CauseOverride) 
     }
     found.extend(SCHEMES.iter().filter(|(name, _)| schemes.contains(name)).flat_map(|(_, causes)| *causes));
     found.extend(READ.iter().filter(|(header, _)| reads(operation, header)).map(|(_, cause)| cause));
+    if operation["responses"].get("202").is_some() {
+        found.push(ErrorCode::TasksLimited);
+    }
     let id = operation["operationId"].as_str().unwrap_or_default();
     found.iter_mut().for_each(|cause| *cause = as_defined(id, *cause));
     // Each once, in the order of `ErrorCode::ALL`.
