@@ -40,14 +40,14 @@ struct Asset {
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 impl Asset {
-    fn named_by_content(ending: &str, content_type: &'static str, text: &'static str) -> Self {
-        let hash = hex::encode(&Sha256::digest(text)[..8]);
+    fn named_by_content(ending: &str, content_type: &'static str, text: String) -> Self {
+        let hash = hex::encode(&Sha256::digest(&text)[..8]);
         Self::new(format!("{PATH}console-{hash}.{ending}"), content_type, FOR_EVER, text)
     }
 
-    fn new(path: String, content_type: &'static str, cache: &'static str, text: &'static str) -> Self {
-        let plain = Bytes::from_static(text.as_bytes());
-        Self { path, content_type, cache, plain, gzip: compressed(text) }
+    fn new(path: String, content_type: &'static str, cache: &'static str, text: String) -> Self {
+        let gzip = compressed(&text);
+        Self { path, content_type, cache, plain: text.into(), gzip }
     }
 
     fn name(&self) -> &str {
@@ -61,10 +61,28 @@ fn compressed(text: &str) -> Option<Bytes> {
     gzip.finish().ok().map(Bytes::from)
 }
 
-static STYLE: LazyLock<Asset> = LazyLock::new(|| Asset::named_by_content("css", "text/css; charset=utf-8", CSS));
-static SCRIPT: LazyLock<Asset> = LazyLock::new(|| Asset::named_by_content("js", "text/javascript; charset=utf-8", JS));
+/// The style sheet without comments and layout. It must not depend on spaces inside of strings.
+fn dense(css: &str) -> String {
+    let mut rest = css;
+    let mut dense = String::with_capacity(css.len());
+    while let Some((before, after)) = rest.split_once("/*") {
+        dense.push_str(before);
+        rest = after.split_once("*/").map_or("", |(_, after)| after);
+    }
+    dense.push_str(rest);
+    let lines: Vec<&str> = dense.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut dense = lines.join("\n");
+    for (wide, narrow) in [(" { ", "{"), (" {", "{"), (" }", "}"), ("; ", ";"), (": ", ":"), (", ", ",")] {
+        dense = dense.replace(wide, narrow);
+    }
+    dense
+}
+
+static STYLE: LazyLock<Asset> = LazyLock::new(|| Asset::named_by_content("css", "text/css; charset=utf-8", dense(CSS)));
+static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| Asset::named_by_content("js", "text/javascript; charset=utf-8", JS.to_owned()));
 static FAVICON: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new(ICON_PATH.to_owned(), "image/svg+xml", "public, max-age=86400", ICON));
+    LazyLock::new(|| Asset::new(ICON_PATH.to_owned(), "image/svg+xml", "public, max-age=86400", ICON.to_owned()));
 
 /// The path of the style sheet, without the path of `public_url`.
 pub fn css_path() -> &'static str {
@@ -165,6 +183,15 @@ mod tests {
             assert!(gzip.len() <= gzip_max, "{} has {} bytes compressed", asset.path, gzip.len());
         }
         assert!(JS.lines().count() <= 250, "{} lines of script", JS.lines().count());
+    }
+
+    #[test]
+    fn the_dense_style_means_the_same() {
+        let css = "/* Tokens. */\n@media (max-width: 44rem) {\n  .a > .b, .c { color: red; margin: 0 auto }\n}\n\n.d :is(a, b)::before { content: \"!\" / \"\" }\n";
+        assert_eq!(
+            dense(css),
+            "@media (max-width:44rem){\n.a > .b,.c{color:red;margin:0 auto}\n}\n.d :is(a,b)::before{content:\"!\" / \"\"}"
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod icons;
 mod tables;
 mod verdicts;
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Datelike};
 use maud::{Markup, html};
 
@@ -14,8 +16,8 @@ pub use fields::{
 };
 pub use icons::{Icon, icon};
 pub use tables::{
-    Bulk, Column, Menu, Order, Pager, PagerLabels, Row, RowSelect, bulk_bar, filter_bar, pager, region, search_field,
-    table,
+    Bulk, Column, Menu, Order, Pager, PagerLabels, Row, RowSelect, bulk_bar, filter_bar, menu_act, menu_link, pager,
+    region, search_field, table,
 };
 pub use verdicts::{Change, Confirm, GridCell, Held, Typed, confirm_box, difference, grid_cell, verdict};
 
@@ -51,10 +53,9 @@ impl Tone {
     }
 }
 
-/// A short state: icon and word. A plain one has a ring instead of an icon.
+/// A short state: a sign, which the style sheet draws, and a word.
 pub fn badge(tone: Tone, text: &str) -> Markup {
-    let shape = if tone == Tone::Plain { Icon::Ring } else { tone.icon() };
-    html! { span class={ "badge " (tone.class()) } { (icon(shape)) (text) } }
+    html! { span class={ "badge " (tone.class()) } { (text) } }
 }
 
 /// The share in percent, at most 100. More than nothing of nothing is full.
@@ -83,13 +84,30 @@ pub fn meter(label: &str, used_bytes: u64, most_bytes: Option<u64>, text: &str) 
     let (share, tone) = (percent(used_bytes, most), fullness(used_bytes, most));
     html! {
         span class={ "meter " (tone.class()) } {
-            span class="meter-bar" role="meter" aria-label=(label) aria-valuemin="0" aria-valuemax="100" aria-valuenow=(share) aria-valuetext=(text) {
-                svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" focusable="false" {
+            span class="meter-bar" role="meter" aria-label=(label) aria-valuenow=(share) aria-valuetext=(text) {
+                svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
                     rect class="fill" width=(share) height="8" {}
                 }
             }
             span class="num" { (text) }
-            @if tone != Tone::Plain { (icon(Icon::Warning)) }
+        }
+    }
+}
+
+/// How far work is. Without a total there is no bar. `label` names it; `text` stands beside the bar.
+pub fn progress(label: &str, done: u64, total: Option<u64>, text: &str) -> Markup {
+    let share = total.map(|total| if total == 0 { 100 } else { percent(done, total) });
+    html! {
+        p class="meter" {
+            span { (label) }
+            @if let Some(share) = share {
+                span class="meter-bar" role="progressbar" aria-label=(label) aria-valuemin="0" aria-valuemax="100" aria-valuenow=(share) aria-valuetext=(text) {
+                    svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" focusable="false" {
+                        rect class="fill" width=(share) height="8" {}
+                    }
+                }
+            }
+            span class="num" { (text) }
         }
     }
 }
@@ -284,6 +302,17 @@ pub fn rail(steps: &[Step<'_>]) -> Markup {
     }
 }
 
+/// The most characters of a text in a row of a list, if it comes from a file or from elsewhere.
+const SHORTENED_CHARACTERS_MAX: usize = 160;
+
+/// The beginning of a text for a row of a list.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHORTENED_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// Names and values.
 pub fn facts<S: AsRef<str>>(rows: &[(S, Markup)]) -> Markup {
     html! {
@@ -393,6 +422,13 @@ mod tests {
         ] {
             assert_eq!((percent(used, most), fullness(used, most)), (share, tone), "{used} of {most}");
         }
+    }
+
+    #[test]
+    fn texts_have_as_many_characters_as_the_limit_and_not_one_more() {
+        let most = "許".repeat(SHORTENED_CHARACTERS_MAX);
+        assert_eq!(shortened(&most), most);
+        assert_eq!(shortened(&format!("{most}x")), format!("{most}…"));
     }
 
     #[test]

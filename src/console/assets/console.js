@@ -67,6 +67,7 @@
       if (!form.closest("dialog")) history.replaceState(history.state, "", url);
       const told = one("[data-announce], .empty h2", document.getElementById(id));
       if (told) say(told.textContent);
+      return true;
     } catch (fault) {
       if (fault.name !== "AbortError") location.assign(url);
     }
@@ -75,7 +76,7 @@
   on("input", ({ target, isComposing }) => {
     if (isComposing) return;
     const { form } = target;
-    if (form?.dataset.live && target.matches("input:not([type=checkbox], [type=radio]), textarea")) later(form, 180, () => live(form));
+    if (form?.dataset.live && target.matches("input:not([type=checkbox], [type=radio], [data-picker]), textarea")) later(form, 180, () => live(form));
     if (target.dataset.picker) later(target, 150, () => pick(target));
     if ("filter" in target.dataset) narrow(target);
     if (form && "guard" in form.dataset) unsaved.add(form);
@@ -83,10 +84,10 @@
   on("compositionend", ({ target }) => target.dispatchEvent(new Event("input", { bubbles: true })));
   on("change", ({ target }) => {
     const form = target.form;
-    if (target.matches(".cell")) target.closest(".cell-box")?.classList.toggle("changed", target.checked !== target.defaultChecked);
+    if (target.matches(".cell")) target.closest("td")?.classList.toggle("changed", target.checked !== target.defaultChecked);
     if (target.matches(".fold")) rove(target.closest(".grid"));
     if (form?.dataset.bulk) count(form, target);
-    if (form && "autosubmit" in form.dataset && target.matches("select, [type=checkbox], [type=radio], [type=date]")) form.requestSubmit();
+    if (form && "autosubmit" in form.dataset && target.matches("select, [type=checkbox], [type=radio], [type=date], [data-picker]")) form.requestSubmit();
   });
   on("submit", (event) => {
     const form = event.target;
@@ -94,8 +95,18 @@
     if (!form.dataset.live) return;
     event.preventDefault();
     clearTimeout(waits.get(form));
-    live(form);
+    const done = live(form);
+    if (palette?.contains(form)) done.then((isDone) => isDone && hits()[1]?.click());
   });
+  // data-palette: opens the search in a dialog. Arrow keys move to what was found, Enter opens the first of it.
+  const palette = document.getElementById("palette");
+  const hits = () => all("input[type=search], .region a", palette);
+  const summon = (event) => {
+    event.preventDefault();
+    if (!palette) return one("[data-search]")?.focus();
+    if (!palette.open) palette.showModal();
+    for (const act of ["focus", "select"]) hits()[0][act]();
+  };
   // data-poll: a region that asks again, until its fresh one no longer wants to; it rests while the page is hidden.
   const poll = (region, ms) => setTimeout(async () => {
     if (!region.isConnected) return;
@@ -144,9 +155,10 @@
       getSelection().selectAllChildren(code);
       document.execCommand("copy");
     }
+    const label = one("span", button) ?? {}, text = label.textContent;
     button.classList.add("done");
-    say(button.dataset.done);
-    setTimeout(() => button.classList.remove("done"), 2000);
+    say(label.textContent = button.dataset.done);
+    setTimeout(() => { button.classList.remove("done"); label.textContent = text; }, 2000);
   };
   // data-local-time: the reader's own time, or how long ago.
   const [units, words] = [[["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]], new Intl.RelativeTimeFormat(root.lang || "en", { numeric: "auto" })];
@@ -190,7 +202,7 @@
     const link = links.find((link) => link.dataset.keys === sequence);
     begun = !link && links.some((link) => link.dataset.keys.startsWith(`${sequence} `)) ? `${sequence} ` : "";
     later(root, 1200, () => { begun = ""; });
-    const search = key === "/" && one("[data-search]");
+    const search = key === "/" && one("main [data-search]");
     if (link) link.click();
     else if (search) { event.preventDefault(); search.focus(); search.select(); }
   };
@@ -201,6 +213,11 @@
       if (drop.contains(document.activeElement)) one("summary", drop).focus();
       drop.open = false;
     }
+    if (key?.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) return summon(event);
+    if (palette?.open && ways[key]?.[0]) {
+      event.preventDefault();
+      hits()[hits().indexOf(document.activeElement) + ways[key][0]]?.focus();
+    }
     if (ways[key] && target.matches(".grid .cell")) return move(event, target);
     keys(event);
   });
@@ -208,7 +225,13 @@
     for (const drop of all(drops)) if (!drop.contains(event.target)) drop.open = false;
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
+    if (event.target === palette) palette.close();
+    if (palette && event.target.closest("[data-palette]") && !event.ctrlKey && !event.metaKey && !event.shiftKey) summon(event);
   });
+  // data-drop: sends a file that is dropped anywhere on the page.
+  const dropped = (event, field = one("[data-drop] [type=file]")) => field && event.dataTransfer.types.includes("Files") && (event.preventDefault(), field);
+  on("dragover", (event) => dropped(event));
+  on("drop", (event) => { const field = dropped(event); if (field) { field.files = event.dataTransfer.files; field.form.requestSubmit(); } });
   const ready = (within) => {
     all("time[data-local-time]", within).forEach(localize);
     for (const form of all("form[data-bulk]")) count(form);

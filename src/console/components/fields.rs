@@ -230,13 +230,14 @@ pub struct Area<'t> {
     pub placeholder: Option<&'t str>,
     /// Whether it is code: a fixed-width font, no spelling.
     pub is_code: bool,
+    pub is_readonly: bool,
 }
 
 /// A control for several lines of text, without its label.
 pub fn textarea_input(field: &Field<'_>, area: &Area<'_>) -> Markup {
     html! {
         textarea id=(field.id) name=(area.name) rows=(area.rows.max(2)) class=[area.is_code.then_some("code")]
-            required[area.is_required] maxlength=[area.maxlength] placeholder=[area.placeholder]
+            required[area.is_required] readonly[area.is_readonly] maxlength=[area.maxlength] placeholder=[area.placeholder]
             spellcheck=[area.is_code.then_some("false")]
             aria-invalid=[field.invalid()] aria-describedby=[field.described_by()] { (area.value) }
     }

@@ -61,7 +61,6 @@ icons! {
     Down "M3.5 6 8 10.5 12.5 6";
     Left "M10 3.5 5.5 8 10 12.5";
     Right "M6 3.5 10.5 8 6 12.5";
-    More "M3 7.5v1M8 7.5v1M13 7.5v1";
     List "M2 4h12M2 8h12M2 12h12";
     Theme "M1.75 8a6.25 6.25 0 1 0 12.5 0a6.25 6.25 0 1 0-12.5 0M8 1.75v12.5M8 5l3-2.4M8 8.5l5.5-4.6M8 12l6-5M9.5 14l4-3.3";
     Language "M1.5 3.5h8M5.5 1.5v2M8 3.5q-1.5 5-6.5 7M3.5 6q1.5 3 5 4.5M7.5 14.5l3.5-8 3.5 8M8.8 11.8h4.4";
@@ -74,7 +73,7 @@ icons! {
 
 /// The icon. It only goes with a text, so screen readers skip it.
 pub fn icon(name: Icon) -> Markup {
-    html! { svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false" { path d=(name.path()) {} } }
+    html! { svg class="icon" viewBox="0 0 16 16" aria-hidden="true" { path d=(name.path()) {} } }
 }
 
 #[cfg(test)]

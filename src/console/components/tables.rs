@@ -51,8 +51,18 @@ pub struct RowSelect {
 pub struct Menu {
     /// For screen readers: "More about Kim Lee".
     pub label: String,
-    /// Links and forms with quiet buttons.
+    /// Made of [`menu_link`], [`menu_act`], or forms with quiet buttons.
     pub items: Markup,
+}
+
+/// A link in a [`Menu`].
+pub fn menu_link(href: &str, text: &str) -> Markup {
+    html! { a href=(href) { (text) } }
+}
+
+/// A button in a [`Menu`] that submits this form, as `act`, with the value of its row.
+pub fn menu_act(form: &str, act: &str, value: &str, text: &str) -> Markup {
+    html! { button form=(form) name="act" value={ (act) " " (value) } { (text) } }
 }
 
 /// A row of a table. `href` makes the first cell a link that covers the row.
@@ -128,7 +138,7 @@ fn row_of(row: Row, columns: &[Column<'_>], has_select: bool, has_menu: bool) ->
             @if has_menu {
                 td role="cell" class="more" {
                     @if let Some(Menu { label, items }) = menu {
-                        details class="menu" { summary aria-label=(label) { (icon(Icon::More)) } div { (items) } }
+                        details class="menu" { summary aria-label=(label) {} div { (items) } }
                     }
                 }
             }

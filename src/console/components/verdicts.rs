@@ -37,13 +37,13 @@ pub struct GridCell<'g> {
     /// "video.delete for Editor", with the state in words if it is implied, asleep or locked.
     pub label: &'g str,
     pub held: Held,
-    /// Not the reader's to give, and why.
-    pub locked: Option<&'g str>,
+    /// Not the reader's to give; the label says why.
+    pub is_locked: bool,
     /// Whether it differs from what is saved.
     pub is_changed: bool,
 }
 
-/// A checkbox that also shows what is implied, asleep or locked.
+/// A cell with a checkbox that also shows what is implied, asleep or locked.
 pub fn grid_cell(cell: &GridCell<'_>) -> Markup {
     let class = match cell.held {
         Held::Yes | Held::No => "cell",
@@ -52,10 +52,9 @@ pub fn grid_cell(cell: &GridCell<'_>) -> Markup {
     };
     let is_on = matches!(cell.held, Held::Yes | Held::Asleep);
     html! {
-        span class={ "cell-box" @if cell.is_changed { " changed" } } {
+        td class=[cell.is_changed.then_some("changed")] {
             input type="checkbox" class=(class) form=(cell.form) name=(cell.name) value=(cell.value) checked[is_on]
-                disabled[cell.locked.is_some()] aria-label=(cell.label) title=[cell.locked];
-            @if cell.locked.is_some() { (icon(Icon::Lock)) }
+                disabled[cell.is_locked] aria-label=(cell.label);
         }
     }
 }

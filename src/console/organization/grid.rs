@@ -9,12 +9,13 @@ use futures_util::future::{join_all, join3};
 use maud::html;
 use serde_json::{Map, Value};
 
-use super::roles::{each, is_protected, text};
+use super::roles::{each, is_protected, text, title_of};
 use crate::console::client::{Answer, op};
 use crate::console::components::{Tone, notice};
-use crate::console::i18n::fill;
 use crate::console::i18n::grid::Grid as Words;
+use crate::console::i18n::{Language, fill, permissions};
 use crate::console::visit::{Content, View, Visit};
+use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
@@ -50,11 +51,20 @@ struct PermissionRow {
     is_asleep: bool,
     /// Methods and path; empty for a category.
     request: String,
+    /// What one of Roster's own permissions means.
+    meaning: Option<&'static str>,
     /// Whether the visitor may give and take it.
     may_give: bool,
     /// Why no role of the organization can have it.
     barred: Option<Barred>,
     is_shown: bool,
+}
+
+impl PermissionRow {
+    /// Whether it is one of Roster's own permissions, but not their root.
+    fn is_builtin(&self) -> bool {
+        self.meaning.is_some() && self.depth > 0
+    }
 }
 
 /// Why no role of an organization can have a permission.
@@ -159,12 +169,14 @@ async fn load(visit: &Visit, wanted: &[&str]) -> Result<Grid> {
     let held = chosen.iter().map(|role| visit.call(op("list_role_permissions").at(text(role, "id"))));
     let held = join_all(held).await;
     let columns =
-        chosen.iter().zip(held).map(|(role, held)| Ok(Column::of(role, &held?))).collect::<Result<Vec<_>>>()?;
+        chosen.iter().zip(held).map(|(role, held)| Ok(Column::of(visit, role, &held?))).collect::<Result<Vec<_>>>()?;
     let snapshot = visit.console.app.snapshot();
+    let tenant = OrganizationId::of(visit.organization().map_or("", |here| here.id.as_str()));
     let mut walk = Walk {
         mine: mine.as_ref().and_then(|mine| mine["permissions"].as_object()),
         snapshot: &snapshot,
-        tenant: OrganizationId::of(visit.organization().map_or("", |here| here.id.as_str())),
+        tenant,
+        language: visit.language,
         rows: Vec::new(),
         parents: HashMap::new(),
     };
@@ -178,11 +190,14 @@ async fn load(visit: &Visit, wanted: &[&str]) -> Result<Grid> {
     let may_change = visit.may("replace_role_permissions");
     let mut grid = Grid { rows: walk.rows, columns, parents: walk.parents, withheld, may_change, roles };
     grid.filter(&keyword(visit), visit.query("view") == Some("differences"));
+    if visit.query("q").is_none() && visit.query("view").is_none() && visit.query("all").is_none() {
+        grid.leave_out_builtin(&snapshot, tenant);
+    }
     Ok(grid)
 }
 
 impl Column {
-    fn of(role: &Value, answer: &Answer) -> Self {
+    fn of(visit: &Visit, role: &Value, answer: &Answer) -> Self {
         let held: BTreeSet<String> = each(&answer.data, "permissions")
             .iter()
             .filter(|node| node["implied"] != true)
@@ -192,7 +207,7 @@ impl Column {
         Self {
             id: text(role, "id").to_owned(),
             key: text(role, "key").to_owned(),
-            name: text(role, "display_name").to_owned(),
+            name: title_of(visit, role).to_owned(),
             is_open: role["status"] == "open",
             is_protected: is_protected(role),
             version: etag.clone(),
@@ -209,6 +224,7 @@ struct Walk<'m> {
     mine: Option<&'m Map<String, Value>>,
     snapshot: &'m Snapshot,
     tenant: OrganizationId,
+    language: Language,
     rows: Vec<PermissionRow>,
     parents: HashMap<String, String>,
 }
@@ -230,6 +246,7 @@ impl Walk<'_> {
             } else {
                 format!("{} {}", text(node, "http_methods"), text(node, "http_path"))
             },
+            meaning: permissions::meaning(name, self.language),
             may_give: false,
             barred,
             is_shown: true,
@@ -287,6 +304,23 @@ impl Grid {
         for row in &mut self.rows {
             row.is_shown = found.contains(&row.name) || above.contains(&row.name);
         }
+    }
+
+    /// Leaves out what is below Roster's own application, if the organization has permissions of another one. The
+    /// roles of the organization `platform` are about Roster.
+    fn leave_out_builtin(&mut self, snapshot: &Snapshot, tenant: OrganizationId) {
+        let has_others = self.rows.iter().any(|row| row.depth == 0 && row.name != ROSTER_APP);
+        if !has_others || snapshot.is_platform(tenant) {
+            return;
+        }
+        for row in self.rows.iter_mut().filter(|row| row.is_builtin()) {
+            row.is_shown = false;
+        }
+    }
+
+    /// How many of Roster's own permissions are left out.
+    fn left_out(&self) -> usize {
+        self.rows.iter().filter(|row| row.is_builtin() && !row.is_shown).count()
     }
 
     /// Fills the second role in like the first one.

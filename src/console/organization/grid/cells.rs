@@ -11,7 +11,7 @@ use crate::console::components::{
     hidden_input, icon, link_button,
 };
 use crate::console::i18n::fill;
-use crate::console::organization::roles::text;
+use crate::console::organization::roles::{text, title_of};
 use crate::console::visit::Visit;
 
 /// The id of the form that all boxes belong to.
@@ -35,7 +35,7 @@ pub fn toolbar(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
         .filter(|role| grid.roles.len() <= CHOICES_MAX || is_chosen(role))
         .map(|role| Choice {
             value: text(role, "key"),
-            label: text(role, "display_name"),
+            label: title_of(visit, role),
             hint: Some(text(role, "key")),
             is_on: is_chosen(role),
         })
@@ -58,8 +58,7 @@ pub fn toolbar(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
 
 /// On a narrow screen the grid shows one role; this chooses it.
 fn one_role(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
-    let options: Vec<(&str, &str)> =
-        grid.roles.iter().map(|role| (text(role, "key"), text(role, "display_name"))).collect();
+    let options: Vec<(&str, &str)> = grid.roles.iter().map(|role| (text(role, "key"), title_of(visit, role))).collect();
     let chosen = grid.columns.first().map_or("", |column| column.key.as_str());
     let around = Field::new("one-role", t.one_role);
     let select = Select { name: "role", options: &options, chosen, is_required: true };
@@ -73,8 +72,7 @@ fn one_role(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
 }
 
 fn two_roles(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
-    let options: Vec<(&str, &str)> =
-        grid.roles.iter().map(|role| (text(role, "key"), text(role, "display_name"))).collect();
+    let options: Vec<(&str, &str)> = grid.roles.iter().map(|role| (text(role, "key"), title_of(visit, role))).collect();
     let select = |id: &'static str, label: &str, at: usize| {
         let around = Field::new(id, label);
         let chosen = grid.columns.get(at).map_or("", |column| column.key.as_str());
@@ -128,8 +126,15 @@ pub fn form(visit: &Visit, t: &Words, grid: &Grid, reports: &[Report]) -> Markup
             @if !visit.form.is_empty() { (changes::reports(visit, t, grid, reports)) }
             (legend(t))
             (table(t, grid))
+            (left_out(visit, t, grid))
         }
     }
+}
+
+/// The way to the permissions of Roster itself, if they are left out. An unfinished change keeps the page.
+fn left_out(visit: &Visit, t: &Words, grid: &Grid) -> Markup {
+    let count = if visit.form.is_empty() && visit.query("q").is_none() { grid.left_out() } else { 0 };
+    html! { @if count > 0 { p { a href=(visit.with_query(&[("all", "1")])) { (fill(t.show_builtin, &[&count])) } } } }
 }
 
 fn apply_text(t: &Words, count: usize) -> String {
@@ -153,8 +158,8 @@ pub fn withheld(t: &Words, grid: &Grid) -> Markup {
 fn legend(t: &Words) -> Markup {
     html! {
         p class="quiet" {
-            "■ " (t.legend_held) " · ▣ " (t.legend_asleep) " · ◩ " (t.legend_implied) " · □ " (t.legend_not) " · "
-            (icon(Icon::Lock)) " " (t.legend_locked)
+            "■ " (t.legend_held) " · ▣ " (t.legend_asleep) " · ◩ " (t.legend_implied) " · □ " (t.legend_not) " · ⬚ "
+            (t.legend_locked)
         }
     }
 }
@@ -235,9 +240,10 @@ fn row_of(
                 }
                 (row.name)
                 @if row.is_asleep { " " (badge(Tone::Warn, t.asleep)) }
-                @if !row.request.is_empty() { br; small class="quiet" { (row.request) } }
+                @if let Some(meaning) = row.meaning { br; small class="quiet" { (meaning) } }
+                @else if !row.request.is_empty() { br; small class="quiet" { (row.request) } }
             }
-            @for (column, implied, name) in columns { td { (cell(t, grid, row, column, implied, name)) } }
+            @for (column, implied, name) in columns { (cell(t, grid, row, column, implied, name)) }
         }
     }
 }
@@ -278,7 +284,7 @@ fn cell(t: &Words, grid: &Grid, row: &PermissionRow, column: &Column, implied: &
         value: &row.name,
         label: &label,
         held,
-        locked,
+        is_locked: locked.is_some(),
         is_changed: is_on != column.held.contains(&row.name),
     })
 }
@@ -295,6 +301,7 @@ mod tests {
             has_children,
             is_asleep: false,
             request: String::new(),
+            meaning: None,
             may_give: true,
             barred: None,
             is_shown: true,
