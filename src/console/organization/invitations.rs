@@ -1,19 +1,17 @@
 //! The invitations of an organization: the form that makes a link, and the list of those that were made.
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::members::{is_shown_in_form, proposed_role, role_choices, role_name};
+use super::members::{has_no_member, is_shown_in_form, proposed_role, role_choices, role_name};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Field, Kind, Menu, Row, Select, Tone};
 use crate::console::form::{self, Form};
 use crate::console::i18n::{errors, fields, fill, words};
-use crate::console::list;
 use crate::console::visit::{Content, View, Visit, is_of_form};
+use crate::console::{lifetime, list};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::ids::Timestamp;
-use crate::kernel::units::{Direction, parse_time};
 
 words! {
     Words {
@@ -25,8 +23,6 @@ words! {
         once: "Copy the link now and send it to the person. It is shown only this once, and works once.", "請立即複製連結並傳給對方。連結只會顯示這一次，也只能使用一次。";
         until: "It works until", "有效期限";
         link: "The link is ready", "連結已建立";
-        day: "1 day", "1 天";
-        days: "{} days", "{} 天";
         sent_already: "This form was sent already: the link was shown once. Create another invitation.", "這份表單已送出過，連結只會顯示一次。請建立新的邀請。";
         email: "E-mail", "電子郵件";
         anybody: "whoever has the link", "持有連結的人";
@@ -51,9 +47,6 @@ words! {
 const LIFETIMES_D: [u32; 4] = [1, 7, 30, 90];
 const LIFETIME: &str = "7d";
 
-/// The longest age at which the lifetime of an invitation begins with its form.
-const FORM_AGE_MAX_MS: i64 = 3_600_000;
-
 /// What the page shows above the list.
 enum Above<'e> {
     /// The form, after a refused one with its error.
@@ -71,7 +64,7 @@ pub async fn list(visit: &Visit) -> Result<View> {
 async fn page(visit: &Visit, above: Above<'_>) -> Result<Content> {
     let t = Words::of(visit.language);
     let call = list::paged(visit, op("list_invitations"));
-    let (found, roles) = join(visit.call(call), visit.find(op("list_roles"))).await;
+    let (found, roles, is_first) = join3(visit.call(call), visit.find(op("list_roles")), has_no_member(visit)).await;
     let (data, roles) = (found?.data, roles.unwrap_or_default());
     let has_form = matches!(above, Above::Form(_)) && visit.may("create_invitation");
     let doomed = visit.query("confirm").filter(|kind| *kind == "delete" && visit.form.is_empty());
@@ -81,7 +74,7 @@ async fn page(visit: &Visit, above: Above<'_>) -> Result<Content> {
         @if let Above::Result(result) = &above { (result) }
         @if let Some(doomed) = doomed { (confirm(visit, doomed)) }
         @else if let (true, Above::Form(error)) = (has_form, &above) {
-            (components::card(t.new, new_form(visit, *error, &roles)?))
+            (components::card(t.new, new_form(visit, *error, &roles, is_first)?))
         }
         @if list::items(&data).is_empty() {
             (components::empty(t.none, if has_form { t.none_text } else { t.none_readonly }, None))
@@ -97,17 +90,13 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn new_form(visit: &Visit, error: Option<&Error>, roles: &Value) -> Result<Markup> {
+fn new_form(visit: &Visit, error: Option<&Error>, roles: &Value, is_first: bool) -> Result<Markup> {
     let t = Words::of(visit.language);
     let choices = role_choices(visit, roles);
-    let values = json!({"email": visit.query("email"), "role_id": proposed_role(roles, &choices)});
+    let values = json!({"email": visit.query("email"), "role_id": proposed_role(roles, &choices, is_first)});
     let form = Form::new(visit, "create_invitation")?.values(&values).error(error);
     let choices: Vec<(&str, String)> = choices.iter().map(|(id, name)| (id.as_str(), name.clone())).collect();
-    let life = |days: &u32| match days {
-        1 => t.day.to_owned(),
-        _ => fill(t.days, &[days]),
-    };
-    let lives: Vec<(String, String)> = LIFETIMES_D.iter().map(|days| (format!("{days}d"), life(days))).collect();
+    let lives = lifetime::choices(visit, &LIFETIMES_D);
     let lives: Vec<(&str, &str)> = lives.iter().map(|(value, text)| (value.as_str(), text.as_str())).collect();
     let label = fields::label("expires_at", visit.language);
     let about = Field::new("expires_at", &label);
@@ -153,7 +142,8 @@ fn role(visit: &Visit, one: &Value, roles: &Value) -> Markup {
     let t = Words::of(visit.language);
     let all = roles["roles"].as_array().map_or(&[][..], Vec::as_slice);
     let known = all.iter().find(|role| !role["id"].is_null() && role["id"] == one["role_id"]);
-    let name = known.map_or_else(|| text(one, "role_key"), |role| role_name(&role["display_name"], &role["key"]));
+    let name =
+        known.map_or_else(|| text(one, "role_key"), |role| role_name(visit, &role["display_name"], &role["key"]));
     html! { @if name.is_empty() { span class="quiet" { (t.no_role) } } @else { (name) } }
 }
 
@@ -205,7 +195,7 @@ async fn create(visit: &Visit) -> Result<View> {
     let mut body = form::read(visit.operation("create_invitation")?, visit);
     let once = visit.submitted(form::ONCE);
     // Chosen is a lifetime, and the operation takes a time.
-    if let Some(at) = body["expires_at"].as_str().and_then(|lifetime| end_of(lifetime, once)) {
+    if let Some(at) = body["expires_at"].as_str().and_then(|text| lifetime::end_of(text, once)) {
         body["expires_at"] = json!(at);
     }
     let made = match visit.call(op("create_invitation").body(&body).once(once)).await {
@@ -230,21 +220,6 @@ async fn create(visit: &Visit) -> Result<View> {
     Ok(page(visit, Above::Result(components::card(t.link, shown))).await?.into())
 }
 
-/// The end of a lifetime such as `30d`. It begins when the form was made, as its key tells, so that the same form is the
-/// same request; for an old form, or a key that tells no time, it begins now.
-fn end_of(lifetime: &str, once: Option<&str>) -> Option<i64> {
-    let now = Timestamp::now();
-    let made = once.and_then(made_at).filter(|made| (0..=FORM_AGE_MAX_MS).contains(&now.0.saturating_sub(made.0)));
-    parse_time(lifetime, made.unwrap_or(now), Direction::Ahead)
-}
-
-/// When the key of a form was made, if it is one of the console: a UUID of version 7.
-fn made_at(once: &str) -> Option<Timestamp> {
-    let (seconds, nanos) = uuid::Uuid::parse_str(once).ok()?.get_timestamp()?.to_unix();
-    let ms = i64::try_from(seconds).ok()?.checked_mul(1000)?;
-    Some(Timestamp(ms.checked_add(i64::from(nanos / 1_000_000))?))
-}
-
 async fn withdraw(visit: &Visit, id: &str) -> Result<View> {
     let t = Words::of(visit.language);
     match visit.call(op("delete_invitation").at(id)).await {
@@ -257,25 +232,4 @@ async fn withdraw(visit: &Visit, id: &str) -> Result<View> {
 async fn refused(visit: &Visit, error: &Error) -> Result<Content> {
     let above = components::notice(Tone::Bad, &errors::sentence(error, visit.language), None);
     Ok(page(visit, Above::Result(above)).await?.status_of(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::{end_of, made_at};
-    use crate::kernel::ids::Timestamp;
-
-    #[test]
-    fn the_same_form_has_the_same_end() {
-        let once = Uuid::now_v7().to_string();
-        let made = made_at(&once).expect("a time");
-        assert_eq!(end_of("1d", Some(&once)), Some(made.0 + 86_400_000));
-        assert_eq!(end_of("1d", Some(&once)), end_of("1d", Some(&once)));
-        assert!(made_at("b").is_none());
-        // A form that was open for long gives a whole day all the same.
-        let old = "01890000-0000-7000-8000-000000000000";
-        let now = Timestamp::now().0;
-        assert!(end_of("1d", Some(old)).is_some_and(|end| end >= now + 86_400_000));
-    }
 }

@@ -4,7 +4,7 @@ use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::roles::{each, is_protected, name_of, text};
+use super::roles::{each, is_protected, name_of, text, title_of};
 use crate::console::client::op;
 use crate::console::components::{
     self, Area, Column, Field, Kind, Picker, Row, Select, Tone, button_named, card, empty, facts, notice, table,
@@ -239,7 +239,7 @@ fn mapped(visit: &Visit, t: &Words, mappings: &Value, roles: &Value) -> Markup {
     }
     let role_name = |one: &Value| {
         let role = each(roles, "roles").iter().find(|role| role["id"] == one["internal_role_id"]);
-        role.map_or(text(one, "internal_role_key"), |role| text(role, "display_name")).to_owned()
+        role.map_or(text(one, "internal_role_key"), |role| title_of(visit, role)).to_owned()
     };
     let may_delete = visit.may("delete_role_mapping");
     let row = |one: &Value| Row {
@@ -285,7 +285,7 @@ fn set_form(visit: &Visit, t: &Words, roles: &Value, error: Option<&Error>) -> R
     let choices: Vec<(&str, String)> = each(roles, "roles")
         .iter()
         .filter(|role| !is_protected(role))
-        .map(|role| (text(role, "key"), text(role, "display_name").to_owned()))
+        .map(|role| (text(role, "key"), title_of(visit, role).to_owned()))
         .collect();
     Ok(form.wrap(
         &visit.here(),

@@ -1,4 +1,5 @@
-//! The members of an organization: the list with acts on one or several of them, and what the pages of one member share.
+//! The members of an organization, or of the whole site: the list with acts on one or several of them, and what the pages
+//! of one member share.
 
 pub mod activity;
 mod bulk;
@@ -15,14 +16,14 @@ use serde_json::Value;
 
 pub use self::bulk::act;
 use self::bulk::{Act, bulk_bar};
-pub(super) use super::roles::name_of;
+pub use super::roles::name_of;
 use crate::console::client::op;
 use crate::console::components::{self, Column, Confirm, Field, Icon, Kind, Menu, Row, RowSelect, Select, Tab, Tone};
-use crate::console::i18n::{Language, errors, fields, fill, words};
+use crate::console::i18n::{Language, errors, fields, fill, roles as role_names, words};
 use crate::console::visit::{Content, View, Visit, is_of_form};
 use crate::console::{layout, list};
 use crate::kernel::authz::delegation;
-use crate::kernel::error::{Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, RoleId};
 use crate::kernel::units::shown_bytes;
 
@@ -30,6 +31,7 @@ words! {
     Words {
         title: "Members", "成員";
         new: "New member", "新增成員";
+        import: "Import", "匯入";
         invite: "Invite", "邀請";
         search: "Search name or e-mail", "搜尋姓名或電子郵件";
         status: "Status", "狀態";
@@ -44,6 +46,7 @@ words! {
         found_none_text: "No member matches these filters. Search for a part of the name or e-mail, or show everybody.", "沒有符合條件的成員。請改搜姓名或電子郵件的一部分，或顯示全部成員。";
         show_all: "Show everybody", "顯示全部";
         nobody: "No members yet", "還沒有成員";
+        nobody_on_site: "Create the first member, or import them from a spreadsheet.", "請建立第一位成員，或從試算表匯入。";
         nobody_text: "Invite somebody: they get a link, choose their own password, and are in.", "邀請對方加入：對方會收到連結，自行設定密碼後即可使用。";
         select: "Select {}", "選取 {}";
         more: "More about {}", "{} 的其他操作";
@@ -68,6 +71,7 @@ words! {
         taken_out_many: "{} members are no longer in this organization.", "已將 {} 位成員移出此組織。";
         some_refused: "{} done, {} not done:", "{} 筆完成，{} 筆未完成：";
         none_done: "Nothing was done:", "沒有變更任何內容：";
+        holds_more: "This member has rights that you do not hold (such as a direct grant of the site): ask an administrator of the site.", "此成員擁有您沒有的權限（例如站台的直接授權），請洽站台管理員。";
         left_out: "You: left out.", "您本人：已略過。";
         take_out_title: "Take {} out of {}?", "要將 {} 移出 {} 嗎？";
         members_of: "{} members", "{} 位成員";
@@ -84,9 +88,18 @@ words! {
     }
 }
 
-/// The name of a role: its display name, or its key if that is empty.
-pub fn role_name<'r>(display_name: &'r Value, key: &'r Value) -> &'r str {
-    [display_name, key].into_iter().filter_map(Value::as_str).find(|name| !name.is_empty()).unwrap_or_default()
+/// The address of a page about members, without the public path: of the organization that the address names, or of the
+/// site.
+pub fn place(visit: &Visit, rest: &str) -> String {
+    match visit.organization() {
+        Some(_) => visit.of_organization(rest),
+        None => format!("/console/site/{rest}"),
+    }
+}
+
+/// The name of a role in the reader's language.
+pub fn role_name<'r>(visit: &Visit, display_name: &'r Value, key: &'r Value) -> &'r str {
+    role_names::name(display_name.as_str().unwrap_or_default(), key.as_str().unwrap_or_default(), visit.language)
 }
 
 /// Whether the visitor may give this role of the organization, which holds nothing that the visitor lacks.
@@ -99,11 +112,21 @@ pub fn may_give(visit: &Visit, role: &Value) -> bool {
     known.is_some_and(|role| delegation::require_held(&snapshot, identity, organization, role).is_ok())
 }
 
-/// The id of the role `member`, which is proposed, if it is one of these choices.
-pub fn proposed_role(data: &Value, choices: &[(String, String)]) -> Option<String> {
-    let roles = data["roles"].as_array().into_iter().flatten();
-    let mut ids = roles.filter(|role| role["key"] == "member").filter_map(|role| role["id"].as_str());
-    ids.find(|id| choices.iter().any(|(choice, _)| choice == id)).map(str::to_owned)
+/// The id of the role that is proposed, if it is one of these choices: `member`, or the owner for the first member.
+pub fn proposed_role(data: &Value, choices: &[(String, String)], is_first: bool) -> Option<String> {
+    let roles = data["roles"].as_array().map_or(&[][..], Vec::as_slice);
+    let id_of = |key: &str| {
+        let mut ids = roles.iter().filter(|role| role["key"] == key).filter_map(|role| role["id"].as_str());
+        ids.find(|id| choices.iter().any(|(choice, _)| choice == id)).map(str::to_owned)
+    };
+    let of_first = if is_first { id_of("tenant_owner") } else { None };
+    of_first.or_else(|| id_of("member"))
+}
+
+/// Whether nobody belongs to the organization yet; false if the visitor cannot see it.
+pub async fn has_no_member(visit: &Visit) -> bool {
+    let found = visit.find(op("list_users").query("limit", 1)).await;
+    found.is_some_and(|found| found["total"] == 0)
 }
 
 /// The roles of an answer of `list_roles` that the visitor may give, as choices: ids and names.
@@ -111,7 +134,7 @@ pub fn role_choices(visit: &Visit, data: &Value) -> Vec<(String, String)> {
     let roles = data["roles"].as_array().map_or(&[][..], Vec::as_slice);
     let choice = |role: &Value| {
         let id = role["id"].as_str()?;
-        Some((id.to_owned(), role_name(&role["display_name"], &role["key"]).to_owned()))
+        Some((id.to_owned(), role_name(visit, &role["display_name"], &role["key"]).to_owned()))
     };
     roles.iter().filter(|role| role["status"] != "close" && may_give(visit, role)).filter_map(choice).collect()
 }
@@ -161,10 +184,14 @@ async fn page(visit: &Visit, above: Markup) -> Result<Content> {
         .query_some("sort", sort);
     let (found, roles) = join(visit.call(call), roles_to_give(visit)).await;
     let data = found?.data;
-    let (can_create, can_invite) = (visit.may("create_member"), visit.may("create_invitation"));
+    let is_of_site = visit.organization().is_none();
+    let can_create = visit.may(if is_of_site { "create_user" } else { "create_member" });
+    let (can_invite, can_import) =
+        (!is_of_site && visit.may("create_invitation"), is_of_site && visit.may("import_users"));
     let invite = html! {
+        @if can_import { (components::link_button(&visit.href("/console/site/import"), t.import)) }
         @if can_invite { (components::link_button_of(&visit.in_organization("invitations"), t.invite, Kind::Main, Some(Icon::Plus))) }
-        @if can_create { (components::link_button(&visit.in_organization("members/new"), t.new)) }
+        @if can_create { (components::link_button(&visit.href(&place(visit, "members/new")), t.new)) }
     };
     let inner = if !list::items(&data).is_empty() {
         html! { (table(visit, &data)) (bulk_bar(visit, &roles)) (list::pager(visit, &data)) }
@@ -172,7 +199,7 @@ async fn page(visit: &Visit, above: Markup) -> Result<Content> {
         let all = components::link_button(&visit.here(), t.show_all);
         components::empty(t.found_none, t.found_none_text, Some(all))
     } else {
-        components::empty(t.nobody, t.nobody_text, Some(invite.clone()))
+        components::empty(t.nobody, if is_of_site { t.nobody_on_site } else { t.nobody_text }, Some(invite.clone()))
     };
     let body = html! { (above) (filters(visit, is_active)) (components::region("members", None, inner)) };
     Ok(Content::new(t.title, body).actions(invite))
@@ -180,7 +207,7 @@ async fn page(visit: &Visit, above: Markup) -> Result<Content> {
 
 /// The roles of the organization, if the visitor may give any: ids and names.
 async fn roles_to_give(visit: &Visit) -> Vec<(String, String)> {
-    if !visit.may("assign_user_role") {
+    if visit.organization().is_none() || !visit.may("assign_user_role") {
         return Vec::new();
     }
     role_choices(visit, &visit.find(op("list_roles")).await.unwrap_or_default())
@@ -212,7 +239,7 @@ fn table(visit: &Visit, data: &Value) -> Markup {
         Column::new(t.stored),
         list::sorted(visit, t.since, "created_at", "created_at"),
     ];
-    let has_acts = Act::ALL.iter().any(|act| visit.may(act.operation()));
+    let has_acts = Act::of(visit).next().is_some();
     let row = |user: &Value| {
         let (id, name) = (user["id"].as_str().unwrap_or_default(), name_of(user));
         Row {
@@ -223,7 +250,7 @@ fn table(visit: &Visit, data: &Value) -> Markup {
                 stored(visit, user),
                 components::time_ago(user["created_at"].as_i64().unwrap_or_default()),
             ],
-            href: Some(visit.in_organization(&format!("members/{id}"))),
+            href: Some(visit.href(&place(visit, &format!("members/{id}")))),
             select: has_acts.then(|| RowSelect {
                 form: BULK_FORM,
                 name: "uid",
@@ -240,33 +267,28 @@ fn table(visit: &Visit, data: &Value) -> Markup {
 fn menu(visit: &Visit, user: &Value) -> Markup {
     let t = Words::of(visit.language);
     let id = user["id"].as_str().unwrap_or_default();
-    let link = |rest: &str, text: &str| {
-        let href = visit.in_organization(&format!("members/{id}{rest}"));
-        components::link_button_of(&href, text, Kind::Quiet, None)
-    };
+    let link =
+        |rest: &str, text: &str| components::menu_link(&visit.in_organization(&format!("members/{id}{rest}")), text);
     let act = if user["status"] == "active" { Act::Suspend } else { Act::Activate };
     let is_oneself = id == visit.uid();
+    let is_here = visit.organization().is_some();
     html! {
         @if !is_oneself && visit.may(act.operation()) {
-            form method="post" action=(visit.with_query(&[])) {
-                (components::hidden_input("uid", id))
-                (components::button_named("act", act.as_str(), act.text(visit.language), Kind::Quiet))
-            }
+            (components::menu_act(BULK_FORM, act.as_str(), id, act.text(visit.language)))
         }
-        @if visit.may("assign_user_role") && visit.may("list_user_roles") { (link("/roles", t.give_a_role)) }
-        @if visit.may("check_permission") {
-            (components::link_button_of(
-                &visit.in_organization(&format!("why?uid={id}")), &fill(t.ask, &[&name_of(user)]), Kind::Quiet, None,
+        @if is_here && visit.may("assign_user_role") && visit.may("list_user_roles") { (link("/roles", t.give_a_role)) }
+        @if is_here && visit.may("check_permission") {
+            (components::menu_link(
+                &visit.in_organization(&format!("why?uid={id}")), &fill(t.ask, &[&name_of(user)]),
             ))
         }
-        @if !is_oneself && visit.may("unlink_member") { (link("?confirm=take_out", t.take_out)) }
+        @if is_here && !is_oneself && visit.may("unlink_member") { (link("?confirm=take_out", t.take_out)) }
     }
 }
 
 /// The question before members are taken out. The form is sent to this page.
-fn take_out_box(visit: &Visit, who: &str, sent: Markup, cancel_href: &str) -> Markup {
+pub fn take_out_box(visit: &Visit, who: &str, organization: &str, sent: Markup, cancel_href: &str) -> Markup {
     let t = Words::of(visit.language);
-    let organization = visit.organization().map_or("", |here| here.name.as_str());
     components::confirm_box(&Confirm {
         title: &fill(t.take_out_title, &[&who, &organization]),
         action: &visit.with_query(&[("confirm", "")]),
@@ -318,7 +340,7 @@ pub async fn get_user(visit: &Visit) -> Result<Value> {
 /// The address of the member's page, without the public path.
 pub fn address_of(visit: &Visit, tab: MemberTab) -> String {
     let (rest, ..) = tab.about(visit.language);
-    visit.of_organization(&format!("members/{}{rest}", visit.path("uid")))
+    place(visit, &format!("members/{}{rest}", visit.path("uid")))
 }
 
 /// A page about one member: the name as its title, and tabs to the others that the visitor may open.
@@ -332,7 +354,10 @@ pub fn member_page(visit: &Visit, user: &Value, tab: MemberTab, body: Markup) ->
         MemberTab::Sessions,
         MemberTab::Activity,
     ];
-    let is_open = |tab: &MemberTab| tab.about(visit.language).2.iter().any(|operation| visit.may(operation));
+    // Roles belong to an organization.
+    let is_here = |tab: &MemberTab| *tab != MemberTab::Roles || visit.organization().is_some();
+    let is_open =
+        |tab: &MemberTab| is_here(tab) && tab.about(visit.language).2.iter().any(|operation| visit.may(operation));
     let shown: Vec<Tab<'_>> = all
         .into_iter()
         .filter(|one| *one == tab || is_open(one))
@@ -344,11 +369,21 @@ pub fn member_page(visit: &Visit, user: &Value, tab: MemberTab, body: Markup) ->
         .collect();
     let name = name_of(user);
     let content = Content::new(name, html! { (components::tabs(t.about_member, &shown)) (body) });
-    if !visit.may("check_permission") {
+    if visit.organization().is_none() || !visit.may("check_permission") {
         return content;
     }
     let href = visit.in_organization(&format!("why?uid={}", visit.path("uid")));
     content.actions(components::link_button_of(&href, &fill(t.ask, &[&name]), Kind::Plain, Some(Icon::Question)))
+}
+
+/// Why an act on a member, which gives no right, was refused. Some messages already say it of the member.
+pub fn sentence_of_act(visit: &Visit, error: &Error) -> String {
+    match error.code {
+        ErrorCode::NotHeld if !error.message().starts_with("this member ") => {
+            Words::of(visit.language).holds_more.to_owned()
+        }
+        _ => errors::sentence(error, visit.language),
+    }
 }
 
 /// The page of a member when an act, or the page itself, was refused: why, and the way back.
@@ -357,8 +392,13 @@ pub fn refused(visit: &Visit, user: &Value, tab: MemberTab, error: &Error) -> Vi
         true => visit.href(&address_of(visit, MemberTab::Profile)),
         false => visit.here(),
     };
+    let sentence = match tab {
+        // What is given there is what is not held.
+        MemberTab::Roles | MemberTab::Keys => errors::sentence(error, visit.language),
+        _ => sentence_of_act(visit, error),
+    };
     let body = html! {
-        (components::notice(Tone::Bad, &errors::sentence(error, visit.language), None))
+        (components::notice(Tone::Bad, &sentence, None))
         (layout::details(visit, error))
         (components::actions(components::link_button(&way_back, visit.frame().back)))
     };

@@ -1,16 +1,36 @@
 //! The pages of an organization: `/console/o/{org}/…`. `PAGES` is the table of all of them.
 
+pub mod audit;
 mod decisions;
+pub(super) mod deliveries;
 mod grid;
 mod invitations;
+mod jobs;
 mod mappings;
-mod members;
+pub(super) mod members;
+pub(super) mod overview;
+mod parts;
+pub mod plugins;
 mod roles;
+mod settings;
+pub(super) mod usage;
+mod videos;
+pub(super) mod webhooks;
 mod why;
 
 use super::pages::{Area, Group, Page, page};
-use super::visit::{View, Visit};
-use crate::kernel::error::Result;
+
+/// What the page of a webhook calls besides the webhook itself.
+pub(super) const WEBHOOK_USES: &[&str] = &[
+    "list_deliveries",
+    "list_users",
+    "get_user",
+    "update_webhook",
+    "test_webhook",
+    "rotate_webhook",
+    "delete_webhook",
+    "retry_delivery",
+];
 
 /// The pages of an organization. The order is that of the navigation.
 pub const PAGES: &[Page] = &[
@@ -18,9 +38,9 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}",
         area: Area::Organization,
         needs: &[],
-        uses: &["list_users"],
-        entry: None,
-        get: page!(home),
+        uses: overview::PARTS,
+        entry: Some((Group::Organization, |l| l.pick("Overview", "總覽"))),
+        get: page!(overview::show),
         post: None,
     },
     Page {
@@ -83,7 +103,7 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}/members/{uid}/quota",
         area: Area::Organization,
         needs: &["get_user"],
-        uses: &["update_member_quota", "list_ledger", "list_quotas"],
+        uses: &["update_member_quota", "list_ledger", "list_quotas", "get_usage"],
         entry: None,
         get: page!(members::quota::show),
         post: Some(page!(members::quota::act)),
@@ -110,7 +130,7 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}/invitations",
         area: Area::Organization,
         needs: &["list_invitations"],
-        uses: &["list_roles", "create_invitation", "delete_invitation"],
+        uses: &["list_roles", "list_users", "create_invitation", "delete_invitation"],
         entry: Some((Group::People, |l| l.pick("Invitations", "邀請"))),
         get: page!(invitations::list),
         post: Some(page!(invitations::act)),
@@ -179,7 +199,7 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}/why",
         area: Area::Organization,
         needs: &["check_permission"],
-        uses: &["get_user", "list_users", "assign_user_role", "revoke_user_role"],
+        uses: &["get_user", "list_users", "list_roles", "assign_user_role", "revoke_user_role"],
         entry: Some((Group::Rights, |l| l.pick("Why?", "為什麼？"))),
         get: page!(why::ask),
         post: Some(page!(why::act)),
@@ -197,15 +217,144 @@ pub const PAGES: &[Page] = &[
         path: "/o/{org}/decisions",
         area: Area::Organization,
         needs: &["list_decisions"],
-        uses: &[],
-        entry: Some((Group::Rights, |l| l.pick("Decisions", "判定記錄"))),
+        uses: &["list_users", "search"],
+        entry: Some((Group::Rights, |l| l.pick("Decisions", "判定紀錄"))),
         get: page!(decisions::list),
         post: None,
     },
+    Page {
+        path: "/o/{org}/plugins",
+        area: Area::Organization,
+        needs: &["list_plugins"],
+        uses: &["upload_plugin"],
+        entry: Some((Group::Rights, |l| l.pick("Plugins", "外掛"))),
+        get: page!(plugins::list),
+        post: Some(page!(plugins::act)),
+    },
+    Page {
+        path: "/o/{org}/plugins/{name}",
+        area: Area::Organization,
+        needs: &["get_plugin"],
+        uses: &[
+            "get_plugin_log",
+            "get_statistics",
+            "get_user",
+            "activate_plugin",
+            "deactivate_plugin",
+            "roll_back_plugin",
+            "delete_plugin",
+            "delete_plugin_version",
+        ],
+        entry: None,
+        get: page!(plugins::show::show),
+        post: Some(page!(plugins::acts::act)),
+    },
+    Page {
+        path: "/o/{org}/plugins/{name}/log",
+        area: Area::Organization,
+        needs: &["get_plugin_log"],
+        uses: &[],
+        entry: None,
+        get: page!(plugins::log::show),
+        post: None,
+    },
+    Page {
+        path: "/o/{org}/plugins/{name}/dry-run",
+        area: Area::Organization,
+        needs: &["get_plugin", "dry_run_plugin"],
+        uses: &["list_decisions", "list_users", "search"],
+        entry: None,
+        get: page!(plugins::dry_run::show),
+        post: Some(page!(plugins::dry_run::act)),
+    },
+    Page {
+        path: "/o/{org}/videos",
+        area: Area::Organization,
+        needs: &["list_videos"],
+        uses: &["list_jobs", "list_users", "get_user"],
+        entry: Some((Group::Content, |l| l.pick("Videos", "影片"))),
+        get: page!(videos::list),
+        post: None,
+    },
+    Page {
+        path: "/o/{org}/videos/{id}",
+        area: Area::Organization,
+        needs: &["get_video"],
+        uses: &["list_jobs", "list_users", "get_user", "transfer_video", "delete_video"],
+        entry: None,
+        get: page!(videos::show),
+        post: Some(page!(videos::act)),
+    },
+    Page {
+        path: "/o/{org}/jobs",
+        area: Area::Organization,
+        needs: &["list_jobs"],
+        uses: &["count_jobs", "list_users", "get_user", "retry_job"],
+        entry: Some((Group::Content, |l| l.pick("Jobs", "工作"))),
+        get: page!(jobs::list),
+        post: Some(page!(jobs::act)),
+    },
+    Page {
+        path: "/o/{org}/jobs/{id}",
+        area: Area::Organization,
+        needs: &["get_job"],
+        uses: &["list_users", "get_user", "retry_job"],
+        entry: None,
+        get: page!(jobs::show),
+        post: Some(page!(jobs::act_on_one)),
+    },
+    Page {
+        path: "/o/{org}/usage",
+        area: Area::Organization,
+        needs: &["get_usage"],
+        uses: &["list_quotas", "count_jobs", "list_jobs", "get_statistics", "update_organization_quota"],
+        entry: Some((Group::Content, |l| l.pick("Usage", "用量"))),
+        get: page!(usage::show),
+        post: Some(page!(usage::act)),
+    },
+    Page {
+        path: "/o/{org}/webhooks",
+        area: Area::Organization,
+        needs: &["list_webhooks"],
+        uses: &["list_deliveries", "create_webhook"],
+        entry: Some((Group::Integration, |l| l.pick("Webhooks", "Webhook"))),
+        get: page!(webhooks::list),
+        post: Some(page!(webhooks::act)),
+    },
+    Page {
+        path: "/o/{org}/webhooks/{id}",
+        area: Area::Organization,
+        needs: &["get_webhook"],
+        uses: WEBHOOK_USES,
+        entry: None,
+        get: page!(webhooks::detail::show),
+        post: Some(page!(webhooks::detail::act)),
+    },
+    Page {
+        path: "/o/{org}/deliveries",
+        area: Area::Organization,
+        needs: &["list_deliveries"],
+        uses: &["list_webhooks", "list_users", "get_user", "retry_delivery"],
+        entry: Some((Group::Integration, |l| l.pick("Deliveries", "傳送紀錄"))),
+        get: page!(deliveries::list),
+        post: Some(page!(deliveries::act)),
+    },
+    Page {
+        path: "/o/{org}/audit",
+        area: Area::Organization,
+        needs: &["list_audit"],
+        uses: &["list_roles", "list_users", "search", "export_audit"],
+        entry: Some((Group::Administration, |l| l.pick("Audit log", "稽核紀錄"))),
+        get: page!(audit::list),
+        post: None,
+    },
+    Page {
+        path: "/o/{org}/settings",
+        area: Area::Organization,
+        needs: &["get_organization", "update_organization"],
+        uses: &["get_usage"],
+        entry: Some((Group::Administration, |l| l.pick("Settings", "設定"))),
+        get: page!(settings::show),
+        post: Some(page!(settings::act)),
+    },
 ];
-
-/// The start of an organization: its members for who may see them, else the visitor's own page.
-pub async fn home(visit: &Visit) -> Result<View> {
-    let address = if visit.may("list_users") { visit.of_organization("members") } else { "/console/me".to_owned() };
-    Ok(View::Redirect(address, None))
-}

@@ -6,6 +6,7 @@ use futures_util::future::{join, join_all, join3, join4};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::members::role_name;
 use crate::console::client::op;
 use crate::console::components::{
     self, Column, Confirm, Icon, Kind, Row, Select, Tone, Typed, actions, badge, card, empty, facts, link_button,
@@ -104,7 +105,7 @@ pub(super) fn is_protected(role: &Value) -> bool {
 }
 
 /// The name of a member for people.
-pub(super) fn name_of(user: &Value) -> &str {
+pub fn name_of(user: &Value) -> &str {
     let names = ["display_name", "username", "email", "id", "uid"];
     names.iter().map(|key| text(user, key)).find(|name| !name.is_empty()).unwrap_or_default()
 }
@@ -127,7 +128,12 @@ pub(super) async fn names_of(visit: &Visit, uids: &[&str]) -> HashMap<String, St
 /// A member as a link to its page.
 pub(super) fn member_link(visit: &Visit, uid: &str, names: &HashMap<String, String>) -> Markup {
     let shown = names.get(uid).map_or(uid, String::as_str);
-    html! { a href=(visit.in_organization(&format!("members/{uid}"))) { (shown) } }
+    html! { a href=(visit.href(&super::members::place(visit, &format!("members/{uid}")))) { (shown) } }
+}
+
+/// The name of a role in the reader's language.
+pub(super) fn title_of<'r>(visit: &Visit, role: &'r Value) -> &'r str {
+    role_name(visit, &role["display_name"], &role["key"])
 }
 
 fn state(t: &Words, role: &Value) -> Markup {
@@ -149,7 +155,8 @@ pub async fn list(visit: &Visit) -> Result<View> {
     let (keyword, status) = (visit.query("q").unwrap_or_default().to_lowercase(), visit.query("status"));
     let fits = |role: &&Value| {
         let has = |name: &str| text(role, name).to_lowercase().contains(&keyword);
-        (has("key") || has("display_name")) && status.is_none_or(|status| role["status"] == status)
+        (has("key") || has("display_name") || title_of(visit, role).contains(&keyword))
+            && status.is_none_or(|status| role["status"] == status)
     };
     let found: Vec<&Value> = each(&data, "roles").iter().filter(fits).collect();
     let (offset, limit) = (list::offset(visit), list::limit(visit));
@@ -217,7 +224,7 @@ fn list_row(visit: &Visit, t: &Words, role: &Value, (members, permissions): (Opt
     let number = |count: Option<u64>| html! { @if let Some(count) = count { (list::grouped(count)) } @else { "–" } };
     Row {
         cells: vec![
-            html! { (text(role, "display_name")) },
+            html! { (title_of(visit, role)) },
             html! { code { (text(role, "key")) } " " (kind(t, role)) },
             state(t, role),
             number(members),
@@ -265,7 +272,7 @@ pub async fn create(visit: &Visit) -> Result<View> {
     match visit.call(op("create_role").body(&body).once(visit.submitted(form::ONCE))).await {
         Ok(made) => {
             let address = visit.of_organization(&format!("roles/{}", text(&made.data, "id")));
-            visit.done(address, fill(t.created, &[&text(&made.data, "display_name")]))
+            visit.done(address, fill(t.created, &[&title_of(visit, &made.data)]))
         }
         Err(error) if is_of_form(&error) => Ok(new_page(visit, Some(&at_key(error)))?.into()),
         Err(error) => Err(error),
@@ -303,7 +310,7 @@ async fn rename(visit: &Visit) -> Result<View> {
     let body = form::read(visit.operation("update_role")?, visit);
     let call = op("update_role").at(visit.path("id")).body(&body).if_match(visit.submitted(form::VERSION));
     match visit.call(call).await {
-        Ok(role) => visit.done(visit.address.clone(), fill(t.renamed, &[&text(&role.data, "display_name")])),
+        Ok(role) => visit.done(visit.address.clone(), fill(t.renamed, &[&title_of(visit, &role.data)])),
         Err(error) if is_of_form(&error) => Ok(role_page(visit, Some(&error)).await?.into()),
         Err(error) => Err(error),
     }
@@ -314,7 +321,7 @@ async fn set_status(visit: &Visit, status: &str) -> Result<View> {
     match visit.call(op("update_role").at(visit.path("id")).body(&json!({"status": status}))).await {
         Ok(role) => {
             let (sentence, inverse) = if status == "open" { (t.was_opened, "close") } else { (t.was_closed, "open") };
-            let notice = Notice::new(fill(sentence, &[&text(&role.data, "display_name")]));
+            let notice = Notice::new(fill(sentence, &[&title_of(visit, &role.data)]));
             let notice = notice.with_undo(visit.address.clone(), &[("act", inverse)]);
             Ok(View::Redirect(visit.address.clone(), Some(notice)))
         }
@@ -363,7 +370,7 @@ async fn role_page(visit: &Visit, error: Option<&Error>) -> Result<Content> {
             (link_button_of(&grid, t.edit_permissions, Kind::Main, Some(Icon::Grid)))
         }
     };
-    let content = Content::new(text(&role.data, "display_name"), body).actions(buttons);
+    let content = Content::new(title_of(visit, &role.data), body).actions(buttons);
     Ok(match error {
         Some(error) => content.status_of(error),
         None => content,
@@ -481,7 +488,7 @@ async fn delete(visit: &Visit) -> Result<View> {
         return Ok(confirm_page(visit, Some(&error)).await?.into());
     }
     match visit.call(op("delete_role").at(id).if_match(visit.submitted(form::VERSION))).await {
-        Ok(_) => visit.done(visit.of_organization("roles"), fill(t.deleted, &[&text(&role, "display_name")])),
+        Ok(_) => visit.done(visit.of_organization("roles"), fill(t.deleted, &[&title_of(visit, &role)])),
         Err(error) if is_of_form(&error) => Ok(confirm_page(visit, Some(&error)).await?.into()),
         Err(error) => Err(error),
     }
@@ -499,7 +506,7 @@ async fn confirm_page(visit: &Visit, error: Option<&Error>) -> Result<Content> {
     )
     .await;
     let role = role?;
-    let (key, name) = (text(&role.data, "key"), text(&role.data, "display_name"));
+    let (key, name) = (text(&role.data, "key"), title_of(visit, &role.data));
     let members = members.unwrap_or_default();
     let mappings = mappings.unwrap_or_default();
     let of_role: Vec<&Value> = each(&mappings, "mappings").iter().filter(|one| one["internal_role_id"] == id).collect();

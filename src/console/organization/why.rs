@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use poem::Response;
 use serde_json::{Value, json};
 
+use super::members::role_name;
 use super::roles::name_of;
 use crate::console::client::{encoded, op};
 use crate::console::components::{
@@ -115,9 +116,10 @@ fn examples(visit: &Visit, t: &Why) -> Markup {
 
 /// Asks, for one member or for two beside each other.
 async fn answers(visit: &Visit, t: &Why) -> Result<Markup> {
-    let first = ask_about(visit, t, visit.query("uid").unwrap_or_default()).await?;
+    let roles = visit.find(op("list_roles")).await.unwrap_or_default();
+    let first = ask_about(visit, t, &roles, visit.query("uid").unwrap_or_default()).await?;
     let second = match visit.query("with") {
-        Some(name) => Some(ask_about(visit, t, name).await?),
+        Some(name) => Some(ask_about(visit, t, &roles, name).await?),
         None => None,
     };
     Ok(html! {
@@ -129,10 +131,10 @@ async fn answers(visit: &Visit, t: &Why) -> Result<Markup> {
     })
 }
 
-async fn ask_about(visit: &Visit, t: &Why, name: &str) -> Result<Markup> {
+async fn ask_about(visit: &Visit, t: &Why, roles: &Value, name: &str) -> Result<Markup> {
     let person = person(visit, name).await?;
     let answer = visit.call(op("check_permission").body(&request(visit, &person.uid))).await?.data;
-    Ok(answer_of(visit, t, &person, &answer))
+    Ok(answer_of(visit, t, roles, &person, &answer))
 }
 
 /// Finds the member that was named by uid, or by a login that only one member of the organization has.
@@ -176,7 +178,7 @@ fn request(visit: &Visit, uid: &str) -> Value {
     body
 }
 
-fn answer_of(visit: &Visit, t: &Why, person: &Person, answer: &Value) -> Markup {
+fn answer_of(visit: &Visit, t: &Why, roles: &Value, person: &Person, answer: &Value) -> Markup {
     let is_yes = answer["allow"] == true;
     let reason = answer["reason"].as_str().unwrap_or_default();
     let because = &answer["because"];
@@ -187,8 +189,8 @@ fn answer_of(visit: &Visit, t: &Why, person: &Person, answer: &Value) -> Markup 
             p.said { (fill(t.plugin_said, &[&message])) }
         }
         (stages(t, because, visit.language))
-        (rests_on(visit, t, because))
-        @if !is_yes { (would_change(visit, t, person, because)) }
+        (rests_on(visit, t, roles, because))
+        @if !is_yes { (would_change(visit, t, roles, person, because)) }
         p.epoch { (fill(t.epoch, &[&answer["epoch"]])) }
     }
 }
@@ -249,14 +251,14 @@ fn short(reason: &str) -> &str {
 }
 
 /// What the decision rests on: the route, the roles, the grants, the plugins.
-fn rests_on(visit: &Visit, t: &Why, because: &Value) -> Markup {
+fn rests_on(visit: &Visit, t: &Why, known: &Value, because: &Value) -> Markup {
     let names =
         |key: &str| -> Vec<&str> { because[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
     let roles = |key: &str| {
         let list = because[key].as_array().map_or(&[][..], Vec::as_slice);
         html! {
             @if list.is_empty() { (visit.frame().none) }
-            @for role in list { (role_badge(visit, role)) " " }
+            @for role in list { (role_badge(visit, known, role)) " " }
         }
     };
     let mut rows: Vec<(&str, Markup)> = Vec::new();
@@ -278,21 +280,27 @@ fn rests_on(visit: &Visit, t: &Why, because: &Value) -> Markup {
     html! {
         h2 { (t.rests_on) }
         (facts(&rows))
-        (plugins(t, because))
+        (plugins(visit, t, because))
     }
 }
 
-fn role_badge(visit: &Visit, role: &Value) -> Markup {
-    let key = role["role_key"].as_str().unwrap_or_default();
+/// The name of a role of the explanation; `known` is the answer of `list_roles`, null for who may not list them.
+fn title_of<'r>(visit: &Visit, known: &'r Value, role: &'r Value) -> &'r str {
+    let mut all = known["roles"].as_array().into_iter().flatten();
+    let found = all.find(|one| one["id"] == role["role_id"]).map_or(&Value::Null, |one| &one["display_name"]);
+    role_name(visit, found, &role["role_key"])
+}
+
+fn role_badge(visit: &Visit, known: &Value, role: &Value) -> Markup {
     let sources: Vec<&str> = role["sources"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let id = role["role_id"].as_str().unwrap_or_default();
     html! {
-        a href=(visit.in_organization(&format!("roles/{id}"))) { (key) }
+        a href=(visit.in_organization(&format!("roles/{id}"))) { (title_of(visit, known, role)) }
         @if !sources.is_empty() { " " small { "(" (sources.join(", ")) ")" } }
     }
 }
 
-fn plugins(t: &Why, because: &Value) -> Markup {
+fn plugins(visit: &Visit, t: &Why, because: &Value) -> Markup {
     let called = because["plugins"].as_array().map_or(&[][..], Vec::as_slice);
     html! {
         @if !called.is_empty() {
@@ -302,7 +310,9 @@ fn plugins(t: &Why, because: &Value) -> Markup {
                     @let outcome = plugin["outcome"].as_str().unwrap_or_default();
                     @let tone = match outcome { "allow" => Tone::Ok, "abstain" | "not_covered" => Tone::Plain, _ => Tone::Bad };
                     li {
-                        strong { (plugin["name"].as_str().unwrap_or_default()) " v" (plugin["version"]) } " "
+                        @let name = plugin["name"].as_str().unwrap_or_default();
+                        @let page = visit.may("get_plugin").then(|| visit.in_organization(&format!("plugins/{}", encoded(name))));
+                        strong { @if let Some(page) = page { a href=(page) { (name) } } @else { (name) } " v" (plugin["version"]) } " "
                         (badge(tone, outcome)) " " (badge(Tone::Plain, plugin["mode"].as_str().unwrap_or_default()))
                         @if let Some(reason) = plugin["reason"].as_str() { " “" (reason) "”" }
                         @if let Some(fault) = plugin["fault"].as_str() { " " code { (fault) } }
@@ -314,7 +324,7 @@ fn plugins(t: &Why, because: &Value) -> Markup {
 }
 
 /// The roles that would turn the denial, each with a button.
-fn would_change(visit: &Visit, t: &Why, person: &Person, because: &Value) -> Markup {
+fn would_change(visit: &Visit, t: &Why, known: &Value, person: &Person, because: &Value) -> Markup {
     let mut roles: Vec<&Value> = because["would_allow"].as_array().into_iter().flatten().collect();
     // The owner may do everything, so that role is the last choice.
     roles.sort_by_key(|role| role["role_key"] == "tenant_owner");
@@ -325,7 +335,7 @@ fn would_change(visit: &Visit, t: &Why, person: &Person, because: &Value) -> Mar
         ul.plain.choices {
             @for role in roles {
                 li {
-                    (role_badge(visit, role))
+                    (role_badge(visit, known, role))
                     @if let Some(permission) = role["permission"].as_str() { " " code { (permission) } }
                     @if visit.may("assign_user_role") {
                         form method="post" action=(action) {

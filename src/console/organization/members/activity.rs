@@ -1,16 +1,14 @@
 //! What happened around a member: changes made to them, changes they made, and decisions about them.
 
-use std::collections::HashMap;
-
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{MemberTab, get_user, member_page, name_of};
+use super::{MemberTab, get_user, member_page};
+use crate::console::audit;
 use crate::console::client::{encoded, op};
 use crate::console::components::{self, Column, Field, Row, Select, Tone};
-use crate::console::i18n::{actions, fields, words};
+use crate::console::i18n::{fields, words};
 use crate::console::list;
-use crate::console::organization::roles::{member_link, names_of};
 use crate::console::visit::{View, Visit};
 use crate::kernel::error::{ErrorCode, Result};
 
@@ -85,11 +83,10 @@ pub async fn show(visit: &Visit) -> Result<View> {
     };
     let data = visit.call(list::paged(visit, call)).await?.data;
     let items = list::items(&data);
-    let names = names(visit, &user, of, items).await;
     let inner = html! {
         @if items.is_empty() { (components::empty(t.none, t.none_text, None)) }
         @else if of == Of::Decisions { (decisions(visit, items)) }
-        @else { (entries(visit, of, items, &names)) }
+        @else { (entries(visit, of, items)) }
         (list::pager(visit, &data))
     };
     let options: Vec<(&str, &str)> = open.iter().map(|of| (of.as_str(), of.text(t))).collect();
@@ -103,54 +100,22 @@ pub async fn show(visit: &Visit) -> Result<View> {
     Ok(member_page(visit, &user, TAB, body).into())
 }
 
-fn outcome(visit: &Visit, is_done: bool, text: &str) -> Markup {
-    components::badge(if is_done { Tone::Ok } else { Tone::Bad }, &fields::value(text, visit.language))
-}
-
-/// The member at the other side of an entry: who did it, or to whom it was done. `None` if it is not a member.
-fn other(of: Of, entry: &Value) -> Option<&str> {
-    match of {
-        Of::ToThem => entry["actor"].as_str().filter(|_| entry["actor_kind"] == "member"),
-        Of::ByThem => entry["target"].as_str()?.strip_prefix("member "),
-        Of::Decisions => None,
-    }
-}
-
-/// The names of the members of these entries, by uid.
-async fn names(visit: &Visit, user: &Value, of: Of, items: &[Value]) -> HashMap<String, String> {
-    let mut uids: Vec<&str> = items.iter().filter_map(|entry| other(of, entry)).collect();
-    uids.sort_unstable();
-    uids.dedup();
-    uids.retain(|uid| *uid != visit.path("uid"));
-    let mut names = names_of(visit, &uids).await;
-    names.insert(visit.path("uid").to_owned(), name_of(user).to_owned());
-    names
-}
-
-fn entries(visit: &Visit, of: Of, items: &[Value], names: &HashMap<String, String>) -> Markup {
-    let t = Words::of(visit.language);
+fn entries(visit: &Visit, of: Of, items: &[Value]) -> Markup {
+    let (t, known) = (Words::of(visit.language), audit::Known::default());
     let columns = [
         Column::new(t.at),
         Column::new(t.what),
         Column::new(if of == Of::ToThem { t.who } else { t.target }),
         Column::new(t.outcome),
     ];
-    let row = |entry: &Value| {
-        let text = |key: &str| entry[key].as_str().unwrap_or_default();
-        Row {
-            cells: vec![
-                components::time(entry["at"].as_i64().unwrap_or_default()),
-                html! { (actions::text(text("action"), visit.language)) " " code { (text("action")) } },
-                html! {
-                    @if let Some(uid) = other(of, entry).filter(|uid| names.contains_key(*uid)) {
-                        (member_link(visit, uid, names))
-                    } @else if of == Of::ToThem { (fields::value(text("actor_kind"), visit.language)) " " code { (text("actor")) } }
-                    @else { code { (text("target")) } }
-                },
-                outcome(visit, entry["outcome"] == "done", text("outcome")),
-            ],
-            ..Row::default()
-        }
+    let row = |entry: &Value| Row {
+        cells: vec![
+            components::time(entry["at"].as_i64().unwrap_or_default()),
+            audit::done(visit, entry),
+            if of == Of::ToThem { audit::actor(visit, &known, entry) } else { audit::target(visit, &known, entry) },
+            audit::outcome(visit, entry),
+        ],
+        ..Row::default()
     };
     components::table(of.text(t), &columns, items.iter().map(row).collect())
 }
@@ -171,7 +136,7 @@ fn decisions(visit: &Visit, items: &[Value]) -> Markup {
                 ),
                 html! {
                     (fields::value(reason, visit.language))
-                    @if let Some(href) = why(visit, decision).filter(|_| visit.may("check_permission")) { " " a href=(href) { (t.why) } }
+                    @if let Some(href) = why(visit, decision).filter(|_| visit.organization().is_some() && visit.may("check_permission")) { " " a href=(href) { (t.why) } }
                 },
             ],
             ..Row::default()

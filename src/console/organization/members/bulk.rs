@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{BULK_FORM, Words, back, name_of, page, take_out_box};
+use super::{BULK_FORM, Words, back, name_of, page, sentence_of_act, take_out_box};
 use crate::console::client::{Call, op};
 use crate::console::components::{self, Bulk, Field, Kind, Select, Tone};
 use crate::console::i18n::{Language, errors, fill};
@@ -14,7 +14,7 @@ use crate::kernel::error::{Error, ErrorCode, Result};
 /// The bar with the acts on the selected rows.
 pub(super) fn bulk_bar(visit: &Visit, roles: &[(String, String)]) -> Markup {
     let t = Words::of(visit.language);
-    let acts: Vec<Act> = Act::ALL.into_iter().filter(|act| visit.may(act.operation())).collect();
+    let acts: Vec<Act> = Act::of(visit).collect();
     if acts.is_empty() {
         return html! {};
     }
@@ -53,6 +53,13 @@ pub(super) enum Act {
 
 impl Act {
     pub(super) const ALL: [Self; 4] = [Self::Suspend, Self::Activate, Self::GiveRole, Self::TakeOut];
+
+    /// The acts that the visitor may perform here. Roles and memberships belong to an organization.
+    pub(super) fn of(visit: &Visit) -> impl Iterator<Item = Self> + '_ {
+        let is_here = visit.organization().is_some();
+        let is_of_place = move |act: &Self| is_here || matches!(act, Self::Suspend | Self::Activate);
+        Self::ALL.into_iter().filter(is_of_place).filter(move |act| visit.may(act.operation()))
+    }
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -148,9 +155,17 @@ const UNDO_MAX: usize = 50;
 /// Acts on the selected members.
 pub async fn act(visit: &Visit) -> Result<View> {
     let t = Words::of(visit.language);
-    let act = visit.submitted("act").and_then(|text| Act::ALL.into_iter().find(|act| act.as_str() == text));
-    let act = act.ok_or(ErrorCode::BadInput)?;
-    let sent = visit.submitted_all("uid").flat_map(|text| text.split(','));
+    // The button of a row names its member; the buttons of the bar act on the selected ones.
+    let (word, of_row) = match visit.submitted("act").unwrap_or_default().split_once(' ') {
+        Some((word, uid)) => (word, Some(uid)),
+        None => (visit.submitted("act").unwrap_or_default(), None),
+    };
+    let act = Act::ALL.into_iter().find(|act| act.as_str() == word).ok_or(ErrorCode::BadInput)?;
+    if visit.organization().is_none() && !matches!(act, Act::Suspend | Act::Activate) {
+        return Err(ErrorCode::BadInput.into());
+    }
+    let selected = visit.submitted_all("uid").filter(|_| of_row.is_none());
+    let sent = of_row.into_iter().chain(selected).flat_map(|text| text.split(','));
     let mut uids: Vec<&str> = sent.filter(|uid| !uid.is_empty()).collect();
     uids.dedup();
     if uids.len() > SELECTED_MAX {
@@ -236,7 +251,7 @@ async fn show(visit: &Visit, act: Act, outcomes: &[Outcome]) -> Result<View> {
     });
     let above = html! {
         @if refused.is_empty() { (components::notice(Tone::Ok, &sentence, undo)) } @else {
-            (results(visit, done.len(), &refused, undo))
+            (results(visit, act, done.len(), &refused, undo))
         }
     };
     let content = match page(visit, above.clone()).await {
@@ -252,14 +267,16 @@ async fn show(visit: &Visit, act: Act, outcomes: &[Outcome]) -> Result<View> {
 }
 
 /// How many were done, and why each of the others was not.
-fn results(visit: &Visit, done: usize, refused: &[&Outcome], undo: Option<Markup>) -> Markup {
+fn results(visit: &Visit, act: Act, done: usize, refused: &[&Outcome], undo: Option<Markup>) -> Markup {
     let t = Words::of(visit.language);
     let (tone, text) = match done {
         0 => (Tone::Bad, t.none_done.to_owned()),
         _ => (Tone::Warn, fill(t.some_refused, &[&done, &refused.len()])),
     };
-    let reason = |one: &Outcome| {
-        one.error().map_or_else(|| t.left_out.to_owned(), |error| errors::sentence(error, visit.language))
+    let reason = |one: &Outcome| match one.error() {
+        None => t.left_out.to_owned(),
+        Some(error) if act == Act::GiveRole => errors::sentence(error, visit.language),
+        Some(error) => sentence_of_act(visit, error),
     };
     html! {
         (components::notice(tone, &text, undo))
@@ -288,5 +305,6 @@ async fn confirm_take_out(visit: &Visit, uids: &[&str]) -> Result<View> {
         (components::hidden_input("act", Act::TakeOut.as_str()))
         (components::hidden_input("confirm", "1"))
     };
-    Ok(Content::new(t.take_out, take_out_box(visit, &named, sent, &visit.with_query(&[]))).into())
+    let organization = visit.organization().map_or("", |here| here.name.as_str());
+    Ok(Content::new(t.take_out, take_out_box(visit, &named, organization, sent, &visit.with_query(&[]))).into())
 }

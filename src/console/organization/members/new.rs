@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{is_shown_in_form, name_of, proposed_role, role_choices, role_name};
+use super::{has_no_member, is_shown_in_form, name_of, proposed_role, role_choices, role_name};
 use crate::console::client::{encoded, op};
 use crate::console::components::{self, Field, Select, Text};
 use crate::console::form::{self, Form};
@@ -83,7 +83,7 @@ async fn role_field(visit: &Visit) -> Markup {
     if choices.is_empty() {
         return html! {};
     }
-    let proposed = proposed_role(&data, &choices).filter(|_| visit.form.is_empty());
+    let proposed = proposed_role(&data, &choices, has_no_member(visit).await).filter(|_| visit.form.is_empty());
     let chosen = visit.submitted("role_id").or(proposed.as_deref()).unwrap_or_default();
     let mut options = vec![("", "—")];
     options.extend(choices.iter().map(|(id, name)| (id.as_str(), name.as_str())));
@@ -183,7 +183,7 @@ async fn give_role(visit: &Visit, uid: &str, name: &str) -> String {
     let Some(role) = visit.submitted("role_id") else { return fill(t.created, &[&name]) };
     match visit.call(op("assign_user_role").at(uid).body(&json!({"role_id": role}))).await {
         Ok(given) => {
-            let role = role_name(&given.data["role_display_name"], &given.data["role_key"]);
+            let role = role_name(visit, &given.data["role_display_name"], &given.data["role_key"]);
             fill(t.created_with, &[&name, &role])
         }
         // The same form was sent before.

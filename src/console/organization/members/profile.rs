@@ -5,7 +5,8 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{
-    MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of, refused, roles, status_badge, take_out_box,
+    MemberTab, address_of, get_user, is_shown_in_form, member_page, name_of, place, refused, roles, status_badge,
+    take_out_box,
 };
 use crate::console::client::op;
 use crate::console::components::{self, Change, Confirm, Kind, Tone, Typed};
@@ -74,11 +75,12 @@ const TAB: MemberTab = MemberTab::Profile;
 /// Shows the profile, or the question before an act that cannot be undone.
 pub async fn show(visit: &Visit) -> Result<View> {
     match visit.query("confirm") {
-        Some("erase") if visit.may("delete_member") => confirm_erase(visit, None).await,
-        Some("take_out") if visit.may("unlink_member") => {
+        Some("erase") if visit.may(erase_operation(visit)) => confirm_erase(visit, None).await,
+        Some("take_out") if visit.organization().is_some() && visit.may("unlink_member") => {
             let user = get_user(visit).await?;
             let sent = components::hidden_input("act", "take_out");
-            let body = take_out_box(visit, name_of(&user), sent, &visit.here());
+            let organization = visit.organization().map_or("", |here| here.name.as_str());
+            let body = take_out_box(visit, name_of(&user), organization, sent, &visit.here());
             Ok(member_page(visit, &user, TAB, body).into())
         }
         Some("second_factor") if visit.may("reset_second_factor") => confirm_second_factor(visit).await,
@@ -107,7 +109,7 @@ async fn profile(visit: &Visit, error: Option<&Error>) -> Result<Content> {
     })
 }
 
-fn facts(visit: &Visit, user: &Value, account: &Value) -> Markup {
+pub fn facts(visit: &Visit, user: &Value, account: &Value) -> Markup {
     let (t, frame) = (Words::of(visit.language), visit.frame());
     let text = |value: &Value| value.as_str().map(|text| html! { (text) });
     let at = |key: &str| components::time(user[key].as_i64().unwrap_or_default());
@@ -129,7 +131,7 @@ fn facts(visit: &Visit, user: &Value, account: &Value) -> Markup {
 /// The fields of the form, which are also those of the difference after a conflict.
 const NAMES: [&str; 3] = ["display_name", "username", "email"];
 
-fn names_form(visit: &Visit, user: &Value, etag: Option<&str>, error: Option<&Error>) -> Result<Markup> {
+pub fn names_form(visit: &Visit, user: &Value, etag: Option<&str>, error: Option<&Error>) -> Result<Markup> {
     let (t, frame) = (Words::of(visit.language), visit.frame());
     if !visit.may("update_member") {
         let row = |name: &&'static str| {
@@ -141,7 +143,9 @@ fn names_form(visit: &Visit, user: &Value, etag: Option<&str>, error: Option<&Er
     let is_stale = error.is_some_and(|error| error.code == ErrorCode::VersionStale);
     // After a conflict the form holds the new version: saving it again is a decision made with both states in view.
     let version = etag.filter(|_| error.is_none() || is_stale);
-    let form = Form::new(visit, "update_member")?.values(user).version(version).error(error);
+    let form = Form::new(visit, "update_member")?;
+    let form = if visit.submitted("act") == Some("update") { form.values(user) } else { form.present(user) };
+    let form = form.version(version).error(error);
     let changes = NAMES.iter().filter_map(|name| {
         let (now, yours) = (user[*name].as_str(), visit.submitted(name));
         let text = |text: Option<&str>| text.map(str::to_owned);
@@ -182,11 +186,14 @@ fn act_link(visit: &Visit, confirm: &str, text: &str, sentence: &str, kind: Kind
     html! { div class="act" { (components::link_button_of(&href, text, kind, None)) p class="hint" { (sentence) } } }
 }
 
-fn access(visit: &Visit, user: &Value) -> Markup {
+pub fn access(visit: &Visit, user: &Value) -> Markup {
     let t = Words::of(visit.language);
     let is_active = user["status"] == "active";
+    let is_oneself = visit.path("uid") == visit.uid();
+    // On the pages of the site it takes a reason: a form of its own.
+    let is_here = visit.organization().is_some();
     let body = html! {
-        @if is_active && visit.may("deactivate_member") { (act_form(visit, "suspend", t.suspend, t.suspend_text)) }
+        @if is_here && is_active && !is_oneself && visit.may("deactivate_member") { (act_form(visit, "suspend", t.suspend, t.suspend_text)) }
         @if !is_active && visit.may("activate_member") { (act_form(visit, "activate", t.activate, t.activate_text)) }
         @if visit.may("create_password_link") { (act_form(visit, "password_link", t.link, t.link_text)) }
         @if visit.may("reset_second_factor") {
@@ -196,9 +203,11 @@ fn access(visit: &Visit, user: &Value) -> Markup {
     components::card(t.access, body)
 }
 
-fn endings(visit: &Visit) -> Markup {
+pub fn endings(visit: &Visit) -> Markup {
     let t = Words::of(visit.language);
-    let (can_take_out, can_erase) = (visit.may("unlink_member"), visit.may("delete_member"));
+    let is_oneself = visit.path("uid") == visit.uid();
+    let can_take_out = visit.organization().is_some() && !is_oneself && visit.may("unlink_member");
+    let can_erase = !is_oneself && visit.may(erase_operation(visit));
     if !can_take_out && !can_erase {
         return html! {};
     }
@@ -223,6 +232,11 @@ async fn confirm_second_factor(visit: &Visit) -> Result<View> {
         cancel_href: &visit.here(),
     });
     Ok(member_page(visit, &user, TAB, body).into())
+}
+
+/// The operation that erases a member, in an organization or on the site.
+fn erase_operation(visit: &Visit) -> &'static str {
+    if visit.organization().is_some() { "delete_member" } else { "delete_user" }
 }
 
 /// What must be typed before a member is erased: the name that nobody else has, if there is one.
@@ -268,25 +282,30 @@ pub async fn act(visit: &Visit) -> Result<View> {
     }
 }
 
-/// Changes the names. Only what differs is sent: a name that stays keeps who vouches for it.
 async fn update(visit: &Visit) -> Result<View> {
+    match change_names(visit).await {
+        Ok(text) => visit.done(address_of(visit, TAB), text),
+        Err(error) if is_shown_in_form(visit, "update_member", &error) => {
+            Ok(profile(visit, Some(&error)).await?.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes the names, and returns what is told. Only what differs is sent: a name that stays keeps who vouches for it.
+pub async fn change_names(visit: &Visit) -> Result<&'static str> {
     let t = Words::of(visit.language);
     let user = get_user(visit).await?;
     let mut body = form::read(visit.operation("update_member")?, visit);
     if let Some(sent) = body.as_object_mut() {
         sent.retain(|name, value| NAMES.contains(&name.as_str()) && user[name.as_str()] != *value);
         if sent.is_empty() {
-            return visit.done(address_of(visit, TAB), t.unchanged);
+            return Ok(t.unchanged);
         }
     }
     let call = op("update_member").at(visit.path("uid")).body(&body).if_match(visit.submitted(form::VERSION));
-    match visit.call(call).await {
-        Ok(_) => visit.done(address_of(visit, TAB), t.saved),
-        Err(error) if is_shown_in_form(visit, "update_member", &error) => {
-            Ok(profile(visit, Some(&error)).await?.into())
-        }
-        Err(error) => Err(error),
-    }
+    visit.call(call).await?;
+    Ok(t.saved)
 }
 
 /// Shows why the act was refused, or fails if that has nothing to do with the member.
@@ -361,9 +380,9 @@ async fn erase(visit: &Visit) -> Result<View> {
     if visit.submitted("typed").map(str::trim) != Some(typed_name(&user)) {
         return confirm_erase(visit, Some(t.erase_differs)).await;
     }
-    let call = op("delete_member").at(visit.path("uid")).if_match(visit.submitted(form::VERSION));
+    let call = op(erase_operation(visit)).at(visit.path("uid")).if_match(visit.submitted(form::VERSION));
     match visit.call(call).await {
-        Ok(_) => visit.done(visit.of_organization("members"), t.erased),
+        Ok(_) => visit.done(place(visit, "members"), t.erased),
         Err(error) if error.code == ErrorCode::VersionStale => {
             confirm_erase(visit, Some(&errors::sentence(&error, visit.language))).await
         }

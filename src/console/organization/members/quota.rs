@@ -1,6 +1,6 @@
 //! The quota of a member: how full it is, its size, and the ledger of what was stored and deleted.
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
@@ -22,6 +22,10 @@ words! {
         by_default: "This is the default of the organization or the site.", "目前使用組織或網站的預設值。";
         elsewhere: "This member also belongs to other organizations, so the quota is a matter of the site.", "此成員也屬於其他組織，配額由網站管理。";
         change: "Change the size", "變更大小";
+        up_to: "Here you can give up to {}, the ceiling of the whole organization. An administrator of the site sets it.", "在此最多可給予 {}，也就是整個組織的儲存上限；上限由站台管理員設定。";
+        up_to_default: "The organization has no ceiling: here you can give at most the default size. To give more, an administrator of the site sets a ceiling first.", "此組織沒有儲存上限，在此最多只能給予預設大小。若要給予更多，須先由站台管理員設定上限。";
+        up_to_known: "The organization has no ceiling: here you can give at most the default size, {}. To give more, an administrator of the site sets a ceiling first.", "此組織沒有儲存上限，在此最多只能給予預設大小 {}。若要給予更多，須先由站台管理員設定上限。";
+        to_ceiling: "Set the ceiling", "設定上限";
         form_hint: "For example 20 GB or 512 MiB. Leave it empty for the default.", "例如 20 GB 或 512 MiB。留空則使用預設值。";
         not_a_size: "This is no size: write a number and a unit, for example 20 GB.", "無法辨識的大小：請輸入數字與單位，例如 20 GB。";
         save: "Save the size", "儲存大小";
@@ -38,6 +42,8 @@ words! {
 }
 
 const TAB: MemberTab = MemberTab::Quota;
+/// The code of the organization whose members act for the whole site.
+const PLATFORM: &str = "platform";
 
 /// Shows the quota and its ledger.
 pub async fn show(visit: &Visit) -> Result<View> {
@@ -48,11 +54,16 @@ async fn page(visit: &Visit, error: Option<&Error>) -> Result<Content> {
     let t = Words::of(visit.language);
     let ledger = visit.find(list::paged(visit, op("list_ledger").at(visit.path("uid"))));
     let user = get_user(visit).await?;
-    let (quota, ledger) = join(find_quota(visit, &user), ledger).await;
+    let (quota, ledger, limit) = join3(find_quota(visit, &user), ledger, limit_of_organization(visit)).await;
+    // Its size is then a matter of the site.
+    let is_elsewhere = visit.organization().is_some() && belongs_elsewhere(&user);
     let body = html! {
         (components::card(t.stored, stored(visit, &user, quota.as_ref())))
-        @if visit.may("update_member_quota") {
-            (components::card(t.change, size_form(visit, quota.as_ref(), error)?))
+        @if visit.may("update_member_quota") && !is_elsewhere {
+            (components::card(t.change, html! {
+                @if let Some(ceiling) = limit { (may_give(visit, ceiling, quota.as_ref())) }
+                (size_form(visit, quota.as_ref(), error)?)
+            }))
         }
         @if let Some(ledger) = ledger {
             h2 { (t.ledger) }
@@ -68,6 +79,38 @@ async fn page(visit: &Visit, error: Option<&Error>) -> Result<Content> {
     })
 }
 
+/// Whether the member belongs to several organizations, so that this one does not see the size.
+fn belongs_elsewhere(user: &Value) -> bool {
+    user["organization_id"].is_null() && user["quota_used"] == 0 && user["quota_size"] == 0
+}
+
+/// The ceiling of the organization, up to which its pages can give; `None` where nothing limits what is given.
+async fn limit_of_organization(visit: &Visit) -> Option<Option<i64>> {
+    let here = visit.organization().filter(|here| here.code != PLATFORM)?;
+    let usage = visit.find(op("get_usage").query("limit", 1)).await?;
+    let own = usage["organizations"].as_array()?.iter().find(|one| one["organization_id"] == here.id.as_str())?;
+    Some(own["size"].as_i64())
+}
+
+/// How much can be given here, and who can change that.
+fn may_give(visit: &Visit, ceiling: Option<i64>, quota: Option<&Value>) -> Markup {
+    let t = Words::of(visit.language);
+    let default = quota.filter(|quota| quota["own_size"].is_null()).and_then(|quota| quota["size"].as_i64());
+    let text = match (ceiling, default) {
+        (Some(ceiling), _) => fill(t.up_to, &[&shown_bytes(ceiling)]),
+        (None, Some(default)) => fill(t.up_to_known, &[&shown_bytes(default)]),
+        (None, None) => t.up_to_default.to_owned(),
+    };
+    html! {
+        p {
+            (text)
+            @if visit.may("update_organization_quota") {
+                " " a href=(visit.in_organization("usage")) { (t.to_ceiling) }
+            }
+        }
+    }
+}
+
 /// The row of the member in the list of quotas, which tells its own size apart from the default.
 async fn find_quota(visit: &Visit, user: &Value) -> Option<Value> {
     let keyword = ["username", "email"].iter().find_map(|key| user[*key].as_str())?;
@@ -79,7 +122,7 @@ fn stored(visit: &Visit, user: &Value, quota: Option<&Value>) -> Markup {
     let t = Words::of(visit.language);
     let bytes = |key: &str| user[key].as_i64().unwrap_or_default();
     let (used, size) = (bytes("quota_used"), bytes("quota_size"));
-    if user["organization_id"].is_null() && used == 0 && size == 0 {
+    if belongs_elsewhere(user) {
         return html! { p { (t.elsewhere) } };
     }
     let free = quota.and_then(|quota| quota["free"].as_i64()).unwrap_or_else(|| (size - used).max(0));
@@ -107,7 +150,7 @@ fn size_form(visit: &Visit, quota: Option<&Value>, error: Option<&Error>) -> Res
 }
 
 /// A size in the largest unit that loses nothing: `20 GB`, `512 MiB`, `1234567`.
-fn exact_bytes(bytes: i64) -> String {
+pub fn exact_bytes(bytes: i64) -> String {
     const UNITS: [(&str, i64); 8] = [
         ("TB", 1_000_000_000_000),
         ("TiB", 1 << 40),

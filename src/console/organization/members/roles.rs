@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{MemberTab, address_of, get_user, member_page, refused};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Field, Kind, Row, Select, Tone};
-use crate::console::i18n::{fields, fill, words};
+use crate::console::i18n::{Language, fields, fill, roles as role_names, words};
 use crate::console::visit::{Notice, View, Visit, is_of_form};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
@@ -42,7 +42,7 @@ struct HeldRole {
 }
 
 /// The roles that the member holds: one entry per role, however many sources it has.
-fn held_roles(data: &Value) -> Vec<HeldRole> {
+fn held_roles(language: Language, data: &Value) -> Vec<HeldRole> {
     let mut held: Vec<HeldRole> = Vec::new();
     for entry in data["user_roles"].as_array().into_iter().flatten() {
         let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
@@ -53,7 +53,7 @@ fn held_roles(data: &Value) -> Vec<HeldRole> {
                 role.since = role.since.min(since);
             }
             None => {
-                let name = super::role_name(&entry["role_display_name"], &entry["role_key"]).to_owned();
+                let name = role_names::name(&text("role_display_name"), &text("role_key"), language).to_owned();
                 held.push(HeldRole { id, name, sources: vec![source], since });
             }
         }
@@ -69,7 +69,7 @@ fn roles_to_give(visit: &Visit, all: &Value, held: &[HeldRole]) -> Vec<(String, 
         .iter()
         .filter(|role| super::may_give(visit, role))
         .filter_map(|role| {
-            let (id, name) = (role["id"].as_str()?, super::role_name(&role["display_name"], &role["key"]));
+            let (id, name) = (role["id"].as_str()?, super::role_name(visit, &role["display_name"], &role["key"]));
             let is_held = held.iter().any(|one| one.id == id && one.sources.iter().any(|source| source == "manual"));
             let name = if role["status"] == "close" { fill(t.closed, &[&name]) } else { name.to_owned() };
             (!is_held).then(|| (id.to_owned(), name))
@@ -109,7 +109,7 @@ pub async fn card(visit: &Visit) -> Result<Option<Markup>> {
     }
     let uid = visit.path("uid");
     let (held, all) = join(visit.call(op("list_user_roles").at(uid)), roles_of_organization(visit)).await;
-    let held = held_roles(&held?.data);
+    let held = held_roles(visit.language, &held?.data);
     let options = roles_to_give(visit, &all?, &held);
     let body = html! {
         @if held.is_empty() { p class="quiet" { (t.none) } } @else {
@@ -136,7 +136,7 @@ pub async fn show(visit: &Visit) -> Result<View> {
     let t = Words::of(visit.language);
     let held = async { Ok::<_, Error>(visit.call(op("list_user_roles").at(visit.path("uid"))).await?.data) };
     let (user, held, all) = try_join3(get_user(visit), held, roles_of_organization(visit)).await?;
-    let held = held_roles(&held);
+    let held = held_roles(visit.language, &held);
     let options = roles_to_give(visit, &all, &held);
     let is_synced = held.iter().flat_map(|role| &role.sources).any(|source| source != "manual");
     let body = html! {
@@ -175,7 +175,7 @@ pub async fn act(visit: &Visit) -> Result<View> {
     let Some(role) = visit.submitted("role_id") else { return Err(ErrorCode::BadInput.into()) };
     let user = get_user(visit).await?;
     let before = visit.call(op("list_user_roles").at(visit.path("uid"))).await?.data;
-    let held = held_roles(&before).into_iter().find(|held| held.id == role);
+    let held = held_roles(visit.language, &before).into_iter().find(|held| held.id == role);
     let done = match visit.submitted("act") {
         Some("assign") => assign(visit, role, held.as_ref()).await,
         Some("revoke") => revoke(visit, role, held.as_ref()).await,
@@ -202,7 +202,7 @@ async fn assign(visit: &Visit, role: &str, held: Option<&HeldRole>) -> Result<No
         given = assign_from(visit, role, source).await?;
     }
     let former = held.map(|held| held.sources.join(",")).unwrap_or_default();
-    let name = super::role_name(&given["role_display_name"], &given["role_key"]);
+    let name = super::role_name(visit, &given["role_display_name"], &given["role_key"]);
     let undo = [("act", "revoke"), ("role_id", role), ("keep", former.as_str())];
     Ok(Notice::new(fill(t.given, &[&name])).with_undo(address_of(visit, TAB), &undo))
 }
@@ -226,13 +226,13 @@ async fn revoke(visit: &Visit, role: &str, held: Option<&HeldRole>) -> Result<No
 mod tests {
     use serde_json::json;
 
-    use super::held_roles;
+    use super::{Language, held_roles};
 
     #[test]
     fn a_role_from_two_sources_is_one_role() {
         let entry = |role: &str, source: &str, at: i64| json!({"role_id": role, "role_display_name": "", "role_key": role, "source": source, "create_at": at});
         let data = json!({"user_roles": [entry("a", "oidc", 5), entry("b", "manual", 2), entry("a", "manual", 3)]});
-        let held = held_roles(&data);
+        let held = held_roles(Language::English, &data);
         let seen: Vec<_> = held.iter().map(|role| (role.name.as_str(), role.sources.join(","), role.since)).collect();
         assert_eq!(seen, [("a", "oidc,manual".to_owned(), 3), ("b", "manual".to_owned(), 2)]);
     }
