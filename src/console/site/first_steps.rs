@@ -4,17 +4,15 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::organizations::new_form;
+use super::{catalog, connections};
 use crate::console::client::op;
-use crate::console::components::{
-    self, Area, Field, Kind, State, Step, Text, Tone, button_named, copyable, facts, field, link_button, notice, rail,
-    text_input, textarea_input,
-};
+use crate::console::components::{State, Step, Tone, copyable, facts, link_button, notice, rail};
+use crate::console::i18n::fill;
 use crate::console::i18n::site::{FirstSteps, Organizations};
-use crate::console::i18n::{errors, fill};
 use crate::console::list;
-use crate::console::visit::{Content, View, Visit, host_of, is_of_form};
+use crate::console::visit::{Content, View, Visit, host_of};
 use crate::kernel::config::providers::is_loopback;
-use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::error::Result;
 
 /// What is done so far.
 struct Progress {
@@ -26,10 +24,6 @@ struct Progress {
 
 /// Shows the steps.
 pub async fn show(visit: &Visit) -> Result<View> {
-    show_with(visit, html! {}, None).await
-}
-
-async fn show_with(visit: &Visit, result: Markup, error: Option<&Error>) -> Result<View> {
     let t = FirstSteps::of(visit.language);
     let progress = progress(visit).await?;
     let is_addressed = address_faults(visit, t).is_empty();
@@ -62,14 +56,10 @@ async fn show_with(visit: &Visit, result: Markup, error: Option<&Error>) -> Resu
         section id="organization" { h2 { (t.step_organization) } (organization(visit, t, &progress)?) }
         section id="invite" { h2 { (t.step_invite) } (invite(visit, t, &progress)) }
         section id="connect" { h2 { (t.step_connect) } (connect(t, visit)) }
-        section id="protect" { h2 { (t.step_protect) } (result) (protect(visit, t, error)) }
+        section id="protect" { h2 { (t.step_protect) } p { (t.protect_about) } (catalog::forms(visit, None)) }
         p { a href=(visit.href("/console/me")) { (t.later) } }
     };
-    let content = Content::new(t.title, body);
-    Ok(match error {
-        Some(error) => content.status_of(error).into(),
-        None => content.into(),
-    })
+    Ok(Content::new(t.title, body).into())
 }
 
 async fn progress(visit: &Visit) -> Result<Progress> {
@@ -159,102 +149,16 @@ fn invite(visit: &Visit, t: &FirstSteps, progress: &Progress) -> Markup {
 /// The ids of the sections, in the order of the steps.
 const ANCHORS: [&str; 5] = ["site", "organization", "invite", "connect", "protect"];
 
-/// The lines of the settings file for each external system.
-const CONNECTIONS: [(&str, &str); 4] = [
-    ("WordPress", "[wordpress]\nurl = \"https://www.example.org\""),
-    ("SFTPGo", "[sftpgo]\nurl = \"http://127.0.0.1:8080\"\nsecret_file = \"/etc/roster/sftpgo\""),
-    ("OpenID Connect", "[[oidc]]\nname = \"company\"\nissuer = \"https://id.example.org\"\nclient_id = \"roster\""),
-    ("Mail", "[mail]\nhost = \"mail.example.org\"\nfrom = \"roster@example.org\""),
-];
-
 fn connect(t: &FirstSteps, visit: &Visit) -> Markup {
     html! {
         p { (t.connect_about) }
-        @for (name, lines) in CONNECTIONS {
-            details { summary { (name) } (copyable(lines, visit.frame().copy, visit.frame().copied)) }
+        @for example in connections::setup::EXAMPLES {
+            details {
+                summary { (connections::title_of(visit, example.kind, example.kind)) }
+                @if let Some(steps) = connections::setup::steps(visit, example.kind) { (steps) }
+            }
         }
+        p { a href=(visit.href("/console/site/connections")) { (t.connect_test) } }
         p { a href=(visit.href("/manual")) { (t.connect_manual) } }
-    }
-}
-
-fn protect(visit: &Visit, t: &FirstSteps, error: Option<&Error>) -> Markup {
-    let faults: Vec<String> = error
-        .into_iter()
-        .flat_map(|error| {
-            let of_fields = error.fields.iter().map(|field| errors::field_message(&field.message, visit.language));
-            let all: Vec<String> = of_fields.collect();
-            if all.is_empty() { vec![errors::sentence(error, visit.language)] } else { all }
-        })
-        .collect();
-    let (app, document) = (Field::new("app", t.app), Field::new("document", t.document).faults(&faults));
-    html! {
-        p { (t.protect_about) }
-        form method="post" action={ (visit.here()) "#protect" } data-guard {
-            (field(&app, text_input(&app, &Text {
-                name: "app", value: visit.submitted("app").unwrap_or("main"), is_required: true, maxlength: Some(64), ..Text::default()
-            })))
-            (field(&document, textarea_input(&document, &Area {
-                name: "document", value: visit.submitted("document").unwrap_or_default(), rows: 10, is_required: true,
-                is_code: true, placeholder: Some("openapi: 3.0.3"), ..Area::default()
-            })))
-            div.buttons {
-                (button_named("act", "preview", t.preview, Kind::Main))
-                (button_named("act", "import", t.import, Kind::Plain))
-            }
-        }
-    }
-}
-
-/// Shows what an OpenAPI document would change in the catalog, or imports it.
-pub async fn act(visit: &Visit) -> Result<View> {
-    let t = FirstSteps::of(visit.language);
-    let is_preview = match visit.submitted("act") {
-        Some("preview") => true,
-        Some("import") => false,
-        _ => return Err(ErrorCode::BadInput.into()),
-    };
-    let document = visit.submitted("document").unwrap_or_default();
-    let kind = if document.trim_start().starts_with('{') { "application/json" } else { "application/yaml" };
-    let call = op("import_catalog")
-        .query("app", visit.submitted("app").unwrap_or("main"))
-        .query("dry_run", is_preview)
-        .bytes(kind, document.as_bytes().to_vec());
-    match visit.call(call).await {
-        Ok(answer) if is_preview => show_with(visit, difference(t, &answer.data), None).await,
-        Ok(answer) => {
-            let added = answer.data["added"].as_array().map_or(0, Vec::len);
-            visit.done("/console/site/first-steps", fill(t.imported, &[&added]))
-        }
-        Err(error) if is_of_form(&error) => show_with(visit, html! {}, Some(&error)).await,
-        Err(error) => Err(error),
-    }
-}
-
-/// What the import would add, change and leave without a service.
-fn difference(t: &FirstSteps, data: &Value) -> Markup {
-    const SHOWN: usize = 50;
-    let part = |key: &str, title: &str| {
-        let names: Vec<String> = data[key]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|one| one.as_str().or(one["name"].as_str()).map_or_else(|| one.to_string(), str::to_owned))
-            .collect();
-        html! {
-            @if !names.is_empty() {
-                h3 { (title) " (" (names.len()) ")" }
-                ul { @for name in names.iter().take(SHOWN) { li { code { (name) } } } }
-                @if names.len() > SHOWN { p { "…" } }
-            }
-        }
-    };
-    let is_same = ["added", "changed", "orphaned"].iter().all(|key| data[*key].as_array().is_none_or(Vec::is_empty));
-    html! {
-        div.preview role="status" {
-            h3 { (t.difference) }
-            @if is_same { p { (t.no_difference) } }
-            (part("added", t.added)) (part("changed", t.changed)) (part("orphaned", t.orphaned)) (part("skipped", t.skipped))
-            (components::badge(Tone::Plain, t.nothing_written))
-        }
     }
 }

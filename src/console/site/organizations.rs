@@ -14,6 +14,7 @@ use crate::console::i18n::site::Organizations;
 use crate::console::list;
 use crate::console::visit::{Content, Notice, View, Visit, is_of_form};
 use crate::kernel::error::{Error, ErrorCode, Field as Fault, Result};
+use crate::kernel::units::shown_bytes;
 
 const LIST: &str = "/console/site/organizations";
 
@@ -132,34 +133,56 @@ async fn show_with(visit: &Visit, error: Option<&Error>) -> Result<View> {
     let is_current = error.is_none_or(|error| error.code == ErrorCode::VersionStale);
     let version = found.etag.as_deref().filter(|_| is_current);
     let form = Form::new(visit, "update_organization")?.values(&found.data).version(version).error(error);
+    // A change can leave the name out, but this form always sends it: its field is that of a new organization.
+    let name = Form::new(visit, "create_organization")?.values(&found.data).error(error);
     let inner = html! {
         input type="hidden" name="act" value="update";
-        (form.text("name", "text"))
+        (name.text("name", "text"))
         (form.text("tax_id", "text"))
         (form.field("second_factor_required"))
     };
-    let rows = [
+    let mut rows = vec![
         (t.code, html! { code { (text("org_code")) } }),
         (t.status, state(visit, t, &found.data)),
         (t.created_at, time(found.data["created_at"].as_i64().unwrap_or_default())),
     ];
+    if let Some(ceiling) = ceiling(visit, t, text("org_code")).await {
+        rows.push((t.ceiling, ceiling));
+    }
     let is_active = text("status") == "active";
     let (act, word) = if is_active { ("deactivate", t.deactivate) } else { ("activate", t.activate) };
     let body = html! {
         (facts(&rows))
         @if visit.may("update_organization") { (card(t.settings, form.wrap(&visit.here(), inner, visit.frame().save))) }
         @if visit.may("deactivate_organization") {
-            form method="post" action=(visit.here()) {
-                p { (if is_active { t.deactivate_about } else { t.activate_about }) }
-                (button_named("act", act, word, crate::console::components::Kind::Plain))
-            }
+            (card(t.state, html! {
+                form method="post" action=(visit.here()) {
+                    p { (if is_active { t.deactivate_about } else { t.activate_about }) }
+                    (button_named("act", act, word, crate::console::components::Kind::Plain))
+                }
+            }))
         }
     };
-    let open = link_button(&visit.href(&format!("/console/o/{}/members", text("org_code"))), t.open);
+    let open = link_button(&visit.href(&format!("/console/o/{}", text("org_code"))), t.open);
     let content = Content::new(text("name"), body).actions(open);
     Ok(match error {
         Some(error) => content.status_of(error).into(),
         None => content.into(),
+    })
+}
+
+/// The ceiling of the organization, with a link to where it is changed.
+async fn ceiling(visit: &Visit, t: &Organizations, code: &str) -> Option<Markup> {
+    if !visit.may("get_usage") {
+        return None;
+    }
+    let usage = visit.call_in(Some(code), op("get_usage").query("limit", 1)).await.ok()?.data;
+    let size = usage["organizations"][0]["size"].as_i64();
+    Some(html! {
+        @match size { Some(size) => (shown_bytes(size)), None => (t.no_ceiling) }
+        @if visit.may("update_organization_quota") {
+            " " a href=(visit.href(&format!("/console/o/{code}/usage"))) { (t.ceiling_change) }
+        }
     })
 }
 
