@@ -7,12 +7,13 @@ use poem::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use poem::{Request, Response};
 use serde_json::Value;
 
+use super::multipart::Upload;
 use super::schema::OperationInfo;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{BoxFuture, PreAuthenticated};
 use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::error::{Error, ErrorCode, Result};
-use crate::kernel::intake::{BodySlot, Origin};
+use crate::kernel::intake::{BodyPart, BodySlot, Origin};
 
 /// Performs a request to an operation. The server passes its own endpoint, without the outer middleware.
 pub type Perform = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
@@ -22,13 +23,21 @@ static FORWARDED: [HeaderName; 5] = [COOKIE, HOST, ORIGIN, USER_AGENT, HeaderNam
 static TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The body of a call.
+#[derive(Debug, Clone)]
+enum Sent {
+    Made(Vec<u8>),
+    /// A file of the visitor's form, which is already in memory.
+    Uploaded(BodyPart),
+}
+
 /// A call of one operation.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub(super) operation: &'static str,
     path: Vec<String>,
     query: Vec<(String, String)>,
-    body: Option<Vec<u8>>,
+    body: Option<Sent>,
     content_type: &'static str,
     if_match: Option<String>,
     once: Option<String>,
@@ -72,14 +81,21 @@ impl Call {
 
     #[must_use]
     pub fn body(mut self, body: &Value) -> Self {
-        self.body = Some(body.to_string().into_bytes());
+        self.body = Some(Sent::Made(body.to_string().into_bytes()));
         self
     }
 
     /// A body that is not JSON.
     #[must_use]
     pub fn bytes(mut self, content_type: &'static str, body: Vec<u8>) -> Self {
-        (self.content_type, self.body) = (content_type, Some(body));
+        (self.content_type, self.body) = (content_type, Some(Sent::Made(body)));
+        self
+    }
+
+    /// An uploaded file as the body, without a copy.
+    #[must_use]
+    pub fn file(mut self, content_type: &'static str, file: &Upload) -> Self {
+        (self.content_type, self.body) = (content_type, Some(Sent::Uploaded(file.part().clone())));
         self
     }
 
@@ -144,6 +160,18 @@ pub struct Caller<'v> {
 
 /// Calls an operation. Cookies that it sets go to the answer of the page.
 pub async fn call(perform: &Perform, caller: Caller<'_>, operation: &OperationInfo, call: Call) -> Result<Answer> {
+    let response = respond(perform, caller, operation, call).await?;
+    let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let bytes = response.into_body().into_bytes().await.map_err(|e| Error::internal(e.to_string()))?;
+    if bytes.is_empty() {
+        return Ok(Answer { data: Value::Null, etag });
+    }
+    let mut envelope: Value = serde_json::from_slice(&bytes).map_err(|e| Error::internal(e.to_string()))?;
+    Ok(Answer { data: envelope["data"].take(), etag })
+}
+
+/// Calls an operation, and returns its response unread, so that a large one is passed on as it is made.
+pub async fn respond(perform: &Perform, caller: Caller<'_>, operation: &OperationInfo, call: Call) -> Result<Response> {
     let address = call.address(operation);
     let method = Method::from_bytes(operation.method.as_bytes()).unwrap_or(Method::GET);
     let mut request = Request::builder().method(method).uri_str(&address).content_type(call.content_type).finish();
@@ -165,7 +193,8 @@ pub async fn call(perform: &Perform, caller: Caller<'_>, operation: &OperationIn
     }
     let outer = caller.context;
     let body = match call.body {
-        Some(bytes) => {
+        Some(Sent::Uploaded(part)) => BodySlot::of_part(part),
+        Some(Sent::Made(bytes)) => {
             let origin = Origin { address: outer.address, is_sign_in: caller.identity.is_none() };
             BodySlot::new(poem::Body::from(bytes).into(), false, origin, &caller.app.intake)
         }
@@ -181,14 +210,7 @@ pub async fn call(perform: &Perform, caller: Caller<'_>, operation: &OperationIn
     for cookie in context.take_cookies() {
         outer.set_cookie(cookie);
     }
-    let response = result.inspect_err(|error| caller.app.log_failure(error, &context))?;
-    let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let bytes = response.into_body().into_bytes().await.map_err(|e| Error::internal(e.to_string()))?;
-    if bytes.is_empty() {
-        return Ok(Answer { data: Value::Null, etag });
-    }
-    let mut envelope: Value = serde_json::from_slice(&bytes).map_err(|e| Error::internal(e.to_string()))?;
-    Ok(Answer { data: envelope["data"].take(), etag })
+    result.inspect_err(|error| caller.app.log_failure(error, &context))
 }
 
 #[cfg(test)]

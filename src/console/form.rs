@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
 use super::components::{self, Choice, Field as Around, Select, Text, TextKind};
-use super::i18n::{errors, fields};
+use super::i18n::{errors, fields, scopes};
 use super::schema::{FieldInfo, FieldKind, OperationInfo};
 use super::visit::Visit;
 use crate::kernel::error::{Error, Field, Result};
@@ -38,6 +38,13 @@ impl<'v> Form<'v> {
         if self.visit.form.is_empty() {
             self.values = values.clone();
         }
+        self
+    }
+
+    /// The present values, also when another form of the page was submitted.
+    #[must_use]
+    pub fn present(mut self, values: &Value) -> Self {
+        self.values = values.clone();
         self
     }
 
@@ -102,6 +109,8 @@ impl<'v> Form<'v> {
                     minlength: length(field.length_min).filter(|_| field.is_required),
                     maxlength: length(field.length_max),
                     pattern: pattern.as_deref(),
+                    // Browsers say it when the pattern does not match.
+                    title: around.hint.filter(|_| pattern.is_some()),
                     autocomplete: Some(fields::autocomplete(name, html_type)),
                     ..Text::default()
                 },
@@ -142,7 +151,12 @@ impl<'v> Form<'v> {
         let choices: Vec<Choice<'_>> = values
             .iter()
             .zip(&labels)
-            .map(|(value, label)| Choice { value, label, hint: None, is_on: chosen(value) })
+            .map(|(value, label)| Choice {
+                value,
+                label,
+                hint: scopes::about(value, self.visit.language),
+                is_on: chosen(value),
+            })
             .collect();
         let faults = self.faults(&field.name);
         components::choices_input(&Around::new(&field.name, &label).faults(&faults), &field.name, true, &choices)
@@ -167,7 +181,8 @@ impl<'v> Form<'v> {
         fields::about(&field.name, &field.about, self.visit.language)
     }
 
-    fn faults(&self, name: &str) -> Vec<String> {
+    /// The faults of a field that a page draws by itself.
+    pub fn faults(&self, name: &str) -> Vec<String> {
         let all = self.error.iter().flat_map(|error| &error.fields);
         let of_field = |field: &&Field| field.location.get(1).map_or_else(|| field.name(), String::as_str) == name;
         all.filter(of_field).map(|field| errors::field_message(&field.message, self.visit.language)).collect()

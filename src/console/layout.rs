@@ -4,11 +4,13 @@ use maud::{DOCTYPE, Markup, html};
 use poem::http::{HeaderName, StatusCode, header};
 use poem::{Response, http::HeaderValue};
 
-use super::assets;
+use super::client::op;
 use super::components::{Tone, notice};
+use super::i18n::site::FirstSteps;
 use super::i18n::{Language, errors, fill};
 use super::pages::{Area, Group, Page, all};
-use super::visit::{Content, NOTICE_COOKIE, Notice, Theme, Visit};
+use super::visit::{Content, NOTICE_COOKIE, Theme, Visit};
+use super::{assets, audit, list, search};
 use crate::kernel::error::{Error, ErrorCode};
 
 /// The policy of every page: nothing inline, nothing from elsewhere.
@@ -29,7 +31,8 @@ pub fn document(visit: &Visit, content: &Content) -> Response {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 @if let Some(seconds) = content.refresh_s {
-                    meta http-equiv="refresh" content=(seconds);
+                    // With script the page asks by itself, for its part that changes.
+                    noscript { meta http-equiv="refresh" content=(seconds); }
                 }
                 title { (content.title) " · " (site) }
                 link rel="icon" href=(visit.href(assets::ICON_PATH)) type="image/svg+xml";
@@ -89,6 +92,7 @@ fn framed(visit: &Visit, content: &Content, site: &str) -> Markup {
             a.brand href=(visit.href("/console")) { (site) }
             (switcher(visit))
             span.spacer {}
+            (search::button(visit))
             (account(visit))
         }
         div.frame {
@@ -103,17 +107,20 @@ fn framed(visit: &Visit, content: &Content, site: &str) -> Markup {
                     @if let Some(actions) = &content.actions { div.actions { (actions) } }
                 }
                 (shown_notice(visit))
+                @if visit.page.area == Area::Site { @if let Some(banner) = audit::banner(visit) { (banner) } }
+                (running_tasks(visit))
                 (content.body)
                 (as_request(visit))
             }
         }
         footer { (preferences(visit)) (links(visit)) }
+        (search::palette(visit))
     }
 }
 
 /// The notice of the page before, once.
 fn shown_notice(visit: &Visit) -> Markup {
-    let Some(found) = visit.cookie(NOTICE_COOKIE).and_then(Notice::from_cookie) else { return html! {} };
+    let Some(found) = visit.shown_notice() else { return html! {} };
     visit.set_cookie(NOTICE_COOKIE, "", 0);
     let undo = found.undo.map(|(address, fields)| {
         html! {
@@ -123,10 +130,42 @@ fn shown_notice(visit: &Visit) -> Markup {
             }
         }
     });
-    notice(Tone::Ok, &found.text, undo)
+    notice(if found.is_bad { Tone::Bad } else { Tone::Ok }, &found.text, undo)
 }
 
-/// The organizations of the member, each as a link to the same page there.
+/// How many tasks of the visitor run, except on the pages that show them.
+fn running_tasks(visit: &Visit) -> Markup {
+    let count = visit.running_tasks();
+    if count == 0 || visit.page.path.contains("/tasks") {
+        return html! {};
+    }
+    let t = visit.frame();
+    let text = if count == 1 { t.task_runs.to_owned() } else { fill(t.tasks_run, &[&count]) };
+    let link = html! { a href=(visit.href("/console/me/tasks")) { (t.tasks_show) } };
+    notice(Tone::Plain, &text, Some(link))
+}
+
+/// The most organizations that the switcher lists besides the visitor's own.
+const ELSEWHERE_MAX: usize = 12;
+
+/// The first organizations of the site, for who may see all of them.
+pub async fn find_elsewhere(visit: &Visit) -> Vec<(String, String)> {
+    let own = visit.me["organizations"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_of_site = visit.is_of_platform() && visit.may("list_organizations");
+    if !is_of_site || visit.console.app.snapshot().tenants().nth(own.len()).is_none() {
+        return Vec::new();
+    }
+    let call = op("list_organizations").query("limit", ELSEWHERE_MAX + own.len());
+    let found = visit.call_in(None, call).await.map(|answer| answer.data).unwrap_or_default();
+    let foreign = list::items(&found).iter().filter(|one| own.iter().all(|own| own["org_code"] != one["org_code"]));
+    foreign
+        .filter_map(|one| Some((one["org_code"].as_str()?.to_owned(), one["name"].as_str()?.to_owned())))
+        .take(ELSEWHERE_MAX)
+        .collect()
+}
+
+/// The organizations of the member and those that an administrator of the site sees, each as a link to the same page
+/// there.
 fn switcher(visit: &Visit) -> Markup {
     let t = visit.frame();
     let organizations = visit.me["organizations"].as_array().map_or(&[][..], Vec::as_slice);
@@ -152,8 +191,12 @@ fn switcher(visit: &Visit) -> Markup {
                         li { a href=(visit.href(&format!("/console/o/{code}{rest}"))) { (name) } }
                     }
                 }
+                @for (code, name) in &visit.elsewhere {
+                    li { a href=(visit.href(&format!("/console/o/{code}{rest}"))) { (name) } }
+                }
                 @if visit.may("list_organizations") && visit.is_of_platform() {
-                    li { a href=(visit.href("/console/site/organizations")) { (t.site) } }
+                    li { a href=(visit.href("/console/site/organizations")) { (FirstSteps::of(visit.language).all_organizations) } }
+                    li { a href=(visit.href("/console/site")) { (t.site) } }
                 }
             }
         }
@@ -233,20 +276,32 @@ fn entries(visit: &Visit) -> Markup {
     let t = visit.frame();
     let heading = |group| match group {
         Group::Own => t.own,
+        Group::Organization => t.organization,
         Group::People => t.people,
         Group::Rights => t.rights,
+        Group::Content => t.content,
+        Group::Integration => t.integration,
+        Group::Administration => t.administration,
         Group::Site => t.site,
     };
     let shown: Vec<(Group, Markup)> = all().filter_map(|page| entry(visit, page)).collect();
-    let groups = [Group::Own, Group::People, Group::Rights, Group::Site];
     html! {
-        @for group in groups {
+        @for group in Group::ALL {
             @let of_group: Vec<&Markup> = shown.iter().filter(|(of, _)| *of == group).map(|(_, link)| link).collect();
-            @if !of_group.is_empty() {
-                h2 { (heading(group)) }
-                ul { @for link in of_group { li { (link) } } }
-            }
+            @let list = html! { ul { @for link in &of_group { li { (link) } } } };
+            @if of_group.is_empty() {}
+            @else if is_aside(visit, group) { details { summary { (heading(group)) } (list) } }
+            @else { h2 { (heading(group)) } (list) }
         }
+    }
+}
+
+/// Whether the group is folded, because the page is in another place.
+fn is_aside(visit: &Visit, group: Group) -> bool {
+    match visit.page.area {
+        Area::Organization => matches!(group, Group::Own | Group::Site),
+        Area::Site => group == Group::Own,
+        Area::Own | Area::Public => false,
     }
 }
 
@@ -261,10 +316,15 @@ fn entry(visit: &Visit, page: &'static Page) -> Option<(Group, Markup)> {
     if !is_of_place || !page.needs.iter().all(|operation| visit.may(operation)) {
         return None;
     }
+    // An overview needs nothing by itself, but it is empty for those who may see none of its parts.
+    let is_overview_of_parts = page.area == Area::Organization && page.needs.is_empty();
+    if is_overview_of_parts && !page.uses.iter().any(|operation| visit.may(operation)) {
+        return None;
+    }
     let code = visit.organization.as_ref().map_or("", |here| here.code.as_str());
     let address = format!("/console{}", page.path.replace("{org}", code));
     let is_current = std::ptr::eq(page, visit.page);
-    let is_above = visit.address.strip_prefix(&address).is_some_and(|rest| rest.starts_with('/')) && page.path != "/me";
+    let is_above = visit.address.strip_prefix(&address).is_some_and(|rest| rest.starts_with('/')) && !is_overview(page);
     Some((
         group,
         html! {
@@ -273,6 +333,11 @@ fn entry(visit: &Visit, page: &'static Page) -> Option<(Group, Markup)> {
             }
         },
     ))
+}
+
+/// Whether all other pages of the same part lie below the address of this page.
+fn is_overview(page: &Page) -> bool {
+    ["/me", "/o/{org}", "/site"].contains(&page.path)
 }
 
 /// The keys that lead to a page, pressed one after the other.

@@ -87,6 +87,25 @@ pub fn pager(visit: &Visit, data: &Value) -> Markup {
     })
 }
 
+/// The links of a log that is read from the newest entry on: each page continues where the former one ended.
+pub fn newest_and_older(visit: &Visit, label: &str, data: &Value) -> Markup {
+    let t = visit.frame();
+    let next = data["next"].as_str();
+    let is_later = visit.query("after").is_some();
+    html! {
+        @if is_later || next.is_some() {
+            nav.pager aria-label=(label) {
+                div.pages {
+                    @if is_later { a.button href=(visit.with_query(&[("after", "")])) { (t.newest) } }
+                    @if let Some(next) = next {
+                        a.button rel="next" href=(visit.with_query(&[("after", next)])) { (t.older) }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A number with separators: `4,812`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

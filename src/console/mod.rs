@@ -4,23 +4,33 @@
 //! `pages.rs` is the table of all pages. A request goes `Console::answer` → the page's function → `Visit::call` →
 //! operation → `layout.rs`.
 
+pub mod api_keys;
 pub mod assets;
+pub mod audit;
 pub mod chart;
 pub mod client;
 pub mod components;
 pub mod form;
 pub mod i18n;
 pub mod layout;
+pub mod lifetime;
 pub mod list;
 pub mod manual;
 pub mod me;
+pub mod multipart;
 pub mod organization;
 pub mod page;
 pub mod pages;
+pub mod people;
 pub mod schema;
+pub mod search;
 pub mod setup;
 pub mod sign_in;
 pub mod site;
+pub mod statistics;
+pub mod tasks;
+pub mod things;
+pub mod videos;
 pub mod visit;
 
 use std::collections::HashMap;
@@ -36,12 +46,13 @@ use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::config;
 use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::percent_decoded;
+use crate::kernel::ids::Timestamp;
 use crate::kernel::intake::Limit;
 use client::{Perform, op};
 use i18n::Language;
 use pages::{Area, Page};
 use schema::Operations;
-use visit::{Here, KEYS_COOKIE, LANGUAGE_COOKIE, NOTICE_COOKIE, THEME_COOKIE, Theme, View, Visit};
+use visit::{Here, KEYS_COOKIE, LANGUAGE_COOKIE, NOTICE_COOKIE, NOTICE_TTL_S, THEME_COOKIE, Theme, View, Visit};
 
 /// Everything that the pages need.
 pub struct Console {
@@ -55,9 +66,6 @@ pub struct Console {
 
 /// The most fields of a form. The grid of the largest catalog has fewer boxes that can be checked.
 const FIELDS_MAX: usize = 20_000;
-
-/// The seconds for which a notice waits for the next page.
-const NOTICE_TTL_S: i64 = 60;
 
 impl Console {
     /// Reads what the pages need of the operations from the document.
@@ -122,11 +130,14 @@ impl Console {
             path: parameters.map(|(name, value)| (name.to_owned(), decoded(value))).collect::<HashMap<_, _>>(),
             query: pairs(request.uri().query().unwrap_or_default().as_bytes()),
             form: Vec::new(),
+            files: Vec::new(),
+            refused: None,
             headers: request.headers().clone(),
             context,
             identity: None,
             organization: None,
             me: Value::Null,
+            elsewhere: Vec::new(),
             is_own_host: is_own_host(&self.app.guard, request),
             address: format!("/console{path}"),
             language: Language::English,
@@ -163,10 +174,13 @@ impl Console {
         if let Some(answer) = self.identify(request, visit, is_form).await? {
             return Ok(answer);
         }
-        if is_form {
+        self.require_allowed(visit, is_form).await?;
+        if is_form && multipart::is_multipart(visit) {
+            let read = multipart::read(visit).await?;
+            (visit.form, visit.files, visit.refused) = (read.form, read.files, read.refused);
+        } else if is_form {
             visit.form = self.read_form(visit).await?;
         }
-        self.require_allowed(visit, is_form).await?;
         let run = match page.post.filter(|_| is_form) {
             Some(post) => post,
             None => page.get,
@@ -179,11 +193,15 @@ impl Console {
             other => other?,
         };
         Ok(match view {
-            View::Page(content) => layout::document(visit, &content),
+            View::Page(content) => {
+                visit.elsewhere = layout::find_elsewhere(visit).await;
+                layout::document(visit, &content)
+            }
             View::Response(response) => *response,
             View::Redirect(address, notice) => {
                 if let Some(notice) = notice {
-                    visit.set_cookie(NOTICE_COOKIE, &notice.to_cookie(), NOTICE_TTL_S);
+                    let value = notice.to_cookie(&visit.console.app.sealer, visit.uid(), Timestamp::now());
+                    visit.set_cookie(NOTICE_COOKIE, &value, NOTICE_TTL_S);
                 }
                 redirect(&visit.href(&address))
             }
@@ -223,7 +241,8 @@ impl Console {
             return Ok(None);
         }
         if visit.identity.is_none() {
-            if is_form {
+            // Files are not kept for after the sign-in.
+            if is_form && !multipart::is_multipart(visit) {
                 visit.form = self.read_form(visit).await?;
             }
             return Ok(Some(self.to_sign_in(visit, is_form)));
@@ -356,9 +375,21 @@ fn is_own_address(text: &str) -> bool {
 
 /// The start page: where somebody finds what concerns them.
 pub(crate) async fn home(visit: &Visit) -> Result<View> {
-    let has_none = visit.me["organizations"].as_array().is_none_or(|all| all.len() <= 1);
-    let is_new = has_none && visit.is_of_platform() && visit.may("create_organization");
-    Ok(View::Redirect(if is_new { "/console/site/first-steps" } else { "/console/me" }.to_owned(), None))
+    let snapshot = visit.console.app.snapshot();
+    let address = if visit.is_of_platform() && visit.may("list_organizations") {
+        let is_new = snapshot.tenants().all(|tenant| snapshot.is_platform(tenant.id));
+        let starts = is_new && visit.may("create_organization");
+        if starts { "/console/site/first-steps" } else { "/console/site" }.to_owned()
+    } else {
+        let own = visit.me["organizations"].as_array().map_or(&[][..], Vec::as_slice);
+        match own {
+            [only] if organization::overview::PARTS.iter().any(|operation| visit.may(operation)) => {
+                format!("/console/o/{}", only["org_code"].as_str().unwrap_or_default())
+            }
+            _ => "/console/me".to_owned(),
+        }
+    };
+    Ok(View::Redirect(address, None))
 }
 
 #[cfg(test)]

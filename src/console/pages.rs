@@ -2,7 +2,7 @@
 
 use super::i18n::Language;
 use super::visit::{View, Visit};
-use super::{me, organization, sign_in, site};
+use super::{me, organization, search, sign_in, site};
 use crate::kernel::authn::caller::BoxFuture;
 
 /// Renders a page or performs its form.
@@ -50,9 +50,31 @@ pub enum Area {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Own,
+    /// The overview of the organization.
+    Organization,
     People,
     Rights,
+    /// Videos, jobs, usage.
+    Content,
+    /// Webhooks and their deliveries.
+    Integration,
+    /// The audit log and the settings of the organization.
+    Administration,
     Site,
+}
+
+impl Group {
+    /// In the order of the navigation.
+    pub const ALL: [Self; 8] = [
+        Self::Own,
+        Self::Organization,
+        Self::People,
+        Self::Rights,
+        Self::Content,
+        Self::Integration,
+        Self::Administration,
+        Self::Site,
+    ];
 }
 
 /// Turns an `async fn(&Visit) -> Result<View>` into a [`Handler`].
@@ -65,5 +87,5 @@ pub(super) use page;
 
 /// All pages.
 pub fn all() -> impl Iterator<Item = &'static Page> {
-    [sign_in::PAGES, me::PAGES, organization::PAGES, site::PAGES].into_iter().flatten()
+    [sign_in::PAGES, me::PAGES, search::PAGES, organization::PAGES, site::PAGES].into_iter().flatten()
 }

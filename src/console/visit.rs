@@ -6,13 +6,14 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use poem::Response;
-use poem::http::{HeaderMap, StatusCode};
+use poem::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::Console;
 use super::client::{self, Answer, Call};
 use super::i18n::Language;
 use super::i18n::frame::Frame;
+use super::multipart::Upload;
 use super::pages::Page;
 use super::schema::OperationInfo;
 use crate::kernel::authn::cookie;
@@ -21,6 +22,8 @@ use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::config::Config;
 use crate::kernel::config::providers::is_loopback;
 use crate::kernel::error::{Error, ErrorCode, Result};
+use crate::kernel::ids::{OrganizationId, Timestamp};
+use crate::kernel::secret::{self, Hash, KeyedDigest};
 
 /// The visit of a page.
 pub struct Visit {
@@ -31,6 +34,10 @@ pub struct Visit {
     pub(super) query: Vec<(String, String)>,
     /// The fields of the submitted form; empty for GET.
     pub(super) form: Vec<(String, String)>,
+    /// The files of the submitted form.
+    pub(super) files: Vec<Upload>,
+    /// Why the file of the submitted form was not read.
+    pub(super) refused: Option<Error>,
     pub(super) headers: HeaderMap,
     pub(super) context: Arc<RequestContext>,
     /// The signed-in member; `None` on public pages.
@@ -38,6 +45,8 @@ pub struct Visit {
     pub(super) organization: Option<Here>,
     /// The answer of `get_me`; null for strangers.
     pub(super) me: Value,
+    /// Codes and names of organizations that the visitor can switch to without belonging to them.
+    pub(super) elsewhere: Vec<(String, String)>,
     /// Whether the request names the public address of the site, or may name any.
     pub(super) is_own_host: bool,
     /// The address of this page without the public path, such as `/console/me`.
@@ -96,7 +105,7 @@ pub struct Content {
     pub body: maud::Markup,
     /// What stands beside the title, such as the main action.
     pub actions: Option<maud::Markup>,
-    /// Seconds until the browser loads the page again.
+    /// Seconds until a browser without script loads the page again.
     pub refresh_s: Option<u32>,
 }
 
@@ -131,11 +140,19 @@ pub struct Notice {
     pub text: String,
     /// A form that undoes what was done: an address below `/console`, and its fields.
     pub undo: Option<(String, Vec<(String, String)>)>,
+    /// Whether it tells of a failure.
+    pub is_bad: bool,
 }
 
 impl Notice {
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), undo: None }
+        Self { text: text.into(), undo: None, is_bad: false }
+    }
+
+    /// The same, which tells of a failure.
+    #[must_use]
+    pub fn bad(self) -> Self {
+        Self { is_bad: true, ..self }
     }
 
     #[must_use]
@@ -145,25 +162,47 @@ impl Notice {
         self
     }
 
-    /// The value of the notice cookie.
-    pub(super) fn to_cookie(&self) -> String {
+    /// The value of the notice cookie of this visitor. It is sealed with its time, so that nobody who can set cookies
+    /// offers a form, or shows a sentence later or to others.
+    pub(super) fn to_cookie(&self, sealer: &KeyedDigest, uid: &str, now: Timestamp) -> String {
         let undo = self.undo.as_ref().map(|(address, fields)| json!({"address": address, "fields": fields}));
-        URL_SAFE_NO_PAD.encode(json!({"text": self.text, "undo": undo}).to_string())
+        let text = json!({"text": self.text, "undo": undo, "bad": self.is_bad, "at": now.0}).to_string();
+        let seal = Self::seal(sealer, &text, self.undo.is_some().then_some(uid));
+        URL_SAFE_NO_PAD.encode([&seal[..], text.as_bytes()].concat())
     }
 
-    pub(super) fn from_cookie(value: &str) -> Option<Self> {
-        let stored: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
+    /// A notice without Undo is for whoever comes next, since signing in changes the visitor.
+    fn seal(sealer: &KeyedDigest, text: &str, uid: Option<&str>) -> Hash {
+        sealer.digest("notice", &[text.as_bytes(), uid.unwrap_or_default().as_bytes()])
+    }
+
+    /// The notice of a cookie of this visitor; `None` if Roster did not make it, or longer ago than `NOTICE_TTL_S`.
+    pub(super) fn from_cookie(value: &str, sealer: &KeyedDigest, uid: &str, now: Timestamp) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+        let (seal, text) = bytes.split_first_chunk::<32>()?;
+        let text = std::str::from_utf8(text).ok()?;
+        let stored: Value = serde_json::from_str(text).ok()?;
+        let uid = (!stored["undo"].is_null()).then_some(uid);
+        if !secret::equal(seal, &Self::seal(sealer, text, uid)) {
+            return None;
+        }
+        let made_at = Timestamp(stored["at"].as_i64()?);
+        if !(made_at..made_at.plus_ms(NOTICE_TTL_S * 1_000)).contains(&now) {
+            return None;
+        }
         let undo = stored["undo"].as_object().and_then(|undo| {
             let address = undo["address"].as_str().filter(|address| address.starts_with("/console/"))?;
             let fields = serde_json::from_value(undo["fields"].clone()).ok()?;
             Some((address.to_owned(), fields))
         });
-        Some(Self { text: stored["text"].as_str()?.to_owned(), undo })
+        Some(Self { text: stored["text"].as_str()?.to_owned(), undo, is_bad: stored["bad"] == true })
     }
 }
 
 /// The name of the cookie that carries a notice to the next page.
 pub(super) const NOTICE_COOKIE: &str = "notice";
+/// How long a notice waits for the next page.
+pub(super) const NOTICE_TTL_S: i64 = 60;
 pub(super) const LANGUAGE_COOKIE: &str = "lang";
 pub(super) const THEME_COOKIE: &str = "theme";
 pub(super) const KEYS_COOKIE: &str = "keys";
@@ -177,14 +216,29 @@ impl Visit {
     /// Calls an operation as the visitor, in this organization.
     pub async fn call_in(&self, organization: Option<&str>, call: Call) -> Result<Answer> {
         let operation = self.operation(call.operation)?;
-        let caller = client::Caller {
+        client::call(&self.console.perform, self.caller(organization), operation, call).await
+    }
+
+    /// Answers with what an operation answers, as a file of this name. It is passed on while the operation makes it.
+    pub async fn download(&self, call: Call, file_name: &str) -> Result<View> {
+        let operation = self.operation(call.operation)?;
+        let caller = self.caller(self.organization.as_ref().map(|here| here.code.as_str()));
+        let mut response = client::respond(&self.console.perform, caller, operation, call).await?;
+        let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{file_name}\""))
+            .map_err(|_| Error::internal(format!("{file_name:?} is no name of a file")))?;
+        response.headers_mut().insert("content-disposition", disposition);
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
+        Ok(View::Response(Box::new(response)))
+    }
+
+    fn caller<'v>(&'v self, organization: Option<&'v str>) -> client::Caller<'v> {
+        client::Caller {
             headers: &self.headers,
             context: &self.context,
             identity: self.identity.as_ref(),
             organization,
             app: &self.console.app,
-        };
-        client::call(&self.console.perform, caller, operation, call).await
+        }
     }
 
     /// Like `call`, for a part of a page that is left out when the visitor may not see it or it fails.
@@ -238,6 +292,12 @@ impl Visit {
         self.form.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// A file of the submitted form; `None` if none was chosen. A page gets files if one of its operations takes a
+    /// large body: see `FILES` in `multipart.rs`.
+    pub fn file(&self, field: &str) -> Option<&Upload> {
+        self.files.iter().find(|file| file.field == field)
+    }
+
     /// The address as browsers see it: with the path of `public_url`, which a proxy can strip. `address` begins with
     /// `/`.
     pub fn href(&self, address: &str) -> String {
@@ -270,6 +330,12 @@ impl Visit {
             .map(|(name, value)| format!("{}={}", client::encoded(name), client::encoded(value)))
             .collect();
         if pairs.is_empty() { self.here() } else { format!("{}?{}", self.here(), pairs.join("&")) }
+    }
+
+    /// The code of an organization, for links to its pages.
+    pub fn code_of(&self, organization_id: &str) -> Option<String> {
+        let id = uuid::Uuid::parse_str(organization_id).ok().map(OrganizationId)?;
+        self.console.app.snapshot().tenant(id).map(|tenant| tenant.org_code.to_string())
     }
 
     /// The host that the browser named; empty if it named none.
@@ -305,6 +371,16 @@ impl Visit {
     /// The id of the signed-in member.
     pub fn uid(&self) -> &str {
         self.me["uid"].as_str().unwrap_or_default()
+    }
+
+    /// The number of tasks that the visitor started and that run now.
+    pub fn running_tasks(&self) -> usize {
+        self.identity.as_ref().map_or(0, |identity| self.console.app.tasks.count_running(&identity.actor()))
+    }
+
+    /// The notice of the page before.
+    pub(super) fn shown_notice(&self) -> Option<Notice> {
+        Notice::from_cookie(self.cookie(NOTICE_COOKIE)?, &self.console.app.sealer, self.uid(), Timestamp::now())
     }
 
     pub fn organization(&self) -> Option<&Here> {
@@ -353,15 +429,47 @@ pub fn is_of_form(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Notice;
+    use super::*;
+
+    /// When the notices of the tests are made.
+    const MADE: Timestamp = Timestamp(1_000_000);
+
+    fn read_at(value: &str, sealer: &KeyedDigest, uid: &str, ms_later: i64) -> Option<Notice> {
+        Notice::from_cookie(value, sealer, uid, MADE.plus_ms(ms_later))
+    }
 
     #[test]
     fn a_notice_survives_its_cookie_and_undoes_only_in_the_console() {
         let notice = Notice::new("停權 <b>").with_undo("/console/o/acme/members", &[("act", "activate")]);
-        let read = Notice::from_cookie(&notice.to_cookie()).expect("a notice");
-        assert_eq!((read.text, read.undo), (notice.text, notice.undo));
+        let [ours, theirs] = [1, 2].map(|key| KeyedDigest::new([key; 32]));
+        let made = |notice: &Notice, sealer: &KeyedDigest, uid: &str| notice.to_cookie(sealer, uid, MADE);
+        let read = read_at(&made(&notice, &ours, "kim"), &ours, "kim", 0).expect("a notice");
+        assert_eq!((read.text, &read.undo), (notice.text.clone(), &notice.undo));
         let foreign = Notice::new("x").with_undo("https://example.org/", &[]);
-        assert_eq!(Notice::from_cookie(&foreign.to_cookie()).and_then(|notice| notice.undo), None);
-        assert!(Notice::from_cookie("no").is_none());
+        let read = read_at(&made(&foreign, &ours, "kim"), &ours, "kim", 0);
+        assert_eq!(read.and_then(|notice| notice.undo), None);
+        // Made by somebody else, or for somebody else; but whoever signs in sees what was said before.
+        assert!(read_at(&made(&notice, &theirs, "kim"), &ours, "kim", 0).is_none());
+        assert!(read_at(&made(&notice, &ours, "lee"), &ours, "kim", 0).is_none());
+        assert!(read_at(&made(&Notice::new("x"), &ours, ""), &ours, "kim", 0).is_some());
+        assert!(read_at("no", &ours, "kim", 0).is_none());
+    }
+
+    #[test]
+    fn a_notice_lasts_as_long_as_its_cookie_also_if_somebody_keeps_the_value() {
+        let sealer = KeyedDigest::new([1; 32]);
+        let last_ms = NOTICE_TTL_S * 1_000 - 1;
+        for notice in [Notice::new("x"), Notice::new("x").with_undo("/console/me", &[])] {
+            let value = notice.to_cookie(&sealer, "kim", MADE);
+            for (ms_later, is_shown) in [(0, true), (last_ms, true), (last_ms + 1, false), (-1, false)] {
+                assert_eq!(read_at(&value, &sealer, "kim", ms_later).is_some(), is_shown, "{ms_later}");
+            }
+            // Another time does not fit the seal.
+            let bytes = URL_SAFE_NO_PAD.decode(&value).expect("base64");
+            let (seal, text) = bytes.split_at(32);
+            let later = std::str::from_utf8(text).expect("text").replace("1000000", "9000000");
+            let forged = URL_SAFE_NO_PAD.encode([seal, later.as_bytes()].concat());
+            assert!(Notice::from_cookie(&forged, &sealer, "kim", Timestamp(9_000_000)).is_none());
+        }
     }
 }

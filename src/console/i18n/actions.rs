@@ -11,6 +11,58 @@ pub fn text(action: &str, language: Language) -> String {
     }
 }
 
+/// A kind of thing that actions change, such as "Role mapping" for `role_mapping`.
+pub fn thing(kind: &str, language: Language) -> String {
+    match THINGS.iter().find(|(known, ..)| *known == kind) {
+        Some((_, english, chinese)) => language.pick(english, chinese).to_owned(),
+        None => capitalized(&kind.replace('_', " ")),
+    }
+}
+
+/// All actions, ordered by their names.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(action, ..)| *action)
+}
+
+const THINGS: &[(&str, &str, &str)] = &[
+    ("account", "Account", "帳號"),
+    ("api_key", "API key", "API 金鑰"),
+    ("api_keys", "API keys", "API 金鑰"),
+    ("connection", "Connection", "連線"),
+    ("denials", "Denials", "拒絕紀錄"),
+    ("encryption_key", "Encryption key", "加密金鑰"),
+    ("catalog", "Catalog", "權限目錄"),
+    ("client", "API client", "API 用戶端"),
+    ("delivery", "Delivery", "傳送紀錄"),
+    ("grant", "Direct grant", "直接授權"),
+    ("invitation", "Invitation", "邀請"),
+    ("job", "Job", "工作"),
+    ("member", "Member", "成員"),
+    ("members", "Members", "成員"),
+    ("organization", "Organization", "組織"),
+    ("organization_quota", "Quota of an organization", "組織配額"),
+    ("password", "Password", "密碼"),
+    ("password_link", "Password link", "設定密碼的連結"),
+    ("path", "Request", "請求"),
+    ("plugin", "Plugin", "外掛"),
+    ("policy", "Policy", "權限規則"),
+    ("quota", "Quota", "配額"),
+    ("reservation", "Reserved space", "保留空間"),
+    ("role", "Role", "角色"),
+    ("role_mapping", "Role mapping", "角色對應"),
+    ("second_factor", "Second factor", "第二因素驗證"),
+    ("session", "Session", "工作階段"),
+    ("sessions", "Sessions", "工作階段"),
+    ("sftpgo", "SFTPGo", "SFTPGo"),
+    ("signing_key", "Signing key", "簽署金鑰"),
+    ("site", "Site", "站台"),
+    ("task", "Background task", "背景工作"),
+    ("user", "Member", "成員"),
+    ("video", "Video", "影片"),
+    ("videos", "Videos", "影片"),
+    ("webhook", "Webhook", "Webhook"),
+];
+
 const ALL: &[(&str, &str, &str)] = &[
     ("api_key.create", "Created an API key", "建立 API 金鑰"),
     ("api_key.delete", "Revoked an API key", "撤銷 API 金鑰"),
@@ -26,6 +78,7 @@ const ALL: &[(&str, &str, &str)] = &[
     ("client.delete", "Deleted an API client", "刪除 API 用戶端"),
     ("client.rotate", "Rotated the secret of an API client", "輪替 API 用戶端的密鑰"),
     ("client.update", "Changed an API client", "變更 API 用戶端"),
+    ("connection.test", "Tested a connection", "測試連線"),
     ("delivery.retry", "Retried a delivery", "重試傳送"),
     ("encryption_key.rotate", "Created a new encryption key", "建立新的加密金鑰"),
     ("grant.create", "Granted a direct right", "直接授予權限"),
@@ -104,6 +157,7 @@ const ALL: &[(&str, &str, &str)] = &[
     ("sftpgo.reconcile", "Reconciled SFTPGo", "調整 SFTPGo"),
     ("signing_key.create", "Created a signing key", "建立簽署金鑰"),
     ("signing_key.delete", "Deleted a signing key", "刪除簽署金鑰"),
+    ("task.cancel", "Cancelled a background task", "取消背景工作"),
     ("user.create", "Created a member", "建立成員"),
     ("user.delete", "Erased a member", "刪除成員"),
     ("user.import", "Imported members", "匯入成員"),

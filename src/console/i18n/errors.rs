@@ -1,7 +1,7 @@
 //! The sentences of errors, and the messages of faulty fields, in the reader's language.
 //!
-//! The API writes English. Chinese has a sentence per error code, and a table of the messages of fields. A message that
-//! no table knows stays as it is, since it says more than nothing.
+//! The API writes English. Chinese has a sentence per error code, and a table of messages. A message that no table knows
+//! stays as it is, since it says more than nothing.
 
 mod messages;
 mod sentences;
@@ -11,20 +11,22 @@ use maud::{Markup, html};
 use super::Language;
 use crate::kernel::error::{Error, ErrorCode};
 
-/// The sentence of an error. Where the error says more than its code, a Chinese sentence is followed by the original in
-/// parentheses.
+/// The sentence of an error. Where the error says more than its code, in words that no table knows, a Chinese sentence is
+/// followed by the original in parentheses.
 pub fn sentence(error: &Error, language: Language) -> String {
     match (language, original(error)) {
         (Language::English, _) => english(error.message()),
         (Language::Chinese, None) => sentences::chinese(error.code).to_owned(),
-        (Language::Chinese, Some(text)) => format!("{}（{text}）", sentences::chinese(error.code)),
+        (Language::Chinese, Some(text)) => {
+            chinese_message(text).unwrap_or_else(|| format!("{}（{text}）", sentences::chinese(error.code)))
+        }
     }
 }
 
 /// The same as markup, in which the original is marked as English.
 pub fn sentence_markup(error: &Error, language: Language) -> Markup {
     match (language, original(error)) {
-        (Language::Chinese, Some(text)) => html! {
+        (Language::Chinese, Some(text)) if chinese_message(text).is_none() => html! {
             (sentences::chinese(error.code)) "（" span lang="en" { (text) } "）"
         },
         _ => html! { (sentence(error, language)) },
@@ -124,6 +126,10 @@ mod tests {
             sentence_markup(&error, Language::Chinese).into_string(),
             "目前的密碼不正確。（<span lang=\"en\">&lt;b&gt; is wrong</span>）"
         );
+        let known =
+            Error::new(ErrorCode::Forbidden).with_message("this is more than your whole organization may store");
+        assert_eq!(sentence(&known, Language::Chinese), "這超過您整個組織的儲存上限。");
+        assert_eq!(sentence_markup(&known, Language::Chinese).into_string(), "這超過您整個組織的儲存上限。");
         let named = Error::new(ErrorCode::DatabaseDamaged).with_message("roster.db is damaged");
         assert_eq!(sentence(&named, Language::English), "roster.db is damaged.");
     }

@@ -25,6 +25,9 @@ words! {
         organization: "Organization", "組織";
         people: "People", "成員";
         rights: "Rights", "權限";
+        content: "Content", "內容";
+        integration: "Integration", "整合";
+        administration: "Administration", "管理";
         site: "Site", "站台";
         manual: "Manual", "使用手冊";
         api_docs: "API documentation", "API 文件";
@@ -55,6 +58,8 @@ words! {
         next: "Next", "下一頁";
         first: "First", "第一頁";
         last: "Last", "最後一頁";
+        newest: "Newest", "最新";
+        older: "Older", "較舊";
         rows: "Rows", "筆數";
         pages: "Pages", "頁次";
         of_many: "{}–{} of {}", "第 {}–{} 筆，共 {} 筆";
@@ -65,6 +70,9 @@ words! {
         yes: "Yes", "是";
         no: "No", "否";
         selected: "{} selected", "已選 {} 筆";
+        task_runs: "1 task runs in the background.", "有 1 項工作在背景進行中。";
+        tasks_run: "{} tasks run in the background.", "有 {} 項工作在背景進行中。";
+        tasks_show: "Show", "查看";
         loading: "Loading", "載入中";
         done: "Done.", "完成。";
     }

@@ -32,13 +32,14 @@ words! {
         lock_of_site: "only roles of the organization platform can have it", "只有 platform 組織的角色可以擁有";
         lock_of_application: "this organization does not have the application", "此組織沒有這個應用程式";
         lock_read_only: "you cannot change what roles hold", "您無法變更角色的權限";
-        withheld: "You hold nothing of these, so you cannot give them. Owners of the organization and administrators of the site can give them: {}", "您沒有以下應用程式的任何權限，因此無法授予。可以授予的是組織的擁有者和網站管理員：{}";
+        withheld: "You hold no permission of these applications, so you cannot give any. Owners of the organization and administrators of the site can: {}", "您沒有以下應用程式的任何權限，因此無法授予。可以授予的是組織的擁有者與站台管理員：{}";
         fold: "Fold {}", "收合 {}";
         closed: "Closed", "停用";
         nothing_found: "No permission fits", "沒有符合的權限";
         nothing_found_text: "Search for something else, or show all permissions.", "請換個關鍵字，或顯示全部權限。";
         no_difference: "These two roles hold the same", "這兩個角色的權限相同";
         no_difference_text: "Choose other roles, or show all permissions.", "請選擇其他角色，或顯示全部權限。";
+        show_builtin: "Show the {} permissions of Roster itself", "顯示 Roster 本身的 {} 項權限";
         show_all: "Show all", "顯示全部";
         preview: "Preview", "預覽";
         discard: "Undo all", "全部復原";

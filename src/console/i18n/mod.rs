@@ -1,12 +1,20 @@
 //! The languages of the console, and the table macro that holds each text in both.
 
 pub mod actions;
+pub mod catalog;
+pub mod connections;
 pub mod errors;
+pub mod events;
 pub mod fields;
 pub mod frame;
 pub mod grid;
 pub mod permissions;
+pub mod plugins;
+pub mod roles;
+pub mod scopes;
+pub mod settings;
 pub mod site;
+pub mod usage;
 pub mod why;
 
 use poem::http::HeaderMap;

@@ -18,7 +18,11 @@ words! {
         created: "The organization was created. Now invite its first member.", "已建立組織。現在可以邀請第一位成員。";
         settings: "Settings", "設定";
         saved: "The organization was saved.", "已儲存組織。";
-        open: "Members and rights", "成員與權限";
+        open: "Open its console", "開啟此組織的主控台";
+        state: "Access", "使用狀態";
+        ceiling: "Ceiling of its storage", "儲存上限";
+        no_ceiling: "none", "沒有上限";
+        ceiling_change: "Change the ceiling", "變更上限";
         activate: "Activate", "啟用";
         deactivate: "Deactivate", "停用";
         activate_about: "Its members can work in it again.", "成員可以再次使用這個組織。";
@@ -50,21 +54,10 @@ words! {
         invite_about: "An invitation is a link. Who opens it chooses a password and belongs to the organization.", "邀請是一個連結：開啟連結的人設定密碼後即加入組織。";
         invite_into: "Invite into {}", "邀請加入 {}";
         organization_first: "Create an organization first.", "請先建立組織。";
-        connect_about: "Put these lines into roster.toml, with your own addresses, and restart the server.", "將以下設定加入 roster.toml，改成您的位址後重新啟動伺服器。";
+        connect_about: "Open each system that you have, and follow its steps.", "請開啟您使用的系統，並依步驟設定。";
+        connect_test: "See the connections, and test them", "查看並測試連線";
         connect_manual: "The manual explains each of them", "使用手冊有各系統的說明";
-        protect_about: "Paste the OpenAPI document of a service, as JSON or YAML. Each of its operations becomes a permission that roles can hold.", "貼上服務的 OpenAPI 文件（JSON 或 YAML）。每個操作都會成為角色可擁有的權限。";
-        app: "Application", "應用程式";
-        document: "OpenAPI document", "OpenAPI 文件";
-        preview: "Preview", "預覽";
-        import: "Import", "匯入";
-        imported: "The catalog was imported: {} permissions are new.", "已匯入目錄：新增 {} 個權限。";
-        difference: "What the import would change", "匯入後的變更";
-        no_difference: "Nothing: the catalog has all of it.", "沒有變更：目錄已包含全部內容。";
-        added: "New", "新增";
-        changed: "Changed", "變更";
-        orphaned: "No longer in the document", "文件中已不存在";
-        skipped: "Left out", "略過";
-        nothing_written: "nothing was written", "尚未寫入";
+        protect_about: "Each operation of a service becomes a permission that roles can hold.", "服務的每個操作都會成為角色可擁有的權限。";
         later: "Later: to my overview", "稍後再做：前往總覽";
     }
 }

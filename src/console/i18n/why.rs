@@ -45,7 +45,7 @@ words! {
         assigned: "The role was assigned.", "已指派角色。";
         revoked: "The role was taken back.", "已收回角色。";
         share: "Link and API request", "連結與 API 請求";
-        epoch: "Policy epoch {}", "政策版本 {}";
+        epoch: "Policy epoch {}", "權限規則版本 {}";
         ok_role: "{} may: a role allows it.", "{}可以：角色允許此動作。";
         ok_grant: "{} may: a direct grant allows it.", "{}可以：直接授權允許此動作。";
         ok_plugin: "{} may: a plugin of the organization allows it.", "{}可以：組織的外掛允許此動作。";
@@ -58,13 +58,13 @@ words! {
         tenant_inactive: "The organization is not active, so {} may not.", "這個組織已停用，因此{}不可以。";
         plugin_denied: "A plugin of the organization denies it for {}.", "組織的外掛拒絕了{}。";
         plugin_failed: "A plugin of the organization failed, so the request of {} is denied.", "組織的外掛執行失敗，因此拒絕{}。";
-        snapshot_unavailable: "The policy is not loaded, so everything is denied, also for {}.", "政策尚未載入，因此一切請求（包括{}的）都被拒絕。";
+        snapshot_unavailable: "The policy is not loaded, so everything is denied, also for {}.", "權限規則尚未載入，因此一切請求（包括{}的）都被拒絕。";
     }
 }
 
 words! {
     pub Decisions {
-        title: "Decisions", "判定記錄";
+        title: "Decisions", "判定紀錄";
         about: "Denials, and a sample of what was allowed, newest first.", "拒絕的判定，以及部分允許的判定，由新到舊。";
         empty_title: "No decision yet", "尚無判定";
         empty_text: "Decisions are recorded when a service asks whether a member may do something: every denial, and some of the rest.", "當服務查詢成員的權限時會記錄判定：所有拒絕，以及部分允許。";
@@ -76,10 +76,7 @@ words! {
         reason: "Reason", "原因";
         allowed: "Allowed", "允許";
         denied: "Denied", "拒絕";
-        member_filter: "Member id", "成員編號";
         differed: "Only where a shadow plugin differed", "僅顯示影子外掛結果不同者";
         why: "Why?", "為什麼？";
-        older: "Older", "較舊";
-        newest: "Newest", "最新";
     }
 }

@@ -7,6 +7,7 @@ mod profile;
 mod rights;
 mod security;
 mod sessions;
+mod tasks;
 mod videos;
 
 use serde_json::Value;
@@ -19,6 +20,8 @@ use super::visit::Visit;
 use crate::kernel::authz;
 use crate::kernel::error::{Error, Field};
 use crate::kernel::units;
+
+pub(super) use overview::register_command;
 
 pub const PAGES: &[Page] = &[
     Page {
@@ -94,6 +97,24 @@ pub const PAGES: &[Page] = &[
         post: None,
     },
     Page {
+        path: "/me/tasks",
+        area: Area::Own,
+        needs: &[],
+        uses: &["list_tasks"],
+        entry: Some((Group::Own, |l| l.pick("Tasks", "背景工作"))),
+        get: page!(tasks::list),
+        post: None,
+    },
+    Page {
+        path: "/me/tasks/{id}",
+        area: Area::Own,
+        needs: &[],
+        uses: &["get_task", "cancel_task"],
+        entry: None,
+        get: page!(tasks::one),
+        post: Some(page!(tasks::act)),
+    },
+    Page {
         path: "/me/join",
         area: Area::Own,
         needs: &[],
@@ -149,7 +170,7 @@ fn moment(data: &Value, name: &str) -> i64 {
 }
 
 /// The error as a fault of this field, unless it names fields already.
-fn at_field(mut error: Error, name: &str) -> Error {
+pub(super) fn at_field(mut error: Error, name: &str) -> Error {
     if error.fields.is_empty() {
         let message = error.message().to_owned();
         error.fields.push(Field::body(name, message));
@@ -158,17 +179,17 @@ fn at_field(mut error: Error, name: &str) -> Error {
 }
 
 /// The messages about a field that no operation has under this name.
-fn faults(visit: &Visit, error: Option<&Error>, name: &str) -> Vec<String> {
+pub(super) fn faults(visit: &Visit, error: Option<&Error>, name: &str) -> Vec<String> {
     let all = error.iter().flat_map(|error| &error.fields).filter(|field| field.name() == name);
     all.map(|field| errors::field_message(&field.message, visit.language)).collect()
 }
 
 /// The key of a form: kept when the form is shown again, so that sending it twice does one thing.
-fn once(visit: &Visit) -> String {
+pub(super) fn once(visit: &Visit) -> String {
     visit.submitted(form::ONCE).map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
 /// The address of the API as programs see it.
-fn api_address(visit: &Visit) -> String {
+pub(super) fn api_address(visit: &Visit) -> String {
     format!("{}{}", visit.public_url(), visit.config().base_path)
 }

@@ -5,9 +5,10 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{NO_LIMIT_BYTES, api_address, items, may_in, moment, organizations, part, size, text};
+use crate::console::audit;
 use crate::console::client::op;
 use crate::console::components::{self, Column, Kind, Row, Tone};
-use crate::console::i18n::{actions, fields, fill, words};
+use crate::console::i18n::{fields, fill, words};
 use crate::console::visit::{Content, View, Visit};
 use crate::kernel::error::Result;
 
@@ -136,7 +137,7 @@ fn videos_of(visit: &Visit, t: &Overview, videos: Option<&Value>) -> Markup {
 }
 
 /// The request that registers a file in the visitor's folder; `None` for a visitor without a username.
-pub(super) fn register_command(visit: &Visit) -> Option<String> {
+pub(in crate::console) fn register_command(visit: &Visit) -> Option<String> {
     let folder = visit.me()["username"].as_str()?;
     Some(format!(
         "curl -H 'X-API-Key: …' -H 'Content-Type: application/json' -d '{{\"path\": \"{folder}/harbour.mp4\"}}' {}/register",
@@ -154,7 +155,7 @@ fn activity_of(visit: &Visit, t: &Overview, activity: Option<&Value>) -> Markup 
         let tone = if outcome == "done" { Tone::Ok } else { Tone::Bad };
         Row {
             cells: vec![
-                html! { (actions::text(text(entry, "action"), visit.language)) },
+                html! { (audit::label(visit, text(entry, "action"))) },
                 components::badge(tone, &fields::value(outcome, visit.language)),
                 html! { (text(entry, "address")) },
                 components::time_ago(moment(entry, "at")),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{may_in, organizations, part, text};
 use crate::console::client::op;
 use crate::console::components::{self, Column, Row, Tab, Tone};
-use crate::console::i18n::{fill, permissions, words};
+use crate::console::i18n::{fill, permissions, roles as role_names, words};
 use crate::console::visit::{Content, View, Visit};
 use crate::kernel::error::{ErrorCode, Result};
 
@@ -53,7 +53,7 @@ pub async fn show(visit: &Visit) -> Result<View> {
     };
     let body = html! {
         @if own.len() > 1 { (tabs(visit, t, code)) }
-        (components::card(&fill(t.roles, &[&text(shown, "name")]), roles(t, &permissions, roles_here.as_ref())))
+        (components::card(&fill(t.roles, &[&text(shown, "name")]), roles(visit, t, &permissions, roles_here.as_ref())))
         (components::card(t.permissions, html! {
             @match permissions["tree"].as_array().filter(|tree| !tree.is_empty()) {
                 Some(tree) => (branch(visit, t, tree, 0)),
@@ -79,12 +79,12 @@ fn tabs(visit: &Visit, t: &Rights, present: &str) -> Markup {
     components::tabs(t.organizations, &all)
 }
 
-/// The roles that the member holds, by their names if the member may list the roles of the organization.
-fn roles(t: &Rights, permissions: &Value, known: Option<&Value>) -> Markup {
+/// The roles that the member holds. Display names are known if the member may list the roles of the organization.
+fn roles(visit: &Visit, t: &Rights, permissions: &Value, known: Option<&Value>) -> Markup {
     let name_of = |key: &str| {
-        let all = known.and_then(|known| known["roles"].as_array()).into_iter().flatten();
-        let found = all.filter(|role| text(role, "key") == key).map(|role| text(role, "display_name"));
-        found.filter(|name| !name.is_empty()).map(str::to_owned).next().unwrap_or_else(|| key.to_owned())
+        let mut all = known.and_then(|known| known["roles"].as_array()).into_iter().flatten();
+        let found = all.find(|role| text(role, "key") == key).map_or("", |role| text(role, "display_name"));
+        role_names::name(found, key, visit.language).to_owned()
     };
     let roles: Vec<&str> = permissions["roles"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     html! {

@@ -2,16 +2,17 @@
 
 use futures_util::future::join;
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::overview::register_command;
-use super::{at_field, faults, items, moment, once, part, size, text};
+use super::{items, moment, part, size, text};
 use crate::console::client::{Answer, op};
-use crate::console::components::{self, Column, Confirm, Field, Kind, Menu, Row, Text, Tone};
+use crate::console::components::{self, Column, Confirm, Kind, Menu, Row};
 use crate::console::form;
-use crate::console::i18n::{fields, fill, words};
+use crate::console::i18n::{fill, words};
 use crate::console::list;
-use crate::console::visit::{self, Content, View, Visit};
+use crate::console::videos::{self, Transferred, job_badge};
+use crate::console::visit::{Content, View, Visit};
 use crate::kernel::error::{Error, ErrorCode, Result};
 
 words! {
@@ -32,9 +33,6 @@ words! {
         transfer: "Transfer", "移轉";
         transfer_title: "Transfer {}", "移轉 {}";
         transfer_text: "It then counts against the quota of the new owner ({} now with you). The file stays where it is, and you cannot take it back yourself.", "之後會計入新擁有者的配額（目前在您名下 {}）。檔案位置不變，您無法自行取回。";
-        new_owner: "New owner", "新的擁有者";
-        owner_id: "The id of the member. It stands on the member's own profile page.", "成員的編號，可在該成員的個人資料頁找到。";
-        owner_any: "The id, e-mail or username of the member.", "成員的編號、電子郵件或使用者名稱。";
         transferred: "{} is transferred.", "已移轉 {}。";
         delete: "Delete", "刪除";
         delete_title: "Delete {}", "刪除 {}";
@@ -103,26 +101,10 @@ fn row(visit: &Visit, t: &Videos, video: &Value, jobs: Option<&Value>) -> Row {
             html! { (path) },
             html! { (size(video, "size")) },
             components::time_ago(moment(video, "created_at")),
-            job_state(visit, job),
+            job_badge(visit, job),
         ],
         menu: Some(Menu { label: fill(t.more, &[&path]), items: menu }),
         ..Row::default()
-    }
-}
-
-fn job_state(visit: &Visit, job: Option<&Value>) -> Markup {
-    let Some(job) = job else { return html! { span class="quiet" { "–" } } };
-    let state = text(job, "state");
-    let tone = match state {
-        "done" => Tone::Ok,
-        "dead" => Tone::Bad,
-        "held" => Tone::Warn,
-        _ => Tone::Plain,
-    };
-    let shown = fields::value(state, visit.language);
-    match (state, job["progress_percent"].as_i64()) {
-        ("leased", Some(percent)) => components::badge(tone, &format!("{shown} {percent} %")),
-        _ => components::badge(tone, &shown),
     }
 }
 
@@ -143,34 +125,12 @@ fn empty(visit: &Visit, t: &Videos) -> Markup {
 }
 
 fn transfer_form(visit: &Visit, t: &Videos, video: &Answer, error: Option<&Error>) -> Content {
-    let path = text(&video.data, "path");
-    let hint = if visit.may("list_users") { t.owner_any } else { t.owner_id };
-    let faults = faults(visit, error, "uid");
-    let around = Field::new("uid", t.new_owner).hint(hint).faults(&faults);
-    let typed = visit.submitted("uid").unwrap_or_default();
-    let input = Text {
-        name: "uid",
-        value: typed,
-        is_required: true,
-        autocomplete: Some("off"),
-        maxlength: Some(254),
-        ..Text::default()
-    };
+    let form = videos::transfer_form(visit, video, error, None, Some(&visit.here()));
     let body = html! {
         p { (fill(t.transfer_text, &[&size(&video.data, "size")])) }
-        form method="post" action=(visit.here()) data-guard {
-            (components::hidden_input("act", "transfer"))
-            (components::hidden_input("id", text(&video.data, "uuid")))
-            (components::hidden_input(form::ONCE, &once(visit)))
-            (components::hidden_input(form::VERSION, video.etag.as_deref().unwrap_or_default()))
-            (components::text_field(&around, &input))
-            (components::actions(html! {
-                (components::button(t.transfer))
-                (components::link_button(&visit.here(), visit.frame().cancel))
-            }))
-        }
+        (form)
     };
-    Content::new(fill(t.transfer_title, &[&path]), body)
+    Content::new(fill(t.transfer_title, &[&text(&video.data, "path")]), body)
 }
 
 fn confirm_delete(visit: &Visit, t: &Videos, video: &Answer) -> Content {
@@ -209,38 +169,11 @@ pub async fn act(visit: &Visit) -> Result<View> {
 }
 
 async fn transfer(visit: &Visit, t: &Videos, id: &str) -> Result<View> {
-    let typed = visit.submitted("uid").unwrap_or_default().trim();
-    let owner = member_named(visit, typed).await.unwrap_or_else(|| typed.to_owned());
-    let call = op("transfer_video").at(id).body(&json!({"uid": owner})).if_match(visit.submitted(form::VERSION));
-    match visit.call(call.once(visit.submitted(form::ONCE))).await {
-        Ok(video) => visit.done("/console/me/videos", fill(t.transferred, &[&text(&video.data, "path")])),
-        Err(error) if visit::is_of_form(&error) || is_of_owner(&error) => {
+    match videos::transfer(visit, id).await? {
+        Transferred::Done(video) => visit.done("/console/me/videos", fill(t.transferred, &[&text(&video, "path")])),
+        Transferred::Refused(_, error) => {
             let video = visit.call(op("get_video").at(id)).await?;
-            let error = at_field(error, "uid");
             Ok(transfer_form(visit, t, &video, Some(&error)).status_of(&error).into())
         }
-        Err(error) => Err(error),
     }
-}
-
-/// Whether the error is about the new owner.
-fn is_of_owner(error: &Error) -> bool {
-    matches!(
-        error.code,
-        ErrorCode::MemberNotFound
-            | ErrorCode::QuotaExceeded
-            | ErrorCode::OrganizationQuotaExceeded
-            | ErrorCode::Forbidden
-    )
-}
-
-/// The id of the member with this e-mail or username, if the visitor may see members.
-async fn member_named(visit: &Visit, typed: &str) -> Option<String> {
-    if uuid::Uuid::parse_str(typed).is_ok() {
-        return None;
-    }
-    let found = visit.find(op("list_users").query("keyword", typed).query("limit", 20)).await?;
-    let is_named =
-        |user: &&Value| ["email", "username"].iter().any(|name| text(user, name).eq_ignore_ascii_case(typed));
-    items(&found).iter().find(is_named).map(|user| text(user, "id").to_owned())
 }

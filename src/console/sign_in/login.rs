@@ -180,7 +180,9 @@ pub(super) async fn obstacle(visit: &Visit) -> Result<Option<Content>> {
     if !members::is_set_up(app).await? {
         let body = html! {
             p { (t.no_administrator_text) }
-            (copyable_block("roster setup-link", visit.frame().copy, visit.frame().copied))
+            // Not the directory itself: strangers see this page.
+            (copyable_block("roster setup-link --data DIR", visit.frame().copy, visit.frame().copied))
+            p.hint { (t.no_administrator_data) }
         };
         return Ok(Some(Content::new(t.no_administrator_title, body)));
     }

@@ -33,6 +33,7 @@ words! {
         plain_tunnel: "For a quick look, open a tunnel and use the address on your own computer:", "只想先看看的話，可以建立通道，並改用自己電腦上的網址：";
         no_administrator_title: "This site has no administrator yet", "本站尚未設定管理員";
         no_administrator_text: "Nobody can sign in before the first administrator is created. The server printed a one-time link for this when it started. If it is gone or has expired, make a new one on the computer that runs Roster:", "在建立第一位管理員之前，沒有人能登入。伺服器啟動時會顯示一次性的設定連結。若連結遺失或已過期，請在執行 Roster 的電腦上產生新的連結：";
+        no_administrator_data: "DIR is the data directory of the server, as in its `roster serve --data DIR`.", "DIR 是伺服器的資料目錄，與啟動時 `roster serve --data DIR` 的目錄相同。";
         // Second factor.
         factor_title: "Second step", "第二因素驗證";
         factor_text: "Enter the six digits that your authenticator app shows now.", "請輸入驗證器應用程式目前顯示的六位數字。";

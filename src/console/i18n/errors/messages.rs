@@ -112,6 +112,19 @@ pub(super) const ALL: &[(&str, &str)] = &[
         "不是 UTF-8，請選擇檔案的編碼。",
     ),
     ("is not valid {}", "不是有效的 {}。"),
+    ("is in line {} already", "與第 {} 行重複。"),
+    ("is in row {} already", "與第 {} 列重複。"),
+    ("has more than {} cells in the header", "標題列超過 {} 欄。"),
+    ("has a cell of more than {} bytes in the header", "標題列有超過 {} 位元組的儲存格。"),
+    ("has too many cells: correct it in the file", "這一列的欄數過多，請在檔案中修正。"),
+    ("has a cell of more than 4 KiB: correct it in the file", "這一列有超過 4 KiB 的儲存格，請在檔案中修正。"),
+    ("has fewer cells than the header", "這一列的欄數少於標題列。"),
+    ("has a cell that no column of the header names", "這一列有標題列中沒有的欄位。"),
+    ("is required for a new member", "新成員必須填寫。"),
+    (
+        "a member has this username, but the site did not assign it: rename that member, or confirm that it is the same by setting `username_by_site` at PATCH /admin/members/{}",
+        "已有成員使用這個使用者名稱，但並非由站台指定：請變更該成員的名稱，或在成員頁面確認是同一人（username_by_site，{}）。",
+    ),
     ("must be an array of users", "必須是成員的清單。"),
     ("must be text or a number", "必須是文字或數字。"),
     // Times and limits.
@@ -177,9 +190,64 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ("must not have control characters or backslashes", "不可包含控制字元或反斜線。"),
     ("must be relative, or lie below the media root", "必須是相對路徑，或位於媒體根目錄之下。"),
     ("must begin with the name of a member's folder: `username/…`", "須以成員的資料夾名稱開頭：username/…。"),
+    // Quotas.
+    (
+        "your organization has no ceiling, so only the platform can give more than the default",
+        "您的組織沒有儲存上限，因此超過預設值的配額只能由站台管理員給予。",
+    ),
+    ("this is more than your whole organization may store", "這超過您整個組織的儲存上限。"),
+    (
+        "this member does not count under your organization alone: only the platform can change this",
+        "此成員不只屬於您的組織，因此只有站台管理員能變更。",
+    ),
+    (
+        "this member has rights that you do not hold: ask an owner of the organization",
+        "此成員擁有您沒有的權限，請洽組織的擁有者。",
+    ),
     // Forms of the console itself.
     ("the two passwords differ", "兩次輸入的密碼不同。"),
     ("choose at least one", "請至少選擇一項。"),
     ("the name does not match", "輸入的名稱不符。"),
     ("must be a date", "必須是日期。"),
+    // Catalogs.
+    ("{} and {} both answer {} {}: the import is ambiguous", "{} 與 {} 都對應 {} {}，無法判斷要用哪一個。"),
+    ("{} is defined twice: here and at {}", "{} 重複定義：此處與 {}。"),
+    ("{} is already a permission of the application {}: use a prefix", "{} 已是應用程式 {} 的權限，請使用前綴。"),
+    ("{} is reserved for the entries of Roster itself", "{} 保留給 Roster 本身的項目。"),
+    ("{} needs both http_methods and http_path, or neither", "{} 必須同時有 http_methods 與 http_path，或都沒有。"),
+    ("{} is its own ancestor", "{} 是自己的上層。"),
+    ("the parent {} is not in this import", "上層 {} 不在這次匯入中。"),
+    ("must be a list of permissions", "必須是權限清單。"),
+    ("is not a field of a permission", "不是權限的欄位。"),
+    (
+        "is not a field of a catalog; an OpenAPI document must have the field `openapi`",
+        "不是目錄的欄位；OpenAPI 文件必須有 `openapi` 欄位。",
+    ),
+    // Operations that an import leaves out.
+    ("is in another document ($ref: {}): copy it into this one", "位於另一份文件（$ref: {}），請複製到這份文件中。"),
+    ("references nothing in this document ($ref: {})", "在這份文件中找不到參照的內容（$ref: {}）。"),
+    (
+        "references itself, or is a chain of more than {} references ($ref: {})",
+        "參照自己，或參照超過 {} 層（$ref: {}）。",
+    ),
+    ("has the method {}, which is not an upper-case word", "方法 {} 不是大寫英文字。"),
+    ("the server {} has no default for {}: set the base path", "伺服器 {} 的 {} 沒有預設值，請設定路徑前綴。"),
+    ("its requests are the same as those of {} {}, whose permission applies", "其請求與 {} {} 相同，適用後者的權限。"),
+    (
+        "differs from others only in its query or fragment, which decisions ignore",
+        "與其他操作只有查詢字串或片段不同，而判斷時不看這些部分。",
+    ),
+    ("the path {} must begin with a slash", "路徑 {} 必須以斜線開頭。"),
+    ("the path {} has an empty or dot segment", "路徑 {} 有空白或只有點的區段。"),
+    ("the path {} has two adjacent parameters in {}", "路徑 {} 的 {} 中有兩個相鄰的參數。"),
+    (
+        "the path {} has more than one parameter of many segments or umbrella",
+        "路徑 {} 有多個可含斜線的參數或萬用字元。",
+    ),
+    (
+        "the path {} has a parameter of many segments together with another one in {}",
+        "路徑 {} 的 {} 中，可含斜線的參數與其他參數並存。",
+    ),
+    ("the path {} has the text {}, which no accepted path can contain", "路徑 {} 含有不允許的文字 {}。"),
+    ("the path {} has the parameter {}, which does not belong to a path segment", "路徑 {} 的參數 {} 不屬於路徑區段。"),
 ];

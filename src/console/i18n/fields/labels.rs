@@ -227,6 +227,26 @@ pub(super) const EXPLANATIONS: &[(&str, &str, &str)] = &[
         "個人金鑰最多有效 90 天，整合金鑰最多 30 天；緊急金鑰只能在一天內使用一次。未選擇時為個人金鑰。",
     ),
     (
+        "scope_type",
+        "The kind of object, such as video: lower-case letters, digits, _ . -",
+        "物件的種類，例如 video：小寫字母、數字、_ . -",
+    ),
+    (
+        "scope_id",
+        "The id of one object, such as north; * for all objects of this kind.",
+        "單一物件的編號，例如 north；* 表示此類型的所有物件。",
+    ),
+    (
+        "module",
+        "The part of the program, such as video: lower-case letters, digits, _ . -",
+        "程式的部分，例如 video：小寫字母、數字、_ . -",
+    ),
+    (
+        "action",
+        "What may be done, such as delete: lower-case letters, digits, _ . -",
+        "可以執行的動作，例如 delete：小寫字母、數字、_ . -",
+    ),
+    (
         "url",
         "Where events are sent, such as https://n8n.example.org/webhook/1.",
         "接收事件的網址，例如 https://n8n.example.org/webhook/1。",

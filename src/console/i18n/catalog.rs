@@ -1,0 +1,83 @@
+//! The texts of the catalog: its tree, and the import of a document.
+
+use super::words;
+
+words! {
+    pub Catalog {
+        title: "Catalog", "權限目錄";
+        about: "Every permission of this site: Roster's own, and those of the services that it protects. Roles are made of them.", "本站的所有權限：Roster 本身的，以及受保護服務的。角色由這些權限組成。";
+        import: "Import a catalog", "匯入目錄";
+        import_about: "Any service's OpenAPI document, or a catalog in Roster's own format, as JSON or YAML. You see the difference before anything is written.", "任何服務的 OpenAPI 文件，或 Roster 自有格式的目錄，JSON 或 YAML 皆可。寫入前會先顯示差異。";
+        upload: "Upload a file", "上傳檔案";
+        paste: "Paste the document", "貼上文件";
+        file: "File", "檔案";
+        file_hint: "At most {} ({} permissions).", "最大 {}（{} 個權限）。";
+        document: "Document", "文件";
+        document_hint: "At most {}. Upload a longer one as a file.", "最大 {}；較長的文件請以檔案上傳。";
+        document_missing: "Choose a file, or paste a document.", "請選擇檔案或貼上文件。";
+        document_long: "This is longer than {}. Upload it as a file.", "超過 {}，請以檔案上傳。";
+        app: "Application", "應用程式";
+        app_hint: "Its entries are replaced by those of the document. Empty: the one that the document names, else main.", "文件的項目會取代此應用程式的項目。空白：文件中指定的應用程式，否則為 main。";
+        prefix: "Prefix of the names", "名稱前綴";
+        prefix_hint: "Such as gitea, where two services have the same names.", "例如 gitea，用於兩個服務有相同名稱時。";
+        options: "More options", "更多選項";
+        base: "Prefix of the paths", "路徑前綴";
+        base_hint: "Instead of the path of the document's first server.", "取代文件中第一個伺服器的路徑。";
+        multi_segment: "Parameters with slashes", "可含斜線的參數";
+        multi_segment_hint: "Their names, separated by commas.", "參數名稱，以逗號分隔。";
+        organizations: "Only for these organizations", "僅限這些組織";
+        organizations_hint: "Codes, separated by commas; * for all. Empty leaves it as it is.", "組織代碼，以逗號分隔；* 表示全部。空白表示不變更。";
+        closed: "Add new entries closed", "以關閉狀態新增項目";
+        preview: "Show the difference", "顯示差異";
+        preview_title: "What the import would change", "匯入後的變更";
+        nothing_written: "nothing was written", "尚未寫入";
+        size: "Size", "大小";
+        no_difference: "Nothing: the catalog has all of it.", "沒有變更：目錄已包含全部內容。";
+        added: "New", "新增";
+        changed: "Changed", "變更";
+        renamed: "Renamed", "更名";
+        orphaned: "No longer in the document", "文件中已不存在";
+        skipped: "Left out", "略過";
+        further: "and {} more", "以及另外 {} 個";
+        line: "line {}", "第 {} 行";
+        only_for: "Organizations that have the application", "擁有此應用程式的組織";
+        notes: "What it means", "影響";
+        note_every_owner: "The owners of every organization get the new open entries at once. To prevent that, name organizations under More options, or add the entries closed.", "套用後，每個組織的擁有者會立即擁有這些開啟的新項目。若不要如此，請在「更多選項」中指定組織，或以關閉狀態新增。";
+        note_orphaned: "Roles keep the entries that are no longer in the document, but these open nothing until an import contains them again.", "角色會保留文件中已不存在的項目，但在再次匯入之前，這些項目沒有作用。";
+        note_renamed: "Roles keep renamed entries. Plugin filters with their former names no longer match them.", "角色會保留更名的項目；外掛篩選條件中的舊名稱不再符合。";
+        note_skipped: "What is left out has no permission: requests to it are denied, unless the path of another entry matches.", "略過的操作沒有權限：除非符合其他項目的路徑，否則請求會被拒絕。";
+        losing: "Roles that lose something", "失去權限的角色";
+        losing_about: "Their members can no longer do this. Owners, who hold every permission, lose it too.", "這些角色的成員將無法再執行這些動作；擁有所有權限的擁有者也會失去。";
+        nobody_loses: "No role loses anything.", "沒有角色會失去權限。";
+        losing_more: "{} roles lose something; these are the first.", "共有 {} 個角色失去權限，以下為前幾個。";
+        organization: "Organization", "組織";
+        role: "Role", "角色";
+        members: "Members", "成員";
+        permissions: "Permissions", "權限";
+        replaces: "The entries of this application come from {}. Applying this import changes or orphans them.", "此應用程式的項目來自 {}，套用後會被取代或變更。";
+        replaces_own: "a catalog in Roster's own format", "Roster 自有格式的目錄";
+        replaces_openapi: "the OpenAPI document {}", "OpenAPI 文件 {}";
+        replace: "Replace that document", "取代該文件";
+        apply: "Apply", "套用";
+        apply_about: "Applies exactly this difference. If the catalog changes meanwhile, you are told and see the new difference.", "將套用上述差異。若目錄在此期間有變更，會告知您並顯示新的差異。";
+        choose_again: "The document is too long to be kept on this page. Choose the same file again.", "文件太長，無法保留在頁面上。請再次選擇同一個檔案。";
+        change: "Change the document", "修改文件";
+        stale: "The catalog changed since the difference was shown. Nothing was written; this is the difference now.", "目錄在顯示差異後已有變更。尚未寫入，以下是目前的差異。";
+        another: "This is not the document whose difference was shown. Nothing was written; this is its difference.", "這不是剛才顯示差異的文件。尚未寫入，以下是它的差異。";
+        imported: "The catalog was imported: {} new, {} changed, {} orphaned.", "已匯入目錄：新增 {}、變更 {}、孤立 {}。";
+        faulty: "This document cannot be imported", "無法匯入這份文件";
+        at: "at {}", "位於 {}";
+        top: "Whole catalog", "整個目錄";
+        name: "Name", "名稱";
+        meaning: "Meaning", "說明";
+        opens: "Opens", "可存取";
+        state: "State", "狀態";
+        below: "Below", "下層";
+        search: "Search by name, path or meaning", "以名稱、路徑或說明搜尋";
+        total: "{} permissions, {} of them closed", "共 {} 個權限，其中 {} 個已關閉";
+        none_fits: "No permission fits", "沒有符合的權限";
+        none_fits_text: "Search for another part of the name or path.", "請改搜尋名稱或路徑的其他部分。";
+        open: "open", "開啟";
+        is_closed: "closed", "已關閉";
+    }
+}
