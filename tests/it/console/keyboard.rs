@@ -62,13 +62,14 @@ async fn signing_in_and_reaching_the_members() {
     tab_to(&browser, "input[name=password]").await;
     browser.type_text(PASSWORD).await;
     browser.press("Enter").await;
-    assert_eq!(browser.url().await, at(&site, "/console/me"));
+    assert_eq!(browser.url().await, at(&site, "/console/o/acme"));
+    browser.open(&at(&site, "/console/me")).await;
     let own = browser.text("details.switcher > summary").await;
     tab_to(&browser, &format!("summary \"{own}\"")).await;
     browser.press("Enter").await;
     tab_to(&browser, "a \"acme\"").await;
     browser.press("Enter").await;
-    assert_eq!(browser.url().await, at(&site, "/console/o/acme/members"));
+    assert_eq!(browser.url().await, at(&site, "/console/o/acme"));
     // The navigation leads on from there.
     tab_to(&browser, "a \"Roles\"").await;
     browser.press("Enter").await;

@@ -115,6 +115,23 @@ async fn several_members_are_suspended_and_undone_with_a_result_for_each() {
 }
 
 #[tokio::test]
+async fn who_holds_more_than_the_visitor_is_not_suspended_and_the_reason_is_told() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (_, browser) = owner(&acme).await;
+    let kim = created(&acme, "kim", "Kim").await;
+    let right = json!({"uid": kim, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
+    site.admin().post("/admin/permissions/grant", right).await.done();
+    let why = "This member has rights that you do not hold (such as a direct grant of the site): ask an administrator of the site.";
+    let alone = browser.post(&format!("{LIST}/{kim}"), &[("act", "suspend")]).await;
+    assert_eq!((alone.status, alone.notices()), (403, vec![why.to_owned()]), "{}", alone.main());
+    let listed = browser.post(LIST, &[("act", "suspend"), ("uid", &kim)]).await;
+    assert_eq!(listed.status, 403, "{}", listed.main());
+    assert!(listed.with_class("results")[0].text().ends_with(why), "{}", listed.main());
+    assert_eq!(status(&acme, &kim).await, "active");
+}
+
+#[tokio::test]
 async fn nobody_suspends_or_takes_out_themselves_among_others() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
@@ -291,6 +308,9 @@ async fn a_quota_is_changed_and_undone() {
     let size = async || acme.admin().get(&format!("/admin/users/{kim}")).await.data()["quota_size"].clone();
     let (before, page) = (size().await, browser.get(&address).await);
     assert_eq!((page.status, page.value("size").as_deref(), page.with_class("empty").len()), (200, Some(""), 1));
+    assert!(page.main().contains("at most the default size"), "{}", page.main());
+    let over = browser.post(&address, &[("size", "9000 TB")]).await;
+    assert_eq!((over.status, size().await), (403, before.clone()), "{}", over.main());
     let wrong = browser.post(&address, &[("size", "much")]).await;
     assert_eq!((wrong.status, wrong.value("size").as_deref()), (400, Some("much")), "{}", wrong.main());
     assert_eq!(wrong.faults()[0].0, "size");
@@ -311,7 +331,7 @@ async fn a_quota_is_changed_and_undone() {
 async fn sessions_and_activity_are_shown_and_sessions_ended() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
-    let (_, browser) = owner(&acme).await;
+    let (actor, browser) = owner(&acme).await;
     let kim = acme.member_with_role("viewer").await;
     let address = format!("{LIST}/{}", kim.uid);
     let sessions = browser.get(&format!("{address}/sessions")).await;
@@ -322,8 +342,16 @@ async fn sessions_and_activity_are_shown_and_sessions_ended() {
     assert_eq!(browser.follow(&ended).await.with_class("empty").len(), 1);
     browser.post(&address, &[("act", "suspend")]).await;
     let activity = browser.get(&format!("{address}/activity?of=target")).await;
-    let actions: Vec<String> = activity.elements("code").iter().map(|code| code.text()).collect();
-    assert!(actions.iter().any(|text| text == "member.deactivate"), "{}", activity.main());
+    let rows = activity.elements("tbody")[0].elements("tr");
+    let newest = rows[0].elements("td");
+    let title = newest[1].elements("span")[0].attribute("title").map(str::to_owned);
+    assert_eq!((title.as_deref(), newest[2].text()), (Some("member.deactivate"), actor.username.clone()));
+    let link = newest[2].elements("a")[0].attribute("href").map(str::to_owned);
+    assert_eq!(link, Some(format!("{LIST}/{}", actor.uid)));
+    let own = browser.get(&format!("{LIST}/{}/activity?of=actor", actor.uid)).await;
+    let target = own.elements("tbody")[0].elements("tr")[0].elements("td").remove(2);
+    assert_eq!(target.elements("a")[0].attribute("href"), Some(address.as_str()), "{}", own.main());
+    assert!(target.text().ends_with(&kim.username), "{}", target.text());
     let decisions = browser.get(&format!("{address}/activity?of=decisions")).await;
     assert_eq!((decisions.status, decisions.value("of").as_deref()), (200, Some("decisions")));
 }
@@ -378,7 +406,7 @@ async fn foreign_members_do_not_exist_and_lacking_rights_are_named() {
         assert_eq!(page.status, 404, "{tab}: {}", page.main());
     }
     assert_eq!(browser.get("/console/o/beta/members").await.status, 404);
-    assert_eq!(browser.get("/console/o/acme").await.location(), Some(LIST));
+    assert_eq!(browser.get("/console/o/acme").await.h1(), "Overview");
     let plain = acme.member().await;
     let visitor = site.visitor();
     visitor.sign_in(&plain.username, PASSWORD).await;

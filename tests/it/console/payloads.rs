@@ -12,6 +12,7 @@ use crate::harness::site::{ADMIN, PASSWORD, Site};
 use crate::harness::waiting::eventually;
 use crate::harness::wasm_fixtures::denying;
 use crate::plugins::{enforce, put};
+use crate::videos::jobs;
 
 /// Each sets `xss` of the window if it runs, or loads something.
 const PAYLOADS: [&str; 48] = [
@@ -110,6 +111,8 @@ async fn planted(site: &Site) -> Planted<'_> {
     shown.insert("/console/o/acme/invitations?limit=200".into(), invitations(&acme).await);
     shown.insert("/console/site/organizations?limit=200".into(), organizations(site, &lee).await);
     shown.insert(format!("/console/o/acme/members/{}/keys?limit=200", kim.uid), keys(&kim).await);
+    shown.insert("/console/o/acme/jobs?limit=200&state=dead".into(), failures(&acme, &kim).await);
+    shown.insert("/console/o/acme/webhooks?limit=200".into(), webhooks(&acme).await);
     shown.insert(format!("/console/o/acme/members/{}/sessions", kim.uid), sessions(&kim).await);
     // The member whose pages are looked at, the organization, and the plugin's own words.
     let named = json!({"display_name": long()});
@@ -186,6 +189,25 @@ async fn organizations(site: &Site, member: &Member<'_>) -> Vec<String> {
 
 async fn keys(kim: &Member<'_>) -> Vec<String> {
     taken(40, async |_, name| kim.caller().post("/me/api-keys", json!({"name": name})).await.status == 200).await
+}
+
+async fn webhooks(acme: &Organization<'_>) -> Vec<String> {
+    taken(40, async |_, name| {
+        let body = json!({"name": name, "url": "https://hooks.example.org/1", "kinds": ["plugin.quarantined"]});
+        acme.owner().post("/admin/webhooks", body).await.status == 200
+    })
+    .await
+}
+
+/// Jobs that a worker gave up, with the reason.
+async fn failures(acme: &Organization<'_>, kim: &Member<'_>) -> Vec<String> {
+    let worker = jobs::worker(acme.site).await;
+    jobs::queue(acme.site, &kim.uid, Some(&acme.id), PAYLOADS.len());
+    taken(40, async |_, error| {
+        let job = jobs::claim_one(&worker).await;
+        jobs::report(&worker, &job, "fail", json!({"error": error, "retry": false})).await.status == 200
+    })
+    .await
 }
 
 /// Headers hold printable ASCII only. What they say of the device is shown up to 64 characters.

@@ -1,6 +1,6 @@
 //! The pages of the site: organizations and first steps.
 
-use crate::harness::console::Browser;
+use crate::harness::console::{Browser, borrowed};
 use crate::harness::site::{ADMIN, PASSWORD, Site};
 
 async fn administrator(site: &Site) -> Browser {
@@ -57,7 +57,7 @@ async fn an_organization_is_changed_and_a_stale_form_is_refused() {
 }
 
 #[tokio::test]
-async fn first_steps_show_what_is_done_and_import_a_catalog() {
+async fn first_steps_show_what_is_done_and_lead_to_the_import_of_a_catalog() {
     let site = Site::start().await;
     let browser = administrator(&site).await;
     let steps = "/console/site/first-steps";
@@ -66,14 +66,56 @@ async fn first_steps_show_what_is_done_and_import_a_catalog() {
     assert_eq!(page.with_class("rail")[0].elements("li").len(), 5, "{}", page.main());
     let document =
         "openapi: 3.0.3\ninfo: {title: Films, version: '1'}\npaths:\n  /films:\n    get: {operationId: list_films}\n";
-    let preview = browser.post(steps, &[("act", "preview"), ("app", "films"), ("document", document)]).await;
-    assert_eq!((preview.status, preview.with_class("preview").len()), (200, 1), "{}", preview.main());
-    assert_eq!(preview.value("document").as_deref(), Some(document));
-    let before = site.admin().get("/api/v1/permissions/catalog").await.data().to_string();
-    assert!(!before.contains("list_films"), "a preview writes nothing");
-    let imported = browser.post(steps, &[("act", "import"), ("app", "films"), ("document", document)]).await;
+    // The forms of the last step are those of the catalog page.
+    let catalog = "/console/site/catalog";
+    let forms = page.elements("section").into_iter().find(|part| part.attribute("id") == Some("protect")).expect("it");
+    let forms = forms.elements("form");
+    assert!(forms.iter().all(|form| form.attribute("action") == Some(catalog)) && !forms.is_empty(), "{}", page.main());
+    let sent = [("act", "preview"), ("app", "films"), ("document", document)];
+    let preview = browser.post(catalog, &sent).await;
+    let form = preview.elements("form").into_iter().find(|form| form.has_class("card")).expect("the form to apply");
+    let mut fields = form.fields();
+    fields.push(("act".into(), "apply".into()));
+    let imported = browser.post(catalog, &borrowed(&fields)).await;
     assert_eq!(imported.status, 303, "{}", imported.main());
-    assert!(site.admin().get("/api/v1/permissions/catalog").await.data().to_string().contains("films"));
-    let broken = browser.post(steps, &[("act", "preview"), ("app", "films"), ("document", "{")]).await;
+    let step = browser.get(steps).await.with_class("rail")[0].elements("li").remove(4);
+    assert!(step.text().contains("done"), "{}", step.text());
+    let broken = browser.post(catalog, &[("act", "preview"), ("app", "films"), ("document", "{")]).await;
     assert_eq!((broken.status, broken.faults().len()), (400, 1), "{}", broken.main());
+}
+
+#[tokio::test]
+async fn the_start_page_and_the_switcher_lead_to_the_organizations() {
+    let site = Site::start().await;
+    let browser = administrator(&site).await;
+    let acme = site.organization("acme").await;
+    assert_eq!(browser.get("/console").await.location(), Some("/console/site"));
+    for address in ["/console/me", "/console/site", "/console/o/acme/members"] {
+        let links = browser.get(address).await.links();
+        let has = |start: &str| links.iter().any(|link| link.starts_with(start));
+        assert!(has("/console/o/acme") && has(LIST), "{address}: {links:?}");
+    }
+    let page = browser.get(&format!("{LIST}/{}", acme.id)).await;
+    let links = page.links();
+    assert!(["/console/o/acme", "/console/o/acme/usage"].iter().all(|link| links.iter().any(|one| one == link)));
+    // Each member starts where there is something to see.
+    for (role, start) in [("tenant_owner", "/console/o/acme"), ("member", "/console/me")] {
+        let visitor = site.visitor();
+        visitor.sign_in(&acme.member_with_role(role).await.username, PASSWORD).await;
+        assert_eq!(visitor.get("/console").await.location(), Some(start), "{role}");
+        assert!(!visitor.get("/console/me").await.links().contains(&LIST.to_owned()), "{role}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_member_is_invited_as_the_owner() {
+    let site = Site::start().await;
+    let browser = administrator(&site).await;
+    let fields = [("org_code", "first"), ("name", "First"), ("once", "k")];
+    let made = browser.post(LIST, &fields).await;
+    let form = browser.follow(&made).await;
+    let select = form.elements("select").into_iter().find(|one| one.attribute("name") == Some("role_id")).expect("it");
+    let proposed = form.value("role_id");
+    let chosen = select.elements("option").into_iter().find(|one| one.attribute("value") == proposed.as_deref());
+    assert_eq!(chosen.expect("a proposed role").text(), "Owner");
 }

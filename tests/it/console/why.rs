@@ -101,6 +101,11 @@ async fn decisions_lead_to_why() {
         page.links().iter().any(|link| link.contains("/why?uid=")).then_some(page)
     })
     .await;
+    // The reason is in words, with its code for pointers; the filter has the same words.
+    let reason = page.elements("span").into_iter().find(|span| span.attribute("title") == Some("no_permission"));
+    assert_eq!(reason.expect("a reason").text(), "No role has the permission");
+    let option = page.elements("option").into_iter().find(|option| option.attribute("value") == Some("no_permission"));
+    assert_eq!(option.expect("a choice").text(), "No role has the permission");
     let why = page.links().into_iter().find(|link| link.contains("/why?uid=")).expect("a link");
     assert!(browser.get(&why).await.with_class("verdict")[0].text().contains("no_permission"));
     let allowed = browser.get("/console/o/acme/decisions?allow=true").await;

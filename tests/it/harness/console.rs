@@ -71,6 +71,22 @@ impl Browser {
         self.send(self.http.post(self.absolute(path)).header("content-type", content_type).body(body)).await
     }
 
+    /// Sends a form with a file: its field, its name and its content.
+    pub async fn post_file(&self, path: &str, fields: &[(&str, &str)], file: (&str, &str, &[u8])) -> Page {
+        const BOUNDARY: &str = "----FormBoundary7";
+        let (field, name, content) = file;
+        let head = |rest: &str| format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name={rest}\r\n");
+        let mut body: Vec<u8> = Vec::new();
+        for (name, value) in fields {
+            body.extend(format!("{}\r\n{value}\r\n", head(&format!("\"{name}\""))).bytes());
+        }
+        let of_file = head(&format!("\"{field}\"; filename=\"{name}\""));
+        body.extend(format!("{of_file}Content-Type: application/octet-stream\r\n\r\n").bytes());
+        body.extend_from_slice(content);
+        body.extend(format!("\r\n--{BOUNDARY}--\r\n").bytes());
+        self.post_raw(path, &format!("multipart/form-data; boundary={BOUNDARY}"), body).await
+    }
+
     /// Follows the redirect of an answer.
     pub async fn follow(&self, page: &Page) -> Page {
         let to = page.location().unwrap_or_else(|| panic!("no redirect: {} {}", page.status, page.text));
@@ -282,9 +298,15 @@ impl Page {
         self.elements("a").iter().map(|link| attribute(link, "href")).collect()
     }
 
-    /// Asserts that the page has no markup of its own from this text, which holds a `<`.
+    /// Asserts that the page shows this text, which holds a `<`, and has no markup from it.
     pub fn require_escaped(&self, payload: &str) {
-        assert!(payload.contains('<') && !self.text.contains(payload), "{payload}: {}", self.text);
+        self.require_without(payload);
+        assert!(unescaped(&self.text).contains(payload), "{payload} is not shown: {}", self.text);
+    }
+
+    /// Asserts that the page does not have this markup, whether it shows it as text or not.
+    pub fn require_without(&self, markup: &str) {
+        assert!(markup.contains('<') && !self.text.contains(markup), "{markup}: {}", self.text);
     }
 }
 
@@ -297,7 +319,7 @@ fn attribute(element: &Element, name: &str) -> String {
     element.attribute(name).unwrap_or_default().to_owned()
 }
 
-const VOID: [&str; 7] = ["input", "meta", "link", "br", "hr", "img", "!doctype"];
+const VOID: [&str; 8] = ["input", "meta", "link", "br", "wbr", "hr", "img", "!doctype"];
 
 /// The elements that fit, also those inside others.
 fn elements_of(markup: &str, fits: impl Fn(&Element) -> bool) -> Vec<Element> {
@@ -388,7 +410,7 @@ fn text_of(markup: &str) -> String {
         let end = tag_end(rest).expect("the end of a tag");
         let name = rest.trim_start_matches(['<', '/']).split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
         // Blocks end words; parts of a line do not.
-        if !["b", "a", "code", "time"].contains(&name) {
+        if !["b", "a", "code", "time", "wbr"].contains(&name) {
             text.push(' ');
         }
         rest = &rest[end + 1..];

@@ -4,6 +4,8 @@ pub mod browser;
 pub mod callers;
 pub mod console;
 pub mod counterparts;
+pub mod gated_sftpgo;
+pub mod gated_wordpress;
 pub mod nginx;
 pub mod organizations;
 pub mod receiver;

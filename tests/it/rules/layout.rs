@@ -9,6 +9,7 @@ use super::tidy::{files, shipped};
 /// requires a change here.
 const FEATURES: &[(&str, &[&str])] = &[
     ("api_keys", &["members"]),
+    ("audit", &["members"]),
     ("decisions", &["members", "permissions"]),
     ("grants", &["members"]),
     ("invitations", &["members", "permissions"]),
@@ -18,7 +19,9 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("plugins", &["members"]),
     ("provisioning", &["api_keys", "members", "quotas"]),
     ("quotas", &["members"]),
+    ("search", &["api_clients", "members", "organizations", "permissions", "plugins", "videos", "webhooks"]),
     ("sessions", &["api_keys", "invitations", "members", "permissions"]),
+    ("statistics", &["audit", "jobs", "quotas"]),
     ("videos", &["jobs", "members", "quotas"]),
     ("webhooks", &["members"]),
 ];
@@ -52,7 +55,7 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("db", &["config", "error", "ids", "runtime"]),
     ("decision_log", &["authz", "config", "db", "error", "ids", "runtime"]),
     ("encryption", &["error", "ids", "secret"]),
-    ("http", &["authn", "authz", "config", "db", "error", "intake", "nearest", "secret"]),
+    ("http", &["app", "authn", "authz", "config", "db", "error", "ids", "intake", "nearest", "secret"]),
     ("intake", &["config", "error"]),
     ("outbound", &["config", "error", "ids"]),
     ("outbox", &["authz", "config", "db", "error", "ids"]),

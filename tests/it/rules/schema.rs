@@ -92,6 +92,7 @@ const READ_WHOLE: &[&str] = &[
     "EPOCH",
     "FIND_SETUP",
     "LAST_LINK",
+    "HEAD",
     "SET_SETUP",
     "RAISE_EPOCH",
     "COUNT_IN",
@@ -227,7 +228,7 @@ const OWNED: [(&str, &[&str]); 14] = [
 
 /// Conditions that are checked on rows in the list's own order: most rows satisfy them, or another condition narrows
 /// the list.
-const ASKED_OF_ROWS: [&str; 24] = [
+const ASKED_OF_ROWS: [&str; 25] = [
     ":is_active",
     ":keyword",
     ":folded",
@@ -244,6 +245,7 @@ const ASKED_OF_ROWS: [&str; 24] = [
     ":target",
     ":target_kind",
     ":is_delivered",
+    ":is_tried",
     ":since",
     ":until",
     ":from",

@@ -20,6 +20,7 @@ fn request(name: &str, uid: &str, acme: &str) -> (String, Value) {
         "roster.organization.create" => ("/admin/organizations".into(), json!({"org_code": "core", "name": "Core"})),
         "roster.organization.activate" => (format!("/admin/organizations/{acme}/activate"), json!({})),
         "roster.organization.deactivate" => (format!("/admin/organizations/{acme}/deactivate"), json!({})),
+        "roster.grant.list" => (format!("/admin/permissions/grants?member={uid}"), Value::Null),
         "roster.grant.create" => ("/admin/permissions/grant".into(), right),
         "roster.grant.delete" => ("/admin/permissions/revoke".into(), right),
         "roster.video.claim" => ("/api/v1/videos/claim".into(), json!({})),
@@ -35,6 +36,7 @@ fn request(name: &str, uid: &str, acme: &str) -> (String, Value) {
         }
         "roster.user.update" => (format!("/admin/users/{uid}"), json!({"display_name": "Other"})),
         "roster.user.delete" => (format!("/admin/users/{uid}"), Value::Null),
+        "roster.audit.head" => ("/admin/audit/head".into(), Value::Null),
         "roster.audit.verify" => ("/admin/audit/verify".into(), Value::Null),
         _ => panic!("{name} has no row"),
     };

@@ -165,6 +165,7 @@ async fn services_keys_are_created_by_the_platform_with_scopes_that_the_caller_h
             "roster.api_key.create",
             "roster.api_key.rotate",
             "roster.audit.list",
+            "roster.audit.head",
             "roster.audit.export",
             "roster.audit.verify",
         ])

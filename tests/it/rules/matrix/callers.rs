@@ -58,6 +58,9 @@ impl<'s> Callers<'s> {
             .with("x-internal-secret", "a-wrong-secret-for-tests")
             .with("x-uid", &self.suspended.uid)
             .with("x-tenant-id", "acme");
+        // Without a scope, a client gets what is its own.
+        let own_too = OWN_TOO.iter().find(|(id, _)| *id == operation.id && operation.scope.is_none());
+        let without_scope = own_too.map_or_else(|| operation.code(32, 505), |(_, code)| *code);
         let takes_secret = operation.takes_internal || operation.takes_gateway;
         let no_service = if takes_secret { operation.code(29, 501) } else { operation.nobody() };
 
@@ -68,7 +71,7 @@ impl<'s> Callers<'s> {
             ("an unknown client", with_secret("rc_0123456789", "rs_nothing"), no_client),
             ("a client's wrong secret", with_secret(&self.client_key, "rs_nothing"), no_client),
             ("a disabled client", self.disabled_client.clone(), no_client),
-            ("a client without the scope", lacking_scope, if_client(operation.code(32, 505))),
+            ("a client without the scope", lacking_scope, if_client(without_scope)),
             ("a wrong internal secret", false_secret, no_service),
         ];
         if let Some(permission) = &operation.permission {

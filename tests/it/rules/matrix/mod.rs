@@ -46,12 +46,13 @@ const PUBLIC: [&str; 18] = [
 
 /// Operations that need no permission but a signed-in member: they show the caller's own data, or data that is not
 /// secret.
-pub const NO_PERMISSION_NEEDED: [&str; 28] = [
+pub const NO_PERMISSION_NEEDED: [&str; 29] = [
     "get_me",
     "update_me",
     "get_my_rights",
     "get_my_permissions",
     "get_permission_catalog",
+    "search",
     "get_my_second_factor",
     "begin_my_second_factor",
     "confirm_my_second_factor",
@@ -78,7 +79,7 @@ pub const NO_PERMISSION_NEEDED: [&str; 28] = [
 ];
 
 /// Operations that show or change the caller's own data without the permission, with the code for everything else.
-pub const OWN_TOO: [(&str, u64); 8] = [
+pub const OWN_TOO: [(&str, u64); 11] = [
     ("list_videos", 102_000),
     ("get_video", 33_301_000),
     ("delete_video", 33_301_000),
@@ -87,6 +88,9 @@ pub const OWN_TOO: [(&str, u64); 8] = [
     ("list_jobs", 102_000),
     ("count_jobs", 102_000),
     ("get_job", 33_301_000),
+    ("list_tasks", 102_000),
+    ("get_task", 35_301_000),
+    ("cancel_task", 35_301_000),
 ];
 
 /// Operations that a fresh member may call without having any data for them, with the error code of the response.
@@ -116,7 +120,7 @@ pub const INTERNAL: [(&str, &str); 8] = [
 ];
 
 /// Permissions that the rows on clients grant, so that the right caller must hold them too.
-pub const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
+pub const GIVEN: [&str; 4] = ["roster.audit.list", "roster.audit.export", "roster.audit.head", "roster.audit.verify"];
 
 /// The scopes of clients that cover an operation today; `*` is all of them.
 pub const SCOPES: [&str; 15] = [

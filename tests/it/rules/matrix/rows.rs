@@ -130,6 +130,12 @@ impl Fixture<'_> {
         }
     }
 
+    /// A task of the administrator.
+    pub async fn task(&self) -> String {
+        let started = self.site.admin().get("/admin/audit/verify?background=true").await;
+        started.body["data"]["id"].as_str().expect("id").to_owned()
+    }
+
     /// A webhook of acme; nothing listens at its URL.
     pub async fn webhook(&self) -> String {
         let body = json!({"name": "sample", "url": "http://127.0.0.1:9/", "kinds": ["member.created"]});
@@ -193,7 +199,9 @@ impl Fixture<'_> {
             "/admin/api-clients/" => self.client_key().await,
             "/admin/webhooks/" => self.webhook().await,
             "/admin/deliveries/" => self.delivery().await,
+            "/admin/connections/" => "sftpgo".into(),
             "/jobs/" => self.job("queued").await,
+            "/tasks/" => self.task().await,
             "/permissions/roles/" => self.role().await,
             _ if ends(&["/members/", "/users/", "/quotas/"]) => self.uid().await,
             _ if ends(&["/organizations/"]) => self.acme.id.clone(),
@@ -238,6 +246,7 @@ impl Fixture<'_> {
     async fn row_of_people(&self, operation: &str) -> Option<Row> {
         let id = &self.acme.id;
         Some(match operation {
+            "search" => ("/search?q=ki".into(), None),
             "create_member" => ("/admin/members".into(), Some(json!({"username": fresh("u")}))),
             "update_member" => (format!("/admin/members/{}", self.uid().await), Some(json!({"display_name": "New"}))),
             "reset_second_factor" => (format!("/admin/members/{}/second-factor", self.uid_with_second_factor().await), None),
@@ -305,6 +314,7 @@ impl Fixture<'_> {
         Some(match operation {
             "grant_right" => ("/admin/permissions/grant".into(), Some(right(self.uid().await))),
             "revoke_right" => ("/admin/permissions/revoke".into(), Some(right(self.uid().await))),
+            "list_rights" => (format!("/admin/permissions/grants?member={}", self.uid().await), None),
 
             "upload_plugin" => (format!("/plugins?name={}", plugin_name()), None),
             "dry_run_plugin" => (self.plugin("/dry-run").await, Some(json!({"input": {"action": "GET"}}))),
