@@ -103,6 +103,7 @@ pub fn run(figures: &mut Figures) {
     }
     pages::run(&server, &admin, figures);
     server.stop();
+    pages::among_many(figures);
 }
 
 pub fn answered(server: &Process, request: &[u8]) -> Value {

@@ -22,6 +22,7 @@ const WANTED: &[(&str, Wanted)] = &[
     ("check_vs_bare", AtLeast(0.6)),
     ("tls_check_vs_plain", AtLeast(0.7)),
     ("console_vs_operation", AtMost(1.5)),
+    ("console_members_100k_vs_100", AtMost(2.0)),
     ("me_vs_bare", AtLeast(0.35)),
     ("bearer_me_vs_bare", AtLeast(0.35)),
     ("refresh_vs_grant", AtLeast(0.5)),

@@ -1,9 +1,14 @@
-//! Pages of the console, compared with the operations that each asks.
+//! Pages of the console, compared with the operations that each asks, and a list among many rows with one among few.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
 
 use crate::driver;
 use crate::lists::{answered, p95_ms};
 use crate::metrics::{Figures, progress};
 use crate::process::Process;
+use crate::site;
 
 /// The organization of the pages, with a quarter of all members.
 const ORG: &str = "org-00000";
@@ -48,6 +53,65 @@ pub fn run(server: &Process, admin: &str, figures: &mut Figures) {
         worst = worst.max(shown / operations);
     }
     figures.add("console_vs_operation", worst);
+}
+
+/// Two organizations: `large` with 100,000 members and `small` with 100.
+const FILL: &str = "
+    pragma foreign_keys = off;
+    pragma synchronous = off;
+    begin;
+    insert into organizations (id, org_code, name, status, created_at, updated_at)
+    values (unhex('0000000000007000a000000000000000'), 'large', 'Large', 'active', 1, 1),
+           (unhex('0000000000007000a000000000000001'), 'small', 'Small', 'active', 1, 1);
+    insert into roles (id, organization_id, key, display_name, status, is_system, created_at, updated_at)
+    select id, id, 'member', 'Member', 'open', 1, 1, 1 from organizations where org_code in ('large', 'small');
+    with n (n) as (values (0) union all select n + 1 from n where n < 100099)
+    insert into members (id, username, username_folded, email, email_folded, display_name, status, created_at, updated_at)
+    select unhex(printf('0000000000007000b000%012x', n)), 'user' || n, 'user' || n, 'm' || n || '@example.org',
+           'm' || n || '@example.org', 'Member ' || n, 'active', 1700000000000 + n, 1700000000000
+    from n;
+    with n (n) as (values (0) union all select n + 1 from n where n < 100099)
+    insert into memberships (organization_id, member_id, created_at)
+    select unhex(printf('0000000000007000a000%012x', n >= 100000)), unhex(printf('0000000000007000b000%012x', n)), 1
+    from n order by 1, 2;
+    commit;";
+
+/// Adds how much longer the page of members takes among 100,000 members than among 100. Both show 50 of them.
+pub fn among_many(figures: &mut Figures) {
+    let directory = filled();
+    progress("the page of members among 100 000");
+    let server = site::launch(&directory);
+    let admin = site::administrator(&server);
+    let token = admin.trim().rsplit(' ').next().expect("a token");
+    let cookie = format!("cookie: access_token={token}\r\n");
+    let shown = |code: &str| {
+        let page = driver::request("GET", &format!("/console/o/{code}/members"), &cookie, "");
+        let text = String::from_utf8(driver::all(server.address, &[page.clone()]).remove(0)).expect("text");
+        assert_eq!(text.matches("class=\"row-link\"").count(), 50, "{code}: {text}");
+        p95_ms(&server, &page)
+    };
+    let (small, large) = (shown("small"), shown("large"));
+    figures.add("console_members_100k_vs_100", large / small);
+    server.stop();
+}
+
+/// Returns the data directory, which the first run creates.
+fn filled() -> PathBuf {
+    let version = roster::kernel::db::schema::version();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-pages-schema-{version}"));
+    let mark = directory.join("filled");
+    if mark.exists() {
+        return directory;
+    }
+    progress("a site of 100 100 members");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    site::founded(&directory);
+    let rows = Connection::open(directory.join("roster.db")).expect("the file");
+    rows.execute_batch(FILL).expect("filled");
+    drop(rows);
+    std::fs::write(mark, "").expect("a mark");
+    directory
 }
 
 /// The id of the organization.
