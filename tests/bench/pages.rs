@@ -86,7 +86,7 @@ pub fn among_many(figures: &mut Figures) {
     let cookie = format!("cookie: access_token={token}\r\n");
     let shown = |code: &str| {
         let page = driver::request("GET", &format!("/console/o/{code}/members"), &cookie, "");
-        let text = String::from_utf8(driver::all(server.address, &[page.clone()]).remove(0)).expect("text");
+        let text = String::from_utf8(driver::all(server.address, std::slice::from_ref(&page)).remove(0)).expect("text");
         assert_eq!(text.matches("class=\"row-link\"").count(), 50, "{code}: {text}");
         p95_ms(&server, &page)
     };

@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use poem_openapi::types::ToJSON;
 use serde_json::json;
 
 use super::walk::{FoundFile, WalkLimits, walk};
@@ -208,22 +207,6 @@ impl Owners {
     fn known(&self) -> impl Iterator<Item = MemberId> {
         self.0.values().flatten().copied()
     }
-}
-
-/// The error that ended an import or a claim, which tells what was done before. A task keeps that as its result.
-pub async fn stopped<T: ToJSON>(
-    app: &App,
-    caller: &Identity,
-    operation: &str,
-    (error, found): (Error, &ImportResult),
-    (progress, done): (&Progress, &T),
-) -> Error {
-    app.record_lost_credential(&caller.context, operation, &error).await;
-    if found.looked_at == 0 || error.code == ErrorCode::TaskCancelled {
-        return error;
-    }
-    let message = format!("{} ({} videos were changed before)", error.message(), found.taken);
-    progress.fail(error.with_message(message), done)
 }
 
 /// Assigns videos without an owner to the members whose folders they are in. If it fails, the outcome has what was done

@@ -15,11 +15,7 @@ const SYNC: &str = "/admin/wordpress/sync?background=true";
 
 /// Withdraws the only role that a member has in `platform`.
 async fn demote(site: &Site, uid: &str) {
-    let platform = site.admin().with("x-tenant-id", "platform");
-    let path = format!("/api/v1/permissions/users/{uid}/roles");
-    let held = platform.get(&path).await.data();
-    let role = held["roles"][0]["id"].as_str().expect("a role");
-    platform.delete(&format!("{path}/{role}")).await.done();
+    super::tasks::demote(&site.admin().with("x-tenant-id", "platform"), uid).await;
 }
 
 async fn suspend(site: &Site, uid: &str) {

@@ -207,7 +207,7 @@ async fn a_task_is_of_its_caller_and_of_administrators() {
 }
 
 /// Revokes the only role of a member of this organization.
-async fn demote(admin: &As<'_>, uid: &str) {
+pub async fn demote(admin: &As<'_>, uid: &str) {
     let path = format!("/api/v1/permissions/users/{uid}/roles");
     let held = admin.get(&path).await.data();
     let role = held["user_roles"][0]["role_id"].as_str().unwrap_or_else(|| panic!("no role: {held}"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use poem_openapi::param::Query;
+use poem_openapi::types::ToJSON;
 use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, FolderPrefix, WRITE};
@@ -12,7 +13,9 @@ use crate::kernel::app::App;
 use crate::kernel::app::tasks::Progress;
 use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, RowScope};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Body, Reply, Tag, TaskReply, ok};
 use crate::kernel::ids::MemberId;
 
@@ -154,7 +157,7 @@ impl Api {
                 Err(error) if is_dry_run => Err(error),
                 Err(error) => {
                     let done = Imported::new(is_dry_run, found.clone());
-                    Err(import::stopped(&app, &by, import::IMPORT.operation, (error, &found), (&progress, &done)).await)
+                    Err(stopped(&app, &by, import::IMPORT.operation, (error, &found), (&progress, &done)).await)
                 }
             }
         };
@@ -179,9 +182,25 @@ impl Api {
                 return Err(error.into());
             }
             let progress = Progress::none();
-            let stopped = import::stopped(&self.app, &caller, "claim_videos", (error, &found), (&progress, &done));
-            return Err(stopped.await.into());
+            let error = stopped(&self.app, &caller, "claim_videos", (error, &found), (&progress, &done)).await;
+            return Err(error.into());
         }
         Ok(ok(done))
     }
+}
+
+/// The error that ended an import or a claim, which tells what was done before. A task keeps that as its result.
+async fn stopped<T: ToJSON>(
+    app: &App,
+    caller: &Identity,
+    operation: &str,
+    (error, found): (Error, &ImportResult),
+    (progress, done): (&Progress, &T),
+) -> Error {
+    app.record_lost_credential(&caller.context, operation, &error).await;
+    if found.looked_at == 0 || error.code == ErrorCode::TaskCancelled {
+        return error;
+    }
+    let message = format!("{} ({} videos were changed before)", error.message(), found.taken);
+    progress.fail(error.with_message(message), done)
 }
