@@ -71,7 +71,10 @@ impl<'b> Hands<'b> {
             self.browser.texts("dialog[open] a").await.iter().any(|found| !found.is_empty()).then_some(())
         })
         .await;
+        let before = self.browser.url().await;
         self.browser.press("Enter").await;
+        eventually("the page of the result", async || (self.browser.url().await != before).then_some(())).await;
+        self.browser.text("h1").await;
         self.keys.set(self.keys.get() + 2 + count(text));
     }
 
@@ -99,6 +102,11 @@ async fn prepared(site: &Site) -> (Organization<'_>, Member<'_>, Member<'_>) {
     let body = json!({"display_name": "Kim Lee", "email": "kim.lee@harbour.example.org"});
     acme.admin().patch(&format!("/admin/members/{}", kim.uid), body).await.done();
     acme.role("cutter", &[]).await;
+    // What members can get at most is what the organization has.
+    acme.admin()
+        .patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 1_000_000_000_000_i64}))
+        .await
+        .done();
     acme.check(json!({"uid": kim.uid, "method": "DELETE", "path": "/films/7"})).await;
     (acme, owner, kim)
 }
@@ -126,7 +134,7 @@ async fn tasks_with_people(hands: &Hands<'_>, acme: &Organization<'_>, kim: &Mem
     hands.begin(HOME).await;
     hands.find("harb").await;
     hands.choose("role_id", "cutter").await;
-    hands.button("Assign").await;
+    hands.button("Give").await;
     let held = acme.admin().get(&format!("/api/v1/permissions/users/{}/roles", kim.uid)).await.data();
     assert_eq!(held["user_roles"][0]["role_key"], "cutter");
     rows.push(hands.row("Give a member a role"));
@@ -134,8 +142,11 @@ async fn tasks_with_people(hands: &Hands<'_>, acme: &Organization<'_>, kim: &Mem
     hands.begin(HOME).await;
     hands.find("harb").await;
     hands.button("Suspend").await;
-    let member = acme.site.admin().get(&format!("/admin/members/{}", kim.uid)).await.data();
-    assert_eq!(member["status"], "suspended");
+    eventually("a suspended member", async || {
+        let member = acme.site.admin().get(&format!("/admin/members/{}", kim.uid)).await.data();
+        (member["status"] == "suspended").then_some(())
+    })
+    .await;
     rows.push(hands.row("Suspend a member; everything ends at once"));
     browser.submit("Undo").await;
 
@@ -161,7 +172,7 @@ async fn tasks_with_rights(hands: &Hands<'_>, acme: &Organization<'_>, kim: &Mem
     let browser = hands.browser;
     hands.begin(HOME).await;
     hands.link("Decisions").await;
-    hands.link("Why?").await;
+    hands.button("main a[href*='/why?uid=']").await;
     assert!(browser.text("main").await.contains("no_permission"));
     rows.push(hands.row("See why something was denied"));
 

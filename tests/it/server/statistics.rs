@@ -184,8 +184,11 @@ fn log(site: &Site, rows: &[(&str, i64, bool, &str, bool)]) {
     }
 }
 
+/// Whether it allows, a reason, and the buckets with their numbers.
+type Counted = (bool, String, Vec<(usize, i64)>);
+
 /// The reasons with their numbers.
-fn reasons(found: &Value) -> Vec<(bool, String, Vec<(usize, i64)>)> {
+fn reasons(found: &Value) -> Vec<Counted> {
     let reasons = found["decisions"]["reasons"].as_array().expect("reasons").iter();
     let of = |one: &Value| {
         (one["allow"] == true, one["reason"].as_str().expect("a reason").to_owned(), counted(&one["counts"]))
