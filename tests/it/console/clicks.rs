@@ -180,7 +180,7 @@ async fn tasks_with_rights(hands: &Hands<'_>, acme: &Organization<'_>, kim: &Mem
     hands.link("Roles and permissions").await;
     hands.button("[aria-label='film.delete for cutter']").await;
     hands.button("Preview").await;
-    assert!(browser.text(".preview").await.contains("Kim Lee"));
+    assert!(browser.text("main").await.contains("Kim Lee"));
     hands.button("Apply to 1 role").await;
     let verdict = acme.check(json!({"uid": kim.uid, "method": "DELETE", "path": "/films/7"})).await;
     assert_eq!(verdict["reason"], "ok_role");
